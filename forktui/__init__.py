@@ -1,0 +1,1 @@
+"""The client: a terminal dashboard and a command line for the supervisor."""

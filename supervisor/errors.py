@@ -1,0 +1,93 @@
+"""What can be refused or can fail, each with the API's code and status; standard library only."""
+
+from collections.abc import Sequence
+
+
+class SupervisorError(Exception):
+    """The root of every error that the supervisor reports to a client.
+
+    A message names the instance, what was refused, why, and what would allow it.
+    """
+
+    code = "internal_error"
+    status = 500
+
+    def __init__(self, message: str, details: Sequence[dict[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+
+
+class BadRequestError(SupervisorError):
+    """The request is malformed, or asks for a combination that is not supported."""
+
+    code = "bad_request"
+    status = 400
+
+
+class InvalidImageError(BadRequestError):
+    """The image is unknown, or its vm.json cannot be used."""
+
+    code = "invalid_image"
+
+
+class InvalidSizeError(BadRequestError):
+    """The memory size does not parse or is out of bounds."""
+
+    code = "invalid_size"
+
+
+class ForbiddenError(SupervisorError):
+    """The peer's uid may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFoundError(SupervisorError):
+    """No instance has this id, name or unique prefix."""
+
+    code = "not_found"
+    status = 404
+
+
+class NameConflictError(SupervisorError):
+    """Another instance has the name already."""
+
+    code = "name_conflict"
+    status = 409
+
+
+class InvalidStateError(SupervisorError):
+    """The instance's state or its forks do not allow the verb."""
+
+    code = "invalid_state"
+    status = 409
+
+
+class InsufficientResourcesError(SupervisorError):
+    """The host lacks what the verb needs: memory, disk, descriptors, huge pages."""
+
+    code = "insufficient_resources"
+    status = 409
+
+
+class DependencyMissingError(SupervisorError):
+    """A program, device or permission that the verb needs is not there."""
+
+    code = "dependency_missing"
+    status = 501
+
+
+class VmmError(SupervisorError):
+    """A VMM refused a request, exited early, or did not answer in time."""
+
+    code = "vmm_failed"
+    status = 500
+
+
+class PageServerError(SupervisorError):
+    """A page server refused a request, exited, or was offered a peer it does not trust."""
+
+    code = "page_server_failed"
+    status = 500

@@ -1,0 +1,1 @@
+"""The guests that ship with the supervisor."""

@@ -1,0 +1,41 @@
+"""What pagewalker puts where in guest memory and what it prints: the contract of the ELF guest and the simulated CPU.
+
+Guest memory is identified by guest-physical address, which is also the offset in a mem-file (below the 3 GiB MMIO gap).
+
+- The hot set is `hot_mib` MiB from `HOT_BASE`. The first and the last 64-bit word of each page hold `pattern(seed, page address)`;
+  the words between are zero.
+- The scratch set is `SCRATCH_PAGES` pages from `SCRATCH_BASE`. Each pass first checks that the first word of each is what the
+  walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes since boot, across restores.
+- A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass and once per MiB walked.
+
+Console lines, each ended by a newline: `ready`, `pass N`, `restored`, `done`, `CORRUPT 0x<address>`, and `error: <reason>` where the
+command line cannot be followed.
+"""
+
+from typing import Final
+
+PAGE_SIZE: Final = 4096
+MIB: Final = 1 << 20
+KERNEL_BASE: Final = 0x1000000
+SCRATCH_BASE: Final = 0x1800000
+SCRATCH_PAGES: Final = 16
+HOT_BASE: Final = 0x2000000
+
+DEFAULT_HOT_MIB: Final = 16
+DEFAULT_PASSES: Final = 8
+DEFAULT_SEED: Final = 1
+
+GOLDEN: Final = 0x9E3779B97F4A7C15
+"""The 64-bit fraction of the golden ratio: consecutive pages get words far apart."""
+
+WORD_MASK: Final = (1 << 64) - 1
+
+
+def pattern(seed: int, address: int) -> int:
+    """Return the 64-bit word that pagewalker keeps at the ends of the page at `address` (bytes, page-aligned)."""
+    return (seed + (address // PAGE_SIZE) * GOLDEN) & WORD_MASK
+
+
+def minimum_memory(hot_mib: int) -> int:
+    """Return how many bytes of guest memory a hot set of `hot_mib` MiB needs."""
+    return HOT_BASE + hot_mib * MIB
