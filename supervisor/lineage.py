@@ -1,0 +1,72 @@
+"""The fork forest, derived from the records of the children. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from supervisor.models import ForkKind
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Where one instance comes from: its source, how it was forked, and the template whose mem-file it holds."""
+
+    id: str
+    name: str
+    source_id: str | None = None
+    fork_kind: ForkKind | None = None
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Every instance under its source; an instance whose source is gone is a root.
+
+    `children` and `holders` map an instance's id to the ids below it, in the order in which the instances were given.
+    """
+
+    members: Mapping[str, Descent]
+    children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def fork_count(self, instance_id: str) -> int:
+        """Return how many share_memory forks of this instance are alive."""
+        return len(self.holders.get(instance_id, ()))
+
+    def holder_names(self, instance_id: str) -> tuple[str, ...]:
+        """Return the names of the forks that lock this instance's memory."""
+        return tuple(self.members[holder].name for holder in self.holders.get(instance_id, ()))
+
+    def ancestors(self, instance_id: str) -> tuple[str, ...]:
+        """Return the ids of the sources up to the root, nearest first."""
+        found: list[str] = []
+        source = self.members[instance_id].source_id
+        while source is not None and source in self.members and source not in found:
+            found.append(source)
+            source = self.members[source].source_id
+        return tuple(found)
+
+    def descendants(self, instance_id: str) -> tuple[str, ...]:
+        """Return the ids below this instance, each after its source."""
+        found: list[str] = []
+        pending = list(reversed(self.children.get(instance_id, ())))
+        while pending:
+            child = pending.pop()
+            found.append(child)
+            pending.extend(reversed(self.children.get(child, ())))
+        return tuple(found)
+
+
+def forest(members: Iterable[Descent]) -> Forest:
+    """Build the forest of these instances."""
+    by_id = {member.id: member for member in members}
+    children: dict[str, list[str]] = {}
+    holders: dict[str, list[str]] = {}
+    for member in by_id.values():
+        if member.source_id in by_id:
+            children.setdefault(member.source_id, []).append(member.id)
+            if member.fork_kind == "share_memory":
+                holders.setdefault(member.source_id, []).append(member.id)
+    return Forest(
+        by_id,
+        {source: tuple(ids) for source, ids in children.items()},
+        {source: tuple(ids) for source, ids in holders.items()},
+    )

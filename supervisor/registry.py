@@ -1,0 +1,184 @@
+"""Durable records: one JSON file in a directory of its own for each instance and template."""
+
+import os
+import secrets
+import shutil
+import string
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from supervisor.errors import SupervisorError
+from supervisor.records import InstanceRecord, Record, TemplateRecord
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+ID_LENGTH = 24
+DOOMED = ".deleted-"
+"""What a directory is renamed to before it is removed, so that a crash leaves either all of it or a name to sweep."""
+UNBORN = ".new-"
+"""What a directory is called until all of it is there, for the same reason."""
+
+
+class StorageError(SupervisorError):
+    """The data directory cannot be written: full, read-only, or gone."""
+
+    code = "storage_failed"
+
+
+def new_id() -> str:
+    """Return an id: 24 lowercase alphanumerics, the first a letter."""
+    rest = string.ascii_lowercase + string.digits
+    return secrets.choice(string.ascii_lowercase) + "".join(secrets.choice(rest) for _ in range(ID_LENGTH - 1))
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in `directory` durable: fsync(2) of a file does not cover its directory entry."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Replace `target` with `data` so that a crash leaves the old content or the new, never a part.
+
+    Raises StorageError where the file system refuses.
+    """
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
+        ) from error
+
+
+class Registry:
+    """The records under one data directory; every method blocks on the disk."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.instances = data_dir / "instances"
+        self.templates = data_dir / "templates"
+        self.images = data_dir / "images"
+
+    def open(self) -> None:
+        """Create the directories and sweep what a crash left half made or half removed."""
+        try:
+            for directory in (self.instances, self.templates, self.images):
+                directory.mkdir(parents=True, exist_ok=True)
+                for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
+                    shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
+            ) from error
+
+    def directory(self, record_id: str) -> Path:
+        """Return the directory of an instance."""
+        return self.instances / record_id
+
+    def template_directory(self, template_id: str) -> Path:
+        """Return the directory of a template."""
+        return self.templates / template_id
+
+    def create_instance(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing."""
+        _create(self.directory(record.id), "instance.json", record, populate)
+
+    def create_template(self, record: TemplateRecord) -> None:
+        """Make the template's directory and its first record."""
+        _create(self.template_directory(record.id), "template.json", record, lambda _: None)
+
+    def save_instance(self, record: InstanceRecord) -> None:
+        """Replace the instance's record durably."""
+        write_atomically(self.directory(record.id) / "instance.json", _encoded(record))
+
+    def save_template(self, record: TemplateRecord) -> None:
+        """Replace the template's record durably."""
+        write_atomically(self.template_directory(record.id) / "template.json", _encoded(record))
+
+    def remove_instance(self, instance_id: str) -> None:
+        """Remove the instance's directory with all that is in it."""
+        _remove(self.directory(instance_id))
+
+    def remove_template(self, template_id: str) -> None:
+        """Remove the template's directory with all that is in it."""
+        _remove(self.template_directory(template_id))
+
+    def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
+        """Return every instance and template, and why each other directory's record cannot be read, by its name."""
+        unreadable: dict[str, str] = {}
+        instances: list[InstanceRecord] = []
+        for name, found in _records(self.instances, "instance.json", InstanceRecord):
+            if isinstance(found, InstanceRecord):
+                instances.append(found)
+            else:
+                unreadable[name] = str(found)
+        templates: list[TemplateRecord] = []
+        for name, found_template in _records(self.templates, "template.json", TemplateRecord):
+            if isinstance(found_template, TemplateRecord):
+                templates.append(found_template)
+            else:
+                unreadable[name] = str(found_template)
+        instances.sort(key=lambda record: record.created_at)
+        return instances, templates, unreadable
+
+
+def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
+    unborn = directory.with_name(f"{UNBORN}{directory.name}")
+    try:
+        unborn.mkdir(mode=0o750)
+        populate(unborn)
+        write_atomically(unborn / name, _encoded(record))
+        unborn.rename(directory)
+        sync_directory(directory.parent)
+    except OSError as error:
+        shutil.rmtree(unborn, ignore_errors=True)
+        raise StorageError(
+            f"{directory}: cannot be created: {error.strerror}; free space or make the data directory writable"
+        ) from error
+    except BaseException:
+        shutil.rmtree(unborn, ignore_errors=True)
+        raise
+
+
+def _encoded(record: Record) -> bytes:
+    return record.model_dump_json(indent=1).encode() + b"\n"
+
+
+def _remove(directory: Path) -> None:
+    doomed = directory.with_name(f"{DOOMED}{directory.name}")
+    try:
+        directory.rename(doomed)
+        sync_directory(directory.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(
+            f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
+        ) from error
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tuple[str, RecordType | str]]:
+    for entry in sorted(directory.iterdir()):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        try:
+            yield entry.name, model.model_validate_json((entry / name).read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            yield entry.name, f"{entry / name}: {where}: {first['msg']}"
+        except OSError as error:
+            yield entry.name, f"{entry / name}: {error.strerror}"

@@ -1,0 +1,77 @@
+"""The table of verbs and states, and what a refusal says."""
+
+import pytest
+
+from supervisor.errors import BadRequestError, InvalidStateError
+from supervisor.lifecycle import ALLOWED_FROM, REFUSED_WHILE_LOCKED, Verb, check, check_fork, fork_target, named
+from supervisor.models import ForkOptions, State
+
+
+@pytest.mark.parametrize("verb", Verb)
+@pytest.mark.parametrize("state", State)
+def test_a_verb_is_allowed_exactly_from_the_states_of_the_table(verb: Verb, state: State) -> None:
+    if state in ALLOWED_FROM[verb]:
+        check(verb, "vm", state)
+    else:
+        with pytest.raises(InvalidStateError, match=f"^vm: {verb} refused: it is {state}, and must be "):
+            check(verb, "vm", state)
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_a_lock_refuses_what_would_change_the_memory_and_names_its_holders(verb: Verb) -> None:
+    if verb in REFUSED_WHILE_LOCKED:
+        with pytest.raises(
+            InvalidStateError, match=r"mem_locked by 2 share_memory forks \(a, b\); delete them"
+        ) as caught:
+            check(verb, "vm", State.STANDBY, ["a", "b"])
+        assert [detail["name"] for detail in caught.value.details] == ["a", "b"]
+    elif verb is Verb.FORK:
+        check(verb, "vm", State.STANDBY, ["a", "b"])
+
+
+def test_restore_start_and_delete_are_what_a_lock_refuses() -> None:
+    assert {Verb.RESTORE, Verb.START, Verb.DELETE} == REFUSED_WHILE_LOCKED
+
+
+def test_many_holders_are_counted() -> None:
+    assert named([f"f{number}" for number in range(8)]) == "f0, f1, f2, f3, f4 and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "error", "words"),
+    [
+        (State.STANDBY, {"share_memory": True, "from_running": True}, BadRequestError, "share_memory needs a Standby"),
+        (State.STANDBY, {"share_memory": True, "template_id": "t"}, BadRequestError, "template_id implies"),
+        (State.RUNNING, {"template_id": "t", "from_running": True}, BadRequestError, "excludes from_running"),
+        (State.RUNNING, {}, InvalidStateError, "from_running=true"),
+        (State.RUNNING, {"share_memory": True}, InvalidStateError, "put it to standby first"),
+        (State.STANDBY, {"from_running": True}, InvalidStateError, "leave from_running out"),
+        (State.STOPPED, {"share_memory": True}, InvalidStateError, "needs a Standby source"),
+        (State.STOPPED, {"target_state": "Standby"}, InvalidStateError, "ask for Stopped or Running"),
+        (State.PAUSED, {}, InvalidStateError, "must be Running or Standby or Stopped"),
+        (State.INITIALIZING, {"from_running": True}, InvalidStateError, "wait until it is Running"),
+    ],
+)
+def test_forks_that_make_no_sense_are_refused(
+    state: State, options: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        check_fork("vm", state, ForkOptions.model_validate(options))
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "target"),
+    [
+        (State.STANDBY, {"share_memory": True}, State.STANDBY),
+        (State.STANDBY, {"share_memory": True, "target_state": "Running"}, State.RUNNING),
+        (State.STANDBY, {"target_state": "Stopped"}, State.STOPPED),
+        (State.STOPPED, {}, State.STOPPED),
+        (State.RUNNING, {"from_running": True}, State.RUNNING),
+    ],
+)
+def test_a_fork_ends_in_the_state_asked_for_or_its_sources(
+    state: State, options: dict[str, object], target: State
+) -> None:
+    checked = ForkOptions.model_validate(options)
+    check_fork("vm", state, checked)
+    assert fork_target(state, checked) is target

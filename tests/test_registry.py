@@ -1,0 +1,103 @@
+"""Records on disk: whole or not there, and never deleted because they cannot be read."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from supervisor.models import State
+from supervisor.records import InstanceRecord, TemplateRecord
+from supervisor.registry import Registry, StorageError, new_id, write_atomically
+
+
+def record(**changes: object) -> InstanceRecord:
+    values: dict[str, object] = {
+        "id": new_id(),
+        "name": "vm",
+        "image": "pagewalker",
+        "state": State.STANDBY,
+        "hypervisor": "embedded",
+        "size_bytes": 128 << 20,
+        "vcpus": 1,
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return InstanceRecord.model_validate(values | changes)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry(tmp_path / "data")
+    made.open()
+    return made
+
+
+def test_ids_are_24_lowercase_alphanumerics_that_start_with_a_letter() -> None:
+    ids = {new_id() for _ in range(500)}
+    assert len(ids) == 500
+    assert all(len(one) == 24 and one.isalnum() and one.islower() and one[0].isalpha() for one in ids)
+
+
+def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -> None:
+    late = record(created_at=datetime(2026, 2, 1, tzinfo=UTC), name="late")
+    early = record(name="early")
+    for one in (late, early):
+        registry.create_instance(one, lambda _: None)
+    changed = early.model_copy(update={"state": State.STOPPED, "exit_message": "stopped"})
+    registry.save_instance(changed)
+    template = TemplateRecord(
+        id=new_id(), instance_id=late.id, layers=("instances/x/mem.0",), size_bytes=1 << 20, page_size=4096,
+        hypervisor="embedded", snapshot_version="1",
+    )  # fmt: skip
+    registry.create_template(template)
+    assert registry.load() == ([changed, late], [template], {})
+
+
+def test_a_record_that_cannot_be_read_is_reported_and_kept(registry: Registry) -> None:
+    good = record()
+    registry.create_instance(good, lambda _: None)
+    for name, content in {"torn": b'{"id": "x', "newer": b'{"schema_version": 2}', "empty": b""}.items():
+        (registry.instances / name).mkdir()
+        (registry.instances / name / "instance.json").write_bytes(content)
+    instances, _, unreadable = registry.load()
+    assert instances == [good]
+    assert sorted(unreadable) == ["empty", "newer", "torn"]
+    assert (registry.instances / "torn" / "instance.json").read_bytes() == b'{"id": "x'
+
+
+def test_a_directory_appears_with_all_that_belongs_in_it_or_not_at_all(registry: Registry) -> None:
+    one = record()
+
+    def fail(directory: Path) -> None:
+        (directory / "kernel").write_bytes(b"half")
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(StorageError, match="No space left on device; free space"):
+        registry.create_instance(one, fail)
+    assert list(registry.instances.iterdir()) == []
+    registry.create_instance(one, lambda directory: (directory / "kernel").touch())
+    assert sorted(path.name for path in registry.directory(one.id).iterdir()) == ["instance.json", "kernel"]
+
+
+def test_what_a_crash_left_half_made_or_half_removed_is_swept(registry: Registry) -> None:
+    for name in (".deleted-a", ".new-b"):
+        (registry.instances / name).mkdir()
+        (registry.instances / name / "mem.0").touch()
+    registry.open()
+    assert list(registry.instances.iterdir()) == []
+
+
+def test_removal_takes_the_directory_and_can_be_repeated(registry: Registry) -> None:
+    one = record()
+    registry.create_instance(one, lambda directory: (directory / "mem.0").touch())
+    registry.remove_instance(one.id)
+    registry.remove_instance(one.id)
+    assert list(registry.instances.iterdir()) == []
+
+
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "record"
+    target.mkdir()
+    with pytest.raises(StorageError, match="Is a directory; free space or make the data directory writable"):
+        write_atomically(target, b"new")
+    assert list(tmp_path.iterdir()) == [target]
