@@ -2,14 +2,16 @@
 
 Guest memory is identified by guest-physical address, which is also the offset in a mem-file (below the 3 GiB MMIO gap).
 
-- The hot set is `hot_mib` MiB from `HOT_BASE`. The first and the last 64-bit word of each page hold `pattern(seed, page address)`;
-  the words between are zero.
-- The scratch set is `SCRATCH_PAGES` pages from `SCRATCH_BASE`. Each pass first checks that the first word of each is what the
-  walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes since boot, across restores.
-- A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass and once per MiB walked.
+- The hot set is `hot_mib` MiB from `HOT_BASE`. The first and the last 64-bit word of each page hold
+  `pattern(seed, page address)`; the words between are zero.
+- The scratch set is `SCRATCH_PAGES` pages from `SCRATCH_BASE`. Each pass first checks that the first word of each is
+  what the walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes since
+  boot, across restores.
+- A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass, once per MiB walked,
+  and before a pass is printed.
 
-Console lines, each ended by a newline: `ready`, `pass N`, `restored`, `done`, `CORRUPT 0x<address>`, and `error: <reason>` where the
-command line cannot be followed.
+Console lines, each ended by a newline: `ready`, `pass N`, `restored`, `done`, `CORRUPT 0x<address>`, and
+`error: <reason>` where the command line cannot be followed.
 """
 
 from typing import Final
@@ -21,6 +23,8 @@ SCRATCH_BASE: Final = 0x1800000
 SCRATCH_PAGES: Final = 16
 HOT_BASE: Final = 0x2000000
 
+MAX_HOT_MIB: Final = 992
+"""Firecracker maps the guest's first GiB (setup_page_tables in its arch/x86_64/regs.rs), and pagewalker no more RAM."""
 DEFAULT_HOT_MIB: Final = 16
 DEFAULT_PASSES: Final = 8
 DEFAULT_SEED: Final = 1

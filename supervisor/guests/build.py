@@ -1,0 +1,33 @@
+"""How pagewalker.elf is made from pagewalker.s: `python -m supervisor.guests.build` makes the shipped one anew."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from supervisor.errors import DependencyMissingError
+from supervisor.guests.boot import kernel_path
+
+GCC: Final = ("gcc", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none")
+
+
+def build(elf: Path) -> None:
+    """Assemble and link pagewalker into the file `elf`, the same bytes each time.
+
+    Raises DependencyMissingError where gcc and binutils for x86-64 are missing or fail.
+    """
+    source = Path(__file__).with_name("pagewalker.s")
+    command = (*GCC, "-T", str(source.with_suffix(".ld")), "-o", str(elf), str(source))
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise DependencyMissingError(
+            "pagewalker cannot be built: gcc is not in PATH; install gcc and binutils"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[0]
+        raise DependencyMissingError(f"pagewalker cannot be built: gcc for x86-64 says {reason}") from error
+    elf.chmod(0o644)
+
+
+if __name__ == "__main__":
+    build(kernel_path())

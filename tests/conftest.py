@@ -1,0 +1,37 @@
+"""Fixtures that several test files share, and the summary of what was skipped."""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.firecracker import Unavailable, find_firecracker
+
+
+@pytest.fixture(scope="session")
+def firecracker() -> Path:
+    """Return a real Firecracker binary that can run here; skip where there is none."""
+    try:
+        return find_firecracker()
+    except Unavailable as reason:
+        pytest.skip(f"Firecracker: {reason}")
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """Return a directory whose path leaves room for socket names in sun_path's 107 bytes; pytest's tmp_path may not."""
+    path = Path(tempfile.mkdtemp(prefix="ft-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped, and for want of what."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        wants = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"{len(skipped)} tests skipped for want of: {wants}", yellow=True)
