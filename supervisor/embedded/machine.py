@@ -1,0 +1,206 @@
+"""The machine: which request does what in which state.
+
+Firecracker's order holds: it is configured and booted, or loaded from a snapshot, once; a snapshot is made of it while
+it is paused.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from supervisor.embedded import state_file
+from supervisor.embedded.config import BootSource, MachineConfig, SnapshotCreate, SnapshotLoad
+from supervisor.embedded.cpu import Cpu
+from supervisor.embedded.faults import FatalFaultError, FaultError, MalformedError, reason
+from supervisor.embedded.log import Log
+from supervisor.embedded.memory import GuestMemory
+from supervisor.embedded.walker import GENERATION_ADDRESS, GENERATION_BYTES, Pagewalker, Registers
+from supervisor.guests import pagewalker
+from supervisor.guests.pagewalker import MIB
+
+NOT_STARTED, RUNNING, PAUSED = "Not started", "Running", "Paused"
+WAIT_SECONDS: Final = 5.0
+"""How long a request waits for a CPU that does not stop, or for a request before it, until it is refused."""
+_POST_BOOT: Final = "The requested operation is not supported after starting the microVM."
+_LOAD: Final = "Load snapshot error: Failed to restore from snapshot"
+_PRE_BOOT: Final = "The requested operation is not supported before starting the microVM."
+_SHIPPED: Final = f"{pagewalker.__file__.removesuffix('.py')}.elf"
+
+
+class Machine:
+    """One VM. Requests may come from several threads; every one of them may raise FaultError."""
+
+    def __init__(self, log: Log, crashed: Callable[[BaseException], None]) -> None:
+        self.state = NOT_STARTED
+        self.config = MachineConfig()
+        self._log = log
+        self._crashed = crashed
+        self._lock = threading.Lock()
+        self._configured = False
+        self._boot_source: BootSource | None = None
+        self._memory: GuestMemory
+        self._guest: Pagewalker
+        self._cpu: Cpu
+
+    def set_boot_source(self, boot_source: BootSource) -> None:
+        """Choose what to boot; the kernel is read now."""
+        with self._turn(started=False):
+            self._configured = True
+            _check_kernel(boot_source.kernel_image_path)
+            self._boot_source = boot_source
+
+    def set_config(self, config: MachineConfig) -> None:
+        """Choose the size of the machine."""
+        with self._turn(started=False):
+            self._configured = True
+            self.config = config
+
+    def start(self) -> None:
+        """Boot."""
+        with self._turn(started=False):
+            if self._boot_source is None:
+                raise FaultError("Start microvm error: Cannot start microvm without kernel configuration.")
+            try:
+                memory = GuestMemory.anonymous(self.config.mem_size_mib * MIB)
+            except OSError as error:
+                raise FaultError(f"Start microvm error: Cannot create guest memory: {reason(error)}") from error
+            self._build(memory, Registers(self._boot_source.boot_args))
+            self._resume()
+
+    def pause(self) -> None:
+        """Stop the CPU at its next page boundary; where it does not get there in WAIT_SECONDS it runs on."""
+        with self._turn(started=True):
+            self._cpu.pause(WAIT_SECONDS)
+            self.state = PAUSED
+
+    def resume(self) -> None:
+        """Let the CPU go on."""
+        with self._turn(started=True):
+            self._resume()
+
+    def create_snapshot(self, files: SnapshotCreate) -> None:
+        """Write the state-file and the mem-file of a paused VM, both durably."""
+        with self._turn(started=True):
+            if self.state != PAUSED:
+                raise FaultError(
+                    "Create snapshot error: Cannot save the microVM state: Operation not allowed: "
+                    "save/restore unavailable while running"
+                )
+            state = state_file.State(self.config.vcpu_count, self.config.mem_size_mib, self._guest.registers)
+            try:
+                state_file.save(files.snapshot_path, state)
+            except OSError as error:
+                raise FaultError(f"Create snapshot error: Cannot write the snapshot file: {reason(error)}") from error
+            try:
+                self._dump(files.mem_file_path)
+            except OSError as error:
+                raise FaultError(f"Create snapshot error: Cannot write the memory file: {reason(error)}") from error
+
+    def load_snapshot(self, source: SnapshotLoad) -> None:
+        """Become the VM of a snapshot, paused or running; raises FatalFaultError if that fails half-way."""
+        with self._turn(started=False):
+            if self._configured:
+                raise FaultError(
+                    "Load snapshot error: "
+                    "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+                )
+            state = _load_state(source.snapshot_path)
+            memory = _load_memory(source, state.mem_size_mib * MIB)
+            if memory.user_mode_only:
+                self._log.info("The userfaultfd is one for user mode only (vm.unprivileged_userfaultfd)")
+            self.config = MachineConfig(state.vcpu_count, state.mem_size_mib)
+            self._build(memory, state.registers)
+            self.state = PAUSED
+            if source.resume_vm:
+                self._resume()
+
+    @contextmanager
+    def _turn(self, started: bool) -> Iterator[None]:
+        """Hold the machine for one request, which needs it to be started or not to be."""
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
+            raise FaultError(f"Another request has not been finished for {WAIT_SECONDS:g} s; try again when it has")
+        try:
+            if started != (self.state != NOT_STARTED):
+                raise FaultError(_PRE_BOOT if started else _POST_BOOT)
+            yield
+        finally:
+            self._lock.release()
+
+    def _build(self, memory: GuestMemory, registers: Registers) -> None:
+        """Put the machine together, with a generation id of its own, as every boot and every load gets one."""
+        memory.write(GENERATION_ADDRESS, os.urandom(GENERATION_BYTES))
+        self._memory = memory
+        self._guest = Pagewalker(memory, registers, _print_line)
+        self._cpu = Cpu(self._guest.run(), self._crashed)
+
+    def _resume(self) -> None:
+        self._cpu.resume()
+        self.state = RUNNING
+
+    def _dump(self, path: str) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if self._memory.is_file(os.fstat(fd)):
+                raise FaultError(
+                    f"Create snapshot error: {path} is the mem-file that this VM's memory is a mapping of; "
+                    "name another file"
+                )
+            os.ftruncate(fd, 0)
+            self._memory.dump(fd)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _check_kernel(path: str) -> None:
+    """Raises FaultError unless the file is the shipped pagewalker: the simulated CPU knows no other program."""
+    try:
+        kernel = _read(path)
+    except OSError as error:
+        raise FaultError(f"Boot source error: The kernel file cannot be opened: {reason(error)}") from error
+    try:
+        shipped = _read(_SHIPPED)
+    except OSError as error:
+        raise FaultError(f"Boot source error: {_SHIPPED} cannot be opened: {reason(error)}") from error
+    if kernel != shipped:
+        raise FaultError(
+            f"Boot source error: {path} is not the pagewalker that ships with forktui, and the simulated CPU runs no "
+            "other kernel; use Firecracker for it"
+        )
+
+
+def _read(path: str) -> bytes:
+    """Return the first bytes of a file, more than a pagewalker has; raises OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+        return file.read(MIB)
+
+
+def _load_state(path: str) -> state_file.State:
+    try:
+        return state_file.load(path)
+    except OSError as error:
+        raise FatalFaultError(f"{_LOAD}: Failed to open snapshot file: {reason(error)}") from error
+    except MalformedError as error:
+        raise FatalFaultError(f"{_LOAD}: Failed to load snapshot state from file {path}: {error}") from error
+
+
+def _load_memory(source: SnapshotLoad, size: int) -> GuestMemory:
+    kind, path = source.backend_type, source.backend_path
+    try:
+        return GuestMemory.from_page_server(path, size) if kind == "Uffd" else GuestMemory.from_file(path, size)
+    except OSError as error:
+        raise FatalFaultError(
+            f"{_LOAD}: Error creating guest memory from {kind.lower()} {path}: {reason(error)}"
+        ) from error
+    except ValueError as error:
+        raise FatalFaultError(f"{_LOAD}: Error creating guest memory from {kind.lower()}: {error}") from error
+
+
+def _print_line(line: str) -> None:
+    """Print on the serial console, which is stdout; a console that nobody can read any more stops no guest."""
+    try:
+        os.write(1, f"{line}\n".encode())
+    except OSError:
+        return

@@ -1,0 +1,147 @@
+"""Guest memory: where its pages come from, and access to them that a missing page cannot turn against the VMM.
+
+A page that a page server has not sent yet stops the thread that touches it. So every access is a call into libc, which
+ctypes makes without the GIL: the thread waits, the others go on. And every access is made in user mode, because under
+UFFD_USER_MODE_ONLY a system call that meets a missing page fails with EFAULT (userfaultfd(2)).
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import socket
+from typing import Final, Self
+
+from supervisor.guests.pagewalker import MIB, PAGE_SIZE
+from supervisor.uffd import kernel
+
+MAP_NORESERVE: Final = 0x4000
+"""asm-generic/mman-common.h; the mmap module names it from Python 3.13 on."""
+
+_libc = ctypes.CDLL(None)
+_libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_libc.memmove.restype = ctypes.c_void_p
+_libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class GuestMemory:
+    """All memory of a VM; addresses are guest-physical, lengths are bytes, both from 0 to `size`."""
+
+    def __init__(self, mapping: mmap.mmap, mem_file: os.stat_result | None = None) -> None:
+        self.size = len(mapping)
+        self._mapping = mapping
+        self._mem_file = mem_file
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        self._page_server: tuple[int, socket.socket] | None = None
+        self.user_mode_only = False
+
+    @classmethod
+    def anonymous(cls, size: int) -> Self:
+        """Zeroed memory; raises OSError."""
+        return cls(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE))
+
+    @classmethod
+    def from_file(cls, path: str, size: int) -> Self:
+        """A private mapping of a mem-file of exactly `size` bytes; raises OSError, or ValueError for another size."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if status.st_size != size:
+                raise ValueError(f"{path} has {status.st_size} bytes, and the snapshot's memory has {size}")
+            return cls(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE | MAP_NORESERVE), status)
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def from_page_server(cls, path: str, size: int) -> Self:
+        """Memory whose pages the page server that listens at `path` sends when they are touched; raises OSError.
+
+        Firecracker's handshake: one message, a JSON array of mappings (the sizes of a page in it are both in bytes)
+        with the userfaultfd. Both ends stay open as long as the VM, for a page server that takes over.
+        """
+        memory = cls.anonymous(size)
+        uffd = memory._open_userfaultfd()
+        kernel.api(uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)
+        kernel.register(uffd, memory._base, size)
+        mapping = {
+            "base_host_virt_addr": memory._base,
+            "size": size,
+            "offset": 0,
+            "page_size": PAGE_SIZE,
+            "page_size_kib": PAGE_SIZE,
+        }
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(path)
+        socket.send_fds(peer, [json.dumps([mapping]).encode()], [uffd])
+        memory._page_server = (uffd, peer)
+        return memory
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return a copy of the bytes at `address`."""
+        buffer = ctypes.create_string_buffer(length)
+        _libc.memmove(buffer, self._pointer(address, length), length)
+        return buffer.raw
+
+    def write(self, address: int, data: bytes | ctypes.Array[ctypes.c_char]) -> None:
+        """Put `data` at `address`."""
+        _libc.memmove(self._pointer(address, len(data)), data, len(data))
+
+    def equals(self, address: int, data: bytes | ctypes.Array[ctypes.c_char]) -> bool:
+        """Whether `data` is what is at `address`; pages are touched upwards, none behind the first difference."""
+        return bool(_libc.memcmp(self._pointer(address, len(data)), data, len(data)) == 0)
+
+    def is_file(self, status: os.stat_result) -> bool:
+        """Whether this memory is a mapping of that file."""
+        return self._mem_file is not None and os.path.samestat(self._mem_file, status)
+
+    def dump(self, fd: int) -> None:
+        """Write all memory into an empty file, a page at its address, zero pages as holes; raises OSError."""
+        os.ftruncate(fd, self.size)
+        bounce = bytearray(MIB)
+        pointer = ctypes.addressof(ctypes.c_char.from_buffer(bounce))
+        view = memoryview(bounce)
+        for address in range(0, self.size, MIB):
+            _libc.memmove(pointer, self._pointer(address, MIB), MIB)
+            for start, end in _nonzero_runs(pointer):
+                _write_all(fd, view[start:end], address + start)
+
+    def _open_userfaultfd(self) -> int:
+        """Return a userfaultfd for all faults, or, where the process may not have that one, for those of user mode."""
+        flags = os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            return kernel.userfaultfd(flags)
+        except PermissionError:
+            self.user_mode_only = True
+            return kernel.userfaultfd(flags | kernel.UFFD_USER_MODE_ONLY)
+
+    def _pointer(self, address: int, length: int) -> int:
+        if not 0 <= address <= self.size - length:
+            raise IndexError(f"{length} bytes at {address:#x} are not within {self.size} bytes of guest memory")
+        return self._base + address
+
+
+def _is_zero(pointer: int, length: int) -> bool:
+    """Whether the first byte is zero and each byte is as the one before it."""
+    return ctypes.c_char.from_address(pointer).value == b"\0" and _libc.memcmp(pointer, pointer + 1, length - 1) == 0
+
+
+def _nonzero_runs(pointer: int) -> list[tuple[int, int]]:
+    """Return (start, end) offsets of the runs of pages with content in the MiB at `pointer`."""
+    runs: list[tuple[int, int]] = []
+    if _is_zero(pointer, MIB):
+        return runs
+    for start in range(0, MIB, PAGE_SIZE):
+        if _is_zero(pointer + start, PAGE_SIZE):
+            continue
+        end = start + PAGE_SIZE
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    return runs
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,0 +1,208 @@
+"""pagewalker as the simulated CPU runs it, after the contract of supervisor.guests.pagewalker."""
+
+import ctypes
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from supervisor.embedded.faults import MalformedError
+from supervisor.embedded.memory import GuestMemory
+from supervisor.guests.pagewalker import (
+    DEFAULT_HOT_MIB,
+    DEFAULT_PASSES,
+    DEFAULT_SEED,
+    HOT_BASE,
+    MIB,
+    PAGE_SIZE,
+    SCRATCH_BASE,
+    SCRATCH_PAGES,
+    WORD_MASK,
+    minimum_memory,
+    pattern,
+)
+
+GENERATION_ADDRESS: Final = 0xDFFF0
+"""Where the VM generation id is: the last 16 bytes of Firecracker's system memory, which ends at its RSDP_ADDR."""
+GENERATION_BYTES: Final = 16
+PASS_SECONDS: Final = 0.025
+"""How long a pass takes at least, so that ten walking forks do not fill two cores; a real guest takes about as long."""
+MAX_HOT_MIB: Final = 992
+"""What the ELF guest can reach: Firecracker's boot page tables map 1 GiB, and the hot set begins at 32 MiB."""
+
+BOOT, FILL, WALK, DONE, STOPPED = "boot", "fill", "walk", "done", "stopped"
+_PAGES: Final = MIB // PAGE_SIZE
+_WORDS: Final = PAGE_SIZE // 8
+
+
+class CommandLineError(Exception):
+    """The guest's command line cannot be followed; the message is the console's `error:` line."""
+
+
+class Options(NamedTuple):
+    """The command line; `passes` 0 walks for ever."""
+
+    hot_mib: int = DEFAULT_HOT_MIB
+    passes: int = DEFAULT_PASSES
+    seed: int = DEFAULT_SEED
+
+
+class Registers(NamedTuple):
+    """What the CPU knows besides guest memory. `position` is the next MiB of the hot set to fill or verify."""
+
+    command_line: str
+    phase: str = BOOT
+    position: int = 0
+    walks: int = 0
+    passes: int = 0
+    generation: str = ""
+
+
+def parse_command_line(text: str, memory_size: int) -> Options:
+    """Return what the words `name=decimal` say; other words are somebody else's. Raises CommandLineError."""
+    values: dict[str, int] = {}
+    for word in text.split():
+        name, equals, value = word.partition("=")
+        if not equals or name not in Options._fields:
+            continue
+        # A longer number is too large anyway, and int() refuses one of thousands of digits.
+        if not (value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= WORD_MASK):
+            raise CommandLineError(f"{name}= is not a decimal number below 2^64")
+        values[name] = int(value)
+    options = Options(**values)
+    if not 1 <= options.hot_mib <= MAX_HOT_MIB:
+        raise CommandLineError(f"hot_mib={options.hot_mib} is not 1 to {MAX_HOT_MIB}")
+    if minimum_memory(options.hot_mib) > memory_size:
+        raise CommandLineError(f"hot_mib={options.hot_mib} and the 32 MiB below it do not fit in memory")
+    return options
+
+
+def parse_registers(value: Any) -> Registers:
+    """Return the registers that `Registers._asdict` gave; raises MalformedError."""
+    defaults = Registers("")._asdict()
+    if not isinstance(value, Mapping) or value.keys() != defaults.keys():
+        raise MalformedError("the registers are not those of a pagewalker")
+    for name, default in defaults.items():
+        if type(value[name]) is not type(default) or (isinstance(default, int) and not 0 <= value[name] <= WORD_MASK):
+            raise MalformedError(f"the register {name} is not one of a pagewalker")
+    registers = Registers(**value)
+    if registers.phase not in (BOOT, FILL, WALK, DONE, STOPPED):
+        raise MalformedError("the register phase is not one of a pagewalker")
+    return registers
+
+
+class Pagewalker:
+    """A guest in progress; `registers` is up to date whenever `run` has yielded."""
+
+    def __init__(self, memory: GuestMemory, registers: Registers, print_line: Callable[[str], None]) -> None:
+        self.registers = registers
+        self._memory = memory
+        self._print = print_line
+        self._expected = (ctypes.c_char * MIB)()
+        self._expected_words = memoryview(self._expected).cast("B").cast("Q")
+        self._words: array[int] = array("Q")
+        self._options = Options()
+
+    def run(self) -> Iterator[float | None]:
+        """Go on from the registers; yield wherever the CPU may be stopped.
+
+        The value is how many seconds the guest idles there; None: until something from outside wakes it.
+        """
+        try:
+            self._options = parse_command_line(self.registers.command_line, self._memory.size)
+        except CommandLineError as error:
+            if self.registers.phase == BOOT:
+                self._print(f"error: {error}")
+            self._set(phase=STOPPED)
+        steps = {BOOT: self._boot, FILL: self._fill, WALK: self._walk, DONE: self._wait_for_restore}
+        while self.registers.phase != STOPPED:
+            yield from steps[self.registers.phase]()
+        while True:
+            yield None
+
+    def _set(self, **registers: Any) -> None:
+        self.registers = self.registers._replace(**registers)
+
+    def _boot(self) -> Iterator[float | None]:
+        for address in _scratch():
+            self._memory.write(address, self._word(address))
+        self._set(phase=FILL)
+        yield 0.0
+
+    def _fill(self) -> Iterator[float | None]:
+        while self.registers.position < self._options.hot_mib:
+            self._expect(self.registers.position)
+            self._memory.write(self._address(), self._expected)
+            self._set(position=self.registers.position + 1)
+            yield 0.0
+        self._print("ready")
+        self._set(phase=WALK, position=0, generation=self._generation())
+
+    def _walk(self) -> Iterator[float | None]:
+        """One pass; a restore in the midst of it begins it anew."""
+        started = time.monotonic()
+        while self._restored() or self.registers.position < self._options.hot_mib:
+            self._expect(self.registers.position)
+            if not self._memory.equals(self._address(), self._expected):
+                return self._corrupt(self._first_difference(self._address()))
+            self._set(position=self.registers.position + 1)
+            yield 0.0
+        for address in _scratch():
+            if not self._memory.equals(address, self._word(address, self.registers.walks)):
+                return self._corrupt(address)
+            self._memory.write(address, self._word(address, self.registers.walks + 1))
+        self._set(position=0, walks=self.registers.walks + 1, passes=self.registers.passes + 1)
+        self._print(f"pass {self.registers.passes}")
+        if self.registers.passes == self._options.passes:
+            self._set(phase=DONE)
+            self._print("done")
+        yield max(0.0, PASS_SECONDS - (time.monotonic() - started))
+
+    def _wait_for_restore(self) -> Iterator[float | None]:
+        while not self._restored():
+            yield None
+        self._set(phase=WALK)
+
+    def _restored(self) -> bool:
+        """Whether the generation id has changed; if so, passes are counted anew, from the first page."""
+        generation = self._generation()
+        if generation == self.registers.generation:
+            return False
+        self._print("restored")
+        self._set(generation=generation, position=0, passes=0)
+        return True
+
+    def _generation(self) -> str:
+        return self._memory.read(GENERATION_ADDRESS, GENERATION_BYTES).hex()
+
+    def _address(self) -> int:
+        return HOT_BASE + self.registers.position * MIB
+
+    def _word(self, address: int, walks: int = 0) -> bytes:
+        return (pattern(self._options.seed, address) + walks & WORD_MASK).to_bytes(8, "little")
+
+    def _expect(self, position: int) -> None:
+        """Have `_expected` hold the MiB at `position` of the hot set."""
+        if not self._words:
+            end = HOT_BASE + self._options.hot_mib * MIB
+            self._words.extend(pattern(self._options.seed, address) for address in range(HOT_BASE, end, PAGE_SIZE))
+        words = memoryview(self._words)[position * _PAGES : (position + 1) * _PAGES]
+        self._expected_words[0::_WORDS] = words
+        self._expected_words[_WORDS - 1 :: _WORDS] = words
+
+    def _first_difference(self, address: int) -> int:
+        """Return the address of the first byte of the MiB at `address` that is not as in `_expected`."""
+        for offset in range(0, MIB, PAGE_SIZE):
+            page = bytes(self._expected_words[offset // 8 : (offset + PAGE_SIZE) // 8])
+            if not self._memory.equals(address + offset, page):
+                found = self._memory.read(address + offset, PAGE_SIZE)
+                return address + offset + next(at for at in range(PAGE_SIZE) if found[at] != page[at])
+        return address
+
+    def _corrupt(self, address: int) -> None:
+        self._print(f"CORRUPT {address:#x}")
+        self._set(phase=STOPPED)
+
+
+def _scratch() -> range:
+    return range(SCRATCH_BASE, SCRATCH_BASE + SCRATCH_PAGES * PAGE_SIZE, PAGE_SIZE)

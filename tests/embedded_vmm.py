@@ -1,0 +1,313 @@
+"""A real embedded VMM as a child process, and a small page server, for the tests."""
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from supervisor.guests import pagewalker
+from supervisor.guests.pagewalker import PAGE_SIZE
+from supervisor.uffd import kernel
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = Path(pagewalker.__file__).with_suffix(".elf")
+PROGRAM = (sys.executable, "-m", "supervisor.embedded")
+TIMEOUT = 20.0
+"""Seconds until a line that does not come, or a process that does not end, fails a test."""
+
+
+class Lines:
+    """The lines of a pipe, as they come."""
+
+    def __init__(self, pipe: IO[str]) -> None:
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def _read(self, pipe: IO[str]) -> None:
+        with pipe:
+            for line in pipe:
+                self._add(line.rstrip("\n"))
+        self._add(None)
+
+    def _add(self, line: str | None) -> None:
+        with self._changed:
+            if line is None:
+                self._ended = True
+            else:
+                self._lines.append(line)
+            self._changed.notify_all()
+
+    def all(self) -> list[str]:
+        """The lines until now."""
+        with self._changed:
+            return list(self._lines)
+
+    def more_than(self, count: int, timeout: float) -> bool:
+        """Whether there are more than `count` lines within `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._lines) > count, timeout)
+
+    def until(self, mark: str) -> list[str]:
+        """The lines up to the first that contains `mark`."""
+
+        def found() -> int | None:
+            return next((at for at, line in enumerate(self._lines) if mark in line), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or found() is not None, TIMEOUT)
+            at = found()
+            assert at is not None, f"no {mark!r} in {self._lines}"
+            return self._lines[: at + 1]
+
+    def rest(self) -> list[str]:
+        """All lines of a pipe that has been closed at its other end."""
+        self._thread.join(TIMEOUT)
+        return self.all()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(str(self._path))
+
+
+class EmbeddedVmm:
+    """A VMM process in `folder`, with its API socket there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        name: str = "vmm",
+        program: Sequence[str] = PROGRAM,
+        user: int | None = None,
+    ) -> None:
+        self.socket = folder / f"{name}.sock"
+        self._process = subprocess.Popen(
+            [*program, "--api-sock", self.socket.name, *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self.console = Lines(self._process.stdout)
+        self.log = Lines(self._process.stderr)
+
+    def connect(self) -> socket.socket:
+        """A connection to the API, once it listens."""
+        self.log.until("Listening on API socket")
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(TIMEOUT)
+        peer.connect(str(self.socket))
+        return peer
+
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request; returns the status and the value of the answer's body."""
+        self.log.until("Listening on API socket")
+        connection = _UnixConnection(self.socket)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def do(self, method: str, path: str, body: Any = None) -> None:
+        """One request that must succeed."""
+        assert self.request(method, path, body) == (204, None)
+
+    def refusal(self, method: str, path: str, body: Any = None) -> str:
+        """One request that must be refused; returns the fault message."""
+        status, answer = self.request(method, path, body)
+        assert status == 400, answer
+        assert list(answer) == ["fault_message"]
+        return str(answer["fault_message"])
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Pause and take a Full snapshot; returns its state-file and its mem-file."""
+        self.do("PATCH", "/vm", {"state": "Paused"})
+        self.do("PUT", "/snapshot/create", {"snapshot_type": "Full", "snapshot_path": "state", "mem_file_path": "mem"})
+        return self.socket.parent / "state", self.socket.parent / "mem"
+
+    def load(self, state: Path, backend_type: str, path: Path, resume: bool = True) -> None:
+        """Load a snapshot, which must succeed."""
+        backend = {"backend_type": backend_type, "backend_path": str(path)}
+        self.do("PUT", "/snapshot/load", {"snapshot_path": str(state), "mem_backend": backend, "resume_vm": resume})
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code, once the process has ended."""
+        return self._process.wait(TIMEOUT)
+
+    def close(self) -> None:
+        """End the process, however it is."""
+        self._process.kill()
+        self._process.wait()
+        self.console.rest()
+        self.log.rest()
+
+
+Start = Callable[..., EmbeddedVmm]
+
+
+@contextmanager
+def vmms(folder: Path) -> Iterator[Start]:
+    """A function that starts VMMs in `folder`; they end with the context."""
+    started: list[EmbeddedVmm] = []
+
+    def start(*arguments: str, **options: Any) -> EmbeddedVmm:
+        vmm = EmbeddedVmm(folder, *arguments, name=f"vmm{len(started)}", **options)
+        started.append(vmm)
+        return vmm
+
+    try:
+        yield start
+    finally:
+        for vmm in started:
+            vmm.close()
+
+
+def write_config(folder: Path, boot_args: str = "", mem_size_mib: int = 64) -> str:
+    """Write a config file that boots pagewalker; returns its name."""
+    config = {
+        "boot-source": {"kernel_image_path": str(KERNEL), "boot_args": boot_args},
+        "drives": [],
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": mem_size_mib},
+    }
+    (folder / "vm.json").write_text(json.dumps(config))
+    return "vm.json"
+
+
+class PageServer:
+    """Sends the pages of a mem-file to one VMM, a page a fault; those in `withheld` only after `release`."""
+
+    def __init__(self, path: Path, mem_file: Path, withheld: Collection[int] = ()) -> None:
+        self.path = path
+        self.message: list[dict[str, int]] = []
+        self.faults: list[int] = []
+        self._withheld = frozenset(withheld)
+        self._waiting: list[int] = []
+        self._changed = threading.Condition()
+        self._commands, self._commander = os.pipe()
+        self._size = mem_file.stat().st_size
+        with mem_file.open("rb") as file:
+            self._source = kernel.map_read_only(file.fileno(), self._size)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        path.chmod(0o666)
+        self._listener.listen(1)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def until_fault(self, address: int) -> None:
+        """Return when the page at the guest-physical `address` has been asked for."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: address in self.faults, TIMEOUT), f"{len(self.faults)} faults"
+
+    def release(self) -> None:
+        """Send what was withheld, and withhold no more."""
+        os.write(self._commander, b"r")
+
+    def close(self) -> None:
+        """Stop serving."""
+        os.write(self._commander, b"q")
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        self._listener.close()
+        os.close(self._commands)
+        os.close(self._commander)
+        kernel.unmap(self._source, self._size)
+
+    def _run(self) -> None:
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:
+            # Closed before a VMM came.
+            return
+        with peer:
+            message, [uffd], _, _ = socket.recv_fds(peer, 65536, 1)
+            self.message = json.loads(message)
+            try:
+                self._serve(uffd)
+            finally:
+                os.close(uffd)
+
+    def _serve(self, uffd: int) -> None:
+        poll = select.poll()
+        poll.register(uffd, select.POLLIN)
+        poll.register(self._commands, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._commands in ready:
+                if os.read(self._commands, 1) == b"q":
+                    return
+                self._withheld = frozenset()
+                for address in self._waiting:
+                    self._copy(uffd, address)
+            elif ready[uffd] & select.POLLIN:
+                for event, _, address, _ in kernel.messages(os.read(uffd, 64 * kernel.MESSAGE_BYTES)):
+                    assert event == kernel.UFFD_EVENT_PAGEFAULT
+                    self._answer(uffd, (address & -PAGE_SIZE) - self.message[0]["base_host_virt_addr"])
+            else:
+                poll.unregister(uffd)
+
+    def _answer(self, uffd: int, address: int) -> None:
+        with self._changed:
+            self.faults.append(address)
+            self._changed.notify_all()
+        if address in self._withheld:
+            self._waiting.append(address)
+        else:
+            self._copy(uffd, address)
+
+    def _copy(self, uffd: int, address: int) -> None:
+        base = self.message[0]["base_host_virt_addr"]
+        try:
+            kernel.copy(uffd, base + address, self._source + address, PAGE_SIZE)
+        except (FileExistsError, ProcessLookupError, FileNotFoundError):
+            # Two threads wanted the page, or the VMM has gone.
+            return
+
+
+@contextmanager
+def page_server(path: Path, mem_file: Path, withheld: Collection[int] = ()) -> Iterator[PageServer]:
+    """A page server that ends with the context."""
+    server = PageServer(path, mem_file, withheld)
+    try:
+        yield server
+    finally:
+        server.close()
