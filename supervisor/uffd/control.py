@@ -1,0 +1,149 @@
+"""What the supervisor and a page server say to each other: policy, answers, events, and their lines of JSON.
+
+A request is `{"id", "verb", ...}`, its answer `{"id", "result"}` or `{"id", "error"}`, an event `{"event", ...}`; one a
+line, at most `LINE_BYTES` long. Named tuples stand where the supervisor has dataclasses: importing `dataclasses` would
+cost a page server a quarter of its start.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+LINE_BYTES = 65536
+SUN_PATH_BYTES = 107
+"""What a socket's path may have, unix(7): 108 with its terminating zero."""
+
+Prefetch = Literal["before_resume", "concurrent", "off"]
+
+
+class Policy(NamedTuple):
+    """How a template's pages are served, the same for all of its forks."""
+
+    fault_around_pages: int = 64
+    """A fault is answered with the run of absent pages around it, within an aligned window of so many pages."""
+    record_seconds: float = 2.0
+    """A recording ends so long after its first fault at the latest."""
+    record_quiet_seconds: float = 0.3
+    """A recording ends when no fault came for so long after the last one."""
+    record_pages: int = 262144
+    """A recording ends with so many faults."""
+    handshake_seconds: float = 10.0
+    """So long may a fork's VMM take from `attach` to the end of its handshake."""
+
+
+class Configuration(NamedTuple):
+    """What a page server is started with, as JSON in its only argument."""
+
+    template_id: str
+    layers: tuple[str, ...]
+    """The memory image's files, newest first."""
+    memory_size: int
+    page_size: int
+    """Bytes: 4096 or 2 MiB."""
+    hot_pages: str
+    control: str
+    policy: Policy
+
+
+class Attached(NamedTuple):
+    """What a fork was given before it runs; zeros where nothing was prefetched or the prefetch goes on concurrently."""
+
+    prefetched_pages: int
+    prefetched_bytes: int
+    prefetch_seconds: float
+
+
+class Status(NamedTuple):
+    """A page server as it describes itself."""
+
+    template_id: str
+    pid: int
+    forks: tuple[str, ...]
+    recording: tuple[str, ...]
+    hot_pages: int
+    hot_runs: int
+    hot_pages_refused: str
+    """Why a hot-page list that is on disk is not used; empty when there is none or it is used."""
+    handshake_seconds: float
+
+
+class Recorded(NamedTuple):
+    """A fork's recording has ended and is now the template's hot-page list."""
+
+    fork_id: str
+    pages: int
+    runs: int
+    bytes: int
+
+
+class Gone(NamedTuple):
+    """A fork that was served is served no more."""
+
+    fork_id: str
+    reason: str
+
+
+class Refused(NamedTuple):
+    """A peer on the fork's socket was turned away; `served` tells whether the fork itself has failed by it."""
+
+    fork_id: str
+    reason: str
+
+
+class Failing(NamedTuple):
+    """A page of the fork cannot be provided now: its guest waits, never runs on a wrong page, and it is tried again."""
+
+    fork_id: str
+    reason: str
+
+
+PageServerEvent = Recorded | Gone | Refused | Failing
+_EVENTS: dict[str, type[PageServerEvent]] = {kind.__name__: kind for kind in (Recorded, Gone, Refused, Failing)}
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The message on a line; ValueError when it is none."""
+    try:
+        message = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(message, dict):
+        raise ValueError("not a JSON object")
+    return message
+
+
+def encode_event(event: PageServerEvent) -> bytes:
+    """An event's line."""
+    return encode({"event": type(event).__name__, **event._asdict()})
+
+
+def decode_event(message: Mapping[str, Any]) -> PageServerEvent:
+    """The event of a decoded line; ValueError when it is unknown."""
+    fields = dict(message)
+    kind = _EVENTS.get(str(fields.pop("event", None)))
+    if kind is None:
+        raise ValueError(f"unknown event {message.get('event')!r}")
+    return kind(**fields)
+
+
+def encode_configuration(configuration: Configuration) -> str:
+    """The argument that a page server is started with."""
+    return json.dumps({**configuration._asdict(), "policy": configuration.policy._asdict()})
+
+
+def decode_configuration(argument: str) -> Configuration:
+    """The other way; ValueError or TypeError when it is not one."""
+    fields = decode(argument.encode())
+    return Configuration(
+        **{**fields, "layers": tuple(fields["layers"]), "policy": Policy(**fields["policy"])},
+    )
+
+
+def decode_status(fields: Mapping[str, Any]) -> Status:
+    """The status of a decoded answer."""
+    return Status(**{**fields, "forks": tuple(fields["forks"]), "recording": tuple(fields["recording"])})

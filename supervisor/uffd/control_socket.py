@@ -1,0 +1,141 @@
+"""The page server's end of its control socket: lines of JSON in, answers and events out, and nobody waited for."""
+
+import select
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from supervisor.errors import PageServerError
+from supervisor.uffd import handshake
+from supervisor.uffd.control import LINE_BYTES, decode, encode
+from supervisor.uffd.loop import Loop
+
+_UNSENT_BYTES = 1 << 20
+"""A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
+
+Reply = Callable[[Mapping[str, Any]], None]
+"""Answers a request, now or later, with `{"result": ...}` or `{"error": reason}`."""
+
+
+class ControlSocket:
+    """Listens for supervisors; there may be several, and none of them need stay."""
+
+    def __init__(self, loop: Loop, path: Path, on_request: Callable[[dict[str, Any], Reply], None]) -> None:
+        """Listen at `path`, in the place of a page server that has died there; PageServerError when one lives there."""
+        self._loop = loop
+        self._path = path
+        self._on_request = on_request
+        self._connections: set[_Connection] = set()
+        _remove_abandoned(path)
+        self._listener = handshake.listen(path)
+        loop.watch(self._listener.fileno(), self._on_connection)
+
+    def broadcast(self, line: bytes) -> None:
+        """Send a line to every supervisor that is connected."""
+        for connection in tuple(self._connections):
+            connection.send(line)
+
+    def close(self) -> None:
+        """Hang up on all, stop listening and remove the socket."""
+        for connection in tuple(self._connections):
+            connection.close()
+        self._loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _on_connection(self) -> None:
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:
+            return  # the peer has left again, or descriptors are short: the next connection is another chance
+        peer.setblocking(False)
+        self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
+
+
+class _Connection:
+    """One supervisor's connection."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        peer: socket.socket,
+        on_request: Callable[[dict[str, Any], Reply], None],
+        on_close: Callable[["_Connection"], None],
+    ) -> None:
+        self._loop = loop
+        self._peer = peer
+        self._on_request = on_request
+        self._on_close = on_close
+        self._received = b""
+        self._unsent = b""
+        self._closed = False
+        loop.watch(peer.fileno(), self._on_ready)
+
+    def send(self, line: bytes) -> None:
+        """Send without blocking; what the socket does not take is kept within a bound."""
+        if self._closed:
+            return
+        waited = bool(self._unsent)
+        self._unsent += line
+        if not waited:
+            self._flush()
+        if len(self._unsent) > _UNSENT_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        if not self._closed:
+            self._closed = True
+            self._loop.unwatch(self._peer.fileno())
+            self._peer.close()
+            self._on_close(self)
+
+    def _on_ready(self) -> None:
+        if self._unsent:
+            self._flush()
+        if self._closed:
+            return
+        try:
+            piece = self._peer.recv(LINE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        *lines, self._received = (self._received + piece).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if not piece or len(self._received) > LINE_BYTES:
+            self.close()
+
+    def _flush(self) -> None:
+        try:
+            self._unsent = self._unsent[self._peer.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        self._loop.want(self._peer.fileno(), select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0))
+
+    def _take(self, line: bytes) -> None:
+        try:
+            request = decode(line)
+        except ValueError as error:
+            self.send(encode({"id": None, "error": f"the request is no JSON object: {error}"}))
+            return
+        number = request.pop("id", None)
+        self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a socket that nobody listens at any more; PageServerError when somebody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # nothing is there, or nothing that is a socket: binding will say so
+        else:
+            raise PageServerError(f"another page server listens at {path}")

@@ -1,0 +1,169 @@
+"""Hot pages: the pages that a template's forks touch first, recorded on one fork and prefetched on later ones."""
+
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+from supervisor.errors import PageServerError
+from supervisor.uffd.memory_image import LayerIdentity
+
+_MAGIC = b"FTHOTPG\0"
+_VERSION = 1
+_HEADER = Struct("<8sIIII")  # magic, version, page size, layers, runs
+_LAYER = Struct("<QqQQ")  # size, mtime in ns, inode, device
+_RUN = Struct("<II")  # start, end
+_CHECKSUM = Struct("<I")  # CRC-32 of all before it
+
+
+class Run(NamedTuple):
+    """Pages [start, end) of the memory image."""
+
+    start: int
+    end: int
+
+
+class HotPages(NamedTuple):
+    """A hot-page list and the memory image that it belongs to."""
+
+    identity: tuple[LayerIdentity, ...]
+    page_size: int
+    runs: tuple[Run, ...]
+
+    @property
+    def page_count(self) -> int:
+        """Pages in all runs."""
+        return sum(run.end - run.start for run in self.runs)
+
+
+def coalesce(touched: Iterable[int]) -> tuple[Run, ...]:
+    """The longest runs of the touched pages, each page once, the run that was touched first coming first."""
+    order = {page: place for place, page in reversed(list(enumerate(touched)))}
+    found: list[tuple[int, Run]] = []
+    for page in sorted(order):
+        if found and found[-1][1].end == page:
+            place, run = found[-1]
+            found[-1] = min(place, order[page]), Run(run.start, page + 1)
+        else:
+            found.append((order[page], Run(page, page + 1)))
+    return tuple(run for _, run in sorted(found))
+
+
+class Recording:
+    """The faults of one fork in the order in which they came, within the bounds of a policy.
+
+    The quiet time counts from the last fault, the longest time from the first: a fork that has not begun to run has
+    nothing to end. Times are nanoseconds of the monotonic clock.
+    """
+
+    def __init__(self, longest_ns: int, quiet_ns: int, most_pages: int) -> None:
+        self.touched: list[int] = []
+        self._longest_ns = longest_ns
+        self._quiet_ns = quiet_ns
+        self._most_pages = most_pages
+        self._first_ns = 0
+        self._last_ns = 0
+
+    def touch(self, pages: Sequence[int], now_ns: int) -> None:
+        """Add faults, as many as the bound leaves room for."""
+        if not self.touched:
+            self._first_ns = now_ns
+        self._last_ns = now_ns
+        self.touched.extend(pages[: self._most_pages - len(self.touched)])
+
+    @property
+    def full(self) -> bool:
+        """Whether it has as many pages as it may."""
+        return len(self.touched) >= self._most_pages
+
+    def ends_at_ns(self) -> int | None:
+        """When it ends if no further fault comes; None while there was none."""
+        if not self.touched:
+            return None
+        if self.full:
+            return self._last_ns
+        return min(self._first_ns + self._longest_ns, self._last_ns + self._quiet_ns)
+
+
+def pack(hot: HotPages) -> bytes:
+    """The list's bytes on disk."""
+    body = b"".join(
+        (
+            _HEADER.pack(_MAGIC, _VERSION, hot.page_size, len(hot.identity), len(hot.runs)),
+            *(_LAYER.pack(*layer) for layer in hot.identity),
+            *(_RUN.pack(*run) for run in hot.runs),
+        )
+    )
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def unpack(data: bytes) -> HotPages:
+    """The list in these bytes; ValueError with the reason when they are not one, whole and intact."""
+    if len(data) < _HEADER.size:
+        raise ValueError(f"{len(data)} bytes are shorter than its header")
+    magic, version, page_size, layers, runs = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise ValueError("its first bytes are not a hot-page list's")
+    if version != _VERSION:
+        raise ValueError(f"it has version {version}, and only version {_VERSION} can be read")
+    runs_at = _HEADER.size + layers * _LAYER.size
+    checksum_at = runs_at + runs * _RUN.size
+    if len(data) != checksum_at + _CHECKSUM.size:
+        raise ValueError(f"it has {len(data)} bytes where its header tells of {checksum_at + _CHECKSUM.size}")
+    if _CHECKSUM.unpack_from(data, checksum_at) != (zlib.crc32(data[:checksum_at]),):
+        raise ValueError("its checksum does not match")
+    return HotPages(
+        identity=tuple(LayerIdentity(*fields) for fields in _LAYER.iter_unpack(data[_HEADER.size : runs_at])),
+        page_size=page_size,
+        runs=tuple(Run(*fields) for fields in _RUN.iter_unpack(data[runs_at:checksum_at])),
+    )
+
+
+def mismatch(hot: HotPages, identity: tuple[LayerIdentity, ...], page_size: int, page_count: int) -> str | None:
+    """Why the list cannot be used for this image; None when it can."""
+    if hot.identity != identity:
+        return "it was recorded on another memory image: the size, mtime, inode or device of a layer differs"
+    if hot.page_size != page_size:
+        return f"its pages are of {hot.page_size} bytes and the image's of {page_size}"
+    end = 0
+    for run in sorted(hot.runs):
+        if run.start < end or run.end <= run.start or run.end > page_count:
+            return f"its run of pages {run.start} to {run.end} is empty, overlaps another or leaves the image"
+        end = run.end
+    return None
+
+
+def save(path: Path, hot: HotPages) -> None:
+    """Replace the file at once, so that a reader sees the old list or the new one.
+
+    It is not synced: after a power failure the checksum tells a torn list, and recording again costs one fork.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(pack(hot))
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, identity: tuple[LayerIdentity, ...], page_size: int, page_count: int) -> HotPages | None:
+    """The list at `path` for this image, or None without a file; PageServerError with the reason when it is refused."""
+    largest = _HEADER.size + len(identity) * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PageServerError(f"hot-page list {path} cannot be read: {error.strerror}") from error
+    try:
+        hot = unpack(data)
+    except ValueError as error:
+        raise PageServerError(f"hot-page list {path} is refused: {error}") from error
+    reason = mismatch(hot, identity, page_size, page_count)
+    if reason is not None:
+        raise PageServerError(f"hot-page list {path} is refused: {reason}")
+    return hot

@@ -1,0 +1,102 @@
+"""The page server's event loop: descriptors first, then timers, and idle work only while neither wants anything."""
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+
+class Timer:
+    """One call in the future; `cancel` makes it none."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self._call = None
+
+    def fire(self) -> None:
+        """Call, unless it was cancelled."""
+        if self._call is not None:
+            self._call()
+
+
+class Loop:
+    """A single-threaded loop around one epoll."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._idle: deque[Callable[[], bool]] = deque()
+        self._order = count()
+        self._stopping = False
+
+    def watch(self, fd: int, on_ready: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        """Call `on_ready` whenever the descriptor is ready or has failed; it must not block."""
+        self._readers[fd] = on_ready
+        self._epoll.register(fd, events)
+
+    def want(self, fd: int, events: int) -> None:
+        """Change what a watched descriptor is watched for."""
+        self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Watch it no longer; before it is closed."""
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:
+        """Call once, not before `when_ns` of the monotonic clock."""
+        timer = Timer(call)
+        heappush(self._timers, (when_ns, next(self._order), timer))
+        return timer
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, not before so many seconds are over."""
+        return self.call_at(time.monotonic_ns() + int(seconds * 1e9), call)
+
+    def add_idle(self, work: Callable[[], bool]) -> None:
+        """Call `work` when nothing else is to be done, in turn with other idle work, until it returns False."""
+        self._idle.append(work)
+
+    def stop(self) -> None:
+        """Have `run` return when the present callbacks are done."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Run until `stop`."""
+        while not self._stopping:
+            ready = self._epoll.poll(self._timeout())
+            for fd, _ in ready:
+                # A callback before this one may have unwatched it.
+                on_ready = self._readers.get(fd)
+                if on_ready is not None:
+                    on_ready()
+            self._fire_timers()
+            if not ready and self._idle:
+                work = self._idle.popleft()
+                if work():
+                    self._idle.append(work)
+
+    def _timeout(self) -> float:
+        """Seconds that epoll may wait; -1 is for ever."""
+        if self._idle or self._stopping:
+            return 0
+        if not self._timers:
+            return -1
+        return max(self._timers[0][0] - time.monotonic_ns(), 0) / 1e9
+
+    def _fire_timers(self) -> None:
+        if not self._timers:
+            return
+        now = time.monotonic_ns()
+        while self._timers and self._timers[0][0] <= now:
+            heappop(self._timers)[2].fire()
+
+    def close(self) -> None:
+        """Close the epoll; what it watched stays open."""
+        self._epoll.close()

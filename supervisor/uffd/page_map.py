@@ -1,0 +1,222 @@
+"""The page map: how every page of one fork arrived, and counters, in a file that both sides map.
+
+The page server writes it in place while it serves; the supervisor reads it whenever it likes and no call is made. Its
+layout, in the host's byte order: a 4096-byte header (magic, version, page size, page count, then the counters as 64-bit
+words), then one byte for each page of the memory image.
+"""
+
+import mmap
+import os
+import time
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+from supervisor.errors import PageServerError
+
+ABSENT, FAULTED, FAULT_AROUND, PREFETCHED, ZERO, REMOVED = range(6)
+"""A page's states. ZERO: no layer has it, it was answered with zeros. REMOVED: the guest gave it back (balloon); it is
+absent, and zero when it is touched again."""
+
+_MAGIC = b"FTPAGES\0"
+_VERSION = 1
+_HEADER_BYTES = 4096
+_HEADER = Struct("=8sIIQ")  # magic, version, page size, page count
+_COUNTERS_OFFSET = 64
+
+LATENCY_BUCKETS = 20
+LATENCY_BOUNDS_SECONDS = tuple([2**power / 1e6 for power in range(LATENCY_BUCKETS - 1)] + [float("inf")])
+"""Upper bound of each latency bucket, exclusive: 1 us, 2 us, 4 us ... 262 ms, and the rest."""
+
+(
+    FAULTS,
+    FAULT_AROUND_PAGES,
+    PRESENT_PAGES,
+    PREFETCHED_PAGES,
+    PREFETCHED_BYTES,
+    PREFETCH_NS,
+    PREFETCH_FINISHED,
+    RESIDUAL_FAULTS,
+    COPIED_BYTES,
+    ZERO_PAGES,
+    REMOVED_PAGES,
+    COPY_ERRORS,
+    DEFERRED_FAULTS,
+    FAULT_NS,
+    OLDEST_UNANSWERED_NS,
+    LATENCY,
+) = range(16)
+"""Index of each counter word; LATENCY is the first of its buckets."""
+
+_WORDS = LATENCY + LATENCY_BUCKETS
+_COUNTERS = Struct(f"={_WORDS}Q")
+
+
+class PageCounters(NamedTuple):
+    """One fork's counters at one moment; since the fork began unless it says otherwise."""
+
+    faults: int
+    """Demand faults answered."""
+    fault_around_pages: int
+    """Pages that came with a fault of a neighbour."""
+    present_pages: int
+    """Pages installed now: removed ones are not in it."""
+    prefetched_pages: int
+    """Pages that the prefetch installed, those of zeros included."""
+    prefetched_bytes: int
+    """Bytes that the prefetch copied; pages of zeros need no copy."""
+    prefetch_seconds: float
+    prefetch_finished: bool
+    """There was something to prefetch, and its prefetch has ended."""
+    residual_faults: int
+    """Demand faults after the prefetch had finished."""
+    copied_bytes: int
+    zero_pages: int
+    """Times that a page was answered with zeros."""
+    removed_pages: int
+    """Pages given back by the guest."""
+    copy_errors: int
+    """Answers that failed otherwise than by a rule: each is tried again."""
+    deferred_faults: int
+    """Faults put off because an event was pending (EAGAIN) or their answer had failed."""
+    fault_seconds: float
+    """Sum of the service times: from reading the fault to its answer."""
+    oldest_fault_age_seconds: float
+    """Age of the oldest fault that was read and not answered; 0 when there is none."""
+    latency_counts: tuple[int, ...]
+    """Faults by service time; `LATENCY_BOUNDS_SECONDS` has the bounds."""
+
+
+class CellCounts(NamedTuple):
+    """Pages by state in one cell of a folded page map."""
+
+    absent: int
+    faulted: int
+    fault_around: int
+    prefetched: int
+    zero: int
+    removed: int
+
+
+class PageMap:
+    """The page server's side: the only writer of one fork's page map."""
+
+    def __init__(self, memory: mmap.mmap, page_count: int) -> None:
+        self._memory = memory
+        self._view = memoryview(memory)
+        self.page_count = page_count
+        self.counters = self._view[_COUNTERS_OFFSET : _COUNTERS_OFFSET + _COUNTERS.size].cast("Q")
+        """The counter words; a store to one is a single 8-byte store, so that a reader never sees half of it."""
+        self.pages = self._view[_HEADER_BYTES:]
+        """The state of each page."""
+
+    @classmethod
+    def create(cls, path: Path, page_size: int, page_count: int) -> "PageMap":
+        """A new map with every page absent, which appears at `path` complete; OSError when there is no room for it."""
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        size = _HEADER_BYTES + page_count
+        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            # A store to a page that the file system has no room for is SIGBUS: the room is taken now.
+            os.posix_fallocate(fd, 0, size)
+            memory = mmap.mmap(fd, size)
+            _HEADER.pack_into(memory, 0, _MAGIC, _VERSION, page_size, page_count)
+            unfinished.rename(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        return cls(memory, page_count)
+
+    def states(self, start: int, end: int) -> bytes:
+        """The states of pages [start, end)."""
+        return self._memory[_HEADER_BYTES + start : _HEADER_BYTES + end]
+
+    def mark(self, start: int, end: int, state: int) -> None:
+        """Set the state of pages [start, end)."""
+        self._memory[_HEADER_BYTES + start : _HEADER_BYTES + end] = bytes((state,)) * (end - start)
+
+    def close(self) -> None:
+        """Unmap; the file stays as it is."""
+        self.counters.release()
+        self.pages.release()
+        self._view.release()
+        self._memory.close()
+
+
+class PageMapReader:
+    """The supervisor's side: reads a page map that a page server writes, or has written."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file; PageServerError when it is no page map or not a whole one, OSError when it cannot be opened."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            if size < _HEADER_BYTES:
+                raise PageServerError(
+                    f"{path} is no page map: it has {size} bytes and the header alone {_HEADER_BYTES}"
+                )
+            self._memory = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        magic, version, self.page_size, self.page_count = _HEADER.unpack_from(self._memory)
+        reason = None
+        if magic != _MAGIC:
+            reason = "is no page map: its first bytes are not a page map's"
+        elif version != _VERSION:
+            reason = f"is a page map of version {version}, and only version {_VERSION} can be read"
+        elif size != _HEADER_BYTES + self.page_count:
+            reason = f"is torn: {size} bytes do not hold {self.page_count} pages"
+        if reason is not None:
+            self._memory.close()
+            raise PageServerError(f"{path} {reason}")
+
+    def __enter__(self) -> "PageMapReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._memory.close()
+
+    def counters(self) -> PageCounters:
+        """The counters now."""
+        words = _COUNTERS.unpack_from(self._memory, _COUNTERS_OFFSET)
+        oldest = words[OLDEST_UNANSWERED_NS]
+        return PageCounters(
+            faults=words[FAULTS],
+            fault_around_pages=words[FAULT_AROUND_PAGES],
+            present_pages=words[PRESENT_PAGES],
+            prefetched_pages=words[PREFETCHED_PAGES],
+            prefetched_bytes=words[PREFETCHED_BYTES],
+            prefetch_seconds=words[PREFETCH_NS] / 1e9,
+            prefetch_finished=words[PREFETCH_FINISHED] != 0,
+            residual_faults=words[RESIDUAL_FAULTS],
+            copied_bytes=words[COPIED_BYTES],
+            zero_pages=words[ZERO_PAGES],
+            removed_pages=words[REMOVED_PAGES],
+            copy_errors=words[COPY_ERRORS],
+            deferred_faults=words[DEFERRED_FAULTS],
+            fault_seconds=words[FAULT_NS] / 1e9,
+            # CLOCK_MONOTONIC is one clock for all processes of a host.
+            oldest_fault_age_seconds=max(time.monotonic_ns() - oldest, 0) / 1e9 if oldest else 0.0,
+            latency_counts=words[LATENCY:],
+        )
+
+    def pages(self) -> bytes:
+        """A copy of all states, one byte a page."""
+        return self._memory[_HEADER_BYTES:]
+
+    def fold(self, width: int) -> list[CellCounts]:
+        """The map in `width` cells (fewer when there are fewer pages), each with its pages counted by state."""
+        pages = self.pages()
+        cells = min(width, self.page_count)
+        folded = []
+        for cell in range(cells):
+            start, end = cell * self.page_count // cells, (cell + 1) * self.page_count // cells
+            counts = [pages.count(state, start, end) for state in range(FAULTED, REMOVED + 1)]
+            folded.append(CellCounts(end - start - sum(counts), *counts))
+        return folded

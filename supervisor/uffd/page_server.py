@@ -1,0 +1,220 @@
+"""The page server: a process that answers the page faults of all forks of one template.
+
+`python -I -m supervisor.uffd.page_server CONFIGURATION`, with the JSON of a `control.Configuration`. It prints `ready`
+on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends on SIGTERM or when it is told `stop`, and
+not when its supervisor does.
+"""
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from supervisor.errors import PageServerError
+from supervisor.uffd import hot_pages
+from supervisor.uffd.control import (
+    Attached,
+    Configuration,
+    PageServerEvent,
+    Prefetch,
+    Recorded,
+    Status,
+    decode_configuration,
+    encode_event,
+)
+from supervisor.uffd.control_socket import ControlSocket, Reply
+from supervisor.uffd.handshake import PAGE_SIZES
+from supervisor.uffd.hot_pages import HotPages, Run
+from supervisor.uffd.loop import Loop
+from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.session import Session, Terms
+
+
+def log(text: str) -> None:
+    """One line on stderr, which the supervisor has made the log file."""
+    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+class PageServer:
+    """The image, the hot pages, and the forks of one template."""
+
+    def __init__(self, loop: Loop, configuration: Configuration) -> None:
+        """Open everything and listen; PageServerError with the reason when something is not as it was configured."""
+        if configuration.page_size not in PAGE_SIZES or configuration.memory_size % configuration.page_size:
+            sizes = f"{configuration.memory_size} bytes in pages of {configuration.page_size}"
+            raise PageServerError(f"a memory image of {sizes} cannot be served")
+        self._loop = loop
+        self._configuration = configuration
+        self._sessions: dict[str, Session] = {}
+        self._image = MemoryImage([Path(layer) for layer in configuration.layers], configuration.memory_size)
+        self._hot = HotPages(self._image.identity, configuration.page_size, ())
+        self._hot_refused = ""
+        self._load_hot_pages()
+        self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
+            "attach": self._attach,
+            "served": self._served,
+            "release": self._release,
+            "status": self._status,
+            "stop": self._stop,
+        }
+        self._control = ControlSocket(loop, Path(configuration.control), self._on_request)
+
+    def announce(self, event: PageServerEvent) -> None:
+        """Tell every supervisor that is connected, and the log."""
+        log(" ".join([type(event).__name__, *(f"{name}={value}" for name, value in event._asdict().items())]))
+        self._control.broadcast(encode_event(event))
+
+    def keep_recording(self, fork_id: str, touched: list[int]) -> None:
+        """Put the recording in the place of the hot-page list, in memory and on disk."""
+        self._hot = self._hot._replace(runs=hot_pages.coalesce(touched))
+        self._hot_refused = ""
+        path = Path(self._configuration.hot_pages)
+        try:
+            hot_pages.save(path, self._hot)
+        except OSError as error:
+            self._hot_refused = f"hot-page list {path} cannot be saved: {error.strerror}"
+            log(self._hot_refused)
+        pages = self._hot.page_count
+        self.announce(Recorded(fork_id, pages, len(self._hot.runs), pages * self._configuration.page_size))
+
+    def hot_runs(self) -> tuple[Run, ...]:
+        """What is to be prefetched."""
+        return self._hot.runs
+
+    def close(self) -> None:
+        """End every session, keep their recordings, and remove the sockets."""
+        for session in self._sessions.values():
+            session.end("its page server was stopped", announce=False)
+        self._control.close()
+        self._image.close()
+
+    def _load_hot_pages(self) -> None:
+        configuration = self._configuration
+        page_size = configuration.page_size
+        pages = configuration.memory_size // page_size
+        try:
+            hot = hot_pages.load(Path(configuration.hot_pages), self._image.identity, page_size, pages)
+        except PageServerError as error:
+            self._hot_refused = error.message
+            log(error.message)
+            return
+        if hot is not None:
+            self._hot = hot
+            for run in hot.runs:
+                self._image.read_ahead(run.start * page_size, run.end * page_size)
+
+    def _on_request(self, request: dict[str, Any], reply: Reply) -> None:
+        name = str(request.get("verb"))
+        verb = self._verbs.get(name)
+        try:
+            if verb is None:
+                raise PageServerError(f"{name!r} is no verb of a page server")
+            verb(request, reply)
+        except PageServerError as error:
+            reply({"error": error.message})
+        except (KeyError, TypeError, ValueError) as error:
+            reply({"error": f"the {name} request is malformed: {error!r}"})
+
+    def _attach(self, request: dict[str, Any], reply: Reply) -> None:
+        fork_id = str(request["fork_id"])
+        if fork_id in self._sessions:
+            raise PageServerError(f"fork {fork_id} is attached already: release it first")
+        self._image.verify()
+        if request["prefetch"] not in get_args(Prefetch):
+            raise PageServerError(f"prefetch {request['prefetch']!r} is none of {', '.join(get_args(Prefetch))}")
+        terms = Terms(
+            fork_id=fork_id,
+            listen=Path(request["listen"]),
+            page_map=Path(request["page_map"]),
+            vmm_pid=int(request["vmm_pid"]),
+            prefetch=request["prefetch"],
+            record=bool(request["record"]),
+        )
+        configuration = self._configuration
+        self._sessions[fork_id] = Session(
+            self._loop, self, terms, self._image, configuration.page_size, configuration.policy
+        )
+        reply({"result": None})
+
+    def _served(self, request: dict[str, Any], reply: Reply) -> None:
+        fork_id = str(request["fork_id"])
+        session = self._sessions.get(fork_id)
+        if session is None:
+            raise PageServerError(f"fork {fork_id} is not attached")
+
+        def tell(answer: Attached | str) -> None:
+            if isinstance(answer, Attached):
+                reply({"result": answer._asdict()})
+            else:
+                reply({"error": f"fork {fork_id} is not served: {answer}"})
+
+        session.when_served(tell)
+
+    def _release(self, request: dict[str, Any], reply: Reply) -> None:
+        session = self._sessions.pop(str(request["fork_id"]), None)
+        if session is not None:
+            session.end("it was released", announce=False)
+        reply({"result": None})
+
+    def _status(self, request: dict[str, Any], reply: Reply) -> None:
+        serving = [(fork_id, session) for fork_id, session in self._sessions.items() if session.ended is None]
+        status = Status(
+            template_id=self._configuration.template_id,
+            pid=os.getpid(),
+            forks=tuple(fork_id for fork_id, _ in serving),
+            recording=tuple(fork_id for fork_id, session in serving if session.recording),
+            hot_pages=self._hot.page_count,
+            hot_runs=len(self._hot.runs),
+            hot_pages_refused=self._hot_refused,
+            handshake_seconds=self._configuration.policy.handshake_seconds,
+        )
+        reply({"result": status._asdict()})
+
+    def _stop(self, request: dict[str, Any], reply: Reply) -> None:
+        reply({"result": None})
+        self._loop.stop()
+
+
+def _allow_descriptors() -> None:
+    """Raise the soft limit on descriptors to the hard one: a fork takes three while it is served."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _stop_on_sigterm(loop: Loop) -> None:
+    woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakes)
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    # The handler alone would not end a wait: epoll is waited for again after it (PEP 475).
+    loop.watch(woken, loop.stop)
+
+
+def main() -> int:
+    """Serve until told to stop; exit code 1 when it could not start."""
+    os.umask(0o177)
+    loop = Loop()
+    try:
+        server = PageServer(loop, decode_configuration(sys.argv[1]))
+    except (PageServerError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = error.message if isinstance(error, PageServerError) else f"the configuration is unusable: {error!r}"
+        log(f"refused: {reason}")
+        print(f"refused: {reason}", flush=True)
+        return 1
+    _allow_descriptors()
+    _stop_on_sigterm(loop)
+    print("ready", flush=True)
+    # Whoever started it reads nothing more, and may be gone.
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    loop.run()
+    server.close()
+    loop.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

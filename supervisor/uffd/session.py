@@ -1,0 +1,320 @@
+"""One fork: from the socket that its VMM connects to, through handshake, prefetch and recording, to its end."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from supervisor.errors import PageServerError
+from supervisor.uffd import handshake, page_map
+from supervisor.uffd.control import Attached, Failing, Gone, PageServerEvent, Policy, Prefetch, Refused
+from supervisor.uffd.handshake import Handshake, Reception
+from supervisor.uffd.hot_pages import Recording, Run
+from supervisor.uffd.loop import Loop, Timer
+from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.page_map import PageMap
+from supervisor.uffd.pager import GONE_ERRORS, Pager
+
+PREFETCH_SLICE_BYTES = 512 << 10
+"""What the prefetch copies at once: a demand fault waits for no more than one such copy."""
+_RETRY_SECONDS = 0.001
+_RETRY_LIMIT_SECONDS = 0.1
+
+
+class Owner(Protocol):
+    """What a session asks of the page server around it."""
+
+    def announce(self, event: PageServerEvent) -> None:
+        """Tell the supervisor."""
+
+    def keep_recording(self, fork_id: str, touched: list[int]) -> None:
+        """Make the pages, in touch order, the template's hot-page list."""
+
+    def hot_runs(self) -> tuple[Run, ...]:
+        """What is to be prefetched into a new fork."""
+
+
+class Terms(NamedTuple):
+    """What a fork was attached with."""
+
+    fork_id: str
+    listen: Path
+    page_map: Path
+    vmm_pid: int
+    prefetch: Prefetch
+    record: bool
+
+
+class Session:
+    """Serves one fork; every callback of it is called by the loop and none blocks."""
+
+    def __init__(self, loop: Loop, owner: Owner, terms: Terms, image: MemoryImage, page_size: int, policy: Policy):
+        """Listen for the fork's VMM; PageServerError when its process, its socket or its page map cannot be had."""
+        self.terms = terms
+        self.ended: str | None = None
+        """Why the fork is not served any more."""
+        self._loop = loop
+        self._owner = owner
+        self._image = image
+        self._page_size = page_size
+        self._policy = policy
+        self._reception: Reception | None = None
+        self._handshake: Handshake | None = None
+        self._pager: Pager | None = None
+        self._recording: Recording | None = None
+        self._timers: list[Timer] = []
+        self._retry_seconds = _RETRY_SECONDS
+        self._retrying = False
+        self._failures: set[int | None] = set()
+        self._attached: Attached | None = None
+        self._waiting: list[Callable[[Attached | str], None]] = []
+        self._slices: Iterator[tuple[int, int]] = iter(())
+        self._slice = (0, 0)
+        self._prefetch_began_ns = 0
+        try:
+            self._pidfd = os.pidfd_open(terms.vmm_pid)
+        except OSError as error:
+            raise PageServerError(f"fork {terms.fork_id}: no VMM has pid {terms.vmm_pid}: {error.strerror}") from error
+        try:
+            self._listener: socket.socket | None = handshake.listen(terms.listen)
+        except PageServerError:
+            os.close(self._pidfd)
+            raise
+        try:
+            self._map = PageMap.create(terms.page_map, page_size, image.size // page_size)
+        except OSError as error:
+            os.close(self._pidfd)
+            self._close_listener()
+            raise PageServerError(f"page map {terms.page_map} cannot be made: {error.strerror}") from error
+        loop.watch(self._pidfd, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
+        loop.watch(self._listener.fileno(), self._on_connection)
+        self._at(time.monotonic_ns() + int(policy.handshake_seconds * 1e9), self._handshake_late)
+
+    @property
+    def recording(self) -> bool:
+        """Whether its faults are being recorded."""
+        return self._recording is not None
+
+    def when_served(self, tell: Callable[[Attached | str], None]) -> None:
+        """Call once, with what it was given when it is ready to run, or with the reason why it never will be."""
+        answer = self._attached if self.ended is None else self.ended
+        if answer is None:
+            self._waiting.append(tell)
+        else:
+            tell(answer)
+
+    def end(self, reason: str, *, announce: bool = True) -> None:
+        """Stop serving: keep what was recorded, close and remove everything but the page map's file."""
+        if self.ended is not None:
+            return
+        self.ended = reason
+        self._end_recording()
+        for timer in self._timers:
+            timer.cancel()
+        self._close_listener()
+        if self._reception is not None:
+            self._loop.unwatch(self._reception.connection.fileno())
+            self._reception.close()
+        if self._handshake is not None:
+            self._loop.unwatch(self._handshake.uffd)
+            os.close(self._handshake.uffd)
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pager = None
+        self._map.close()
+        if announce:
+            self._owner.announce(Gone(self.terms.fork_id, reason))
+        self._tell_waiting(reason)
+
+    def _at(self, when_ns: int, call: Callable[[], None]) -> None:
+        self._timers.append(self._loop.call_at(when_ns, call))
+
+    def _tell_waiting(self, answer: Attached | str) -> None:
+        waiting, self._waiting = self._waiting, []
+        for tell in waiting:
+            tell(answer)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            self.terms.listen.unlink(missing_ok=True)
+
+    # The handshake
+
+    def _on_connection(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.end(f"no connection can be accepted: {error.strerror}")
+            return
+        connection.setblocking(False)
+        pid = handshake.peer_pid(connection)
+        if pid != self.terms.vmm_pid or self._reception is not None:
+            connection.close()
+            why = "it has a connection already" if pid == self.terms.vmm_pid else f"only pid {self.terms.vmm_pid} may"
+            self._owner.announce(Refused(self.terms.fork_id, f"pid {pid} connected, and {why}"))
+            return
+        self._reception = Reception(connection, self._image.size, self._page_size)
+        self._loop.watch(connection.fileno(), self._on_message)
+
+    def _on_message(self) -> None:
+        assert self._reception is not None
+        try:
+            accepted = self._reception.receive()
+        except PageServerError as error:
+            self._owner.announce(Refused(self.terms.fork_id, error.message))
+            self.end(f"the handshake of its VMM was refused: {error.message}")
+            return
+        if accepted is not None:
+            # The connection stays open and unread: the VMM keeps its end, and has nothing more to say.
+            self._loop.unwatch(self._reception.connection.fileno())
+            self._begin(accepted)
+
+    def _handshake_late(self) -> None:
+        if self._handshake is None:
+            seconds, pid = self._policy.handshake_seconds, self.terms.vmm_pid
+            self.end(f"its VMM, pid {pid}, made no handshake within {seconds:g} s")
+
+    def _begin(self, accepted: Handshake) -> None:
+        self._handshake = accepted
+        self._close_listener()
+        policy = self._policy
+        around = 1 if self.terms.record else policy.fault_around_pages
+        self._pager = Pager(accepted.uffd, accepted.mappings, self._image, self._map, self._page_size, around)
+        if self.terms.record:
+            longest_ns, quiet_ns = int(policy.record_seconds * 1e9), int(policy.record_quiet_seconds * 1e9)
+            self._recording = Recording(longest_ns, quiet_ns, policy.record_pages)
+        self._loop.watch(accepted.uffd, self._on_faults)
+        self._begin_prefetch()
+
+    # Faults
+
+    def _on_faults(self) -> None:
+        assert self._pager is not None
+        try:
+            pages = self._pager.serve()
+        except OSError as error:
+            self.end(_reason(error))
+            return
+        if pages and self._recording is not None:
+            self._record(self._recording, pages)
+        self._see_to_deferred()
+
+    def _see_to_deferred(self) -> None:
+        assert self._pager is not None
+        failure, self._pager.failure = self._pager.failure, None
+        if failure is not None and failure.errno not in self._failures:
+            self._failures.add(failure.errno)
+            self._owner.announce(Failing(self.terms.fork_id, f"a page cannot be provided: {failure.strerror}"))
+        if not self._pager.deferred:
+            self._retry_seconds = _RETRY_SECONDS
+        elif not self._retrying:
+            # No event of the userfaultfd announces that an answer would succeed now: only time does.
+            self._retrying = True
+            self._loop.call_later(self._retry_seconds, self._retry)
+            self._retry_seconds = min(2 * self._retry_seconds, _RETRY_LIMIT_SECONDS)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        if self._pager is None:
+            return
+        try:
+            self._pager.retry()
+        except OSError as error:
+            self.end(_reason(error))
+            return
+        self._see_to_deferred()
+
+    # Recording
+
+    def _record(self, recording: Recording, pages: list[int]) -> None:
+        first = not recording.touched
+        recording.touch(pages, time.monotonic_ns())
+        if first or recording.full:
+            self._check_recording()
+
+    def _check_recording(self) -> None:
+        ends_ns = None if self._recording is None else self._recording.ends_at_ns()
+        if ends_ns is None:
+            return
+        if ends_ns <= time.monotonic_ns():
+            self._end_recording()
+        else:
+            self._at(ends_ns, self._check_recording)
+
+    def _end_recording(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return
+        if self._pager is not None:
+            self._pager.fault_around_pages = self._policy.fault_around_pages
+        if recording.touched:
+            self._owner.keep_recording(self.terms.fork_id, recording.touched)
+
+    # Prefetch
+
+    def _begin_prefetch(self) -> None:
+        # What is prefetched does not fault, and would be missing in the recording.
+        runs = () if self.terms.prefetch == "off" or self.terms.record else self._owner.hot_runs()
+        if not runs:
+            self._set_attached(Attached(0, 0, 0.0))
+            return
+        self._prefetch_began_ns = time.monotonic_ns()
+        self._slices = slices(runs, max(PREFETCH_SLICE_BYTES // self._page_size, 1))
+        self._slice = next(self._slices)
+        if self.terms.prefetch == "concurrent":
+            self._set_attached(Attached(0, 0, 0.0))
+        self._loop.add_idle(self._prefetch_slice)
+
+    def _prefetch_slice(self) -> bool:
+        """Idle work: one slice, while no demand fault of any fork waits; False when it has no more to do now."""
+        if self._pager is None:
+            return False
+        try:
+            self._pager.prefetch(*self._slice)
+        except BlockingIOError:
+            self._loop.call_later(_RETRY_SECONDS, lambda: self._loop.add_idle(self._prefetch_slice))
+            return False
+        except OSError as error:
+            # The list is a guess: what is left of it comes by demand faults, and those have their own rules.
+            self._map.counters[page_map.COPY_ERRORS] += not isinstance(error, GONE_ERRORS)
+            self._end_prefetch()
+            return False
+        following = next(self._slices, None)
+        if following is None:
+            self._end_prefetch()
+            return False
+        self._slice = following
+        return True
+
+    def _end_prefetch(self) -> None:
+        counters = self._map.counters
+        counters[page_map.PREFETCH_NS] = time.monotonic_ns() - self._prefetch_began_ns
+        counters[page_map.PREFETCH_FINISHED] = 1
+        if self._attached is None:
+            pages, length = counters[page_map.PREFETCHED_PAGES], counters[page_map.PREFETCHED_BYTES]
+            self._set_attached(Attached(pages, length, counters[page_map.PREFETCH_NS] / 1e9))
+
+    def _set_attached(self, attached: Attached) -> None:
+        self._attached = attached
+        self._tell_waiting(attached)
+
+
+def slices(runs: tuple[Run, ...], most_pages: int) -> Iterator[tuple[int, int]]:
+    """The runs in their order, cut into [start, end) of at most so many pages."""
+    for run in runs:
+        for start in range(run.start, run.end, most_pages):
+            yield start, min(start + most_pages, run.end)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, GONE_ERRORS):
+        return f"its memory has gone: {error.strerror}"
+    return f"its userfaultfd cannot be served: {error.strerror or error}"

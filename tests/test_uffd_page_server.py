@@ -1,0 +1,610 @@
+"""The page server as a process, driven through its handle, serving processes with a real userfaultfd."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from supervisor.errors import PageServerError
+from supervisor.uffd import kernel
+from supervisor.uffd.handle import (
+    Attached,
+    Failing,
+    Gone,
+    PageServer,
+    PageServerEvent,
+    Policy,
+    Prefetch,
+    Recorded,
+    Refused,
+)
+from supervisor.uffd.page_map import FAULT_AROUND, FAULTED, REMOVED, ZERO, PageCounters, PageMapReader
+from tests.uffd_fork import TIMEOUT, Fork
+
+PAGE = 4096
+PAGES = 2048
+SIZE = PAGES * PAGE
+
+try:
+    os.close(kernel.userfaultfd())
+except OSError as error:
+    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+
+
+def random_pages(count: int, seed: int) -> bytes:
+    """Pages that no other page of these tests is like."""
+    return random.Random(seed).randbytes(count * PAGE)
+
+
+def free_huge_pages() -> int:
+    """How many pages of 2 MiB the host has to give."""
+    return int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
+
+
+class Template:
+    """A memory image on disk, its page server, and the events that came."""
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self.directory = directory
+        self.expected = directory / "expected"
+        self.layers: list[Path] = []
+        self.hot_pages = directory / "hot_pages"
+        self.control = directory / "control.sock"
+        self.events: list[PageServerEvent] = []
+        self._changed = asyncio.Event()
+        self._stack = stack
+        self._forks = 0
+
+    def write(self, *layers: dict[int, bytes], size: int = SIZE) -> None:
+        """Make the image of layers, newest first, each {first page: data}; the rest of a layer is a hole."""
+        merged = bytearray(size)
+        for number in reversed(range(len(layers))):
+            path = self.directory / f"mem.{number}"
+            with path.open("wb") as file:
+                file.truncate(size)
+                for page, data in layers[number].items():
+                    os.pwrite(file.fileno(), data, page * PAGE)
+                    merged[page * PAGE : page * PAGE + len(data)] = data
+            self.layers.insert(0, path)
+        self.expected.write_bytes(merged)
+
+    async def serve(self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE) -> PageServer:
+        """Start the page server; it is killed with the test."""
+        server = await PageServer.spawn(
+            template_id="template",
+            layers=self.layers,
+            memory_size=size,
+            page_size=page_size,
+            hot_pages=self.hot_pages,
+            control=self.control,
+            log=self.directory / "log",
+            policy=policy or Policy(),
+            on_event=self._on_event,
+        )
+        self._stack.push_async_callback(server.stop)
+        return server
+
+    async def fork(
+        self,
+        server: PageServer,
+        fork_id: str = "",
+        *,
+        prefetch: Prefetch = "before_resume",
+        record: bool = False,
+        regions: tuple[int, ...] = (SIZE,),
+        load: bool = True,
+        **options: Any,
+    ) -> Fork:
+        """Start a fork's process, attach it, and have it load unless told otherwise."""
+        self._forks += 1
+        fork_id = fork_id or f"fork{self._forks}"
+        listen = self.directory / f"{fork_id}.uffd"
+        fork = await Fork.start(listen, self.expected, list(regions), **options)
+        self._stack.push_async_callback(fork.kill)
+        await server.attach(
+            fork_id,
+            listen=listen,
+            page_map=self.map(fork_id),
+            vmm_pid=fork.pid,
+            prefetch=prefetch,
+            record=record,
+        )
+        if load:
+            await fork.do("load", expect="sent")
+        return fork
+
+    def map(self, fork_id: str) -> Path:
+        """Where a fork's page map is."""
+        return self.directory / f"{fork_id}.map"
+
+    def counters(self, fork_id: str) -> PageCounters:
+        """A fork's counters."""
+        with PageMapReader(self.map(fork_id)) as reader:
+            return reader.counters()
+
+    def states(self, fork_id: str) -> bytes:
+        """A fork's pages."""
+        with PageMapReader(self.map(fork_id)) as reader:
+            return reader.pages()
+
+    async def event(self, wanted: Callable[[PageServerEvent], bool]) -> PageServerEvent:
+        """Wait for an event, or find it among those that came."""
+
+        async def wait() -> PageServerEvent:
+            while True:
+                self._changed.clear()
+                for event in self.events:
+                    if wanted(event):
+                        return event
+                await self._changed.wait()
+
+        return await asyncio.wait_for(wait(), TIMEOUT)
+
+    def _on_event(self, event: PageServerEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+
+@pytest_asyncio.fixture
+async def template(run_dir: Path) -> AsyncIterator[Template]:
+    """A template in a directory of its own; its processes end with the test."""
+    async with AsyncExitStack() as stack:
+        yield Template(run_dir, stack)
+
+
+@pytest.fixture
+def full(template: Template) -> Template:
+    """One whose image is a single layer without holes."""
+    template.write({0: random_pages(PAGES, 1)})
+    return template
+
+
+async def test_one_page_a_fault(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=1))
+    fork = await full.fork(server, "one")
+    assert await server.served("one") == Attached(0, 0, 0.0)
+    await fork.do("walk", 0, PAGES)
+    counters = full.counters("one")
+    assert counters.faults == counters.present_pages == sum(counters.latency_counts) == PAGES
+    assert counters.copied_bytes == SIZE
+    assert (counters.fault_around_pages, counters.copy_errors, counters.oldest_fault_age_seconds) == (0, 0, 0.0)
+    assert counters.fault_seconds > 0
+    assert full.states("one") == bytes([FAULTED]) * PAGES
+
+
+async def test_fault_around_answers_with_the_absent_run_of_the_window(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=64))
+    fork = await full.fork(server, "one")
+    await fork.do("walk", 100, 101)
+    await fork.do("walk", 0, PAGES)
+    counters = full.counters("one")
+    assert counters.faults == PAGES // 64
+    assert counters.fault_around_pages == PAGES - PAGES // 64
+    states = full.states("one")
+    assert states[64:128] == bytes([FAULT_AROUND] * 36 + [FAULTED] + [FAULT_AROUND] * 27)
+
+
+async def test_regions_are_told_apart(full: Template) -> None:
+    server = await full.serve()
+    third = SIZE // 4
+    fork = await full.fork(server, "one", regions=(third, SIZE - 3 * third, 2 * third))
+    await fork.do("storm", 2, 7)
+    assert full.counters("one").present_pages == PAGES
+
+
+async def test_pages_of_no_layer_are_zero_and_copy_nothing(template: Template) -> None:
+    template.write({10: random_pages(5, 1)}, {12: random_pages(20, 2), 1000: random_pages(3, 3)})
+    server = await template.serve(Policy(fault_around_pages=16))
+    fork = await template.fork(server, "one")
+    await fork.do("storm", 3, 1)
+    counters = template.counters("one")
+    data = [*range(10, 32), *range(1000, 1003)]
+    assert counters.copied_bytes == len(data) * PAGE
+    assert counters.zero_pages == PAGES - len(data)
+    assert [page for page, state in enumerate(template.states("one")) if state != ZERO] == data
+    await fork.do("write", 40, 44, expect="written")
+    await fork.do("walk", 44, PAGES)
+
+
+async def test_chain_of_layers_under_every_window(template: Template) -> None:
+    dice = random.Random(5)
+    layers = []
+    for number in range(5):
+        starts = sorted(dice.sample(range(0, PAGES - 8), 60))
+        layers.append({start: random_pages(dice.randrange(1, 8), 1000 * number + start) for start in starts})
+    template.write(*layers)
+    for window in (1, 7, 64):
+        server = await template.serve(Policy(fault_around_pages=window))
+        fork = await template.fork(server, f"window{window}")
+        await fork.do("storm", 4, window)
+        await server.stop()
+
+
+async def test_recorded_pages_are_prefetched_before_resume(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=0.05))
+    first = await full.fork(server, "first", record=True)
+    assert await server.served("first") == Attached(0, 0, 0.0)
+    await first.do("walk", 1000, 1300)
+    await first.do("walk", 0, 50)
+    recorded = await full.event(lambda event: isinstance(event, Recorded))
+    assert recorded == Recorded("first", 350, 2, 350 * PAGE)
+    assert full.counters("first").faults == 350
+
+    second = await full.fork(server, "second")
+    attached = await server.served("second")
+    assert (attached.prefetched_pages, attached.prefetched_bytes) == (350, 350 * PAGE)
+    assert 0 < attached.prefetch_seconds < TIMEOUT
+    await second.do("walk", 1000, 1300)
+    await second.do("walk", 0, 50)
+    counters = full.counters("second")
+    assert (counters.faults, counters.residual_faults, counters.prefetched_pages) == (0, 0, 350)
+    await second.do("walk", 0, PAGES)
+    counters = full.counters("second")
+    assert counters.prefetch_finished
+    assert counters.residual_faults == counters.faults > 0
+
+    status = await server.status()
+    assert (status.forks, status.recording) == (("first", "second"), ())
+    assert (status.hot_pages, status.hot_runs, status.hot_pages_refused) == (350, 2, "")
+    await server.stop()
+    again = await full.serve()
+    assert (await again.status()).hot_pages == 350
+
+
+async def test_concurrent_prefetch_does_not_hold_the_guest(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=0.05))
+    first = await full.fork(server, "first", record=True)
+    await first.do("walk", 0, PAGES)
+    await full.event(lambda event: isinstance(event, Recorded))
+    second = await full.fork(server, "second", prefetch="concurrent")
+    assert await server.served("second") == Attached(0, 0, 0.0)
+    await second.do("storm", 2, 3)
+    counters = full.counters("second")
+    assert counters.present_pages == PAGES
+    assert counters.prefetched_pages + counters.faults + counters.fault_around_pages >= PAGES
+
+    third = await full.fork(server, "third", prefetch="off")
+    await server.served("third")
+    await third.do("walk", 0, 1)
+    assert full.counters("third").prefetched_pages == 0
+
+
+async def test_recording_is_bounded_and_kept_when_its_fork_is_released(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=60, record_seconds=60, record_pages=100))
+    fork = await full.fork(server, "full", record=True)
+    await fork.do("walk", 0, 300)
+    assert await full.event(lambda event: isinstance(event, Recorded)) == Recorded("full", 100, 1, 100 * PAGE)
+    other = await full.fork(server, "released", record=True)
+    await other.do("walk", 500, 520)
+    assert (await server.status()).recording == ("released",)
+    await server.release("released")
+    await full.event(lambda event: event == Recorded("released", 20, 1, 20 * PAGE))
+
+
+async def test_hot_pages_of_another_image_are_refused(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=0.05))
+    fork = await full.fork(server, record=True)
+    await fork.do("walk", 0, 10)
+    await full.event(lambda event: isinstance(event, Recorded))
+    await server.stop()
+    os.utime(full.layers[0], ns=(1, 1))
+    again = await full.serve()
+    status = await again.status()
+    assert status.hot_pages == 0
+    assert "another memory image" in status.hot_pages_refused
+
+
+async def test_removed_pages_are_zero_and_never_the_files_again(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=16))
+    fork = await full.fork(server, "one")
+    await fork.do("walk", 0, 40)
+    await fork.do("remove", 8, 24, expect="removed")
+    assert full.states("one")[8:24] == bytes([REMOVED]) * 16
+    await fork.do("walk", 0, 8)
+    await fork.do("zeros", 8, 20)
+    await fork.do("walk", 24, PAGES)
+    await fork.do("remove", 1000, 1010, expect="removed")
+    await fork.do("zeros", 1000, 1010)
+    counters = full.counters("one")
+    assert (counters.removed_pages, counters.zero_pages) == (26, 22)
+    assert counters.present_pages == PAGES - 4
+
+
+async def test_removal_before_the_first_touch_wins_over_fault_around_and_prefetch(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=0.05))
+    first = await full.fork(server, "first", record=True)
+    await first.do("walk", 0, 600)
+    await full.event(lambda event: isinstance(event, Recorded))
+    second = await full.fork(server, "second", prefetch="off")
+    await second.do("remove", 100, 200, expect="removed")
+    await second.do("walk", 96, 100)
+    await second.do("zeros", 100, 200)
+    await second.do("walk", 200, 600)
+
+
+async def test_storm_of_faults_and_removals_loses_no_fault(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=4))
+    fork = await full.fork(server, "one")
+    await fork.do("churn", 512, 768, 40)
+    counters = full.counters("one")
+    assert counters.removed_pages == 40 * 256
+    assert (counters.copy_errors, counters.oldest_fault_age_seconds) == (0, 0.0)
+
+
+async def test_user_mode_only_userfaultfd_is_served(full: Template) -> None:
+    server = await full.serve()
+    fork = await full.fork(server, "one", user_mode_only=True)
+    await fork.do("storm", 2, 1)
+    assert full.counters("one").present_pages == PAGES
+
+
+async def test_huge_pages_are_served_in_their_own_size(template: Template) -> None:
+    huge = 2 << 20
+    free = free_huge_pages()
+    if free < 4:
+        pytest.skip(f"huge pages: {free} of 2 MiB are free and 4 are needed")
+    size = 4 * huge
+    template.write({0: random_pages(600, 1), 1030: random_pages(3, 2)}, {512: random_pages(512, 3)}, size=size)
+    server = await template.serve(size=size, page_size=huge)
+    fork = await template.fork(server, "one", regions=(size,), page_size=huge)
+    await fork.do("walk", 0, 4)
+    assert template.counters("one").present_pages == 4
+
+
+async def test_only_the_forks_own_vmm_may_connect(full: Template) -> None:
+    server = await full.serve()
+    fork = await full.fork(server, "one", load=False)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(full.directory / "one.uffd"))
+        refused = await full.event(lambda event: isinstance(event, Refused))
+        assert refused == Refused("one", f"pid {os.getpid()} connected, and only pid {fork.pid} may")
+        assert await asyncio.to_thread(stranger.recv, 1) == b""
+    await fork.do("load", expect="sent")
+    await server.served("one")
+    await fork.do("walk", 0, PAGES)
+
+
+GARBAGE: dict[str, tuple[Callable[[list[dict[str, Any]]], str], tuple[str, ...], str]] = {
+    "no JSON": (lambda _: "GET / HTTP/1.1\r\n", ("uffd",), "not a JSON array"),
+    "cut JSON": (lambda _: "[{]", ("uffd",), "not JSON"),
+    "an object": (lambda _: "{}", ("uffd",), "not a JSON array"),
+    "nothing in it": (lambda _: "[]", ("uffd",), "not a JSON array of mappings"),
+    "nesting": (lambda _: "[" * 30000 + "]" * 30000, ("uffd",), "not JSON"),
+    "too long": (lambda _: "[" + " " * 70000, ("uffd",), "longer than 65536 bytes"),
+    "no descriptor": (json.dumps, (), "without a userfaultfd"),
+    "two descriptors": (json.dumps, ("uffd", "uffd"), "more than one descriptor"),
+    "many descriptors": (json.dumps, ("/dev/null",) * 40, "more than one descriptor"),
+    "no userfaultfd": (json.dumps, ("/dev/null",), "/dev/null and no userfaultfd"),
+    "overlap": (lambda mappings: json.dumps(mappings * 2), ("uffd",), "overlaps"),
+    "half of it": (lambda mappings: json.dumps([{**mappings[0], "size": SIZE // 2}]), ("uffd",), f"image {SIZE}"),
+    "kernel's range": (
+        lambda mappings: json.dumps([{**mappings[0], "base_host_virt_addr": (1 << 64) - SIZE}]),
+        ("uffd",),
+        "does not take its mappings",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+async def test_garbage_for_a_handshake_is_refused_and_nobody_else_notices(full: Template, kind: str) -> None:
+    make, descriptors, reason = GARBAGE[kind]
+    server = await full.serve()
+    good = await full.fork(server, "good")
+    bad = await full.fork(server, "bad", load=False)
+    mappings = [
+        {"base_host_virt_addr": 1 << 30, "size": SIZE, "offset": 0, "page_size": PAGE},
+    ]
+    good.tell("storm", 2, 1)
+    bad.tell("send", make(mappings), *descriptors)
+    with pytest.raises(
+        PageServerError, match=r"fork bad is not served: the handshake of its VMM was refused"
+    ) as raised:
+        await server.served("bad")
+    assert reason in raised.value.message
+    assert isinstance(await full.event(lambda event: isinstance(event, Refused)), Refused)
+    await good.answer("0")
+    assert (await server.status()).forks == ("good",)
+    assert not (full.directory / "bad.uffd").exists()
+
+
+async def test_silence_and_a_hang_up_are_no_handshake(full: Template) -> None:
+    server = await full.serve(Policy(handshake_seconds=0.5))
+    await full.fork(server, "silent", load=False)
+    hesitant = await full.fork(server, "hesitant", load=False)
+    hesitant.tell("send", '[{"size":', "uffd")
+    closed = await full.fork(server, "closed", load=False)
+    await closed.do("send", "[", "uffd", expect="sent")
+    await closed.do("hang_up", expect="closed")
+    for fork_id, reason in (("closed", "closed before"), ("silent", "within 0.5 s"), ("hesitant", "within 0.5 s")):
+        with pytest.raises(PageServerError, match=reason):
+            await server.served(fork_id)
+
+
+async def test_a_fork_that_dies_in_the_storm_leaves_the_others_served(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=1))
+    forks = [await full.fork(server, f"fork{number}") for number in range(3)]
+    for number, fork in enumerate(forks):
+        fork.tell("storm", 4, number)
+    await forks[1].kill()
+    gone = await full.event(lambda event: isinstance(event, Gone))
+    assert isinstance(gone, Gone)
+    assert gone.fork_id == "fork1"
+    await forks[0].answer("0")
+    await forks[2].answer("0")
+    assert (await server.status()).forks == ("fork0", "fork2")
+    assert full.counters("fork2").present_pages == PAGES
+    assert full.map("fork1").exists()
+    await server.release("fork1")
+    with pytest.raises(PageServerError, match="fork fork1 is not attached"):
+        await server.served("fork1")
+
+
+async def test_a_vmm_that_dies_before_its_handshake_is_told_at_once(full: Template) -> None:
+    server = await full.serve()
+    fork = await full.fork(server, "one", load=False)
+    await fork.kill()
+    with pytest.raises(PageServerError, match=f"its VMM, pid {fork.pid}, has exited"):
+        await server.served("one")
+
+
+async def test_it_outlives_its_supervisors_connection_and_is_found_again(full: Template) -> None:
+    server = await full.serve()
+    fork = await full.fork(server, "one")
+    await server.served("one")
+    fork.tell("storm", 2, 1)
+    await server.disconnect()
+    with pytest.raises(PageServerError, match="is not connected"):
+        await server.status()
+    await fork.answer("0")
+    found: list[PageServerEvent] = []
+    again = await PageServer.connect(
+        template_id="template",
+        control=full.control,
+        pid=server.pid,
+        start_time=server.start_time,
+        on_event=found.append,
+    )
+    try:
+        assert (await again.status()).forks == ("one",)
+        other = await full.fork(again, "two")
+        await again.served("two")
+        await other.do("walk", 0, PAGES)
+        with pytest.raises(PageServerError, match="attached already"):
+            await full.fork(again, "two")
+    finally:
+        await again.stop()
+    assert await again.exited == 0
+    assert not full.control.exists()
+
+
+async def test_connect_refuses_whom_it_was_not_told_of(full: Template) -> None:
+    server = await full.serve()
+    known = {"control": full.control, "on_event": full.events.append}
+    with pytest.raises(PageServerError, match="it started later"):
+        await PageServer.connect(
+            template_id="template",
+            pid=server.pid,
+            start_time=server.start_time - 1,
+            **known,  # type: ignore[arg-type]
+        )
+    with pytest.raises(PageServerError, match="serves template template"):
+        await PageServer.connect(
+            template_id="other",
+            pid=server.pid,
+            start_time=server.start_time,
+            **known,  # type: ignore[arg-type]
+        )
+
+
+async def test_sigterm_ends_it_cleanly_and_sigkill_is_told(full: Template) -> None:
+    server = await full.serve()
+    fork = await full.fork(server, "one", record=True)
+    await fork.do("walk", 0, 10)
+    os.kill(server.pid, signal.SIGTERM)
+    assert await asyncio.wait_for(server.exited, TIMEOUT) == 0
+    assert full.hot_pages.exists()
+    assert not full.control.exists()
+    again = await full.serve()
+    await full.fork(again, "two", load=False)
+    waiting = asyncio.create_task(again.served("two"))
+    await again.status()
+    os.kill(again.pid, signal.SIGKILL)
+    with pytest.raises(PageServerError, match=r"has exited with -9|has closed its control connection"):
+        await waiting
+    assert await asyncio.wait_for(again.exited, TIMEOUT) == -signal.SIGKILL
+    # What the dead one left is no obstacle.
+    assert full.control.exists()
+    await full.serve()
+
+
+async def test_an_image_that_is_not_as_it_was_is_refused(full: Template) -> None:
+    server = await full.serve()
+    with full.layers[0].open("r+b") as file:
+        file.truncate(SIZE - PAGE)
+    with pytest.raises(PageServerError, match=f"mem.0 was truncated to {SIZE - PAGE} bytes"):
+        await full.fork(server)
+    with pytest.raises(PageServerError, match=r"did not start: layer .* it is truncated or of another VM"):
+        await full.serve()
+    full.layers[0].unlink()
+    with pytest.raises(PageServerError, match=r"did not start: layer .* cannot be opened: No such file"):
+        await full.serve()
+
+
+async def test_a_page_that_cannot_be_provided_is_waited_for_and_never_wrong(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=8))
+    fork = await full.fork(server, "one")
+    content = full.layers[0].read_bytes()
+    with full.layers[0].open("r+b") as file:
+        file.truncate(1000 * PAGE)
+    fork.tell("walk", 990, 1010)
+    failing = await full.event(lambda event: isinstance(event, Failing))
+    assert failing == Failing("one", "a page cannot be provided: Bad address")
+    counters = full.counters("one")
+    assert counters.copy_errors > 0
+    assert counters.oldest_fault_age_seconds > 0
+    full.layers[0].write_bytes(content)
+    await fork.answer("0")
+    assert full.counters("one").oldest_fault_age_seconds == 0
+
+
+async def test_paths_and_requests_that_cannot_be_are_refused(full: Template) -> None:
+    server = await full.serve()
+    long = full.directory / ("x" * 107)
+    with pytest.raises(PageServerError, match="longer than the 107 bytes"):
+        await server.attach("one", listen=long, page_map=full.map("one"), vmm_pid=os.getpid())
+    with pytest.raises(PageServerError, match="no VMM has pid"):
+        await server.attach("one", listen=full.directory / "u", page_map=full.map("one"), vmm_pid=1 << 22)
+    with pytest.raises(PageServerError, match=r"page map .* cannot be made: No such file"):
+        missing = full.directory / "missing" / "map"
+        await server.attach("one", listen=full.directory / "u", page_map=missing, vmm_pid=os.getpid())
+    assert not (full.directory / "u").exists()
+    with pytest.raises(PageServerError, match=r"prefetch 'never' is none of before_resume, concurrent, off"):
+        await server.attach(
+            "one",
+            listen=full.directory / "u",
+            page_map=full.map("one"),
+            vmm_pid=os.getpid(),
+            prefetch="never",  # type: ignore[arg-type]
+        )
+    assert (await server.status()).forks == ()
+
+
+async def test_garbage_on_the_control_socket_is_answered_or_dropped(full: Template) -> None:
+    await full.serve()
+
+    async def say(data: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(full.control, limit=1 << 20)
+        writer.write(data)
+        try:
+            return await asyncio.wait_for(reader.readline(), TIMEOUT)
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    assert b"no JSON object" in await say(b"hello\n")
+    assert b"no JSON object" in await say(b"[" * 20000 + b"\n")
+    assert b"no JSON object" in await say(b"[1]\n")
+    assert json.loads(await say(b'{"id": 7, "verb": "dance"}\n')) == {
+        "id": 7,
+        "error": "'dance' is no verb of a page server",
+    }
+    assert b"attach request is malformed" in await say(b'{"id": 8, "verb": "attach", "fork_id": "x"}\n')
+    assert await say(b"x" * 200000) == b""
+    assert json.loads(await say(b'{"id": 1, "verb": "status"}\n'))["result"]["forks"] == []
+
+
+async def test_its_control_socket_is_its_users_alone_and_nobody_takes_it(full: Template) -> None:
+    await full.serve()
+    assert full.control.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(PageServerError, match="another page server listens"):
+        await full.serve()

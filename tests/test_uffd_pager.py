@@ -1,0 +1,269 @@
+"""The pager's rules for the kernel's errors, each provoked with a real userfaultfd on this process's own memory."""
+
+import ctypes
+import os
+import platform
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.uffd import kernel, page_map, pager
+from supervisor.uffd.handshake import Mapping
+from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.page_map import ABSENT, FAULT_AROUND, FAULTED, PREFETCHED, REMOVED, ZERO, PageMap
+from supervisor.uffd.pager import Pager
+
+PAGE = 4096
+PAGES = 32
+SIZE = PAGES * PAGE
+TIMEOUT = 20.0
+MADV_DONTNEED = 4
+MADVISE = {"x86_64": "28", "aarch64": "233"}.get(platform.machine(), "")
+FAULT = "-1"
+
+try:
+    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
+except OSError as error:
+    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+
+libc = ctypes.CDLL(None)
+libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class Bench:
+    """Memory under a userfaultfd, the image that it is to hold, and a pager between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.content = os.urandom(SIZE)
+        self.path = folder / "mem"
+        self.path.write_bytes(self.content)
+        self.image = MemoryImage([self.path], SIZE)
+        self.map = PageMap.create(folder / "map", PAGE, PAGES)
+        self.memory, self.base = kernel.anonymous_memory(SIZE)
+        self.uffd = kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
+        kernel.api(self.uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)
+        kernel.register(self.uffd, self.base, SIZE)
+        self.pager = self.new_pager()
+        self.threads: list[threading.Thread] = []
+
+    def new_pager(self, fault_around_pages: int = 8) -> Pager:
+        """A pager for all of the memory."""
+        return Pager(self.uffd, [Mapping(self.base, SIZE, 0)], self.image, self.map, PAGE, fault_around_pages)
+
+    def touch(self, page: int) -> tuple[threading.Thread, ctypes.Array[ctypes.c_char]]:
+        """Read a page in a thread, which waits for its fault to be answered."""
+        found = ctypes.create_string_buffer(PAGE)
+        return self._run(lambda: libc.memmove(found, self.base + page * PAGE, PAGE)), found
+
+    def remove(self, start: int, end: int) -> threading.Thread:
+        """Give back pages in a thread, which waits for its event to be read."""
+        return self._run(lambda: libc.madvise(self.base + start * PAGE, (end - start) * PAGE, MADV_DONTNEED))
+
+    def wait_for_message(self) -> None:
+        """Wait until the userfaultfd can be read."""
+        readable, _, _ = select.select([self.uffd], [], [], TIMEOUT)
+        assert readable
+
+    def page(self, page: int) -> bytes:
+        """What a page should hold."""
+        return self.content[page * PAGE : (page + 1) * PAGE]
+
+    def counter(self, index: int) -> int:
+        """One of the counters."""
+        return self.map.counters[index]
+
+    def _run(self, work: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+        return thread
+
+    def close(self) -> None:
+        """Let everybody go: a thread that still waits sees zeros."""
+        kernel.unregister(self.uffd, self.base, SIZE)
+        os.close(self.uffd)
+        for thread in self.threads:
+            thread.join(TIMEOUT)
+        self.map.close()
+        self.image.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A bench whose threads end with the test."""
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def join(*threads: threading.Thread) -> None:
+    """Wait for threads that nothing holds any more."""
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+def wait_until_held(thread: threading.Thread, call: str) -> None:
+    """Wait until a thread sleeps in this system call (/proc/pid/task/tid/syscall; -1 is none, a page fault)."""
+    path = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    deadline = time.monotonic() + TIMEOUT
+    while path.read_text().split()[0] != call:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def test_a_fault_is_answered_with_its_window(bench: Bench) -> None:
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    assert bench.pager.serve() == [10]
+    join(thread)
+    assert found.raw == bench.page(10)
+    assert bench.map.states(7, 17) == bytes([ABSENT] + [FAULT_AROUND] * 2 + [FAULTED] + [FAULT_AROUND] * 5 + [ABSENT])
+    assert bench.pager.serve() == [], "a read that finds nothing is EAGAIN, and no error"
+
+
+def test_a_page_that_is_there_already_is_no_error_and_wakes_its_waiter(bench: Bench) -> None:
+    for page in (9, 12):
+        assert kernel.copy(bench.uffd, bench.base + page * PAGE, bench.image.locate(0)[0] + page * PAGE, PAGE) == PAGE
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    bench.pager.serve()
+    join(thread)
+    assert found.raw == bench.page(10)
+    assert bench.map.states(8, 16) == bytes(
+        [FAULT_AROUND, FAULTED, FAULTED, FAULT_AROUND, FAULTED, FAULT_AROUND, FAULT_AROUND, FAULT_AROUND]
+    )
+    assert bench.counter(page_map.PRESENT_PAGES) == 8
+    assert bench.counter(page_map.COPY_ERRORS) == 0
+
+
+def test_faults_of_one_page_are_all_answered(bench: Bench) -> None:
+    threads = [bench.touch(10) for _ in range(4)]
+    for thread, _ in threads:
+        wait_until_held(thread, FAULT)
+    assert bench.pager.serve() == [10] * 4
+    join(*(thread for thread, _ in threads))
+    assert all(found.raw == bench.page(10) for _, found in threads)
+    assert bench.counter(page_map.PRESENT_PAGES) == 8
+
+
+def test_a_fault_under_a_pending_event_is_put_off_and_answered_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One message a read: the kernel gives faults before events, so that the removal stays pending (EAGAIN).
+    monkeypatch.setattr(pager, "_BATCH_BYTES", kernel.MESSAGE_BYTES)
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    remover = bench.remove(20, 22)
+    wait_until_held(remover, MADVISE)
+    assert bench.pager.serve() == [10]
+    assert list(bench.pager.deferred) == [10]
+    assert bench.counter(page_map.DEFERRED_FAULTS) == 1
+    assert bench.counter(page_map.OLDEST_UNANSWERED_NS) == bench.pager.deferred[10]
+    assert thread.is_alive()
+    with pytest.raises(BlockingIOError):
+        bench.pager.prefetch(0, 4)
+
+    assert bench.pager.serve() == []
+    join(remover)
+    bench.pager.retry()
+    join(thread)
+    assert found.raw == bench.page(10)
+    assert bench.pager.deferred == {}
+    assert bench.counter(page_map.OLDEST_UNANSWERED_NS) == 0
+    assert bench.counter(page_map.COPY_ERRORS) == 0
+    assert bench.counter(page_map.FAULTS) == sum(bench.map.counters[page_map.LATENCY :]) == 1
+
+
+def test_a_removal_that_was_read_with_a_fault_comes_first(bench: Bench) -> None:
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    remover = bench.remove(8, 12)
+    wait_until_held(remover, MADVISE)
+    assert bench.pager.serve() == [10]
+    join(remover)
+    bench.pager.retry()
+    join(thread)
+    assert found.raw == bytes(PAGE), "a page that was given back is zero and never the file's"
+    assert bench.map.states(8, 12) == bytes([REMOVED, REMOVED, ZERO, REMOVED])
+
+
+def test_prefetch_fills_what_is_absent_and_nothing_else(bench: Bench) -> None:
+    bench.pager.prefetch(4, 6)
+    remover = bench.remove(8, 10)
+    bench.wait_for_message()
+    bench.pager.serve()
+    join(remover)
+    bench.pager.prefetch(0, 16)
+    assert bench.map.states(0, 17) == bytes([PREFETCHED] * 8 + [REMOVED] * 2 + [PREFETCHED] * 6 + [ABSENT])
+    assert bench.counter(page_map.PREFETCHED_PAGES) == bench.counter(page_map.PRESENT_PAGES) == 14
+    assert bench.counter(page_map.PREFETCHED_BYTES) == 14 * PAGE
+    thread, found = bench.touch(8)
+    bench.wait_for_message()
+    bench.pager.serve()
+    join(thread)
+    assert found.raw == bytes(PAGE)
+
+
+def test_a_truncated_layer_fails_its_own_pages_alone(bench: Bench) -> None:
+    os.truncate(bench.path, 12 * PAGE)
+    near, found = bench.touch(10)
+    bench.wait_for_message()
+    bench.pager.serve()
+    join(near)
+    assert found.raw == bench.page(10), "its window ends in the missing part"
+    far, found = bench.touch(20)
+    bench.wait_for_message()
+    bench.pager.serve()
+    assert list(bench.pager.deferred) == [20]
+    assert bench.pager.failure is not None
+    assert bench.pager.failure.strerror == "Bad address"
+    assert bench.counter(page_map.COPY_ERRORS) == 1
+    bench.path.write_bytes(bench.content)
+    bench.pager.retry()
+    join(far)
+    assert found.raw == bench.page(20)
+
+
+def test_memory_that_has_gone_is_told(bench: Bench) -> None:
+    thread, _ = bench.touch(10)
+    bench.wait_for_message()
+    kernel.unregister(bench.uffd, bench.base, SIZE)
+    join(thread)
+    with pytest.raises(pager.GONE_ERRORS):
+        bench.pager.prefetch(0, 4)
+    kernel.register(bench.uffd, bench.base, SIZE)
+
+
+def test_a_copy_that_stops_half_way_tells_how_far_it_went(bench: Bench) -> None:
+    source = bench.image.locate(0)[0]
+    assert kernel.copy(bench.uffd, bench.base + 3 * PAGE, source + 3 * PAGE, PAGE) == PAGE
+    assert kernel.copy(bench.uffd, bench.base, source, 8 * PAGE) == 3 * PAGE
+    with pytest.raises(FileExistsError):
+        kernel.copy(bench.uffd, bench.base + 3 * PAGE, source + 3 * PAGE, 5 * PAGE)
+    assert kernel.zeropage(bench.uffd, bench.base + 20 * PAGE, PAGE) == PAGE
+    assert kernel.zeropage(bench.uffd, bench.base + 16 * PAGE, 8 * PAGE) == 4 * PAGE
+    with pytest.raises(FileExistsError):
+        kernel.zeropage(bench.uffd, bench.base + 20 * PAGE, PAGE)
+    with pytest.raises(FileNotFoundError):
+        kernel.copy(bench.uffd, kernel.anonymous_memory(PAGE)[1], source, PAGE)
+
+
+def test_the_handshake_with_the_kernel_is_done_once(bench: Bench) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        kernel.api(bench.uffd, 0)
+
+
+def test_a_userfaultfd_can_be_taken_out_of_a_process(bench: Bench) -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    taken = kernel.pidfd_getfd(pidfd, bench.uffd)
+    assert Path(f"/proc/self/fd/{taken}").readlink() == Path("anon_inode:[userfaultfd]")
+    os.close(taken)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        kernel.pidfd_getfd(pidfd, 1 << 20)
+    os.close(pidfd)
