@@ -1,0 +1,63 @@
+"""Copies of files that may be mostly holes: disks of gigabytes of which little was ever written."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+# What copy_file_range(2) says where it cannot copy from one file to the other: they are in different file systems, or in
+# one that does not have the call.
+_UNSUPPORTED: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def sparse_copy(source: Path, target: Path) -> None:
+    """Copy a file's bytes and holes durably to a new file of mode 0600; blocks are shared where the file system can.
+
+    Raises OSError, and FileExistsError where there is a file at `target`; on failure no partial copy is left.
+    """
+    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(source_fd).st_size
+            os.ftruncate(target_fd, size)
+            for start, end in _extents(source_fd, size):
+                _copy_range(source_fd, target_fd, start, end)
+            os.fsync(target_fd)
+        except BaseException:
+            target.unlink()
+            raise
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of each run of data, in bytes, ascending."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from here to the end: lseek(2)
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    os.lseek(target, start, os.SEEK_SET)
+    while start < end:
+        try:
+            # Btrfs and XFS share the blocks (vfs_copy_file_range in fs/read_write.c tries that first).
+            copied = os.copy_file_range(source, target, end - start, offset_src=start)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            copied = os.sendfile(target, source, start, end - start)
+        if copied == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += copied

@@ -1,0 +1,106 @@
+"""An image's vm.json: Firecracker's --config-file format, as far as the supervisor reads it. Pure.
+
+Keys that only Firecracker reads pass through as they are.
+"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from supervisor.vmm.configuration import SECTIONS
+
+IGNORED_SECTIONS: Final = ("logger", "metrics")
+"""The supervisor says itself where the VMM writes."""
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
+        raise ValueError(
+            f"{path!r} has to be a path inside the image's directory, without / at its start and without .."
+        )
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside)]
+DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=64)]
+
+
+class Section(BaseModel):
+    """The base of a section: keys that are not named here are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class BootSource(Section):
+    """What is booted; `boot_args` is the kernel command line."""
+
+    kernel_image_path: RelativePath
+    initrd_path: RelativePath | None = None
+    boot_args: str | None = None
+
+
+class MachineConfig(Section):
+    """The size of the machine."""
+
+    vcpu_count: int = Field(default=1, ge=1, le=32)
+    mem_size_mib: int = Field(default=128, ge=1)
+
+
+class Drive(Section):
+    """A disk: a file, or the `socket` of a vhost-user device on the host."""
+
+    drive_id: DeviceId
+    is_root_device: bool
+    is_read_only: bool | None = None
+    path_on_host: RelativePath | None = None
+    socket: str | None = None
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> "Drive":
+        if (self.path_on_host is None) == (self.socket is None):
+            raise ValueError("a drive has either path_on_host or socket")
+        return self
+
+
+class Pmem(Section):
+    """A disk as persistent memory."""
+
+    id: DeviceId
+    path_on_host: RelativePath
+    read_only: bool = False
+
+
+class Vsock(Section):
+    """A socket device."""
+
+    uds_path: RelativePath
+
+
+class VmJson(Section):
+    """The whole file."""
+
+    boot_source: BootSource = Field(alias="boot-source")
+    machine_config: MachineConfig = Field(default=MachineConfig(), alias="machine-config")
+    drives: tuple[Drive, ...] = Field(default=(), strict=False)
+    pmem: tuple[Pmem, ...] = Field(default=(), strict=False)
+    vsock: Vsock | None = None
+    cpu_config: RelativePath | dict[str, Any] | None = Field(default=None, alias="cpu-config")
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> "VmJson":
+        unknown = sorted(set(self.model_extra or ()) - set(SECTIONS) - set(IGNORED_SECTIONS))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of Firecracker's sections: {', '.join(sorted(SECTIONS))}")
+        return self
+
+
+def parse_vm_json(text: bytes) -> VmJson:
+    """Return the file's content; raises ValueError with one line: which key, and what is wrong."""
+    try:
+        return VmJson.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(": ".join(filter(None, (where, first["msg"].removeprefix("Value error, "))))) from None

@@ -1,0 +1,121 @@
+"""Firecracker's API over a VMM's Unix socket, as far as the supervisor uses it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import aiohttp
+
+from supervisor.errors import VmmError
+
+BackendType = Literal["File", "Uffd"]
+SnapshotType = Literal["Full", "Diff"]
+VmState = Literal["Not started", "Running", "Paused"]
+
+QUICK: Final = 10.0
+"""Seconds for a request that waits for no disk and no guest."""
+PAUSE: Final = 40.0
+"""Firecracker itself gives its vCPUs 30 s (RECV_TIMEOUT_SEC in its src/vmm/src/lib.rs)."""
+BOOT: Final = 60.0
+LOAD: Final = 60.0
+"""With the backend Uffd a load also waits for the page server's accept."""
+SNAPSHOT: Final = 600.0
+"""It writes all of the guest's memory to disk."""
+
+
+@dataclass(frozen=True)
+class VmDescription:
+    """The answer to `GET /`."""
+
+    id: str
+    state: VmState
+    version: str
+
+
+class ApiClient:
+    """One VMM's API; every method raises VmmError, which names the VM, the request and the reason.
+
+    Paths of files are relative to the VMM's working directory. `why_gone` says how the process ended, once it has.
+    """
+
+    def __init__(self, socket: Path, name: str, why_gone: Callable[[], Awaitable[str]]) -> None:
+        self._name = name
+        self._why_gone = why_gone
+        self._session = aiohttp.ClientSession(
+            "http://localhost",
+            connector=aiohttp.UnixConnector(str(socket)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def describe(self) -> VmDescription:
+        """Return what VM this is, and its state."""
+        answer = await self._request("GET", "/", None, QUICK)
+        return VmDescription(answer["id"], answer["state"], answer["vmm_version"])
+
+    async def configure(self, path: str, body: Any) -> None:
+        """Set one part of the configuration of a VM that is not started."""
+        await self._request("PUT", path, body, QUICK)
+
+    async def start(self) -> None:
+        """Boot the VM that was configured."""
+        await self._request("PUT", "/actions", {"action_type": "InstanceStart"}, BOOT)
+
+    async def pause(self) -> None:
+        """Stop the vCPUs."""
+        await self._request("PATCH", "/vm", {"state": "Paused"}, PAUSE)
+
+    async def resume(self) -> None:
+        """Let the vCPUs run on."""
+        await self._request("PATCH", "/vm", {"state": "Resumed"}, PAUSE)
+
+    async def create_snapshot(
+        self, snapshot_path: str, mem_file_path: str, snapshot_type: SnapshotType = "Full"
+    ) -> None:
+        """Write the state-file and the mem-file of a paused VM; the files are not synced to the disk."""
+        body = {"snapshot_type": snapshot_type, "snapshot_path": snapshot_path, "mem_file_path": mem_file_path}
+        await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
+
+    async def load_snapshot(
+        self, snapshot_path: str, backend_type: BackendType, backend_path: str, *, resume: bool
+    ) -> None:
+        """Load a snapshot into a VMM that has no VM; `backend_path` is a mem-file, or a page server's socket (Uffd).
+
+        Without `resume` the VM is paused.
+        """
+        body = {
+            "snapshot_path": snapshot_path,
+            "mem_backend": {"backend_type": backend_type, "backend_path": backend_path},
+            "resume_vm": resume,
+        }
+        await self._request("PUT", "/snapshot/load", body, LOAD)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._session.close()
+
+    async def _request(self, method: str, path: str, body: Any, seconds: float) -> Any:
+        try:
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            async with self._session.request(method, path, json=body, timeout=timeout) as answer:
+                text = await answer.read()
+                refused = answer.status >= 300
+        except TimeoutError as error:
+            raise VmmError(f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            why = await self._why_gone()
+            raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
+        if refused:
+            raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(text)}")
+        return json.loads(text) if text else None
+
+
+def _fault(text: bytes) -> str:
+    """Return Firecracker's fault_message as one line; whatever else came, as it is."""
+    try:
+        message = str(json.loads(text)["fault_message"])
+    except (ValueError, KeyError, TypeError):
+        message = text.decode(errors="replace")
+    return " ".join(message.split())

@@ -1,0 +1,30 @@
+"""A VM's configuration in the format of Firecracker's --config-file, as the requests that say the same. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+SECTIONS: Final = {
+    "machine-config": "/machine-config",
+    "cpu-config": "/cpu-config",
+    "boot-source": "/boot-source",
+    "drives": "/drives/{drive_id}",
+    "network-interfaces": "/network-interfaces/{iface_id}",
+    "vsock": "/vsock",
+    "balloon": "/balloon",
+    "mmds-config": "/mmds/config",
+    "entropy": "/entropy",
+    "pmem": "/pmem/{id}",
+    "memory-hotplug": "/hotplug/memory",
+}
+"""Each section's request, in the order in which Firecracker applies them (VmResources::from_json): mmds-config names
+network interfaces. A path with a field has one request for each entry of the section's list."""
+
+
+def requests(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the body of each PUT that configures the VM; sections that are null or unknown have none."""
+    for section, path in SECTIONS.items():
+        content = config.get(section)
+        if content is None:
+            continue
+        for body in content if "{" in path else (content,):
+            yield path.format_map(body), body

@@ -1,0 +1,204 @@
+"""A VMM that runs: its process, its API socket and its end."""
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final, Self
+
+from supervisor.errors import BadRequestError, VmmError
+from supervisor.vmm.api_client import ApiClient
+from supervisor.vmm.configuration import requests
+from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.inotify import creations
+from supervisor.vmm.logs import VMM_LOG
+from supervisor.vmm.process import Exit, Process
+
+SUN_PATH_BYTES: Final = 107
+"""unix(7): 108 bytes with the terminating zero."""
+LISTEN_TIMEOUT: Final = 10.0
+"""Seconds from the spawn until the API's socket accepts."""
+LISTEN_RETRY: Final = 0.0005
+"""Seconds between looks at a socket that is bound and does not listen yet: nothing tells when it does."""
+EXIT_TIMEOUT: Final = 5.0
+"""Seconds that a VMM which closed its connection has to end."""
+
+
+class Vmm:
+    """One VMM; made by `spawn` or `adopt`."""
+
+    def __init__(self, process: Process, api_socket: Path, name: str) -> None:
+        self.api = ApiClient(api_socket, name, self._why_gone)
+        self._process = process
+        self._api_socket = api_socket
+        self._name = name
+        self._closing: asyncio.Task[None] | None = None
+        process.exited.add_done_callback(self._clean_up)
+
+    @classmethod
+    async def spawn(
+        cls,
+        hypervisor: Hypervisor,
+        *,
+        instance_id: str,
+        directory: Path,
+        api_socket: Path,
+        config_file: str | None,
+        name: str | None = None,
+    ) -> Self:
+        """Start a VMM with `directory` as its working directory; its API answers when this returns.
+
+        With a config file (a path in `directory`) its VM runs as well. Errors call the VM by its `name`, or its id.
+        On failure nothing is left but the logs. Raises VmmError, and BadRequestError where the socket's path is too
+        long.
+        """
+        name = name or instance_id
+        try:
+            api_socket = _make_way(api_socket, name)
+            options = ("--api-sock", str(api_socket), "--id", instance_id, "--log-path", VMM_LOG, "--level", "Warning")
+            async with creations(api_socket.parent) as created:
+                vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
+                try:
+                    await vmm._until_it_listens(created)
+                    if config_file is not None:
+                        await vmm._boot(directory / config_file)
+                except BaseException:
+                    await vmm.terminate()
+                    raise
+        except OSError as error:
+            raise VmmError(f"{name}: {hypervisor.name} cannot be started: {_explain(error)}") from error
+        return vmm
+
+    @classmethod
+    async def adopt(
+        cls,
+        *,
+        instance_id: str,
+        directory: Path,
+        api_socket: Path,
+        pid: int,
+        start_time: int,
+        name: str | None = None,
+    ) -> Self | None:
+        """Take over a VMM that another supervisor spawned; None where it has ended, and then its socket is removed."""
+        process = Process.adopt(pid, start_time, directory=directory)
+        if process is None:
+            await asyncio.to_thread(api_socket.unlink, missing_ok=True)
+            return None
+        return cls(process, api_socket, name or instance_id)
+
+    @property
+    def pid(self) -> int:
+        """The VMM's process."""
+        return self._process.pid
+
+    @property
+    def start_time(self) -> int:
+        """When the process was started, in clock ticks since boot."""
+        return self._process.start_time
+
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        """Done when the process has ended; cancelled by `disconnect`."""
+        return self._process.exited
+
+    async def terminate(self) -> None:
+        """Kill the VMM and wait until it and its socket are gone; raises VmmError where it does not go."""
+        await self._process.terminate()
+        await self.api.close()
+
+    async def disconnect(self) -> None:
+        """Let go of the VMM, which goes on."""
+        self._process.disconnect()
+        await self.api.close()
+
+    async def _until_it_listens(self, created: asyncio.Event) -> None:
+        listening = asyncio.create_task(_listens(self._api_socket, created))
+        try:
+            await asyncio.wait((listening, self.exited), timeout=LISTEN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                return listening.result()
+        finally:
+            listening.cancel()
+        if self.exited.done():
+            raise VmmError(f"{self._name}: the VMM {self.exited.result().text}")
+        raise VmmError(f"{self._name}: the VMM does not listen on {self._api_socket} after {LISTEN_TIMEOUT:.0f} s")
+
+    async def _boot(self, config_file: Path) -> None:
+        """Configure and start the VM by requests.
+
+        Not by --config-file: the API accepts before that VM is built, and a request that meets a failing build kills
+        Firecracker 1.12 (its API thread panics) before it says why. And each request has an answer of its own.
+        """
+        try:
+            config = json.loads(await asyncio.to_thread(config_file.read_bytes))
+            configuration = list(requests(config))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise VmmError(f"{self._name}: {config_file} is not a VM's configuration: {error!r}") from error
+        for path, body in configuration:
+            await self.api.configure(path, body)
+        await self.api.start()
+
+    async def _why_gone(self) -> str:
+        await asyncio.wait((self.exited,), timeout=EXIT_TIMEOUT)
+        if not self.exited.done() or self.exited.cancelled():
+            return f"closed the connection and goes on as pid {self.pid}"
+        return self.exited.result().text
+
+    def _clean_up(self, exited: asyncio.Future[Exit]) -> None:
+        if not exited.cancelled():
+            self._api_socket.unlink(missing_ok=True)
+            self._closing = asyncio.create_task(self.api.close())
+
+
+async def _listens(path: Path, created: asyncio.Event) -> None:
+    """Return once a socket at `path` accepts; `created` is set when anything appears beside it."""
+    while True:
+        created.clear()
+        match _connect(path):
+            case 0:
+                return
+            case errno.ECONNREFUSED:
+                await asyncio.sleep(LISTEN_RETRY)
+            case errno.ENOENT:
+                await created.wait()
+            case number:
+                raise OSError(number, os.strerror(number), str(path))
+
+
+def _connect(path: Path) -> int:
+    """Return 0 where somebody listens at `path`, or an errno: ECONNREFUSED where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as peer:
+        number = peer.connect_ex(str(path))
+    # The queue of a listener is full: connect(2).
+    return 0 if number == errno.EAGAIN else number
+
+
+def _make_way(api_socket: Path, name: str) -> Path:
+    """Return the socket's absolute path, once it is checked and what a VMM that died has left there is removed."""
+    api_socket = api_socket.absolute()
+    length = len(os.fsencode(api_socket))
+    if length > SUN_PATH_BYTES:
+        raise BadRequestError(
+            f"{name}: the path of its API socket would be {length} bytes long, and a socket's has at most "
+            f"{SUN_PATH_BYTES}: choose a shorter --run-dir than that of {api_socket}"
+        )
+    try:
+        mode = api_socket.lstat().st_mode
+    except FileNotFoundError:
+        return api_socket
+    if not stat.S_ISSOCK(mode):
+        raise VmmError(f"{name}: {api_socket} is in the way of its API socket: remove it")
+    if _connect(api_socket) == 0:
+        raise VmmError(f"{name}: another VMM listens on {api_socket}: end it first")
+    api_socket.unlink(missing_ok=True)
+    return api_socket
+
+
+def _explain(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    limit = "; raise the limit of open files, or fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
+    return f"{where}{error.strerror}{limit}"

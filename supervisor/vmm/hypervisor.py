@@ -1,0 +1,149 @@
+"""Which VMM programs can run here, and why the others cannot."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from supervisor import embedded
+from supervisor.errors import DependencyMissingError
+from supervisor.models import HypervisorChoice, HypervisorName
+
+KVM_DEVICE: Final = Path("/dev/kvm")
+USERFAULTFD_DEVICE: Final = Path("/dev/userfaultfd")
+UNPRIVILEGED_USERFAULTFD: Final = Path("/proc/sys/vm/unprivileged_userfaultfd")
+ARCHITECTURES: Final = ("x86_64", "aarch64")
+PROBE_TIMEOUT: Final = 10.0
+"""Seconds for a program to print its version."""
+CAP_SYS_PTRACE: Final = 19
+"""include/uapi/linux/capability.h."""
+
+# The VMM's working directory and the user's environment must not decide what is imported: the interpreter is isolated
+# (-I), and is told where this very package lies, whichever way it was installed; its own library comes first. The VMM
+# needs no site-packages (-S), whose .pth files would cost it time.
+_EMBEDDED_PROGRAM: Final = (
+    "import sys; sys.path.append({root!r}); "
+    "from supervisor.embedded.__main__ import leave, main; leave(main(sys.argv[1:]))"
+)
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    """A VMM program that can run here; `command` comes before Firecracker's options."""
+
+    name: HypervisorName
+    command: tuple[str, ...]
+    version: str
+    snapshot_version: str
+    """The version of the state-files that it writes, and the newest that it loads."""
+
+
+def select_hypervisor(wanted: HypervisorChoice, firecracker: Path | None) -> Hypervisor:
+    """Return the hypervisor that was asked for; `auto` is Firecracker where it works, else the embedded VMM.
+
+    `firecracker` is the binary; None looks in PATH. Raises DependencyMissingError where what was asked for cannot run.
+    """
+    found = available(firecracker)
+    names: tuple[HypervisorName, ...] = ("firecracker", "embedded") if wanted == "auto" else (wanted,)
+    for name in names:
+        hypervisor = found[name]
+        if isinstance(hypervisor, Hypervisor):
+            return hypervisor
+    raise DependencyMissingError(f"{names[-1]} cannot run here: {found[names[-1]]}")
+
+
+def available(firecracker: Path | None) -> dict[HypervisorName, Hypervisor | str]:
+    """Return each hypervisor, or why it cannot run here and what would allow it. Blocks: it runs Firecracker."""
+    return {"firecracker": _firecracker(firecracker), "embedded": embedded_hypervisor()}
+
+
+def embedded_hypervisor() -> Hypervisor:
+    """Return the embedded VMM, which runs wherever Python does."""
+    root = str(Path(embedded.__file__).resolve().parent.parent.parent)
+    program = _EMBEDDED_PROGRAM.format(root=root)
+    command = (sys.executable, "-I", "-S", "-c", program)
+    return Hypervisor("embedded", command, embedded.VERSION, embedded.SNAPSHOT_VERSION)
+
+
+def userfaultfd_problem(hypervisor: Hypervisor) -> str | None:
+    """Return why this hypervisor cannot load a snapshot with the backend Uffd here, or None."""
+    if not UNPRIVILEGED_USERFAULTFD.exists():
+        return "this kernel has no userfaultfd: it needs CONFIG_USERFAULTFD; use memory_backend=file"
+    if hypervisor.name == "embedded":
+        # Only its own threads touch its guest memory, and UFFD_USER_MODE_ONLY needs no permission: userfaultfd(2).
+        return None
+    remedy = f"give this user access (setfacl -m u:$USER:rw {USERFAULTFD_DEVICE}), or use memory_backend=file"
+    # Where there is the device, Firecracker uses it and nothing else
+    # (docs/snapshotting/handling-page-faults-on-snapshot-resume.md).
+    if USERFAULTFD_DEVICE.exists():
+        if os.access(USERFAULTFD_DEVICE, os.R_OK | os.W_OK):
+            return None
+        return f"{USERFAULTFD_DEVICE} cannot be opened: {remedy}"
+    if UNPRIVILEGED_USERFAULTFD.read_text().strip() == "1" or _has_capability(CAP_SYS_PTRACE):
+        return None
+    return (
+        "KVM's page faults need CAP_SYS_PTRACE or /dev/userfaultfd (Linux 6.1): run as root, "
+        "set the sysctl vm.unprivileged_userfaultfd=1, or use memory_backend=file"
+    )
+
+
+def _firecracker(named: Path | None) -> Hypervisor | str:
+    if platform.machine() not in ARCHITECTURES:
+        return f"Firecracker runs on {' and '.join(ARCHITECTURES)}, and this is {platform.machine()}"
+    if named is None:
+        found = shutil.which("firecracker")
+        if found is None:
+            return "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH"
+        named = Path(found)
+    elif not named.is_file():
+        return f"there is no file {named}: name the binary with --firecracker PATH"
+    path = named.resolve()
+    try:
+        version = _printed_version(path, "--version")
+        snapshot_version = _printed_version(path, "--snapshot-version")
+    except DependencyMissingError as problem:
+        return problem.message
+    return _kvm_problem() or Hypervisor("firecracker", (str(path),), version, snapshot_version)
+
+
+def _printed_version(program: Path, option: str) -> str:
+    """Return what the first line says after "v"; Firecracker prints a line of its log behind it."""
+    try:
+        ran = subprocess.run(
+            (program, option), stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT, check=False
+        )
+    except OSError as error:
+        raise DependencyMissingError(
+            f"{program} cannot be run: {error.strerror}; it has to be an executable for {platform.machine()}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise DependencyMissingError(
+            f"{program} {option} did not end within {PROBE_TIMEOUT:.0f} s: is it Firecracker?"
+        ) from error
+    printed = re.match(rb"(?:Firecracker )?v([0-9][0-9A-Za-z.+-]*)", ran.stdout)
+    if ran.returncode != 0 or printed is None:
+        raise DependencyMissingError(f"{program} {option} printed no version: is it Firecracker?")
+    return printed[1].decode()
+
+
+def _kvm_problem() -> str | None:
+    try:
+        os.close(os.open(KVM_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return f"{KVM_DEVICE} cannot be opened: add your user to its group (usermod -aG kvm $USER) and log in again"
+    except FileNotFoundError:
+        return f"there is no {KVM_DEVICE}: enable virtualization and load kvm_intel or kvm_amd"
+    except OSError as error:
+        return f"{KVM_DEVICE} cannot be opened: {error.strerror}; load kvm_intel or kvm_amd"
+    return None
+
+
+def _has_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> number & 1)

@@ -1,0 +1,52 @@
+"""What a VMM leaves in its instance's directory: the guest's console, its own log, and what it says on stderr."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+CONSOLE_LOG: Final = "console.log"
+VMM_LOG: Final = "vmm.log"
+PREVIOUS_VMM_LOG: Final = "vmm.log.1"
+STDERR_LOG: Final = "vmm.stderr"
+
+TAIL_BYTES: Final = 4096
+WORDS_LENGTH: Final = 400
+
+# What Firecracker's log puts before a message: `2026-01-31T12:00:00.000000000 [instance:thread] `.
+_PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
+# What it says at its end whatever the reason was.
+_FAREWELLS: Final = ("Firecracker exiting ", "Vmm is stopping.")
+
+
+def begin_logs(directory: Path) -> None:
+    """Start the logs of a new VMM, and keep one older log of an earlier one; the console goes on.
+
+    Firecracker 1.12 wants its log to exist, and writes from the beginning of the file, not at its end
+    (open_file_nonblock in its src/vmm/src/utils/mod.rs): the log of another run would be overwritten, and stderr cannot
+    share the file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        (directory / VMM_LOG).rename(directory / PREVIOUS_VMM_LOG)
+    (directory / STDERR_LOG).unlink(missing_ok=True)
+    os.close(os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+
+
+def last_words(directory: Path) -> str:
+    """Return the last line that a VMM said of itself, in its log or else on stderr; empty where it said nothing."""
+    for name in (VMM_LOG, STDERR_LOG):
+        lines = (_PREFIX.sub("", line).strip() for line in reversed(_tail(directory / name).splitlines()))
+        said = next((line for line in lines if line and not line.startswith(_FAREWELLS)), "")
+        if said:
+            return said[:WORDS_LENGTH]
+    return ""
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,156 @@
+"""A VMM's process: spawned in a session of its own or adopted, followed to its end, killed."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from supervisor.errors import VmmError
+from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, begin_logs, last_words
+
+KILL_TIMEOUT: Final = 10.0
+"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
+UMASK: Final = 0o077
+"""A mem-file holds all that the guest knew."""
+
+# Exit codes of Firecracker above those of any program: FcExitCode in its src/vmm/src/lib.rs.
+_EXIT_CODES: Final = {
+    148: "a system call that seccomp forbids",
+    149: "SIGBUS",
+    150: "SIGSEGV",
+    151: "SIGXFSZ",
+    152: "bad configuration",
+    153: "bad arguments",
+    154: "SIGXCPU",
+    155: "SIGPIPE",
+    156: "SIGHUP",
+    157: "SIGILL",
+}
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: `code`, or the number of the `signal` that killed it; neither is known of an adopted one."""
+
+    code: int | None
+    signal: int | None
+    text: str
+    """The same in words, with the last of its log."""
+
+
+class Process:
+    """One VMM's process; made by `spawn` or `adopt` in a running event loop."""
+
+    def __init__(self, pid: int, pidfd: int, start_time: int, directory: Path) -> None:
+        self.pid = pid
+        self.start_time = start_time
+        """Clock ticks since boot: with the pid it names the process for as long as the host is up."""
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._pidfd = pidfd
+        self._directory = directory
+        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+
+    @classmethod
+    def spawn(cls, command: Sequence[str], *, directory: Path) -> Self:
+        """Start a program with `directory` as its working directory, its stdout appended to the console log there.
+
+        It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
+        a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started.
+        """
+        begin_logs(directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        console = os.open(directory / CONSOLE_LOG, flags, 0o640)
+        stderr = os.open(directory / STDERR_LOG, flags, 0o640)
+        try:
+            child = subprocess.Popen(
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=stderr,
+                start_new_session=True,
+                umask=UMASK,
+            )
+        except OSError as error:
+            raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
+        finally:
+            os.close(console)
+            os.close(stderr)
+        # The pidfd's reader reaps it; without this, Popen would do so too, and warn that it outlives this object.
+        child.returncode = 0
+        return cls(child.pid, os.pidfd_open(child.pid), _start_time(child.pid), directory)
+
+    @classmethod
+    def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
+        """Follow a process that is not a child of this one; None where it has ended."""
+        try:
+            # Opened before the start time is read: if they match, it cannot be a later process with the same pid.
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        try:
+            alive = _start_time(pid) == start_time and not select.select([pidfd], [], [], 0)[0]
+        except (FileNotFoundError, ProcessLookupError):
+            alive = False
+        if not alive:
+            os.close(pidfd)
+            return None
+        return cls(pid, pidfd, start_time, directory)
+
+    def kill(self) -> None:
+        """Send SIGKILL, Firecracker's usual end: it keeps nothing that would be lost. Does nothing after the end."""
+        if not self.exited.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def terminate(self) -> None:
+        """Kill it and wait until it is gone; raises VmmError where it does not go."""
+        self.kill()
+        await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
+        if not self.exited.done():
+            raise VmmError(
+                f"pid {self.pid} has not ended {KILL_TIMEOUT:.0f} s after SIGKILL: a device under it does not answer"
+            )
+
+    def disconnect(self) -> None:
+        """Follow it no longer and let it go on; `exited` is cancelled unless it is done."""
+        if not self.exited.done():
+            self._close()
+            self.exited.cancel()
+
+    def _on_exit(self) -> None:
+        """The pidfd became readable: the process is a zombie, or was one that its parent has reaped."""
+        try:
+            status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except ChildProcessError:
+            status = None
+        self._close()
+        self.exited.set_result(_exit(status, last_words(self._directory)))
+
+    def _close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+
+
+def _exit(status: os.waitid_result | None, words: str) -> Exit:
+    because = f": {words}" if words else ""
+    if status is None:
+        return Exit(None, None, f"ended{because}")
+    if status.si_code == os.CLD_EXITED:
+        code = status.si_status
+        meaning = f" ({_EXIT_CODES[code]})" if code in _EXIT_CODES else ""
+        return Exit(code, None, f"exited with code {code}{meaning}{because}")
+    # Not valid_signals(): a real-time signal has no name of its own.
+    number = status.si_status
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return Exit(None, number, f"killed by {name}{because}")
+
+
+def _start_time(pid: int) -> int:
+    # The second field is the program's name in parentheses, and may hold blanks and parentheses: proc_pid_stat(5).
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[19])
