@@ -1,13 +1,13 @@
 """What the supervisor remembers on disk of an instance and of a template."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, State
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 class Record(BaseModel):

@@ -1,0 +1,225 @@
+"""What the supervisor owns, in memory: records by id and name, the forest over them, and their view on the wire."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.lifecycle import Verb
+from supervisor.lineage import Descent, Forest, forest
+from supervisor.memory_size import MIB
+from supervisor.models import (
+    Event,
+    Instance,
+    InstanceChanged,
+    InstanceDeleted,
+    State,
+    Template,
+    TemplateChanged,
+    TemplateDeleted,
+)
+from supervisor.records import InstanceRecord, TemplateRecord
+from supervisor.registry import Registry
+
+LOCKED_BY_SHOWN = 16
+"""How many holders of a lock an instance carries on the wire; `fork_count` counts them all."""
+
+
+class Inventory:
+    """The records of one host; whatever changes here is written first and published after."""
+
+    def __init__(self, registry: Registry, publish: Callable[[Event], None]) -> None:
+        self.registry = registry
+        self.instances: dict[str, InstanceRecord] = {}
+        self.templates: dict[str, TemplateRecord] = {}
+        self.unreadable: dict[str, str] = {}
+        self._publish = publish
+        self._busy: dict[str, Verb] = {}
+        self._recording: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._forest: Forest | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def forest(self) -> Forest:
+        """The fork forest of the present records."""
+        if self._forest is None:
+            self._forest = forest(
+                Descent(record.id, record.name, record.source_id, record.fork_kind)
+                for record in self.instances.values()
+            )
+        return self._forest
+
+    def load(self) -> None:
+        """Read every record from disk."""
+        instances, templates, self.unreadable = self.registry.load()
+        self.instances = {record.id: record for record in instances}
+        self.templates = {record.id: record for record in templates}
+        self._names = {record.name: record.id for record in instances}
+        self._forest = None
+
+    def resolve(self, reference: str) -> InstanceRecord:
+        """Return the instance with this id, name or unique id prefix; NotFoundError, or BadRequestError for several."""
+        found = self.instances.get(self._names.get(reference, reference))
+        if found is not None:
+            return found
+        matches = [record for record in self.instances.values() if reference and record.id.startswith(reference)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(record.name for record in matches[:5])
+            raise BadRequestError(f"{reference}: {len(matches)} ids begin so ({names}); give more of it")
+        raise NotFoundError(
+            f"{reference}: no instance has this id, name or unique id prefix; GET /instances lists them"
+        )
+
+    def template_of(self, instance_id: str) -> TemplateRecord | None:
+        """Return the template that this instance was promoted to, if it was."""
+        return next((template for template in self.templates.values() if template.instance_id == instance_id), None)
+
+    def reserve(self, name: str, instance_id: str) -> None:
+        """Take a name for an instance that is about to exist; NameConflictError where it is taken."""
+        taken = self._names.setdefault(name, instance_id)
+        if taken != instance_id:
+            raise NameConflictError(
+                f"{name}: the name is taken by instance {taken}; choose another, or delete that one"
+            )
+
+    def give_back(self, name: str) -> None:
+        """Let go of a name whose instance never came to exist."""
+        self._names.pop(name, None)
+
+    def free_names(self, prefix: str) -> Iterator[str]:
+        """Yield `<prefix>-<n>` for each n from 1 that no instance is named after."""
+        number = 0
+        while True:
+            number += 1
+            if f"{prefix}-{number}" not in self._names:
+                yield f"{prefix}-{number}"
+
+    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        """Write and publish an instance whose name was reserved, with the files that `populate` puts into its directory.
+
+        Its source's fork_count changes with it.
+        """
+        await asyncio.to_thread(self.registry.create_instance, record, populate)
+        self.instances[record.id] = record
+        self._forest = None
+        self._publish_family(record)
+
+    async def save(self, record: InstanceRecord) -> InstanceRecord:
+        """Write and publish a change of an instance; returns the record."""
+        await asyncio.to_thread(self.registry.save_instance, record)
+        self.instances[record.id] = record
+        self.publish_instance(record.id)
+        return record
+
+    async def remove(self, record: InstanceRecord) -> None:
+        """Remove an instance with its directory; its source's fork_count changes with it."""
+        await asyncio.to_thread(self.registry.remove_instance, record.id)
+        self.instances.pop(record.id, None)
+        self._names.pop(record.name, None)
+        self._recording.pop(record.id, None)
+        self._forest = None
+        self._publish(InstanceDeleted(id=record.id))
+        self._wake()
+        self._publish_source(record)
+
+    async def save_template(self, record: TemplateRecord, *, new: bool = False) -> TemplateRecord:
+        """Write and publish a template; returns the record."""
+        write = self.registry.create_template if new else self.registry.save_template
+        await asyncio.to_thread(write, record)
+        self.templates[record.id] = record
+        self.publish_template(record.id)
+        return record
+
+    async def remove_template(self, template_id: str) -> None:
+        """Remove a template with its hot-page list."""
+        await asyncio.to_thread(self.registry.remove_template, template_id)
+        self.templates.pop(template_id, None)
+        self._publish(TemplateDeleted(id=template_id))
+
+    def set_busy(self, instance_id: str, verb: Verb | None) -> None:
+        """Show, or no longer show, a verb in progress."""
+        if verb is None:
+            self._busy.pop(instance_id, None)
+        else:
+            self._busy[instance_id] = verb
+        if instance_id in self.instances:
+            self.publish_instance(instance_id)
+
+    def set_recording(self, instance_id: str, template_id: str | None) -> None:
+        """Show, or no longer show, that a fork is the one that records its template's hot pages."""
+        if template_id is None:
+            self._recording.pop(instance_id, None)
+        else:
+            self._recording[instance_id] = template_id
+        if instance_id in self.instances:
+            self.publish_instance(instance_id)
+
+    def recorder(self, template_id: str) -> str | None:
+        """Return the id of the fork that records this template's hot pages now, if one does."""
+        return next((fork for fork, template in self._recording.items() if template == template_id), None)
+
+    def publish_instance(self, instance_id: str) -> None:
+        """Publish an instance as it is now."""
+        self._publish(InstanceChanged(instance=self.view(self.instances[instance_id])))
+        self._wake()
+
+    def publish_template(self, template_id: str) -> None:
+        """Publish a template as it is now."""
+        self._publish(TemplateChanged(template=self.view_template(self.templates[template_id])))
+
+    async def changed(self) -> None:
+        """Return after the next change of any instance."""
+        await self._changed.wait()
+
+    def view(self, record: InstanceRecord) -> Instance:
+        """Return an instance as the wire shows it."""
+        count = self.forest.fork_count(record.id)
+        return Instance(
+            **record.model_dump(
+                include={
+                    "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
+                    "exit_code", "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
+                    "phases", "size_bytes",
+                }
+            ),
+            size=f"{record.size_bytes // MIB}MB",
+            has_snapshot=record.state is State.STANDBY,
+            fork_count=count,
+            mem_locked=count > 0,
+            locked_by=self.forest.holder_names(record.id)[:LOCKED_BY_SHOWN],
+            recording=record.id in self._recording,
+            vmm_pid=record.process.pid if record.process else None,
+            busy=self._busy.get(record.id),
+        )  # fmt: skip
+
+    def view_template(self, record: TemplateRecord) -> Template:
+        """Return a template as the wire shows it."""
+        return Template(
+            id=record.id,
+            instance_id=record.instance_id,
+            size_bytes=record.size_bytes,
+            page_size=record.page_size,
+            fork_count=self.forest.fork_count(record.instance_id),
+            layers=len(record.layers),
+            page_server_pid=record.page_server.pid if record.page_server else None,
+            recording_fork=self.recorder(record.id),
+            recorded_pages=record.recorded_pages,
+            recorded_runs=record.recorded_runs,
+        )
+
+    def _publish_family(self, record: InstanceRecord) -> None:
+        self.publish_instance(record.id)
+        self._publish_source(record)
+
+    def _publish_source(self, record: InstanceRecord) -> None:
+        if record.source_id in self.instances:
+            self.publish_instance(record.source_id)
+        if record.template_id in self.templates:
+            self.publish_template(record.template_id)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

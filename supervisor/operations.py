@@ -1,0 +1,263 @@
+"""The verbs on one instance, one at a time for each instance."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from supervisor import images, lifecycle
+from supervisor.errors import NotFoundError
+from supervisor.inventory import Inventory
+from supervisor.lifecycle import Verb
+from supervisor.machines import Machines, Stopwatch
+from supervisor.memory_size import MIB, parse_size
+from supervisor.models import CreateRequest, HypervisorName, Level, State
+from supervisor.records import InstanceRecord, SnapshotFiles
+from supervisor.registry import new_id
+from supervisor.templates import Templates
+from supervisor.vmm.process import Exit
+
+RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
+
+
+class Operations:
+    """Create, start, stop, standby, restore, delete: each is done, or the instance is as it was."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        machines: Machines,
+        templates: Templates,
+        default_hypervisor: HypervisorName,
+        report: Callable[[Level, str, str | None], None],
+    ) -> None:
+        self._inventory = inventory
+        self._machines = machines
+        self._templates = templates
+        self._default_hypervisor = default_hypervisor
+        self._report = report
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @contextlib.asynccontextmanager
+    async def hold(self, reference: str, verb: Verb) -> AsyncIterator[InstanceRecord]:
+        """Hold one instance for a verb; waits for the verb that holds it now."""
+        instance_id = self._inventory.resolve(reference).id
+        async with self._locks[instance_id]:
+            record = self._inventory.instances.get(instance_id)
+            if record is None:
+                raise NotFoundError(f"{reference}: deleted while {verb} waited for it")
+            self._inventory.set_busy(instance_id, verb)
+            try:
+                yield record
+            finally:
+                self._inventory.set_busy(instance_id, None)
+
+    async def create(self, request: CreateRequest) -> InstanceRecord:
+        """Boot a new instance of an image; on failure nothing of it is left."""
+        size = parse_size(request.size)
+        hypervisor = request.hypervisor or self._default_hypervisor
+        if hypervisor == "auto":
+            hypervisor = self._default_hypervisor
+        self._machines.hypervisor(hypervisor)
+        image = await asyncio.to_thread(images.load_image, self._inventory.registry.images, request.image)
+        images.check_hypervisor(image, hypervisor)
+        record = InstanceRecord(
+            id=new_id(),
+            name=request.name,
+            image=request.image,
+            state=State.CREATED,
+            hypervisor=hypervisor,
+            size_bytes=size,
+            vcpus=request.vcpus,
+            created_at=datetime.now(UTC),
+        )
+
+        def populate(directory: Path) -> None:
+            images.prepare(image, directory, memory_mib=size // MIB, vcpus=request.vcpus, boot_args_extra=request.cmd)
+
+        self._inventory.reserve(record.name, record.id)
+        try:
+            await self._inventory.add(record, populate)
+        except BaseException:
+            self._inventory.give_back(record.name)
+            raise
+        async with self.hold(record.id, Verb.START):
+            try:
+                return await self.boot(record)
+            except BaseException:
+                await asyncio.shield(self.discard(record))
+                raise
+
+    async def start(self, reference: str) -> InstanceRecord:
+        """Boot a Stopped instance from its vm.json."""
+        async with self.hold(reference, Verb.START) as record:
+            self._check(Verb.START, record)
+            return await self.boot(record)
+
+    async def stop(self, reference: str) -> InstanceRecord:
+        """End an instance's VMM; its memory is lost."""
+        async with self.hold(reference, Verb.STOP) as record:
+            self._check(Verb.STOP, record)
+            await self._machines.terminate(record)
+            return await self._stopped(record, 0, "stopped on request")
+
+    async def standby(self, reference: str) -> InstanceRecord:
+        """Snapshot a Running instance and end its VMM."""
+        async with self.hold(reference, Verb.STANDBY) as record:
+            self._check(Verb.STANDBY, record)
+            return await self.suspend(record)
+
+    async def restore(self, reference: str) -> InstanceRecord:
+        """Run a Standby instance on from its snapshot; un-promotes it, since no fork holds it."""
+        async with self.hold(reference, Verb.RESTORE) as record:
+            self._check(Verb.RESTORE, record)
+            return await self.resume(record)
+
+    async def delete(self, reference: str) -> None:
+        """Remove an instance that no fork holds, whatever its state."""
+        async with self.hold(reference, Verb.DELETE) as record:
+            self._check(Verb.DELETE, record)
+            await self._templates.unpromote(record.id)
+            await self.discard(record)
+        self._locks.pop(record.id, None)
+        self._report("info", f"{record.name}: deleted", record.id)
+
+    async def suspend(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Running instance, held by the caller, to Standby; on failure it runs on."""
+        files = await self._machines.snapshot(record)
+        standby = record.model_copy(
+            update={
+                "state": State.STANDBY,
+                "snapshot": files,
+                "next_layer": record.next_layer + 1,
+                "attached": False,
+                "memory_backend": "file",
+                "stopped_at": datetime.now(UTC),
+            }
+        )
+        try:
+            await self._inventory.save(standby)
+        except BaseException:
+            self._unlink(record, files)
+            await self._machines.resume(record.id)
+            raise
+        await self._machines.terminate(record)
+        if record.snapshot is not None:
+            self._unlink(record, record.snapshot)
+        return await self._inventory.save(standby.model_copy(update={"process": None}))
+
+    async def resume(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
+        await self._templates.unpromote(record.id)
+        watch = Stopwatch()
+        offset = self._machines.console_offset(record.id)
+        process = await self._machines.load(record, watch)
+        running = record.model_copy(
+            update={
+                "state": State.RUNNING,
+                "process": process,
+                "phases": tuple(watch.phases),
+                "record_hot_pages": False,
+                "started_at": datetime.now(UTC),
+                "stopped_at": None,
+                "exit_code": None,
+                "exit_message": None,
+                "console_offset": offset,
+            }
+        )
+        return await self._keep_running(running)
+
+    async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Standby instance, held by the caller, to Stopped."""
+        return await self._stopped(record, None, "made without its source's memory")
+
+    async def discard(self, record: InstanceRecord) -> None:
+        """End whatever runs of an instance, held by the caller, and remove it."""
+        await self._machines.terminate(record)
+        await self._inventory.remove(record)
+
+    async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
+        """Record that a VMM ended although nobody asked for it."""
+        async with self._locks[instance_id]:
+            record = self._inventory.instances.get(instance_id)
+            if record is None or record.state not in RUNNING or self._machines.runs(instance_id):
+                return
+            if record.attached:
+                await self._templates.release(record)
+            await self._stopped(record, exit_status.code, exit_status.text)
+        self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
+
+    async def note_ready(self, instance_id: str) -> None:
+        """Record that a guest has finished its boot."""
+        async with self._locks[instance_id]:
+            record = self._inventory.instances.get(instance_id)
+            if record is not None and record.state is State.INITIALIZING:
+                await self._inventory.save(record.model_copy(update={"state": State.RUNNING}))
+
+    async def adopt(self) -> None:
+        """Find again what an earlier supervisor left running; what is gone is Stopped."""
+        for record in list(self._inventory.instances.values()):
+            alive = await self._machines.adopt(record)
+            if record.state is State.STANDBY and alive:
+                await self._machines.terminate(record)
+                await self._inventory.save(record.model_copy(update={"process": None}))
+            elif record.state is State.CREATED or (record.state in RUNNING and not alive):
+                await self._machines.terminate(record)
+                await self._stopped(record, None, "ended while no supervisor ran")
+
+    def _check(self, verb: Verb, record: InstanceRecord) -> None:
+        lifecycle.check(verb, record.name, record.state, self._inventory.forest.holder_names(record.id))
+
+    async def boot(self, record: InstanceRecord) -> InstanceRecord:
+        """Boot an instance, held by the caller, from its vm.json."""
+        watch = Stopwatch()
+        offset = self._machines.console_offset(record.id)
+        process = await self._machines.boot(record, watch)
+        booted = record.model_copy(
+            update={
+                "state": State.INITIALIZING if images.announces_ready(record.image) else State.RUNNING,
+                "process": process,
+                "phases": tuple(watch.phases),
+                "started_at": datetime.now(UTC),
+                "stopped_at": None,
+                "exit_code": None,
+                "exit_message": None,
+                "attached": False,
+                "memory_backend": None,
+                "console_offset": offset,
+            }
+        )
+        return await self._keep_running(booted)
+
+    async def _keep_running(self, record: InstanceRecord) -> InstanceRecord:
+        try:
+            return await self._inventory.save(record)
+        except BaseException:
+            await asyncio.shield(self._machines.terminate(record))
+            raise
+
+    async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        stopped = await self._inventory.save(
+            record.model_copy(
+                update={
+                    "state": State.STOPPED,
+                    "process": None,
+                    "snapshot": None,
+                    "attached": False,
+                    "memory_backend": None,
+                    "stopped_at": datetime.now(UTC),
+                    "exit_code": code,
+                    "exit_message": message,
+                }
+            )
+        )
+        if record.snapshot is not None:
+            self._unlink(record, record.snapshot)
+        return stopped
+
+    def _unlink(self, record: InstanceRecord, files: SnapshotFiles) -> None:
+        directory = self._inventory.registry.directory(record.id)
+        for name in (files.state, *files.layers):
+            (directory / name).unlink(missing_ok=True)

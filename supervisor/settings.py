@@ -1,0 +1,228 @@
+"""The options of both programs: one definition for the command line, the environment and the TOML file.
+
+An option has one name everywhere: `--data-dir`, `FORKTUI_DATA_DIR` and `data_dir` in the file. The command line goes
+before the environment, the environment before the file, the file before the default.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import platformdirs
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice
+
+PROGRAM: Final = "forktui"
+ENVIRONMENT_PREFIX: Final = "FORKTUI_"
+SOCKET_NAME: Final = "supervisor.sock"
+SOCKET_PATH_LIMIT: Final = 107
+"""Bytes of a socket's path: sun_path is 108 with its closing NUL (unix(7))."""
+SOCKET_NAME_LENGTH: Final = 30
+"""Bytes of the longest socket name in the run directory: an id of 24 characters and `.pages`."""
+
+
+SUPERVISOR_OPTIONS: Final = (
+    "data_dir",
+    "run_dir",
+    "socket",
+    "hypervisor",
+    "firecracker",
+    "config",
+    "log_level",
+    "log_file",
+    "fault_around_pages",
+    "record_seconds",
+    "record_quiet_seconds",
+)
+"""The fields that are on the supervisor's command line."""
+
+
+class SettingsError(Exception):
+    """An option is unknown or has a value that it may not have; the message says where, and what is allowed."""
+
+
+def default_config() -> Path:
+    """Return the TOML file that is read where none is named; it need not exist."""
+    folder = Path("/etc", PROGRAM) if os.geteuid() == 0 else platformdirs.user_config_path(PROGRAM, appauthor=False)
+    return folder / f"{PROGRAM}.toml"
+
+
+def default_data_dir() -> Path:
+    """Return where records, snapshots and images are kept."""
+    return Path("/var/lib", PROGRAM) if os.geteuid() == 0 else platformdirs.user_data_path(PROGRAM, appauthor=False)
+
+
+def default_run_dir() -> Path:
+    """Return where sockets and page maps are: gone with a reboot, and short enough for sun_path."""
+    if os.geteuid() == 0:
+        return Path("/run", PROGRAM)
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime, PROGRAM)
+    return Path("/tmp", f"{PROGRAM}-{os.geteuid()}")
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _short_socket(path: Path) -> Path:
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_LIMIT:
+        raise ValueError(f"a socket's path may have {SOCKET_PATH_LIMIT} bytes, and this one has {length}")
+    return path
+
+
+def _short_run_dir(path: Path) -> Path:
+    length, limit = len(os.fsencode(path)), SOCKET_PATH_LIMIT - SOCKET_NAME_LENGTH - 1
+    if length > limit:
+        raise ValueError(f"it may have {limit} bytes, since sockets are put there, and it has {length}")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+SocketPath = Annotated[AbsolutePath, AfterValidator(_short_socket)]
+RunDirectory = Annotated[AbsolutePath, AfterValidator(_short_run_dir)]
+
+
+class Settings(BaseSettings):
+    """What `forktui` and `forktui-supervisor` can be told; each field's docstring is its help text."""
+
+    model_config = SettingsConfigDict(
+        validate_default=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_prefix_target="all",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    config: AbsolutePath | None = None
+    """a TOML file with options, in place of the default one"""
+    data_dir: AbsolutePath = Field(default_factory=default_data_dir)
+    """where records, snapshots and images are kept"""
+    run_dir: RunDirectory = Field(default_factory=default_run_dir)
+    """where sockets and page maps are"""
+    socket: SocketPath | None = None
+    """the supervisor's socket, in place of supervisor.sock in the run directory"""
+    hypervisor: HypervisorChoice = "auto"
+    """what runs the VMs; auto is firecracker where it and /dev/kvm work, else embedded"""
+    firecracker: AbsolutePath | None = None
+    """the Firecracker binary, in place of the one in PATH"""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """the least level that is logged"""
+    log_file: AbsolutePath | None = None
+    """where the supervisor logs, in place of standard error"""
+    fault_around_pages: int = Field(default=64, ge=1, le=4096)
+    """the most pages that one page fault is answered with"""
+    record_seconds: float = Field(default=2.0, gt=0, le=600)
+    """the longest that a fork's first page touches are recorded"""
+    record_quiet_seconds: float = Field(default=0.3, gt=0, le=600)
+    """recording ends when no new page was touched for this long"""
+
+    forks: int = Field(default=8, ge=1, le=FAN_OUT_LIMIT)
+    """how many forks the demo makes"""
+    headless: bool = False
+    """run the demo without the dashboard, and print what happened"""
+    json_output: bool = Field(default=False, alias="json")
+    """print JSON in place of a table"""
+    no_mouse: bool = False
+    """leave the mouse to the terminal"""
+
+    @property
+    def socket_path(self) -> Path:
+        """The supervisor's socket, named or not."""
+        return self.socket or self.run_dir / SOCKET_NAME
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; `config` of the command line or of the environment says which file is one."""
+        named = init_settings().get("config") or env_settings().get("config")
+        table = _read_table(_config_file(named), required=named is not None)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, table)
+
+
+def load_settings(options: Mapping[str, object]) -> Settings:
+    """Return the settings for a command line's `options`: only those that were given, by field name or alias.
+
+    Raises SettingsError with one line that names the option, where it was set, and what is allowed.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error.errors()[0], given)) from error
+
+
+def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add the options of these fields to a command line; one that is not given leaves no trace in the namespace."""
+    for name in names:
+        field = Settings.model_fields[name]
+        flag = f"--{(field.alias or name).replace('_', '-')}"
+        if field.annotation is bool:
+            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=field.description)
+        else:
+            metavar = name.rpartition("_")[2].upper()
+            parser.add_argument(flag, metavar=metavar, default=argparse.SUPPRESS, help=_option_help(field))
+
+
+def _option_help(field: FieldInfo) -> str:
+    choices = get_args(field.annotation)
+    allowed = f": {', '.join(choices)}" if choices and all(isinstance(choice, str) for choice in choices) else ""
+    default = f" (default {field.default})" if field.default not in (None, PydanticUndefined) else ""
+    return f"{field.description}{allowed}{default}"
+
+
+def _config_file(named: object) -> Path:
+    return default_config() if named is None else _absolute(Path(str(named)))
+
+
+def _read_table(file: Path, *, required: bool) -> dict[str, Any]:
+    """Return the options in a TOML file; an optional one that does not exist has none."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if required:
+            raise SettingsError(f"{file}: no such file; --config and FORKTUI_CONFIG name one that exists") from error
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from error
+
+
+def _explain(error: ErrorDetails, given: Mapping[str, object]) -> str:
+    key = str(error["loc"][0])
+    variable = ENVIRONMENT_PREFIX + key.upper()
+    file = _config_file(given.get("config") or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG") or None)
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(sorted(field.alias or name for name, field in Settings.model_fields.items()))
+        return f"{file}: unknown key {key!r}; known are {known}"
+    if key in given:
+        origin = "--" + key.replace("_", "-")
+    elif os.environ.get(variable):
+        origin = variable
+    else:
+        origin = f"{file}: {key}" if key in _read_table(file, required=False) else f"the default of {key}"
+    reason = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{origin}: {str(error['input'])!r} is not allowed: {reason}"

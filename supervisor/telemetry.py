@@ -1,0 +1,198 @@
+"""Samples page maps, consoles, processes and the host, and publishes what changed."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from supervisor import images
+from supervisor.console import Console
+from supervisor.errors import PageServerError
+from supervisor.inventory import Inventory
+from supervisor.machines import CONSOLE_LOG, Machines
+from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
+from supervisor.records import InstanceRecord
+from supervisor.templates import Templates
+from supervisor.uffd.page_map import PageMapReader
+
+PERIOD = 0.25
+"""Seconds between samples."""
+PROCESSES_PER_SAMPLE = 64
+"""How many VMMs have their memory read in one sample: smaps_rollup walks the page tables of the whole process."""
+
+
+@dataclass
+class Watched:
+    """What is kept between samples of one instance that runs."""
+
+    pid: int
+    console: Console | None
+    page_map: PageMapReader | None = None
+    memory: Mapping[str, int | float] | None = None
+    guest: Guest | None = None
+
+    def close(self) -> None:
+        """Let go of the page map."""
+        if self.page_map is not None:
+            self.page_map.close()
+
+
+class Telemetry:
+    """The only reader of page maps; its statistics are a copy, a sample old at most."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        machines: Machines,
+        templates: Templates,
+        publish: Callable[[Event], None],
+        on_ready: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._inventory = inventory
+        self._machines = machines
+        self._templates = templates
+        self._publish = publish
+        self._on_ready = on_ready
+        self._watched: dict[str, Watched] = {}
+        self._process = psutil.Process()
+        self._turn = 0
+        self._stop = asyncio.Event()
+        self.statistics: dict[str, InstanceStatistics] = {}
+        self.host = HostStatistics()
+
+    async def run(self) -> None:
+        """Sample until told to stop."""
+        while not self._stop.is_set():
+            await self.sample()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PERIOD)
+        for watched in self._watched.values():
+            watched.close()
+
+    def stop(self) -> None:
+        """End the sampling after the sample in progress."""
+        self._stop.set()
+
+    async def sample(self) -> None:
+        """Take one sample of everything that runs and publish what differs from the one before."""
+        records = [record for record in self._inventory.instances.values() if record.process is not None]
+        self._follow(records)
+        due = self._due([record.id for record in records])
+        servers = tuple(self._templates.page_servers.values())
+        found, self.host = await asyncio.to_thread(self._read, records, due, servers)
+        changed = [statistics for key, statistics in found.items() if self.statistics.get(key) != statistics]
+        self.statistics = found
+        self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
+        for record in records:
+            guest = self._watched[record.id].guest if record.id in self._watched else None
+            if record.state is State.INITIALIZING and guest is not None and (guest.ready or guest.corrupt):
+                await self._on_ready(record.id)
+
+    def _follow(self, records: Iterable[InstanceRecord]) -> None:
+        """Watch what has begun to run, and forget what has ended."""
+        running = {record.id: record for record in records}
+        for instance_id in list(self._watched):
+            record = running.get(instance_id)
+            if record is None or record.process is None or record.process.pid != self._watched[instance_id].pid:
+                self._watched.pop(instance_id).close()
+        for record in running.values():
+            if record.id not in self._watched and record.process is not None:
+                console = None
+                if images.announces_ready(record.image):
+                    path = self._inventory.registry.directory(record.id) / CONSOLE_LOG
+                    console = Console(path, record.console_offset)
+                self._watched[record.id] = Watched(record.process.pid, console)
+
+    def _due(self, instance_ids: list[str]) -> frozenset[str]:
+        """Return the instances whose processes this sample reads, in turn."""
+        if len(instance_ids) <= PROCESSES_PER_SAMPLE:
+            return frozenset(instance_ids)
+        start = self._turn % len(instance_ids)
+        self._turn += PROCESSES_PER_SAMPLE
+        return frozenset((instance_ids * 2)[start : start + PROCESSES_PER_SAMPLE])
+
+    def _read(
+        self, records: Iterable[InstanceRecord], due: frozenset[str], servers: tuple[int, ...]
+    ) -> tuple[dict[str, InstanceStatistics], HostStatistics]:
+        found: dict[str, InstanceStatistics] = {}
+        for record in records:
+            watched = self._watched[record.id]
+            if watched.memory is None or record.id in due:
+                watched.memory = process_memory(watched.pid)
+            if watched.console is not None:
+                watched.guest = watched.console.read()
+            found[record.id] = InstanceStatistics(
+                id=record.id, guest=watched.guest, **watched.memory, **self._pages(record, watched)
+            )
+        return found, self._host(servers)
+
+    def _pages(self, record: InstanceRecord, watched: Watched) -> Mapping[str, int | float]:
+        if not record.attached or record.memory_backend != "uffd":
+            return {}
+        try:
+            if watched.page_map is None:
+                watched.page_map = PageMapReader(self._machines.page_map(record.id))
+            counters = watched.page_map.counters()
+        except (OSError, PageServerError):
+            return {}
+        return {
+            "faults": counters.faults,
+            "fault_around_pages": counters.fault_around_pages,
+            "present_pages": counters.present_pages,
+            "total_pages": watched.page_map.page_count,
+            "prefetched_pages": counters.prefetched_pages,
+            "prefetch_bytes": counters.prefetched_bytes,
+            "prefetch_ms": round(counters.prefetch_seconds * 1e3, 3),
+            "residual_faults": counters.residual_faults,
+            "zero_pages": counters.zero_pages,
+            "removed_pages": counters.removed_pages,
+            "copied_bytes": counters.copied_bytes,
+            "copy_errors": counters.copy_errors,
+            "oldest_fault_ms": round(counters.oldest_fault_age_seconds * 1e3, 3),
+        }
+
+    def _host(self, servers: Iterable[int]) -> HostStatistics:
+        memory = psutil.virtual_memory()
+        rss, seconds = 0, 0.0
+        for pid in servers:
+            sample = process_memory(pid)
+            rss += int(sample["rss_bytes"])
+            seconds += sample["cpu_seconds"]
+        return HostStatistics(
+            cpu_percent=psutil.cpu_percent(None),
+            memory_total_bytes=memory.total,
+            memory_available_bytes=memory.available,
+            supervisor_rss_bytes=self._process.memory_info().rss,
+            page_server_rss_bytes=rss,
+            page_server_cpu_seconds=seconds,
+        )
+
+
+def process_memory(pid: int) -> Mapping[str, int | float]:
+    """Return a process's resident, private and shared bytes and its CPU seconds; zeros where it has ended.
+
+    Private and shared are the sums of smaps_rollup's Private_* and Shared_* (proc_pid_smaps(5)).
+    """
+    private = shared = 0
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times, rss = process.cpu_times(), process.memory_info().rss
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+            key, _, value = line.partition(":")
+            if key.startswith("Private_"):
+                private += int(value.split()[0]) * 1024
+            elif key.startswith("Shared_"):
+                shared += int(value.split()[0]) * 1024
+    except (OSError, psutil.Error):
+        return {"rss_bytes": 0, "private_bytes": 0, "shared_bytes": 0, "cpu_seconds": 0.0}
+    return {
+        "rss_bytes": rss,
+        "private_bytes": private,
+        "shared_bytes": shared,
+        "cpu_seconds": round(times.user + times.system, 2),
+    }

@@ -1,0 +1,182 @@
+"""A real supervisor as a process of its own, for tests that drive it over its socket."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from forktui.client import SupervisorClient
+from supervisor.models import CreateRequest, Event, Guest, HostSnapshot, Instance, InstanceStatistics, Reset, State
+from supervisor.models import Statistics as StatisticsEvent
+
+PATIENCE = 30.0
+"""Seconds that a test waits for a condition before it fails."""
+
+
+@dataclass
+class Home:
+    """The data and run directories of one supervisor, and what is asked of it."""
+
+    root: Path
+    hypervisor: str = "embedded"
+    firecracker: Path | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.root / "data"
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.root / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The supervisor's socket."""
+        return self.run / "supervisor.sock"
+
+    def command(self) -> tuple[str, ...]:
+        """Return the supervisor's command line."""
+        named = ("--firecracker", str(self.firecracker)) if self.firecracker else ()
+        return (
+            sys.executable, "-P", "-m", "supervisor", "--data-dir", str(self.data), "--run-dir", str(self.run),
+            "--hypervisor", self.hypervisor, *named, *self.options,
+        )  # fmt: skip
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process that works in this home or was told of it."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                told = any(str(self.root) in argument for argument in process.cmdline())
+                if process.pid != os.getpid() and (told or process.cwd().startswith(str(self.root))):
+                    found.append(process)
+        return found
+
+    def kill_everything(self) -> None:
+        """End whatever a test left, so that a failed test does not disturb the next."""
+        left = self.processes()
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=PATIENCE)
+
+
+@dataclass
+class RunningSupervisor:
+    """A supervisor that serves, and a client of it."""
+
+    home: Home
+    process: asyncio.subprocess.Process
+    client: SupervisorClient
+    log: Path = field(default_factory=Path)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the supervisor with a signal and return its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+
+@contextlib.asynccontextmanager
+async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
+    """Run a supervisor in `home` while the context lasts; it is ended with SIGTERM and must exit 0."""
+    log = home.root / "supervisor.log"
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *home.command(), stdout=asyncio.subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+    assert line.decode() == f"ready {home.socket}\n", log.read_text()
+    try:
+        async with SupervisorClient(home.socket) as client:
+            running = RunningSupervisor(home, process, client, log)
+            yield running
+            expected = process.returncode is None
+            code = await running.end()
+            assert code == 0 or not expected, log.read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def until(condition: Callable[[HostSnapshot], bool], client: SupervisorClient) -> HostSnapshot:
+    """Return the host as soon as it satisfies `condition`, which is looked at after every event."""
+    known: HostSnapshot | None = None
+    async with asyncio.timeout(PATIENCE):
+        async for _, event in client.events():
+            known = applied(known, event)
+            if condition(known):
+                return known
+    raise AssertionError("the event stream ended before the condition held")
+
+
+def applied(known: HostSnapshot | None, event: Event) -> HostSnapshot:
+    """Return the host after one event."""
+    if isinstance(event, Reset):
+        return event.snapshot
+    assert known is not None, "a stream begins with a reset"
+    instances = {one.id: one for one in known.instances}
+    templates = {one.id: one for one in known.templates}
+    statistics = {one.id: one for one in known.statistics}
+    match event.type:
+        case "instance":
+            instances[event.instance.id] = event.instance
+        case "instance_deleted":
+            instances.pop(event.id, None)
+        case "template":
+            templates[event.template.id] = event.template
+        case "template_deleted":
+            templates.pop(event.id, None)
+        case "statistics":
+            assert isinstance(event, StatisticsEvent)
+            statistics |= {one.id: one for one in event.instances}
+    return known.model_copy(
+        update={
+            "instances": tuple(instances.values()),
+            "templates": tuple(templates.values()),
+            "statistics": tuple(statistics.values()),
+        }
+    )
+
+
+def find(host: HostSnapshot, name: str) -> Instance | None:
+    """Return the instance of this name."""
+    return next((one for one in host.instances if one.name == name), None)
+
+
+def sample(host: HostSnapshot, name: str) -> InstanceStatistics:
+    """Return the statistics of the instance of this name; zeros before its first sample."""
+    instance = find(host, name)
+    assert instance is not None, f"{name} is not there"
+    return next((one for one in host.statistics if one.id == instance.id), InstanceStatistics(id=instance.id))
+
+
+def guest(host: HostSnapshot, name: str) -> Guest:
+    """Return what the guest of this name has printed."""
+    return sample(host, name).guest or Guest()
+
+
+async def walking_source(client: SupervisorClient, name: str = "source", *words: str) -> Instance:
+    """Create a pagewalker and return it once it has walked its memory."""
+    await client.create(CreateRequest(name=name, image="pagewalker", cmd=words))
+    host = await until(lambda host: guest(host, name).passes >= 1, client)
+    source = find(host, name)
+    assert source is not None
+    await client.wait(source.id, State.RUNNING, PATIENCE)
+    return await client.instance(source.id)
+
+
+async def gathered(*work: Awaitable[object]) -> list[object]:
+    """Await all of `work` at once and return the results, exceptions among them."""
+    return list(await asyncio.gather(*work, return_exceptions=True))
