@@ -1,0 +1,62 @@
+"""The parser of server-sent events (WHATWG HTML, section 9.2.6). Pure: bytes in, events out."""
+
+import codecs
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerSentEvent:
+    """One dispatched event: `id` is that of the last event that carried one."""
+
+    id: str
+    type: str
+    data: str
+
+
+class Parser:
+    """Takes a stream in pieces of any size and gives the events that are complete."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pieces: list[str] = []
+        self._after_return = False
+        self._id = ""
+        self._type = ""
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Return the events that this chunk completes, in order."""
+        text = self._decoder.decode(chunk)
+        if not text:
+            return []
+        if self._after_return and text[0] == "\n":
+            text = text[1:]
+        self._after_return = chunk.endswith(b"\r")
+        *lines, rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        events = []
+        for line in lines:
+            whole = "".join((*self._pieces, line))
+            self._pieces.clear()
+            if event := self._take(whole):
+                events.append(event)
+        if rest:
+            self._pieces.append(rest)
+        return events
+
+    def _take(self, line: str) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+        elif field == "event":
+            self._type = value
+        elif field == "id" and "\0" not in value:
+            self._id = value
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        kind, self._type = self._type, ""
+        data, self._data = self._data, []
+        return ServerSentEvent(self._id, kind or "message", "\n".join(data)) if data else None

@@ -1,0 +1,60 @@
+"""What goes back: models as JSON, and every refusal and failure in the one shape that errors have."""
+
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel
+
+from supervisor.api.peer import LOGGER
+from supervisor.errors import SupervisorError
+from supervisor.models import ErrorBody, ErrorDetail
+
+JSON: Final = "application/json"
+
+_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+
+
+def answer(model: BaseModel, status: int = HTTPStatus.OK) -> web.Response:
+    """Return a model as a JSON response."""
+    return web.Response(body=model.model_dump_json().encode(), content_type=JSON, status=status)
+
+
+def refuse(error: SupervisorError) -> web.Response:
+    """Return an error as a JSON response.
+
+    hypeman's SDK repeats a request that got 409 or 5xx unless it is told not to, and a repeated verb is a second verb.
+    """
+    details = tuple(ErrorDetail.model_validate(detail) for detail in error.details)
+    response = answer(ErrorBody(code=error.code, message=error.message, details=details), error.status)
+    if error.status == HTTPStatus.CONFLICT or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        response.headers["X-Should-Retry"] = "false"
+    return response
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into an error body; what nobody foresaw is logged and told in short."""
+    try:
+        return await handler(request)
+    except SupervisorError as error:
+        return refuse(error)
+    except web.HTTPException as error:
+        return _refuse_http(request, error)
+    except Exception as error:
+        LOGGER.exception("%s %s failed", request.method, request.rel_url.raw_path)
+        return refuse(SupervisorError(f"the supervisor failed: {type(error).__name__}; its log has the details"))
+
+
+def _refuse_http(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Return aiohttp's own refusal in our shape: an unknown route, a wrong method, a header that it rejects."""
+    path = request.rel_url.raw_path
+    reason = {
+        404: f"there is no {path} here; the paths begin with /instances, /events, /capabilities or /health",
+        405: f"{path} does not take {request.method}; it takes {error.headers.get('Allow', 'nothing')}",
+    }.get(error.status, error.reason)
+    code = _CODES.get(error.status, "bad_request")
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    body = ErrorBody(code=code, message=reason).model_dump_json().encode()
+    return web.Response(body=body, content_type=JSON, status=error.status, headers=headers)

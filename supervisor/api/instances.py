@@ -1,0 +1,130 @@
+"""The routes: each parses, asks the host, and answers."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import TypeAdapter
+
+from supervisor.api.answers import JSON, answer
+from supervisor.api.closing import Closing
+from supervisor.api.log_file import LogFile
+from supervisor.api.requests import (
+    DeleteQuery,
+    ListQuery,
+    LogsQuery,
+    MemoryQuery,
+    WaitQuery,
+    parse_body,
+    parse_query,
+    wait_bound,
+)
+from supervisor.api.streaming import Streams
+from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, Request, WaitResult
+
+if TYPE_CHECKING:
+    from supervisor.host import Host
+
+_INSTANCES: Final = TypeAdapter(list[Instance])
+_CAPABILITIES: Final = TypeAdapter(dict[str, object])
+
+
+class Routes:
+    """What the API answers, for one host."""
+
+    def __init__(self, host: "Host", streams: Streams, closing: Closing) -> None:
+        self._host = host
+        self._streams = streams
+        self._closing = closing
+
+    def table(self) -> list[web.RouteDef]:
+        """Return every route; a HEAD of a stream or of a wait would never end, so these have none."""
+        one = "/instances/{id}"
+        return [
+            web.get("/health", self._health),
+            web.get("/capabilities", self._capabilities),
+            web.get("/events", self._streams.events, allow_head=False),
+            web.get("/instances", self._list),
+            web.post("/instances", self._create),
+            web.get(one, self._get),
+            web.delete(one, self._delete),
+            web.post(f"{one}/start", self._verb(self._host.start)),
+            web.post(f"{one}/stop", self._verb(self._host.stop)),
+            web.post(f"{one}/standby", self._verb(self._host.standby)),
+            web.post(f"{one}/restore", self._verb(self._host.restore)),
+            web.post(f"{one}/fork", self._fork),
+            web.post(f"{one}/fan-out", self._fan_out),
+            web.get(f"{one}/wait", self._wait, allow_head=False),
+            web.get(f"{one}/logs", self._logs, allow_head=False),
+            web.get(f"{one}/stats", self._stats),
+            web.get(f"{one}/lineage", self._lineage),
+            web.get(f"{one}/memory", self._memory),
+        ]
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _capabilities(self, request: web.Request) -> web.Response:
+        return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        query = parse_query(request, ListQuery)
+        return web.Response(body=_INSTANCES.dump_json(self._host.instances(query.state)), content_type=JSON)
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await parse_body(request, CreateRequest, self._closing)
+        return answer(await self._host.create(body), HTTPStatus.CREATED)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return answer(self._host.instance(_reference(request)))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        parse_query(request, DeleteQuery)
+        await self._host.delete(_reference(request))
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    def _verb(self, verb: Callable[[str], Awaitable[Instance]]) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            await parse_body(request, Request, self._closing)
+            return answer(await verb(_reference(request)))
+
+        return handle
+
+    async def _fork(self, request: web.Request) -> web.Response:
+        body = await parse_body(request, ForkRequest, self._closing)
+        return answer(await self._host.fork(_reference(request), body), HTTPStatus.CREATED)
+
+    async def _fan_out(self, request: web.Request) -> web.Response:
+        body = await parse_body(request, FanOutRequest, self._closing)
+        return answer(await self._host.fan_out(_reference(request), body))
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        query = parse_query(request, WaitQuery)
+        reference = _reference(request)
+        try:
+            async with self._closing.bound(None):
+                return answer(await self._host.wait(reference, query.state, wait_bound(query, request.headers)))
+        except TimeoutError:
+            now = self._host.instance(reference)
+            return answer(WaitResult(state=now.state, timed_out=True, state_error=now.state_error))
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        query = parse_query(request, LogsQuery)
+        path = self._host.log_file(_reference(request), query.source)
+        return await self._streams.log(request, LogFile(path), query)
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        return answer(await self._host.stats(_reference(request)))
+
+    async def _lineage(self, request: web.Request) -> web.Response:
+        return answer(self._host.lineage(_reference(request)))
+
+    async def _memory(self, request: web.Request) -> web.Response:
+        query = parse_query(request, MemoryQuery)
+        return answer(await self._host.memory(_reference(request), query.width))
+
+
+def _reference(request: web.Request) -> str:
+    return request.match_info["id"]

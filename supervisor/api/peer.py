@@ -1,0 +1,71 @@
+"""Who asks: the credentials of a connection's peer, what it may do, and the log of what it did."""
+
+import logging
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from supervisor.errors import ForbiddenError
+
+LOGGER: Final = logging.getLogger("supervisor.api")
+
+_LOOKING: Final = frozenset({"GET", "HEAD"})
+_UCRED: Final = struct.Struct("3i")
+"""struct ucred: pid, uid, gid of the peer when it connected (unix(7), SO_PEERCRED)."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The process at the other end of a connection, as the kernel knows it."""
+
+    pid: int
+    uid: int
+
+    @property
+    def writable(self) -> bool:
+        """Whether it may change anything: root and the supervisor's own user may."""
+        return self.uid in (0, os.geteuid())
+
+
+def peer_of(request: web.Request) -> Peer:
+    """Return the request's peer; raises ForbiddenError where the connection is gone, and its credentials with it."""
+    connection = request.transport.get_extra_info("socket") if request.transport else None
+    if connection is None:
+        raise ForbiddenError(
+            "the peer is gone before its credentials could be read; ask again, and stay for the answer"
+        )
+    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Peer(pid, uid)
+
+
+@web.middleware
+async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let everybody look, and only some change."""
+    if request.method not in _LOOKING:
+        peer = peer_of(request)
+        if not peer.writable:
+            raise ForbiddenError(
+                f"uid {peer.uid} may look but not change; ask the supervisor's owner (uid {os.geteuid()})"
+            )
+    return await handler(request)
+
+
+@web.middleware
+async def log_changes(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Log every request to change something with who asked and how it ended, refused ones too."""
+    if request.method in _LOOKING:
+        return await handler(request)
+    try:
+        peer = peer_of(request)
+        who = f"uid {peer.uid}, pid {peer.pid}"
+    except ForbiddenError:
+        who = "a peer that is gone"
+    response = await handler(request)
+    level = logging.INFO if response.status < 400 else logging.WARNING
+    LOGGER.log(level, "%s %s by %s: %d", request.method, request.rel_url.raw_path, who, response.status)
+    return response

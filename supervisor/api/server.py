@@ -1,0 +1,148 @@
+"""The Unix socket that the API answers on, from its binding to its removal."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from supervisor.api.app import build_app
+from supervisor.api.closing import Closing
+from supervisor.errors import BadRequestError, InvalidStateError
+from supervisor.events import EventBus
+from supervisor.settings import SOCKET_PATH_LIMIT
+
+if TYPE_CHECKING:
+    from supervisor.host import Host
+
+BACKLOG: Final = 512
+VERB_SECONDS: Final = 20.0
+"""How long a closing server lets verbs in progress go on before it cancels them."""
+
+_UMASK: Final = 0o117
+"""What it leaves of a socket's 0777 is 0660."""
+
+
+@dataclass(frozen=True)
+class Inode:
+    """Which file a path leads to."""
+
+    device: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """A host's API, answering on its socket."""
+
+    socket_path: Path
+    _inode: Inode
+    _runner: web.AppRunner
+    _closing: Closing
+    _events: EventBus
+
+    async def close(self) -> None:
+        """End the streams and the waits, then the verbs and connections; remove the socket if it is still this one."""
+        self._events.close()
+        self._closing.close()
+        await self._runner.cleanup()
+        with _held(self.socket_path.parent):
+            if _inode_at(self.socket_path) == self._inode:
+                self.socket_path.unlink()
+
+
+async def serve(host: "Host", socket_path: Path) -> Server:
+    """Answer for `host` on a Unix socket that its owner and group may open.
+
+    Raises BadRequestError where the path cannot be a socket's, InvalidStateError where somebody listens there.
+    """
+    listener, inode = _bind(socket_path)
+    closing = Closing()
+    app = build_app(host, closing)
+    runner = web.AppRunner(app, access_log=None, logger=_connection_logger(), shutdown_timeout=VERB_SECONDS)
+    await runner.setup()
+    await web.SockSite(runner, listener, backlog=BACKLOG).start()
+    return Server(socket_path, inode, runner, closing, host.events)
+
+
+def _bind(path: Path) -> tuple[socket.socket, Inode]:
+    """Return a listening socket at `path`, which a dead supervisor may have left there."""
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_LIMIT:
+        raise BadRequestError(
+            f"{path}: a socket's path may have {SOCKET_PATH_LIMIT} bytes, and this one has {length}; name a shorter one"
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _held(path.parent):
+            _clear(path)
+            before = os.umask(_UMASK)
+            try:
+                listener.bind(os.fspath(path))
+            finally:
+                os.umask(before)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+            inode = _inode_at(path)
+    except BaseException:
+        listener.close()
+        raise
+    if inode is None:
+        raise InvalidStateError(f"{path}: somebody removes the socket as soon as it is there; name another path")
+    return listener, inode
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Keep other supervisors from binding or removing sockets in the directory meanwhile."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on; raises where there is anything else."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_socket():
+        raise BadRequestError(f"{path} exists and is not a socket; remove it, or name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        answer = probe.connect_ex(os.fspath(path))
+    if answer != errno.ECONNREFUSED:
+        raise InvalidStateError(f"another supervisor listens on {path}; stop it, or name another path")
+    path.unlink()
+
+
+def _inode_at(path: Path) -> Inode | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return Inode(status.st_dev, status.st_ino)
+
+
+def _connection_logger() -> logging.Logger:
+    """Return the logger for what is wrong below HTTP: anybody can send garbage, which earns a line and no traceback."""
+    logger = logging.getLogger("supervisor.api.connection")
+    logger.addFilter(_without_traceback)
+    return logger
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = "a peer sent what is not HTTP: %s", (error.message.splitlines()[0],)
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
