@@ -120,6 +120,8 @@ class Forking:
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
+        if options.memory_backend == "uffd" and (options.share_memory or options.template_id):
+            self._machines.check_userfaultfd(source.hypervisor)
         template = await self._template(source, options)
         snapshot = own_snapshot(source) if source.state is State.STANDBY else None
         child = InstanceRecord(

@@ -282,6 +282,17 @@ class Host:
 
 def _unreadable(name: str, reason: str) -> Instance:
     return Instance(
-        id=name, name=name, image="", state=State.UNKNOWN, state_error=reason, created_at=datetime.fromtimestamp(0, UTC),
-        hypervisor="embedded", size="0MB", size_bytes=0, vcpus=0, has_snapshot=False, fork_count=0, mem_locked=False,
-    )  # fmt: skip
+        id=name,
+        name=name,
+        image="",
+        state=State.UNKNOWN,
+        state_error=reason,
+        created_at=datetime.fromtimestamp(0, UTC),
+        hypervisor="embedded",
+        size="0MB",
+        size_bytes=0,
+        vcpus=0,
+        has_snapshot=False,
+        fork_count=0,
+        mem_locked=False,
+    )

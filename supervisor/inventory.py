@@ -68,7 +68,7 @@ class Inventory:
             return matches[0]
         if matches:
             names = ", ".join(record.name for record in matches[:5])
-            raise BadRequestError(f"{reference}: {len(matches)} ids begin so ({names}); give more of it")
+            raise BadRequestError(f"{reference}: {len(matches)} ids begin so ({names}); give more")
         raise NotFoundError(
             f"{reference}: no instance has this id, name or unique id prefix; GET /instances lists them"
         )
@@ -98,7 +98,7 @@ class Inventory:
                 yield f"{prefix}-{number}"
 
     async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
-        """Write and publish an instance whose name was reserved, with the files that `populate` puts into its directory.
+        """Write and publish an instance whose name was reserved, with the files that `populate` puts in its directory.
 
         Its source's fork_count changes with it.
         """

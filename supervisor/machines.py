@@ -14,7 +14,7 @@ from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
 from supervisor.registry import sync_directory
 from supervisor.templates import Templates, own_snapshot
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
 from supervisor.vmm.process import Exit
 
 CONSOLE_LOG = "console.log"
@@ -64,6 +64,12 @@ class Machines:
                 f"{name} cannot run here; GET /capabilities says why, and {' and '.join(self._hypervisors)} can"
             )
         return found
+
+    def check_userfaultfd(self, name: HypervisorName) -> None:
+        """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""
+        problem = userfaultfd_problem(self.hypervisor(name))
+        if problem is not None:
+            raise DependencyMissingError(f"{name} cannot load a snapshot with memory_backend=uffd here: {problem}")
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""

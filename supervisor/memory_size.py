@@ -21,7 +21,7 @@ def parse_size(text: str, maximum: int | None = None) -> int:
     `maximum` is in bytes, and without it all that the host has. Raises InvalidSizeError unless the size is a whole
     number of MiB in the bounds.
     """
-    maximum = maximum or psutil.virtual_memory().total
+    maximum = psutil.virtual_memory().total if maximum is None else maximum
     matched = _SIZE.fullmatch(text.strip())
     if matched is None:
         raise InvalidSizeError(f"size {text[:40]!r} is refused: write a number with a unit, such as 128MB or 1G")

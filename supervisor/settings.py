@@ -180,7 +180,7 @@ def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
         field = Settings.model_fields[name]
         flag = f"--{(field.alias or name).replace('_', '-')}"
         if field.annotation is bool:
-            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=field.description)
+            parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=field.description)
         else:
             metavar = name.rpartition("_")[2].upper()
             parser.add_argument(flag, metavar=metavar, default=argparse.SUPPRESS, help=_option_help(field))

@@ -160,7 +160,7 @@ class Templates:
         )
         self._report(
             "alarm",
-            f"the page server (pid {server.pid}) of template {template_id} died; its forks wait at their next missing page",
+            f"the page server (pid {server.pid}) of template {template_id} died; its forks wait at their next fault",
             template.instance_id,
         )
 

@@ -1,5 +1,6 @@
 """The main job over the socket, on both hypervisors: fork, fan out, watch, refuse, delete; and what survives what."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,3 +271,51 @@ async def test_a_supervisor_killed_outright_leaves_its_vms_to_the_next(embedded:
         assert (await running.client.instance(fork.id)).vmm_pid == fork.vmm_pid
         await running.client.delete(fork.id)
         await running.client.delete("source")
+
+
+async def test_a_fork_whose_snapshot_cannot_be_loaded_leaves_nothing_and_the_source_as_it_was(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await standby_source(client)
+        directory = home.data / "instances" / source.id
+        (state,) = directory.glob("state.*")
+        whole = state.read_bytes()
+        state.chmod(0o600)
+        state.write_bytes(whole[: len(whole) // 2])
+        result = await client.fan_out(source.id, FanOutRequest(count=2))
+        for child in result.children:
+            assert child.error is not None
+            assert child.error.code == "vmm_failed"
+            assert child.name in child.error.message
+        assert [one.name for one in await client.instances()] == ["source"]
+        assert not (await client.instance("source")).mem_locked
+        state.write_bytes(whole)
+        again = await client.fork(source.id, SHARED)
+        await until(lambda host: walked(host, again.name), client)
+        for name in (again.name, "source"):
+            await client.delete(name)
+    assert home.processes() == []
+    assert [path.name for path in home.run.rglob("*") if path.name != "pages"] == []
+
+
+async def test_a_vmm_that_dies_in_standby_leaves_the_source_stopped_with_its_reason(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client)
+        assert source.vmm_pid is not None
+        psutil.Process(source.vmm_pid).send_signal(signal.SIGSTOP)
+        (outcome,) = await gathered(killed_meanwhile(client, source))
+        assert isinstance(outcome, ApiError), outcome
+        assert outcome.code == "vmm_failed"
+        await client.wait("source", State.STOPPED, PATIENCE)
+        assert [path.name for path in (home.data / "instances" / source.id).glob("mem.*")] == []
+        await client.delete("source")
+
+
+async def killed_meanwhile(client: SupervisorClient, source: Instance) -> Instance:
+    """Ask for standby of a VM that is frozen, and kill it as soon as the verb is under way."""
+    assert source.vmm_pid is not None
+    standby = asyncio.create_task(client.standby(source.id))
+    await until(lambda host: any(one.busy == "standby" for one in host.instances), client)
+    psutil.Process(source.vmm_pid).kill()
+    return await standby

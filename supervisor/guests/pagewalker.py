@@ -5,8 +5,8 @@ Guest memory is identified by guest-physical address, which is also the offset i
 - The hot set is `hot_mib` MiB from `HOT_BASE`. The first and the last 64-bit word of each page hold
   `pattern(seed, page address)`; the words between are zero.
 - The scratch set is `SCRATCH_PAGES` pages from `SCRATCH_BASE`. Each pass first checks that the first word of each is
-  what the walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes since
-  boot, across restores.
+  what the walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes
+  since boot, across restores.
 - A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass, once per MiB walked,
   and before a pass is printed.
 
