@@ -19,7 +19,6 @@ from supervisor.embedded.walker import CommandLineError, parse_command_line
 from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.guests.boot import kernel_path
 from supervisor.memory_size import MIB
-from supervisor.memory_size import parse_size as parse_size
 from supervisor.models import HypervisorName
 from supervisor.sparse_copy import sparse_copy
 from supervisor.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
@@ -60,15 +59,14 @@ def load_image(images: Path, name: str) -> Image:
     """
     if name == PAGEWALKER:
         return _pagewalker()
+    if not _NAME.fullmatch(name):
+        raise _unknown(images, name)
     directory = images / name
-    if not _NAME.fullmatch(name) or not (directory / VM_JSON).is_file():
-        raise InvalidImageError(
-            f"there is no image {name[:64]!r}: make a directory with a {VM_JSON} in {images}, "
-            f"or take one of these: {', '.join(list_images(images))}"
-        )
     try:
         image = Image(name, directory, parse_vm_json((directory / VM_JSON).read_bytes()))
         _check_files(image)
+    except FileNotFoundError as error:
+        raise _unknown(images, name) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidImageError(f"image {name}: {directory / VM_JSON}: {reason}") from error
@@ -125,6 +123,13 @@ def copy_disks(source: Path, fork: Path) -> None:
     (fork / VM_JSON).write_bytes(text)
 
 
+def _unknown(images: Path, name: str) -> InvalidImageError:
+    return InvalidImageError(
+        f"there is no image {name[:64]!r}: make a directory with a {VM_JSON} in {images}, "
+        f"or take one of these: {', '.join(list_images(images))}"
+    )
+
+
 def _pagewalker() -> Image:
     kernel = kernel_path()
     config = {"boot-source": {"kernel_image_path": kernel.name, "boot_args": ""}}
@@ -172,7 +177,6 @@ def _check_files(image: Image) -> None:
     names = [file.source for file in _files(image.config)]
     if isinstance(image.config.cpu_config, str):
         names.append(image.config.cpu_config)
-        json.loads((image.directory / image.config.cpu_config).read_bytes())
     inside = image.directory.resolve()
     for name in names:
         path = (image.directory / name).resolve()
@@ -182,6 +186,11 @@ def _check_files(image: Image) -> None:
             raise ValueError(f"{name} is no file in the image's directory: put it there, or correct the path")
         if not os.access(path, os.R_OK):
             raise ValueError(f"{name} cannot be read: change its mode")
+    if isinstance(image.config.cpu_config, str):
+        try:
+            json.loads((image.directory / image.config.cpu_config).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"cpu-config: {image.config.cpu_config} is no JSON: {error}") from error
 
 
 def _place(source: Path, target: Path, writable: bool) -> None:

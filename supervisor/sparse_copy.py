@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# What copy_file_range(2) says where it cannot copy from one file to the other: their file systems are different ones, or
-# do not have the call.
+# What copy_file_range(2) says where it cannot copy from one file to the other: they are in two file systems, or in one
+# that does not have the call.
 _UNSUPPORTED: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 

@@ -83,8 +83,8 @@ class VmJson(Section):
 
     boot_source: BootSource = Field(alias="boot-source")
     machine_config: MachineConfig = Field(default=MachineConfig(), alias="machine-config")
-    drives: tuple[Drive, ...] = Field(default=(), strict=False)
-    pmem: tuple[Pmem, ...] = Field(default=(), strict=False)
+    drives: tuple[Drive, ...] = ()
+    pmem: tuple[Pmem, ...] = ()
     vsock: Vsock | None = None
     cpu_config: RelativePath | dict[str, Any] | None = Field(default=None, alias="cpu-config")
 

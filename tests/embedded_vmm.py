@@ -159,11 +159,6 @@ class EmbeddedVmm:
         backend = {"backend_type": backend_type, "backend_path": str(path)}
         self.do("PUT", "/snapshot/load", {"snapshot_path": str(state), "mem_backend": backend, "resume_vm": resume})
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)

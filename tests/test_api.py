@@ -42,19 +42,16 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = Home(Path(tmp_path_factory.mktemp("ft")))
     log = home.root / "supervisor.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(home.command(), stdout=subprocess.PIPE, stderr=errors)
-    try:
+    with log.open("wb") as errors, subprocess.Popen(home.command(), stdout=subprocess.PIPE, stderr=errors) as process:
         assert process.stdout is not None
-        assert select.select([process.stdout], [], [], PATIENCE)[0], "the supervisor is not ready"
-        assert process.stdout.readline().decode() == f"ready {home.socket}\n", log.read_text()
-        yield Served(home.socket, log)
-        process.terminate()
-        assert process.wait(PATIENCE) == 0, log.read_text()
-    finally:
-        home.kill_everything()
-        process.wait()
-        process.stdout.close()
+        try:
+            assert select.select([process.stdout], [], [], PATIENCE)[0], "the supervisor is not ready"
+            assert process.stdout.readline().decode() == f"ready {home.socket}\n", log.read_text()
+            yield Served(home.socket, log)
+            process.terminate()
+            assert process.wait(PATIENCE) == 0, log.read_text()
+        finally:
+            home.kill_everything()
 
 
 @pytest.fixture
@@ -254,7 +251,7 @@ def test_a_bad_body_is_explained_in_one_line(http: httpx.Client, body: bytes, wo
         ("GET", "/", 404, ["/instances"]),
         ("PUT", "/instances", 405, ["PUT", "GET"]),
         ("POST", "/events", 405, ["POST", "GET"]),
-        ("BREW", "/health", 405, ["BREW"]),
+        ("PATCH", "/health", 405, ["PATCH"]),
     ],
 )
 def test_a_bad_request_is_refused(http: httpx.Client, method: str, path: str, status: int, words: list[str]) -> None:
@@ -362,7 +359,7 @@ def first_event():
         text += peer.recv(65536)
     return b'"writable":true' in text
 print(json.dumps([os.getpid(), ask("GET", "/instances"), ask("POST", "/instances"), ask("DELETE", "/instances/a"),
-    ask("BREW", "/"), first_event()]))
+    ask("PATCH", "/"), first_event()]))
 """
 
 
@@ -387,9 +384,9 @@ def test_another_user_may_look_but_not_change(served: Served) -> None:
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
-    pid, listed, created, deleted, brewed, writable = json.loads(child.stdout)
+    pid, listed, created, deleted, patched, writable = json.loads(child.stdout)
     assert listed == [200, []]
-    for status, error in (created, deleted, brewed):
+    for status, error in (created, deleted, patched):
         assert (status, error["code"]) == (403, "forbidden")
         assert error["message"] == "uid 65534 may look but not change; ask the supervisor's owner (uid 0)"
     assert writable is False

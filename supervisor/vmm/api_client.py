@@ -52,8 +52,12 @@ class ApiClient:
 
     async def describe(self) -> VmDescription:
         """Return what VM this is, and its state."""
-        answer = await self._request("GET", "/", None, QUICK)
-        return VmDescription(answer["id"], answer["state"], answer["vmm_version"])
+        text = await self._request("GET", "/", None, QUICK)
+        try:
+            answer = json.loads(text)
+            return VmDescription(answer["id"], answer["state"], answer["vmm_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise VmmError(f"{self._name}: GET / was answered by what is no VMM: {_fault(text)[:80]}") from error
 
     async def configure(self, path: str, body: Any) -> None:
         """Set one part of the configuration of a VM that is not started."""
@@ -96,7 +100,7 @@ class ApiClient:
         """Close the connection."""
         await self._session.close()
 
-    async def _request(self, method: str, path: str, body: Any, seconds: float) -> Any:
+    async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
         try:
             timeout = aiohttp.ClientTimeout(total=seconds)
             async with self._session.request(method, path, json=body, timeout=timeout) as answer:
@@ -109,7 +113,7 @@ class ApiClient:
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
         if refused:
             raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(text)}")
-        return json.loads(text) if text else None
+        return text
 
 
 def _fault(text: bytes) -> str:

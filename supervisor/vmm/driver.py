@@ -124,7 +124,7 @@ class Vmm:
         finally:
             listening.cancel()
         if self.exited.done():
-            raise VmmError(f"{self._name}: the VMM {self.exited.result().text}")
+            raise VmmError(f"{self._name}: the VMM has ended: {self.exited.result().text}")
         raise VmmError(f"{self._name}: the VMM does not listen on {self._api_socket} after {LISTEN_TIMEOUT:.0f} s")
 
     async def _boot(self, config_file: Path) -> None:
@@ -145,8 +145,8 @@ class Vmm:
     async def _why_gone(self) -> str:
         await asyncio.wait((self.exited,), timeout=EXIT_TIMEOUT)
         if not self.exited.done() or self.exited.cancelled():
-            return f"closed the connection and goes on as pid {self.pid}"
-        return self.exited.result().text
+            return f"closed the connection, and goes on as pid {self.pid}"
+        return f"has ended: {self.exited.result().text}"
 
     def _clean_up(self, exited: asyncio.Future[Exit]) -> None:
         if not exited.cancelled():

@@ -100,8 +100,6 @@ def _firecracker(named: Path | None) -> Hypervisor | str:
         if found is None:
             return "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH"
         named = Path(found)
-    elif not named.is_file():
-        return f"there is no file {named}: name the binary with --firecracker PATH"
     path = named.resolve()
     try:
         version = _printed_version(path, "--version")
@@ -119,7 +117,7 @@ def _printed_version(program: Path, option: str) -> str:
         )
     except OSError as error:
         raise DependencyMissingError(
-            f"{program} cannot be run: {error.strerror}; it has to be an executable for {platform.machine()}"
+            f"{program} cannot be run: {error.strerror}; name one for {platform.machine()} with --firecracker PATH"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise DependencyMissingError(

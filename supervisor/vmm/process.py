@@ -33,6 +33,9 @@ _EXIT_CODES: Final = {
 }
 
 
+_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @dataclass(frozen=True)
 class Exit:
     """How a process ended: `code`, or the number of the `signal` that killed it; neither is known of an adopted one."""
@@ -140,14 +143,14 @@ def _exit(status: os.waitid_result | None, words: str) -> Exit:
     because = f": {words}" if words else ""
     if status is None:
         return Exit(None, None, f"ended{because}")
-    if status.si_code == os.CLD_EXITED:
-        code = status.si_status
-        meaning = f" ({_EXIT_CODES[code]})" if code in _EXIT_CODES else ""
-        return Exit(code, None, f"exited with code {code}{meaning}{because}")
-    # Not valid_signals(): a real-time signal has no name of its own.
     number = status.si_status
+    if status.si_code == os.CLD_EXITED:
+        meaning = f" ({_EXIT_CODES[number]})" if number in _EXIT_CODES else ""
+        return Exit(number, None, f"exited with code {number}{meaning}{because if number else ''}")
+    # Most real-time signals have no name.
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return Exit(None, number, f"killed by {name}{because}")
+    # Who was killed from outside did not know, and its last words are about something else.
+    return Exit(None, number, f"killed by {name}{'' if number in _FROM_OUTSIDE else because}")
 
 
 def _start_time(pid: int) -> int:
