@@ -146,7 +146,7 @@ class Forking:
         source_directory = self._inventory.registry.directory(source.id)
 
         def populate(directory: Path) -> None:
-            images.copy_disks(source_directory, directory)
+            images.copy_machine(source_directory, directory)
             for file in (snapshot.state, *snapshot.layers) if snapshot else ():
                 os.link(source_directory / file, directory / file)
 

@@ -14,7 +14,7 @@ from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
 from supervisor.inventory import Inventory
-from supervisor.machines import CONSOLE_LOG, Machines
+from supervisor.machines import Machines
 from supervisor.models import (
     Activity,
     CreateRequest,
@@ -42,10 +42,10 @@ from supervisor.templates import Templates
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.hypervisor import Hypervisor, available, select_hypervisor
+from supervisor.vmm.logs import CONSOLE_LOG, VMM_LOG
 from supervisor.vmm.process import Exit
 
 LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
-VMM_LOG = "vmm.log"
 
 _log = logging.getLogger(__name__)
 

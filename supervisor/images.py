@@ -112,7 +112,7 @@ def prepare(image: Image, directory: Path, *, memory_mib: int, vcpus: int, boot_
     (directory / VM_JSON).write_text(json.dumps(config, indent=1) + "\n")
 
 
-def copy_disks(source: Path, fork: Path) -> None:
+def copy_machine(source: Path, fork: Path) -> None:
     """Put into a fork's directory what its source's VMM has: vm.json, kernel and initrd, and its disks as they are now.
 
     The source must not be running. Raises OSError.

@@ -15,9 +15,8 @@ from supervisor.registry import sync_directory
 from supervisor.templates import Templates, own_snapshot
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
+from supervisor.vmm.logs import CONSOLE_LOG
 from supervisor.vmm.process import Exit
-
-CONSOLE_LOG = "console.log"
 
 
 @dataclass

@@ -182,8 +182,10 @@ class CreateRequest(Request):
 
     name: Name
     image: str
-    size: str = "128MB"
-    vcpus: int = Field(default=1, ge=1, le=32)
+    size: str | None = None
+    """None: what the image's vm.json says."""
+    vcpus: int | None = Field(default=None, ge=1, le=32)
+    """None: what the image's vm.json says."""
     hypervisor: HypervisorChoice | None = None
     cmd: tuple[str, ...] = ()
     """Words appended to the kernel command line."""

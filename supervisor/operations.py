@@ -56,13 +56,15 @@ class Operations:
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image; on failure nothing of it is left."""
-        size = parse_size(request.size)
         hypervisor = request.hypervisor or self._default_hypervisor
         if hypervisor == "auto":
             hypervisor = self._default_hypervisor
         self._machines.hypervisor(hypervisor)
         image = await asyncio.to_thread(images.load_image, self._inventory.registry.images, request.image)
         images.check_hypervisor(image, hypervisor)
+        machine = image.config.machine_config
+        size = parse_size(request.size or f"{machine.mem_size_mib}MB")
+        vcpus = request.vcpus or machine.vcpu_count
         record = InstanceRecord(
             id=new_id(),
             name=request.name,
@@ -70,12 +72,12 @@ class Operations:
             state=State.CREATED,
             hypervisor=hypervisor,
             size_bytes=size,
-            vcpus=request.vcpus,
+            vcpus=vcpus,
             created_at=datetime.now(UTC),
         )
 
         def populate(directory: Path) -> None:
-            images.prepare(image, directory, memory_mib=size // MIB, vcpus=request.vcpus, boot_args_extra=request.cmd)
+            images.prepare(image, directory, memory_mib=size // MIB, vcpus=vcpus, boot_args_extra=request.cmd)
 
         self._inventory.reserve(record.name, record.id)
         try:

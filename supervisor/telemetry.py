@@ -13,11 +13,12 @@ from supervisor import images
 from supervisor.console import Console
 from supervisor.errors import PageServerError
 from supervisor.inventory import Inventory
-from supervisor.machines import CONSOLE_LOG, Machines
+from supervisor.machines import Machines
 from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
 from supervisor.records import InstanceRecord
 from supervisor.templates import Templates
 from supervisor.uffd.page_map import PageMapReader
+from supervisor.vmm.logs import CONSOLE_LOG
 
 PERIOD = 0.25
 """Seconds between samples."""

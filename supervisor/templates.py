@@ -174,7 +174,6 @@ class Templates:
             case Failing():
                 self._report("alarm", f"a page server cannot provide a page: {event.reason}", event.fork_id)
             case Refused():
-                self._inventory.set_recording(event.fork_id, None)
                 self._report("alarm", f"a peer of the page server was refused: {event.reason}", event.fork_id)
 
     async def _recorded(self, template_id: str, event: Recorded) -> None:

@@ -150,7 +150,7 @@ def test_a_fork_gets_its_own_disks_and_shares_the_rest(tmp_path: Path) -> None:
     fork.mkdir()
     images.prepare(images.load_image(tmp_path, "linux"), source, memory_mib=256, vcpus=1)
     (source / "disk.data").write_text("written by the guest")
-    images.copy_disks(source, fork)
+    images.copy_machine(source, fork)
     (source / "disk.data").write_text("written later")
     assert (fork / "disk.data").read_text() == "written by the guest"
     assert (fork / "vm.json").read_text() == (source / "vm.json").read_text()

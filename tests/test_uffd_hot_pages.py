@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
@@ -22,6 +22,7 @@ HOT = st.builds(
 SAMPLE = HotPages((LayerIdentity(1, 2, 3, 4),), 4096, (Run(5, 9), Run(1, 2)))
 
 
+@settings(deadline=None)
 @given(TOUCHED)
 def test_runs_cover_the_touched_pages_once_and_in_the_order_of_their_first_touch(touched: list[int]) -> None:
     runs = coalesce(touched)
@@ -51,17 +52,20 @@ def test_a_recording_ends_when_it_is_quiet_or_long_or_full() -> None:
     assert recording.touched == [1, 2, 3, 4, 5]
 
 
+@settings(deadline=None)
 @given(HOT)
 def test_a_list_comes_back_as_it_was_saved(hot: HotPages) -> None:
     assert hot_pages.unpack(hot_pages.pack(hot)) == hot
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_cleanly(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"header|first bytes|version|has \d+ bytes|checksum"):
         hot_pages.unpack(data)
 
 
+@settings(deadline=None)
 @given(st.data(), HOT)
 def test_any_damage_is_noticed(data: st.DataObject, hot: HotPages) -> None:
     packed = hot_pages.pack(hot)

@@ -35,7 +35,7 @@ PAGES = 2048
 SIZE = PAGES * PAGE
 
 try:
-    os.close(kernel.userfaultfd())
+    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
 except OSError as error:
     pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
 
@@ -63,6 +63,7 @@ class Template:
         self._changed = asyncio.Event()
         self._stack = stack
         self._forks = 0
+        self._server: PageServer | None = None
 
     def write(self, *layers: dict[int, bytes], size: int = SIZE) -> None:
         """Make the image of layers, newest first, each {first page: data}; the rest of a layer is a hole."""
@@ -79,7 +80,7 @@ class Template:
 
     async def serve(self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE) -> PageServer:
         """Start the page server; it is killed with the test."""
-        server = await PageServer.spawn(
+        server = self._server = await PageServer.spawn(
             template_id="template",
             layers=self.layers,
             memory_size=size,
@@ -126,15 +127,22 @@ class Template:
         """Where a fork's page map is."""
         return self.directory / f"{fork_id}.map"
 
-    def counters(self, fork_id: str) -> PageCounters:
-        """A fork's counters."""
+    async def counters(self, fork_id: str) -> PageCounters:
+        """A fork's counters once all answers so far are in them: a guest goes on before they are."""
+        await self._settle()
         with PageMapReader(self.map(fork_id)) as reader:
             return reader.counters()
 
-    def states(self, fork_id: str) -> bytes:
-        """A fork's pages."""
+    async def states(self, fork_id: str) -> bytes:
+        """A fork's pages, in the same way."""
+        await self._settle()
         with PageMapReader(self.map(fork_id)) as reader:
             return reader.pages()
+
+    async def _settle(self) -> None:
+        # The page server does one thing after the other.
+        assert self._server is not None
+        await self._server.status()
 
     async def event(self, wanted: Callable[[PageServerEvent], bool]) -> PageServerEvent:
         """Wait for an event, or find it among those that came."""
@@ -173,12 +181,12 @@ async def test_one_page_a_fault(full: Template) -> None:
     fork = await full.fork(server, "one")
     assert await server.served("one") == Attached(0, 0, 0.0)
     await fork.do("walk", 0, PAGES)
-    counters = full.counters("one")
+    counters = await full.counters("one")
     assert counters.faults == counters.present_pages == sum(counters.latency_counts) == PAGES
     assert counters.copied_bytes == SIZE
     assert (counters.fault_around_pages, counters.copy_errors, counters.oldest_fault_age_seconds) == (0, 0, 0.0)
     assert counters.fault_seconds > 0
-    assert full.states("one") == bytes([FAULTED]) * PAGES
+    assert (await full.states("one")) == bytes([FAULTED]) * PAGES
 
 
 async def test_fault_around_answers_with_the_absent_run_of_the_window(full: Template) -> None:
@@ -186,10 +194,10 @@ async def test_fault_around_answers_with_the_absent_run_of_the_window(full: Temp
     fork = await full.fork(server, "one")
     await fork.do("walk", 100, 101)
     await fork.do("walk", 0, PAGES)
-    counters = full.counters("one")
+    counters = await full.counters("one")
     assert counters.faults == PAGES // 64
     assert counters.fault_around_pages == PAGES - PAGES // 64
-    states = full.states("one")
+    states = await full.states("one")
     assert states[64:128] == bytes([FAULT_AROUND] * 36 + [FAULTED] + [FAULT_AROUND] * 27)
 
 
@@ -198,7 +206,7 @@ async def test_regions_are_told_apart(full: Template) -> None:
     third = SIZE // 4
     fork = await full.fork(server, "one", regions=(third, SIZE - 3 * third, 2 * third))
     await fork.do("storm", 2, 7)
-    assert full.counters("one").present_pages == PAGES
+    assert (await full.counters("one")).present_pages == PAGES
 
 
 async def test_pages_of_no_layer_are_zero_and_copy_nothing(template: Template) -> None:
@@ -206,11 +214,11 @@ async def test_pages_of_no_layer_are_zero_and_copy_nothing(template: Template) -
     server = await template.serve(Policy(fault_around_pages=16))
     fork = await template.fork(server, "one")
     await fork.do("storm", 3, 1)
-    counters = template.counters("one")
+    counters = await template.counters("one")
     data = [*range(10, 32), *range(1000, 1003)]
     assert counters.copied_bytes == len(data) * PAGE
     assert counters.zero_pages == PAGES - len(data)
-    assert [page for page, state in enumerate(template.states("one")) if state != ZERO] == data
+    assert [page for page, state in enumerate(await template.states("one")) if state != ZERO] == data
     await fork.do("write", 40, 44, expect="written")
     await fork.do("walk", 44, PAGES)
 
@@ -237,7 +245,7 @@ async def test_recorded_pages_are_prefetched_before_resume(full: Template) -> No
     await first.do("walk", 0, 50)
     recorded = await full.event(lambda event: isinstance(event, Recorded))
     assert recorded == Recorded("first", 350, 2, 350 * PAGE)
-    assert full.counters("first").faults == 350
+    assert (await full.counters("first")).faults == 350
 
     second = await full.fork(server, "second")
     attached = await server.served("second")
@@ -245,10 +253,10 @@ async def test_recorded_pages_are_prefetched_before_resume(full: Template) -> No
     assert 0 < attached.prefetch_seconds < TIMEOUT
     await second.do("walk", 1000, 1300)
     await second.do("walk", 0, 50)
-    counters = full.counters("second")
+    counters = await full.counters("second")
     assert (counters.faults, counters.residual_faults, counters.prefetched_pages) == (0, 0, 350)
     await second.do("walk", 0, PAGES)
-    counters = full.counters("second")
+    counters = await full.counters("second")
     assert counters.prefetch_finished
     assert counters.residual_faults == counters.faults > 0
 
@@ -268,14 +276,14 @@ async def test_concurrent_prefetch_does_not_hold_the_guest(full: Template) -> No
     second = await full.fork(server, "second", prefetch="concurrent")
     assert await server.served("second") == Attached(0, 0, 0.0)
     await second.do("storm", 2, 3)
-    counters = full.counters("second")
+    counters = await full.counters("second")
     assert counters.present_pages == PAGES
     assert counters.prefetched_pages + counters.faults + counters.fault_around_pages >= PAGES
 
     third = await full.fork(server, "third", prefetch="off")
     await server.served("third")
     await third.do("walk", 0, 1)
-    assert full.counters("third").prefetched_pages == 0
+    assert (await full.counters("third")).prefetched_pages == 0
 
 
 async def test_recording_is_bounded_and_kept_when_its_fork_is_released(full: Template) -> None:
@@ -308,13 +316,13 @@ async def test_removed_pages_are_zero_and_never_the_files_again(full: Template) 
     fork = await full.fork(server, "one")
     await fork.do("walk", 0, 40)
     await fork.do("remove", 8, 24, expect="removed")
-    assert full.states("one")[8:24] == bytes([REMOVED]) * 16
+    assert (await full.states("one"))[8:24] == bytes([REMOVED]) * 16
     await fork.do("walk", 0, 8)
     await fork.do("zeros", 8, 20)
     await fork.do("walk", 24, PAGES)
     await fork.do("remove", 1000, 1010, expect="removed")
     await fork.do("zeros", 1000, 1010)
-    counters = full.counters("one")
+    counters = await full.counters("one")
     assert (counters.removed_pages, counters.zero_pages) == (26, 22)
     assert counters.present_pages == PAGES - 4
 
@@ -335,7 +343,7 @@ async def test_storm_of_faults_and_removals_loses_no_fault(full: Template) -> No
     server = await full.serve(Policy(fault_around_pages=4))
     fork = await full.fork(server, "one")
     await fork.do("churn", 512, 768, 40)
-    counters = full.counters("one")
+    counters = await full.counters("one")
     assert counters.removed_pages == 40 * 256
     assert (counters.copy_errors, counters.oldest_fault_age_seconds) == (0, 0.0)
 
@@ -344,7 +352,7 @@ async def test_user_mode_only_userfaultfd_is_served(full: Template) -> None:
     server = await full.serve()
     fork = await full.fork(server, "one", user_mode_only=True)
     await fork.do("storm", 2, 1)
-    assert full.counters("one").present_pages == PAGES
+    assert (await full.counters("one")).present_pages == PAGES
 
 
 async def test_huge_pages_are_served_in_their_own_size(template: Template) -> None:
@@ -357,7 +365,7 @@ async def test_huge_pages_are_served_in_their_own_size(template: Template) -> No
     server = await template.serve(size=size, page_size=huge)
     fork = await template.fork(server, "one", regions=(size,), page_size=huge)
     await fork.do("walk", 0, 4)
-    assert template.counters("one").present_pages == 4
+    assert (await template.counters("one")).present_pages == 4
 
 
 async def test_only_the_forks_own_vmm_may_connect(full: Template) -> None:
@@ -441,7 +449,7 @@ async def test_a_fork_that_dies_in_the_storm_leaves_the_others_served(full: Temp
     await forks[0].answer("0")
     await forks[2].answer("0")
     assert (await server.status()).forks == ("fork0", "fork2")
-    assert full.counters("fork2").present_pages == PAGES
+    assert (await full.counters("fork2")).present_pages == PAGES
     assert full.map("fork1").exists()
     await server.release("fork1")
     with pytest.raises(PageServerError, match="fork fork1 is not attached"):
@@ -548,12 +556,12 @@ async def test_a_page_that_cannot_be_provided_is_waited_for_and_never_wrong(full
     fork.tell("walk", 990, 1010)
     failing = await full.event(lambda event: isinstance(event, Failing))
     assert failing == Failing("one", "a page cannot be provided: Bad address")
-    counters = full.counters("one")
+    counters = await full.counters("one")
     assert counters.copy_errors > 0
     assert counters.oldest_fault_age_seconds > 0
     full.layers[0].write_bytes(content)
     await fork.answer("0")
-    assert full.counters("one").oldest_fault_age_seconds == 0
+    assert (await full.counters("one")).oldest_fault_age_seconds == 0
 
 
 async def test_paths_and_requests_that_cannot_be_are_refused(full: Template) -> None:

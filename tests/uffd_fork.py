@@ -40,8 +40,11 @@ class Guest:
     def __init__(self, listen: str, expected: str, page_size: int, regions: list[int], user_mode_only: bool) -> None:
         self._listen = listen
         self._page_size = page_size
-        flags = kernel.O_CLOEXEC | kernel.O_NONBLOCK | (kernel.UFFD_USER_MODE_ONLY if user_mode_only else 0)
-        self.uffd = kernel.userfaultfd(flags)
+        flags = kernel.O_CLOEXEC | kernel.O_NONBLOCK
+        try:
+            self.uffd = kernel.userfaultfd(flags | (kernel.UFFD_USER_MODE_ONLY if user_mode_only else 0))
+        except PermissionError:
+            self.uffd = kernel.userfaultfd(flags | kernel.UFFD_USER_MODE_ONLY)
         kernel.api(self.uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)
         self._memory: list[mmap.mmap] = []
         self._addresses: list[int] = []

@@ -20,7 +20,7 @@ class Policy(NamedTuple):
     """How a template's pages are served, the same for all of its forks."""
 
     fault_around_pages: int = 64
-    """A fault is answered with the run of absent pages around it, within an aligned window of so many pages."""
+    """A fault is answered with the run of absent pages around it, within an aligned window of so many 4 KiB pages."""
     record_seconds: float = 2.0
     """A recording ends so long after its first fault at the latest."""
     record_quiet_seconds: float = 0.3

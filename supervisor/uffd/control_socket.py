@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import PageServerError
 from supervisor.uffd import handshake
 from supervisor.uffd.control import LINE_BYTES, decode, encode
 from supervisor.uffd.loop import Loop
@@ -22,12 +21,11 @@ class ControlSocket:
     """Listens for supervisors; there may be several, and none of them need stay."""
 
     def __init__(self, loop: Loop, path: Path, on_request: Callable[[dict[str, Any], Reply], None]) -> None:
-        """Listen at `path`, in the place of a page server that has died there; PageServerError when one lives there."""
+        """Listen at `path`; PageServerError when that cannot be, or another page server does."""
         self._loop = loop
         self._path = path
         self._on_request = on_request
         self._connections: set[_Connection] = set()
-        _remove_abandoned(path)
         self._listener = handshake.listen(path)
         loop.watch(self._listener.fileno(), self._on_connection)
 
@@ -126,16 +124,3 @@ class _Connection:
             return
         number = request.pop("id", None)
         self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove a socket that nobody listens at any more; PageServerError when somebody does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError:
-            return  # nothing is there, or nothing that is a socket: binding will say so
-        else:
-            raise PageServerError(f"another page server listens at {path}")

@@ -40,11 +40,16 @@ class Handshake(NamedTuple):
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening Unix socket at `path`, non-blocking; PageServerError when the path cannot be one."""
+    """A listening Unix socket at `path`, non-blocking, in the place of one that nobody listens at any more.
+
+    PageServerError when the path cannot be one, or somebody does listen there.
+    """
     if len(os.fsencode(path)) > SUN_PATH_BYTES:
         raise PageServerError(
             f"socket path {path} is longer than the {SUN_PATH_BYTES} bytes that a Unix socket may have"
         )
+    if path.is_socket():
+        _remove_abandoned(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.bind(os.fspath(path))
@@ -53,6 +58,18 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise PageServerError(f"cannot listen at {path}: {error.strerror}") from error
     return listener
+
+
+def _remove_abandoned(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # it is gone, or not ours to connect to: binding will say so
+        else:
+            raise PageServerError(f"another page server listens at {path}")
 
 
 def peer_pid(connection: socket.socket) -> int:

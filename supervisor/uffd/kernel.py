@@ -76,6 +76,8 @@ _libc.mmap.argtypes = (
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
+_ioctl = fcntl.ioctl
+_pack_copy = _COPY.pack_into
 _copy_argument = bytearray(_COPY.size)
 _zeropage_argument = bytearray(_ZEROPAGE.size)
 _range_argument = bytearray(_RANGE.size)
@@ -106,18 +108,18 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 def api(fd: int, features: int) -> int:
     """Do the UFFDIO_API handshake, once per userfaultfd (EINVAL the second time); returns the kernel's features."""
     argument = bytearray(_API.pack(UFFD_API, features, 0))
-    fcntl.ioctl(fd, _UFFDIO_API, argument)
+    _ioctl(fd, _UFFDIO_API, argument)
     return int(_API.unpack(argument)[1])
 
 
 def register(fd: int, start: int, length: int) -> None:
     """Have missing pages of the range reported; start and length are bytes, page-aligned."""
-    fcntl.ioctl(fd, _UFFDIO_REGISTER, bytearray(_REGISTER.pack(start, length, _UFFDIO_REGISTER_MODE_MISSING, 0)))
+    _ioctl(fd, _UFFDIO_REGISTER, bytearray(_REGISTER.pack(start, length, _UFFDIO_REGISTER_MODE_MISSING, 0)))
 
 
 def unregister(fd: int, start: int, length: int) -> None:
     """Stop reporting the range and wake its waiters; a page that is still absent reads as zero from then on."""
-    fcntl.ioctl(fd, _UFFDIO_UNREGISTER, bytearray(_RANGE.pack(start, length)))
+    _ioctl(fd, _UFFDIO_UNREGISTER, bytearray(_RANGE.pack(start, length)))
 
 
 def copy(fd: int, dst: int, src: int, length: int) -> int:
@@ -127,9 +129,9 @@ def copy(fd: int, dst: int, src: int, length: int) -> int:
     even the first page was copied: EEXIST it is present, EAGAIN an event is pending, ENOENT no registered range is
     there, ESRCH the process has gone, EFAULT the source is gone, ENOSPC no huge page is left.
     """
-    _COPY.pack_into(_copy_argument, 0, dst, src, length, 0, 0)
+    _pack_copy(_copy_argument, 0, dst, src, length, 0, 0)
     try:
-        fcntl.ioctl(fd, _UFFDIO_COPY, _copy_argument)
+        _ioctl(fd, _UFFDIO_COPY, _copy_argument)
     except BlockingIOError:
         # A copy that stopped half-way is EAGAIN too, with its progress in the last field (UFFDIO_COPY(2const)).
         copied = int(_COPY.unpack(_copy_argument)[4])
@@ -143,7 +145,7 @@ def zeropage(fd: int, start: int, length: int) -> int:
     """Fill absent pages with zeros and wake their waiters; returns and raises as `copy`, EINVAL for huge pages."""
     _ZEROPAGE.pack_into(_zeropage_argument, 0, start, length, 0, 0)
     try:
-        fcntl.ioctl(fd, _UFFDIO_ZEROPAGE, _zeropage_argument)
+        _ioctl(fd, _UFFDIO_ZEROPAGE, _zeropage_argument)
     except BlockingIOError:
         zeroed = int(_ZEROPAGE.unpack(_zeropage_argument)[3])
         if zeroed <= 0:
@@ -155,7 +157,7 @@ def zeropage(fd: int, start: int, length: int) -> int:
 def wake(fd: int, start: int, length: int) -> None:
     """Wake the threads that wait in the range; those whose page is still absent raise their fault again."""
     _RANGE.pack_into(_range_argument, 0, start, length)
-    fcntl.ioctl(fd, _UFFDIO_WAKE, _range_argument)
+    _ioctl(fd, _UFFDIO_WAKE, _range_argument)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -14,6 +14,11 @@ class Timer:
     def __init__(self, call: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = call
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it will not call any more."""
+        return self._call is None
+
     def cancel(self) -> None:
         """Do not call."""
         self._call = None
@@ -76,23 +81,24 @@ class Loop:
                 on_ready = self._readers.get(fd)
                 if on_ready is not None:
                     on_ready()
-            self._fire_timers()
+            if self._timers:
+                self._fire_timers()
             if not ready and self._idle:
                 work = self._idle.popleft()
                 if work():
                     self._idle.append(work)
 
     def _timeout(self) -> float:
-        """Seconds that epoll may wait; -1 is for ever."""
+        """Seconds that epoll may wait; -1 is for ever, and costs no timer of the kernel's."""
         if self._idle or self._stopping:
             return 0
+        while self._timers and self._timers[0][2].cancelled:
+            heappop(self._timers)
         if not self._timers:
             return -1
         return max(self._timers[0][0] - time.monotonic_ns(), 0) / 1e9
 
     def _fire_timers(self) -> None:
-        if not self._timers:
-            return
         now = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now:
             heappop(self._timers)[2].fire()

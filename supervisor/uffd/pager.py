@@ -13,10 +13,34 @@ import os
 from collections.abc import Iterator, Sequence
 from time import monotonic_ns
 
-from supervisor.uffd import kernel, page_map
+from supervisor.uffd import kernel
 from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
-from supervisor.uffd.page_map import ABSENT, FAULT_AROUND, FAULTED, PREFETCHED, REMOVED, ZERO, PageMap
+from supervisor.uffd.page_map import (
+    ABSENT,
+    COPIED_BYTES,
+    COPY_ERRORS,
+    DEFERRED_FAULTS,
+    FAULT_AROUND,
+    FAULT_AROUND_PAGES,
+    FAULT_NS,
+    FAULTED,
+    FAULTS,
+    LATENCY,
+    LATENCY_BUCKETS,
+    OLDEST_UNANSWERED_NS,
+    PREFETCH_FINISHED,
+    PREFETCHED,
+    PREFETCHED_BYTES,
+    PREFETCHED_PAGES,
+    PRESENT_PAGES,
+    REMOVED,
+    REMOVED_PAGES,
+    RESIDUAL_FAULTS,
+    ZERO,
+    ZERO_PAGES,
+    PageMap,
+)
 
 _BATCH_BYTES = 16 * kernel.MESSAGE_BYTES
 """What one read takes: a bound on how long one fork's storm can keep the others waiting."""
@@ -75,34 +99,35 @@ class Pager:
         except BlockingIOError:
             return []  # poll(2) told of a fault that an answer to another one has satisfied since
         now = monotonic_ns()
-        pages = []
+        faults = []
         # All removals first: a fault read with one may have been raised after it, and wants zeros then.
         for event, first, second, _ in kernel.messages(batch):
             if event == kernel.UFFD_EVENT_PAGEFAULT:
-                pages.append(self._page_at(second))
+                faults.append(self._place_of(second))
             elif event in (kernel.UFFD_EVENT_REMOVE, kernel.UFFD_EVENT_UNMAP):
                 self._remove(first, second)
             elif event == kernel.UFFD_EVENT_FORK:
                 os.close(first & 0xFFFFFFFF)
-        if pages:
+        if faults:
             if not self.deferred:
-                self._counters[page_map.OLDEST_UNANSWERED_NS] = now
-            for page in pages:
-                self._answer(page, now)
+                self._counters[OLDEST_UNANSWERED_NS] = now
+            for region, page in faults:
+                self._answer(region, page, now)
             self._note_oldest()
-        return pages
+        return [page for _, page in faults]
 
     def retry(self) -> None:
         """Try to answer the deferred faults, oldest first; raises as `serve`."""
         for page, read_ns in sorted(self.deferred.items(), key=lambda item: item[1]):
             del self.deferred[page]
-            self._answer(page, read_ns)
+            region = next(region for region in self._regions if page < region.end_page)
+            self._answer(region, page, read_ns)
         self._note_oldest()
 
     def prefetch(self, start: int, end: int) -> None:
         """Install the absent pages of [start, end); raises as `serve`, and the other errors of an answer too."""
         counters = self._counters
-        present, copied = counters[page_map.PRESENT_PAGES], counters[page_map.COPIED_BYTES]
+        present, copied = counters[PRESENT_PAGES], counters[COPIED_BYTES]
         try:
             for first, last in absent_runs(self._map.states(start, end), start):
                 for region in self._regions:
@@ -110,72 +135,67 @@ class Pager:
                     if low < high:
                         self._install(region, low, high, PREFETCHED)
         finally:
-            counters[page_map.PREFETCHED_PAGES] += counters[page_map.PRESENT_PAGES] - present
-            counters[page_map.PREFETCHED_BYTES] += counters[page_map.COPIED_BYTES] - copied
+            counters[PREFETCHED_PAGES] += counters[PRESENT_PAGES] - present
+            counters[PREFETCHED_BYTES] += counters[COPIED_BYTES] - copied
 
-    def _region_at(self, page: int) -> Region:
-        for region in self._regions:
-            if page < region.end_page:
-                return region
-        raise ValueError(f"page {page} is outside of the image")
-
-    def _page_at(self, address: int) -> int:
+    def _place_of(self, address: int) -> tuple[Region, int]:
+        """The region and the page of an address in the VMM."""
         for region in self._regions:
             if region.base <= address < region.end_address:
-                return (address - region.shift) // self._page_size
+                return region, (address - region.shift) // self._page_size
         raise OSError(f"it faulted at {address:#x}, which is in none of its mappings")
 
     def _note_oldest(self) -> None:
-        self._counters[page_map.OLDEST_UNANSWERED_NS] = min(self.deferred.values()) if self.deferred else 0
+        self._counters[OLDEST_UNANSWERED_NS] = min(self.deferred.values()) if self.deferred else 0
 
-    def _answer(self, page: int, read_ns: int) -> None:
+    def _answer(self, region: Region, page: int, read_ns: int) -> None:
         counters = self._counters
-        present = counters[page_map.PRESENT_PAGES]
         try:
-            self._install_wanted(page)
+            neighbours = self._install_wanted(region, page)
         except GONE_ERRORS:
             raise
         except OSError as error:
             if not isinstance(error, BlockingIOError):
-                counters[page_map.COPY_ERRORS] += 1
+                counters[COPY_ERRORS] += 1
                 self.failure = error
-            counters[page_map.DEFERRED_FAULTS] += 1
+            counters[DEFERRED_FAULTS] += 1
             self.deferred.setdefault(page, read_ns)
             return
         took = monotonic_ns() - read_ns
-        counters[page_map.FAULTS] += 1
-        counters[page_map.FAULT_NS] += took
-        bucket = (took // 1000).bit_length()
-        counters[page_map.LATENCY + min(bucket, page_map.LATENCY_BUCKETS - 1)] += 1
-        came = counters[page_map.PRESENT_PAGES] - present
-        if came > 1:
-            counters[page_map.FAULT_AROUND_PAGES] += came - 1
-        if counters[page_map.PREFETCH_FINISHED]:
-            counters[page_map.RESIDUAL_FAULTS] += 1
+        counters[FAULTS] += 1
+        counters[FAULT_NS] += took
+        counters[LATENCY + min((took // 1000).bit_length(), LATENCY_BUCKETS - 1)] += 1
+        if neighbours:
+            counters[FAULT_AROUND_PAGES] += neighbours
+        if counters[PREFETCH_FINISHED]:
+            counters[RESIDUAL_FAULTS] += 1
 
-    def _install_wanted(self, page: int) -> None:
-        """Install the page of a fault, and with it the run of absent pages around it."""
-        region = self._region_at(page)
-        state = self._pages[page]
-        if state == ABSENT:
-            start, end = self._around(region, page)
-            try:
-                self._install(region, start, end, FAULT_AROUND)
-            except OSError:
-                # A neighbour may be what failed, and only the page that was asked for is owed.
-                if self._pages[page] == ABSENT:
-                    self._install(region, page, page + 1, FAULTED)
-            if self._pages[page] == FAULT_AROUND:
-                self._pages[page] = FAULTED
-        else:
+    def _install_wanted(self, region: Region, page: int) -> int:
+        """Install the page of a fault, and the run of absent pages around it; returns how many came beside it."""
+        pages = self._pages
+        state = pages[page]
+        if state != ABSENT:
             # Removed, or there already: raised before an answer that has covered it since.
             self._install(region, page, page + 1, state)
+            return 0
+        if self.fault_around_pages <= 1:
+            self._install(region, page, page + 1, FAULTED)
+            return 0
+        present = self._counters[PRESENT_PAGES]
+        start, end = self._around(region, page)
+        try:
+            self._install(region, start, end, FAULT_AROUND)
+        except OSError:
+            # A neighbour may be what failed, and only the page that was asked for is owed.
+            if pages[page] == ABSENT:
+                self._install(region, page, page + 1, FAULTED)
+        if pages[page] == FAULT_AROUND:
+            pages[page] = FAULTED
+        return max(self._counters[PRESENT_PAGES] - present - 1, 0)
 
     def _around(self, region: Region, page: int) -> tuple[int, int]:
         """The run of absent pages around `page` inside its aligned window and region."""
         window = self.fault_around_pages
-        if window <= 1:
-            return page, page + 1
         start = max(page - page % window, region.first_page)
         end = min(page - page % window + window, region.end_page)
         states = self._map.states(start, end)
@@ -200,26 +220,25 @@ class Pager:
                 self._note_existing(region, position)
                 filled = page_size
             else:
-                self._note_installed(position, filled, arrived)
+                first, last = position // page_size, (position + filled) // page_size
+                self._counters[PRESENT_PAGES] += last - first
+                self._map.mark(first, last, arrived)
             position += filled
 
     def _fill(self, region: Region, position: int, stop: int, state: int) -> tuple[int, int]:
         """Install what comes from one place, from `position` on; returns the bytes and the state that they are in."""
-        source, end = self._image.locate(position)
-        end = min(end, stop)
-        length = end - position
+        address, end = self._image.locate(position)
+        source, length = address + position, min(end, stop) - position
         if self._page_size != GRANULE_BYTES:
             length -= length % self._page_size
             if not length:
-                return self._copy(region, position, self._compose(position), self._page_size), state
-        if not source:
+                address = source = self._compose(position)
+                length = self._page_size
+        if not address:
             return self._zero(region, position, position + length), ZERO
-        return self._copy(region, position, source + position, length), state
-
-    def _copy(self, region: Region, position: int, source: int, length: int) -> int:
         copied = kernel.copy(self._uffd, region.shift + position, source, length)
-        self._counters[page_map.COPIED_BYTES] += copied
-        return copied
+        self._counters[COPIED_BYTES] += copied
+        return copied, state
 
     def _zero(self, region: Region, position: int, stop: int) -> int:
         if self._page_size == GRANULE_BYTES:
@@ -229,7 +248,7 @@ class Pager:
             view, address = self._composition()
             view[:] = bytes(self._page_size)
             zeroed = kernel.copy(self._uffd, region.shift + position, address, self._page_size)
-        self._counters[page_map.ZERO_PAGES] += zeroed // self._page_size
+        self._counters[ZERO_PAGES] += zeroed // self._page_size
         return zeroed
 
     def _composition(self) -> tuple[memoryview, int]:
@@ -244,15 +263,10 @@ class Pager:
         self._image.read_into(view, position)
         return address
 
-    def _note_installed(self, position: int, length: int, state: int) -> None:
-        start, end = position // self._page_size, (position + length) // self._page_size
-        self._counters[page_map.PRESENT_PAGES] += end - start
-        self._map.mark(start, end, state)
-
     def _note_existing(self, region: Region, position: int) -> None:
         page = position // self._page_size
         if self._pages[page] == ABSENT:
-            self._counters[page_map.PRESENT_PAGES] += 1
+            self._counters[PRESENT_PAGES] += 1
             self._pages[page] = FAULTED
         # A copy that meets a page wakes nobody.
         kernel.wake(self._uffd, region.shift + position, self._page_size)
@@ -267,8 +281,8 @@ class Pager:
             last = (high - region.shift) // self._page_size
             states = self._map.states(first, last)
             absent = states.count(ABSENT) + states.count(REMOVED)
-            self._counters[page_map.PRESENT_PAGES] -= len(states) - absent
-            self._counters[page_map.REMOVED_PAGES] += len(states)
+            self._counters[PRESENT_PAGES] -= len(states) - absent
+            self._counters[REMOVED_PAGES] += len(states)
             self._map.mark(first, last, REMOVED)
 
 

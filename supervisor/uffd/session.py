@@ -12,8 +12,8 @@ from supervisor.uffd import handshake, page_map
 from supervisor.uffd.control import Attached, Failing, Gone, PageServerEvent, Policy, Prefetch, Refused
 from supervisor.uffd.handshake import Handshake, Reception
 from supervisor.uffd.hot_pages import Recording, Run
-from supervisor.uffd.loop import Loop, Timer
-from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.loop import Loop
+from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
 from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.pager import GONE_ERRORS, Pager
 
@@ -64,7 +64,6 @@ class Session:
         self._handshake: Handshake | None = None
         self._pager: Pager | None = None
         self._recording: Recording | None = None
-        self._timers: list[Timer] = []
         self._retry_seconds = _RETRY_SECONDS
         self._retrying = False
         self._failures: set[int | None] = set()
@@ -73,24 +72,31 @@ class Session:
         self._slices: Iterator[tuple[int, int]] = iter(())
         self._slice = (0, 0)
         self._prefetch_began_ns = 0
+        self._pidfd, listener, self._map = self._open()
+        self._listener: socket.socket | None = listener
+        loop.watch(self._pidfd, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
+        loop.watch(listener.fileno(), self._on_connection)
+        self._handshake_timer = loop.call_later(policy.handshake_seconds, self._handshake_late)
+
+    def _open(self) -> tuple[int, socket.socket, PageMap]:
+        """The VMM's pidfd, the socket for it, and the page map; or none of them."""
+        terms = self.terms
         try:
-            self._pidfd = os.pidfd_open(terms.vmm_pid)
+            pidfd = os.pidfd_open(terms.vmm_pid)
         except OSError as error:
             raise PageServerError(f"fork {terms.fork_id}: no VMM has pid {terms.vmm_pid}: {error.strerror}") from error
         try:
-            self._listener: socket.socket | None = handshake.listen(terms.listen)
-        except PageServerError:
-            os.close(self._pidfd)
-            raise
-        try:
-            self._map = PageMap.create(terms.page_map, page_size, image.size // page_size)
+            pages = PageMap.create(terms.page_map, self._page_size, self._image.size // self._page_size)
         except OSError as error:
-            os.close(self._pidfd)
-            self._close_listener()
+            os.close(pidfd)
             raise PageServerError(f"page map {terms.page_map} cannot be made: {error.strerror}") from error
-        loop.watch(self._pidfd, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
-        loop.watch(self._listener.fileno(), self._on_connection)
-        self._at(time.monotonic_ns() + int(policy.handshake_seconds * 1e9), self._handshake_late)
+        try:
+            return pidfd, handshake.listen(terms.listen), pages
+        except PageServerError:
+            os.close(pidfd)
+            pages.close()
+            terms.page_map.unlink(missing_ok=True)
+            raise
 
     @property
     def recording(self) -> bool:
@@ -111,8 +117,7 @@ class Session:
             return
         self.ended = reason
         self._end_recording()
-        for timer in self._timers:
-            timer.cancel()
+        self._handshake_timer.cancel()
         self._close_listener()
         if self._reception is not None:
             self._loop.unwatch(self._reception.connection.fileno())
@@ -127,9 +132,6 @@ class Session:
         if announce:
             self._owner.announce(Gone(self.terms.fork_id, reason))
         self._tell_waiting(reason)
-
-    def _at(self, when_ns: int, call: Callable[[], None]) -> None:
-        self._timers.append(self._loop.call_at(when_ns, call))
 
     def _tell_waiting(self, answer: Attached | str) -> None:
         waiting, self._waiting = self._waiting, []
@@ -178,15 +180,15 @@ class Session:
             self._begin(accepted)
 
     def _handshake_late(self) -> None:
-        if self._handshake is None:
-            seconds, pid = self._policy.handshake_seconds, self.terms.vmm_pid
-            self.end(f"its VMM, pid {pid}, made no handshake within {seconds:g} s")
+        seconds, pid = self._policy.handshake_seconds, self.terms.vmm_pid
+        self.end(f"its VMM, pid {pid}, made no handshake within {seconds:g} s")
 
     def _begin(self, accepted: Handshake) -> None:
         self._handshake = accepted
+        self._handshake_timer.cancel()
         self._close_listener()
         policy = self._policy
-        around = 1 if self.terms.record else policy.fault_around_pages
+        around = 1 if self.terms.record else self._window_pages()
         self._pager = Pager(accepted.uffd, accepted.mappings, self._image, self._map, self._page_size, around)
         if self.terms.record:
             longest_ns, quiet_ns = int(policy.record_seconds * 1e9), int(policy.record_quiet_seconds * 1e9)
@@ -195,6 +197,10 @@ class Session:
         self._begin_prefetch()
 
     # Faults
+
+    def _window_pages(self) -> int:
+        """The fault-around window in pages of the image's size."""
+        return self._policy.fault_around_pages * GRANULE_BYTES // self._page_size or 1
 
     def _on_faults(self) -> None:
         assert self._pager is not None
@@ -205,7 +211,8 @@ class Session:
             return
         if pages and self._recording is not None:
             self._record(self._recording, pages)
-        self._see_to_deferred()
+        if self._pager.deferred or self._failures:
+            self._see_to_deferred()
 
     def _see_to_deferred(self) -> None:
         assert self._pager is not None
@@ -215,6 +222,7 @@ class Session:
             self._owner.announce(Failing(self.terms.fork_id, f"a page cannot be provided: {failure.strerror}"))
         if not self._pager.deferred:
             self._retry_seconds = _RETRY_SECONDS
+            self._failures.clear()
         elif not self._retrying:
             # No event of the userfaultfd announces that an answer would succeed now: only time does.
             self._retrying = True
@@ -247,14 +255,14 @@ class Session:
         if ends_ns <= time.monotonic_ns():
             self._end_recording()
         else:
-            self._at(ends_ns, self._check_recording)
+            self._loop.call_at(ends_ns, self._check_recording)
 
     def _end_recording(self) -> None:
         recording, self._recording = self._recording, None
         if recording is None:
             return
         if self._pager is not None:
-            self._pager.fault_around_pages = self._policy.fault_around_pages
+            self._pager.fault_around_pages = self._window_pages()
         if recording.touched:
             self._owner.keep_recording(self.terms.fork_id, recording.touched)
 
