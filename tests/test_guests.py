@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from supervisor.guests import build as build_module
 from supervisor.guests.boot import boot_args, kernel_path
 from supervisor.guests.build import build
 from supervisor.guests.pagewalker import (
+    DEFAULT_BALLAST_MIB,
     DEFAULT_HOT_MIB,
     DEFAULT_PASSES,
     DEFAULT_SEED,
@@ -31,12 +33,16 @@ from supervisor.guests.pagewalker import (
     SCRATCH_BASE,
     SCRATCH_PAGES,
     WORD_MASK,
+    ballast_end,
     minimum_memory,
     pattern,
 )
+from supervisor.uffd import kernel
 
 DEADLINE: Final = 30.0
 """Seconds for what takes well under one where the machine is idle."""
+
+MEMORY_MIB: Final = 64
 
 SILENCE: Final = 0.1
 """Seconds in which a guest that had not halted would walk its hot set of HOT_MIB some twenty times."""
@@ -126,14 +132,20 @@ class Vmm:
         while not log.line().endswith("API server started."):
             pass
 
-    def call(self, method: str, path: str, body: dict[str, Any]) -> None:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return what the answer's body says; None where it has none."""
         connection = ApiConnection(self._socket)
         try:
-            connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            assert answer.status == 204, (path, answer.status, answer.read())
+            text = answer.read()
+            assert answer.status in (200, 204), (path, answer.status, text)
         finally:
             connection.close()
+        return json.loads(text) if text else None
+
+    def set_balloon(self, amount_mib: int) -> None:
+        self.call("PATCH", "/balloon", {"amount_mib": amount_mib})
 
     def pause(self) -> None:
         self.call("PATCH", "/vm", {"state": "Paused"})
@@ -150,21 +162,23 @@ class Vmm:
         return folder / "mem"
 
 
-def booted(firecracker: Path, folder: Path, arguments: str, memory_mib: int = 64) -> Vmm:
-    """Return a VMM that boots pagewalker with the command line `arguments`."""
+def booted(
+    firecracker: Path, folder: Path, arguments: str, memory_mib: int = MEMORY_MIB, **sections: dict[str, Any]
+) -> Vmm:
+    """Return a VMM that boots pagewalker with the command line `arguments`; `sections` are more of its config file."""
     config = folder.with_suffix(".json")
     machine = {"vcpu_count": 1, "mem_size_mib": memory_mib}
     source = {"kernel_image_path": str(kernel_path()), "boot_args": arguments}
-    config.write_text(json.dumps({"boot-source": source, "drives": [], "machine-config": machine}))
+    config.write_text(json.dumps({"boot-source": source, "drives": [], "machine-config": machine} | sections))
     return Vmm(firecracker, folder, "--config-file", str(config))
 
 
-def restored(firecracker: Path, folder: Path, mem_file: Path) -> Vmm:
-    """Return a VMM that runs on from the snapshot beside `mem_file`."""
+def restored(firecracker: Path, folder: Path, mem_file: Path, page_server: Path | None = None) -> Vmm:
+    """Return a VMM that runs on from the snapshot beside `mem_file`, with its memory from `page_server` if any."""
     vmm = Vmm(firecracker, folder)
     try:
         vmm.await_api()
-        backend = {"backend_type": "File", "backend_path": str(mem_file)}
+        backend = {"backend_type": "Uffd" if page_server else "File", "backend_path": str(page_server or mem_file)}
         state = str(mem_file.with_name("state"))
         vmm.call("PUT", "/snapshot/load", {"snapshot_path": state, "mem_backend": backend, "resume_vm": True})
     except BaseException:
@@ -183,11 +197,15 @@ def read(mem_file: Path, address: int, size: int) -> bytes:
         return file.read(size)
 
 
-def hot_set(hot_mib: int, seed: int) -> bytes:
-    """Return what the hot set has to hold, one page after the other."""
+def filled(start: int, end: int, seed: int) -> bytes:
+    """Return what the pages from `start` to `end` have to hold in the hot set and in the ballast."""
     between = bytes(PAGE_SIZE - 2 * WORD.size)
-    words = (WORD.pack(pattern(seed, address)) for address in range(HOT_BASE, minimum_memory(hot_mib), PAGE_SIZE))
+    words = (WORD.pack(pattern(seed, address)) for address in range(start, end, PAGE_SIZE))
     return b"".join(word + between + word for word in words)
+
+
+def hot_set(hot_mib: int, seed: int) -> bytes:
+    return filled(HOT_BASE, minimum_memory(hot_mib), seed)
 
 
 def walks(mem_file: Path, seed: int) -> set[int]:
@@ -244,14 +262,27 @@ def test_a_build_that_cannot_be_says_why(
 
 
 def test_boot_args_name_what_pagewalker_reads() -> None:
-    assert boot_args() == f"hot_mib={DEFAULT_HOT_MIB} passes={DEFAULT_PASSES} seed={DEFAULT_SEED}"
-    assert boot_args(hot_mib=MAX_HOT_MIB, passes=0, seed=WORD_MASK) == f"hot_mib=992 passes=0 seed={WORD_MASK}"
+    defaults = f"hot_mib={DEFAULT_HOT_MIB} passes={DEFAULT_PASSES} seed={DEFAULT_SEED}"
+    assert boot_args() == f"{defaults} ballast_mib={DEFAULT_BALLAST_MIB}"
+    most = boot_args(hot_mib=900, passes=0, seed=WORD_MASK, ballast_mib=MAX_HOT_MIB - 900)
+    assert most == f"hot_mib=900 passes=0 seed={WORD_MASK} ballast_mib=92"
 
 
 @pytest.mark.parametrize("hot_mib", [-1, 0, MAX_HOT_MIB + 1])
 def test_boot_args_refuse_a_hot_set_that_is_not_mapped(hot_mib: int) -> None:
     with pytest.raises(InvalidSizeError, match=f"hot_mib={hot_mib}: it has to be 1 to 992"):
         boot_args(hot_mib=hot_mib)
+
+
+@pytest.mark.parametrize("ballast_mib", [-1, MAX_HOT_MIB - DEFAULT_HOT_MIB + 1])
+def test_boot_args_refuse_ballast_that_is_not_mapped(ballast_mib: int) -> None:
+    with pytest.raises(InvalidSizeError, match=f"ballast_mib={ballast_mib} beside hot_mib=16: it has to be 0 to 976"):
+        boot_args(ballast_mib=ballast_mib)
+
+
+def test_ballast_ends_with_the_memory_or_with_what_is_mapped_of_it() -> None:
+    assert ballast_end(MEMORY_MIB * MIB) == MEMORY_MIB * MIB == minimum_memory(hot_mib=3, ballast_mib=29)
+    assert ballast_end(2048 * MIB) == 1024 * MIB
 
 
 @pytest.mark.parametrize("value", [-1, WORD_MASK + 1])
@@ -371,6 +402,8 @@ def test_a_wrong_byte_is_found_in_the_middle_of_a_walk(firecracker: Path, tmp_pa
         ("hot_mib=33", "hot_mib=33 and the 32 MiB below it do not fit in memory"),
         ("hot_mib=0", "hot_mib=0 is not 1 to 992"),
         ("hot_mib=993", "hot_mib=993 is not 1 to 992"),
+        ("hot_mib=3 ballast_mib=30", "ballast_mib=30 does not fit in memory above the hot set"),
+        (f"ballast_mib={WORD_MASK}", f"ballast_mib={WORD_MASK} does not fit in memory above the hot set"),
         ("seed=12x", "seed= is not a decimal number below 2^64"),
         ("passes= seed=1", "passes= is not a decimal number below 2^64"),
         ("seed=18446744073709551616", "seed= is not a decimal number below 2^64"),
@@ -388,3 +421,265 @@ def test_a_command_line_that_cannot_be_followed_is_an_error(
 def test_all_memory_up_to_its_end_can_be_walked(firecracker: Path, tmp_path: Path) -> None:
     with booted(firecracker, tmp_path / "vmm", boot_args(hot_mib=32, passes=1)) as vmm:
         assert vmm.console.until("done") == ["ready", "pass 1", "done"]
+    with booted(firecracker, tmp_path / "ballast", boot_args(hot_mib=3, passes=1, ballast_mib=29)) as vmm:
+        assert vmm.console.until("done") == ["ready", "pass 1", "done"]
+
+
+def test_ballast_ends_at_the_first_gib(firecracker: Path, tmp_path: Path) -> None:
+    with booted(firecracker, tmp_path / "vmm", "hot_mib=990 ballast_mib=3", memory_mib=1100) as vmm:
+        assert vmm.console.line() == "error: ballast_mib=3 does not fit in memory above the hot set"
+
+
+# With a balloon ------------------------------------------------------------------------------------------------------
+
+BALLAST_MIB: Final = 4
+BALLAST_END: Final = ballast_end(MEMORY_MIB * MIB)
+BALLAST: Final = BALLAST_END - BALLAST_MIB * MIB
+PAGES: Final = MIB // PAGE_SIZE
+"""Balloon pages in a MiB."""
+
+
+def with_balloon(firecracker: Path, folder: Path, passes: int = 0, amount_mib: int = 0, statistics_s: int = 0) -> Vmm:
+    """Return a VMM that boots pagewalker with ballast and a balloon device with the target `amount_mib`."""
+    balloon = {"amount_mib": amount_mib, "deflate_on_oom": False, "stats_polling_interval_s": statistics_s}
+    return booted(firecracker, folder, boot_args(HOT_MIB, passes, SEED, BALLAST_MIB), balloon=balloon)
+
+
+def first_wrong_byte(address: int) -> int:
+    """Return the first byte that is not zero of the page at `address` as the ballast was filled."""
+    return address + next(at for at, byte in enumerate(filled(address, address + PAGE_SIZE, SEED)) if byte)
+
+
+class PageServer:
+    """Serves one guest's memory from a mem-file in a thread of its own, until the context is left.
+
+    `removed` are the pages that a balloon has taken, as addresses in the guest, by the kernel's messages. A page server
+    that `forgets` them answers from the mem-file nevertheless.
+    """
+
+    def __init__(self, path: Path, mem_file: Path, *, forgets: bool = False) -> None:
+        self.path = path
+        self.removed: set[int] = set()
+        self._forgets = forgets
+        self._size = mem_file.stat().st_size
+        with mem_file.open("rb") as file:
+            self._image = kernel.map_read_only(file.fileno(), self._size)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.close()
+        self._thread.join()
+        self._stopped.close()
+        self._listener.close()
+        kernel.unmap(self._image, self._size)
+
+    def _serve(self) -> None:
+        if not self._is_ready(self._listener.fileno()):
+            return
+        connection, _ = self._listener.accept()
+        with connection:
+            message, (uffd,), _, _ = socket.recv_fds(connection, 65536, 1)
+            (mapping,) = json.loads(message)
+            try:
+                while self._is_ready(uffd):
+                    self._obey(uffd, mapping["base_host_virt_addr"])
+            finally:
+                os.close(uffd)
+
+    def _is_ready(self, fd: int) -> bool:
+        """Return when there is something to read, or False when the context is left."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self._stopped, select.POLLIN)
+        return self._stopped.fileno() not in dict(poll.poll())
+
+    def _obey(self, uffd: int, base: int) -> None:
+        try:
+            message = os.read(uffd, kernel.MESSAGE_BYTES)
+        except BlockingIOError:
+            return  # a thread that was woken, or killed, takes its fault back
+        for event, first, second, _ in kernel.messages(message):
+            if event == kernel.UFFD_EVENT_REMOVE:
+                self.removed.update(range(first - base, second - base, PAGE_SIZE))
+            else:
+                self._fill(uffd, base, (second - base) // PAGE_SIZE * PAGE_SIZE)
+
+    def _fill(self, uffd: int, base: int, page: int) -> None:
+        try:
+            if page in self.removed and not self._forgets:
+                kernel.zeropage(uffd, base + page, PAGE_SIZE)
+            else:
+                kernel.copy(uffd, base + page, self._image + page, PAGE_SIZE)
+        except (BlockingIOError, FileExistsError):
+            # EAGAIN: pages are being removed, and nothing is filled before that message has been read. EEXIST: another
+            # thread's fault was answered. Woken, the thread faults again or finds the page.
+            kernel.wake(uffd, base + page, PAGE_SIZE)
+
+
+def walks_on(vmm: Vmm) -> bool:
+    """Return whether the guest walks everything at least once more."""
+    return all(vmm.console.line().startswith("pass ") for _ in range(2))
+
+
+def ballast_from(first: int, end: int = BALLAST_END) -> set[int]:
+    return set(range(first, end, PAGE_SIZE))
+
+
+@pytest.fixture(scope="module")
+def laden(firecracker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the mem-file of an endlessly walking guest with ballast of which the balloon has taken nothing."""
+    folder = tmp_path_factory.mktemp("laden")
+    with with_balloon(firecracker, folder / "vmm") as vmm:
+        assert vmm.console.until("pass 2") == ["ready", "pass 1", "pass 2"]
+        return vmm.snapshot(folder / "snapshot")
+
+
+def test_ballast_is_the_last_of_memory(laden: Path) -> None:
+    assert read(laden, BALLAST, BALLAST_MIB * MIB) == filled(BALLAST, BALLAST_END, SEED)
+    assert read(laden, BALLAST - PAGE_SIZE, PAGE_SIZE) == bytes(PAGE_SIZE)
+    assert read(laden, HOT_BASE, HOT_MIB * MIB) == hot_set(HOT_MIB, SEED)
+
+
+def test_the_balloon_follows_its_target_as_far_as_the_ballast_goes(firecracker: Path, tmp_path: Path) -> None:
+    with with_balloon(firecracker, tmp_path / "vmm", statistics_s=60) as vmm:
+        vmm.console.until("ready")
+        for amount_mib, pages in ((2, 2 * PAGES), (3, 3 * PAGES), (9, BALLAST_MIB * PAGES), (1, PAGES)):
+            vmm.set_balloon(amount_mib)
+            vmm.console.until(f"balloon {pages}")
+            statistics = vmm.call("GET", "/balloon/statistics")
+            assert (statistics["target_mib"], statistics["actual_pages"]) == (amount_mib, pages)
+        assert walks_on(vmm)
+        mem_file = vmm.snapshot(tmp_path / "snapshot")
+    assert read(mem_file, BALLAST, BALLAST_MIB * MIB) == bytes(BALLAST_MIB * MIB)
+
+
+def test_the_balloon_takes_the_last_pages_and_the_others_keep_what_they_hold(firecracker: Path, tmp_path: Path) -> None:
+    with with_balloon(firecracker, tmp_path / "vmm", amount_mib=1) as vmm:
+        vmm.console.until(f"balloon {PAGES}")
+        mem_file = vmm.snapshot(tmp_path / "snapshot")
+    start = BALLAST_END - MIB
+    assert read(mem_file, BALLAST, start - BALLAST) == filled(BALLAST, start, SEED)
+    assert read(mem_file, start, MIB) == bytes(MIB)
+
+
+def test_a_guest_that_is_done_follows_the_target(firecracker: Path, tmp_path: Path) -> None:
+    with with_balloon(firecracker, tmp_path / "vmm", passes=1) as vmm:
+        assert vmm.console.until("done") == ["ready", "pass 1", "done"]
+        for amount_mib in (3, 1, 2, 0):
+            vmm.set_balloon(amount_mib)
+            assert vmm.console.line() == f"balloon {amount_mib * PAGES}"
+        assert vmm.console.is_silent()
+
+
+def test_a_balloon_without_ballast_takes_nothing(firecracker: Path, tmp_path: Path) -> None:
+    balloon = {"amount_mib": 1, "deflate_on_oom": False}
+    with booted(firecracker, tmp_path / "vmm", boot_args(HOT_MIB, passes=0), balloon=balloon) as vmm:
+        assert vmm.console.until("pass 2") == ["ready", "pass 1", "pass 2"]
+        vmm.set_balloon(2)
+        assert vmm.console.until("pass 5") == passes(3, 5)
+
+
+def test_ballast_without_a_balloon_is_verified(firecracker: Path, tmp_path: Path) -> None:
+    with booted(firecracker, tmp_path / "vmm", boot_args(HOT_MIB, 0, SEED, BALLAST_MIB)) as vmm:
+        vmm.console.until("pass 2")
+        mem_file = vmm.snapshot(tmp_path / "snapshot")
+    address = BALLAST_END - 1
+    with restored(firecracker, tmp_path / "fork", with_flipped_byte(mem_file, tmp_path / "wrong", address)) as fork:
+        fork.console.until(f"CORRUPT {address:#x}")
+        assert fork.console.is_silent()
+
+
+@pytest.mark.parametrize("address", [BALLAST, BALLAST + 5 * PAGE_SIZE - 2, BALLAST_END - PAGE_SIZE + 1])
+def test_a_wrong_byte_of_the_ballast_is_named(firecracker: Path, tmp_path: Path, laden: Path, address: int) -> None:
+    with restored(firecracker, tmp_path / "fork", with_flipped_byte(laden, tmp_path / "wrong", address)) as fork:
+        fork.console.until(f"CORRUPT {address:#x}")
+        assert fork.console.is_silent()
+
+
+def test_a_balloon_goes_on_where_it_was_snapshotted(firecracker: Path, tmp_path: Path, laden: Path) -> None:
+    with restored(firecracker, tmp_path / "inflated", laden) as fork:
+        fork.set_balloon(2)
+        fork.console.until(f"balloon {2 * PAGES}")
+        fork.pause()
+        fork.set_balloon(3)
+        inflated = fork.snapshot(tmp_path / "inflated-snapshot")
+    assert read(inflated, BALLAST_END - 2 * MIB, 2 * MIB) == bytes(2 * MIB)
+    with restored(firecracker, tmp_path / "deflated", inflated) as fork:
+        fork.console.until(f"balloon {3 * PAGES}")
+        fork.set_balloon(0)
+        fork.console.until("balloon 0")
+        fork.console.until("pass 3")
+        deflated = fork.snapshot(tmp_path / "deflated-snapshot")
+    with restored(firecracker, tmp_path / "again", deflated) as fork:
+        fork.console.until("restored")
+        assert fork.console.until("pass 2") == passes(1, 2)
+
+
+def test_the_balloon_removes_just_its_pages_from_a_userfaultfd(firecracker: Path, run_dir: Path, laden: Path) -> None:
+    with (
+        PageServer(run_dir / "pages.sock", laden) as server,
+        restored(firecracker, run_dir / "fork", laden, server.path) as fork,
+    ):
+        fork.console.until("restored")
+        fork.console.until("pass 1")
+        assert server.removed == set()
+        fork.set_balloon(2)
+        fork.console.until(f"balloon {2 * PAGES}")
+        assert server.removed == ballast_from(BALLAST_END - 2 * MIB)
+        fork.set_balloon(1)
+        fork.console.until(f"balloon {PAGES}")
+        assert walks_on(fork)
+        fork.set_balloon(3)
+        fork.console.until(f"balloon {3 * PAGES}")
+        assert server.removed == ballast_from(BALLAST_END - 3 * MIB)
+        fork.set_balloon(0)
+        fork.console.until("balloon 0")
+        assert walks_on(fork)
+        assert server.removed == ballast_from(BALLAST_END - 3 * MIB)
+
+
+def test_a_balloon_that_was_inflated_in_the_snapshot_deflates_in_a_fork(
+    firecracker: Path, run_dir: Path, laden: Path
+) -> None:
+    with restored(firecracker, run_dir / "inflated", laden) as vmm:
+        vmm.set_balloon(3)
+        vmm.console.until(f"balloon {3 * PAGES}")
+        inflated = vmm.snapshot(run_dir / "snapshot")
+    with (
+        PageServer(run_dir / "pages.sock", inflated) as server,
+        restored(firecracker, run_dir / "fork", inflated, server.path) as fork,
+    ):
+        fork.console.until("restored")
+        fork.set_balloon(2)
+        fork.console.until(f"balloon {2 * PAGES}")
+        assert walks_on(fork)
+        assert server.removed == set()
+        fork.set_balloon(4)
+        fork.console.until(f"balloon {4 * PAGES}")
+        assert server.removed == ballast_from(BALLAST, BALLAST_END - 2 * MIB)
+
+
+def test_a_removed_page_that_is_answered_from_the_file_is_corrupt(
+    firecracker: Path, run_dir: Path, laden: Path
+) -> None:
+    with (
+        PageServer(run_dir / "pages.sock", laden, forgets=True) as server,
+        restored(firecracker, run_dir / "fork", laden, server.path) as fork,
+    ):
+        fork.console.until("pass 1")
+        fork.set_balloon(2)
+        fork.console.until(f"balloon {2 * PAGES}")
+        assert walks_on(fork)
+        fork.set_balloon(1)
+        fork.console.until(f"CORRUPT {first_wrong_byte(BALLAST_END - 2 * MIB):#x}")
+        assert fork.console.is_silent()

@@ -7,11 +7,18 @@ Guest memory is identified by guest-physical address, which is also the offset i
 - The scratch set is `SCRATCH_PAGES` pages from `SCRATCH_BASE`. Each pass first checks that the first word of each is
   what the walk before wrote, then writes `pattern(seed, page address) + walks` there, where `walks` counts the passes
   since boot, across restores.
+- The ballast is the last `ballast_mib` MiB of memory, or of its first GiB, filled like the hot set. A virtio balloon
+  takes it page by page from its end downwards and gives the last page taken back first, up to the device's target or
+  the whole ballast. Each pass verifies it after the hot set: pages that the balloon never took hold the pattern, those
+  that it gave back are zero in both words, those that it holds are not touched.
 - A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass, once per MiB walked,
   and before a pass is printed.
+- Where there is ballast, the balloon's target is read once per MiB walked as well, and followed at once. A guest that
+  is done follows it too.
 
-Console lines, each ended by a newline: `ready`, `pass N`, `restored`, `done`, `CORRUPT 0x<address>`, and
-`error: <reason>` where the command line cannot be followed.
+Console lines, each ended by a newline: `ready`, `pass N`, `balloon <pages>` when the balloon has taken or given back
+what it should and holds so many, `restored`, `done`, `CORRUPT 0x<address>`, and `error: <reason>` where the command
+line cannot be followed.
 """
 
 from typing import Final
@@ -28,6 +35,7 @@ MAX_HOT_MIB: Final = 992
 DEFAULT_HOT_MIB: Final = 16
 DEFAULT_PASSES: Final = 8
 DEFAULT_SEED: Final = 1
+DEFAULT_BALLAST_MIB: Final = 0
 
 GOLDEN: Final = 0x9E3779B97F4A7C15
 """The 64-bit fraction of the golden ratio: consecutive pages get words far apart."""
@@ -40,6 +48,11 @@ def pattern(seed: int, address: int) -> int:
     return (seed + (address // PAGE_SIZE) * GOLDEN) & WORD_MASK
 
 
-def minimum_memory(hot_mib: int) -> int:
-    """Return how many bytes of guest memory a hot set of `hot_mib` MiB needs."""
-    return HOT_BASE + hot_mib * MIB
+def minimum_memory(hot_mib: int, ballast_mib: int = DEFAULT_BALLAST_MIB) -> int:
+    """Return how many bytes of guest memory a hot set of `hot_mib` MiB and `ballast_mib` MiB of ballast need."""
+    return HOT_BASE + (hot_mib + ballast_mib) * MIB
+
+
+def ballast_end(memory_size: int) -> int:
+    """Return the address behind the ballast in a guest with `memory_size` bytes of memory."""
+    return min(memory_size, HOT_BASE + MAX_HOT_MIB * MIB)
