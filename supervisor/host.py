@@ -34,6 +34,7 @@ from supervisor.models import (
     WaitResult,
 )
 from supervisor.operations import Operations
+from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
 from supervisor.registry import Registry
 from supervisor.settings import Settings
@@ -69,13 +70,17 @@ class Host:
             record_seconds=settings.record_seconds,
             record_quiet_seconds=settings.record_quiet_seconds,
         )
-        self._templates = Templates(self._inventory, settings.data_dir, settings.run_dir, policy, self._report)
+        data_dir, run_dir = settings.data_dir, settings.run_dir
+        self._page_servers = PageServers(self._inventory, data_dir, run_dir, policy, self._report)
+        templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
-        self._machines = Machines(usable, self._templates, registry.instances, settings.run_dir, self._on_exit)
-        self._operations = Operations(self._inventory, self._machines, self._templates, hypervisor.name, self._report)
-        self._forking = Forking(self._inventory, self._operations, self._machines, self._templates, self._report)
+        self._machines = Machines(usable, self._page_servers, registry.instances, run_dir, self._on_exit)
+        self._operations = Operations(
+            self._inventory, self._machines, templates, self._page_servers, hypervisor.name, self._report
+        )
+        self._forking = Forking(self._inventory, self._operations, self._machines, templates, self._report)
         self._telemetry = Telemetry(
-            self._inventory, self._machines, self._templates, self.events.publish, self._operations.note_ready
+            self._inventory, self._page_servers, self.events.publish, self._operations.note_ready
         )
 
     @classmethod
@@ -96,7 +101,7 @@ class Host:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self._machines.close()
-        await self._templates.close()
+        await self._page_servers.close()
 
     def snapshot(self) -> HostSnapshot:
         """Return the whole host as it is now."""
@@ -198,7 +203,7 @@ class Host:
             )
 
         def fold() -> PageMapFold:
-            with PageMapReader(self._machines.page_map(record.id)) as page_map:
+            with PageMapReader(self._page_servers.page_map(record.id)) as page_map:
                 return PageMapFold(
                     id=record.id,
                     page_size=page_map.page_size,
@@ -252,8 +257,8 @@ class Host:
             self._inventory.load()
 
         await asyncio.to_thread(prepare)
-        await self._templates.reconnect()
         await self._operations.adopt()
+        await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
         self._spawn(self._telemetry.run())

@@ -208,6 +208,7 @@ class Inventory:
             recording_fork=self.recorder(record.id),
             recorded_pages=record.recorded_pages,
             recorded_runs=record.recorded_runs,
+            page_server_restarts=record.page_server_restarts,
         )
 
     def _publish_family(self, record: InstanceRecord) -> None:

@@ -4,19 +4,28 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from supervisor.errors import DependencyMissingError, VmmError
+from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.models import HypervisorName, Phase
+from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
 from supervisor.registry import sync_directory
-from supervisor.templates import Templates, own_snapshot
+from supervisor.templates import own_snapshot
+from supervisor.uffd.handle import PageServer
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
 from supervisor.vmm.process import Exit
+
+EXIT_NOTICE = 0.2
+"""Seconds within which a process that has failed a request by its end is seen to have ended."""
+
+
+class PageServerLostError(PageServerError):
+    """The page server ended while it was needed; another one can be had."""
 
 
 @dataclass
@@ -39,21 +48,17 @@ class Machines:
     def __init__(
         self,
         hypervisors: Mapping[HypervisorName, Hypervisor],
-        templates: Templates,
+        page_servers: PageServers,
         instances: Path,
         run_dir: Path,
         on_exit: Callable[[str, Exit], None],
     ) -> None:
         self._hypervisors = hypervisors
-        self._templates = templates
+        self._page_servers = page_servers
         self._instances = instances
         self._run_dir = run_dir
         self._on_exit = on_exit
         self._running: dict[str, Vmm] = {}
-
-    def page_map(self, instance_id: str) -> Path:
-        """Return where a uffd fork's page map is."""
-        return self._run_dir / "pages" / f"{instance_id}.map"
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
         """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
@@ -90,42 +95,58 @@ class Machines:
     async def load(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM, load the instance's snapshot into it with the record's memory backend, and resume it.
 
-        On failure no VMM is left, and the error is raised.
+        A page server that dies meanwhile costs one more try. On failure no VMM is left, and the error is raised.
         """
+        if record.memory_backend != "uffd" or record.template_id is None:
+            return await self._load_file(record, watch)
+        try:
+            return await self._load_uffd(record, record.template_id, watch)
+        except PageServerLostError:
+            watch.phases.clear()
+            return await self._load_uffd(record, record.template_id, watch)
+
+    async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         snapshot = own_snapshot(record)
-        uffd = record.memory_backend == "uffd"
-        server = None
-        if uffd and record.template_id is not None:
-            with watch.phase("prepare"):
-                server = await self._templates.page_server(record.template_id)
         with watch.phase("spawn"):
             vmm = await self._spawn(record, None)
         try:
-            if server is None:
-                with watch.phase("load"):
-                    await vmm.api.load_snapshot(snapshot.state, "File", snapshot.layers[0], resume=True)
-                return self._keep(record, vmm)
-            wait = record.prefetch == "before_resume" and not record.record_hot_pages
-            listen = self._run_dir / f"{record.id}.uffd"
             with watch.phase("load"):
-                await server.attach(
-                    record.id,
-                    listen=listen,
-                    page_map=self.page_map(record.id),
-                    vmm_pid=vmm.pid,
-                    prefetch="off" if record.record_hot_pages else record.prefetch,
-                    record=record.record_hot_pages,
-                )
-                await vmm.api.load_snapshot(snapshot.state, "Uffd", str(listen), resume=not wait)
-            with watch.phase("prefetch"):
-                await server.served(record.id)
-            if wait:
-                with watch.phase("resume"):
-                    await vmm.api.resume()
-            return self._keep(record, vmm)
+                await vmm.api.load_snapshot(snapshot.state, "File", snapshot.layers[0], resume=True)
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
+        return self._keep(record, vmm)
+
+    async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
+        with watch.phase("prepare"):
+            server = await self._page_servers.serving(template_id)
+        with watch.phase("spawn"):
+            vmm = await self._spawn(record, None)
+        try:
+            await while_serving(server, self._load_served(record, vmm, server, watch))
+        except BaseException:
+            await asyncio.shield(self._abandon(record, vmm))
+            raise
+        return self._keep(record, vmm)
+
+    async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
+        wait = record.prefetch == "before_resume" and not record.record_hot_pages
+        listen = self._run_dir / f"{record.id}.uffd"
+        with watch.phase("load"):
+            await server.attach(
+                record.id,
+                listen=listen,
+                page_map=self._page_servers.page_map(record.id),
+                vmm_pid=vmm.pid,
+                prefetch="off" if record.record_hot_pages else record.prefetch,
+                record=record.record_hot_pages,
+            )
+            await vmm.api.load_snapshot(own_snapshot(record).state, "Uffd", str(listen), resume=not wait)
+        with watch.phase("prefetch"):
+            await server.served(record.id)
+        if wait:
+            with watch.phase("resume"):
+                await vmm.api.resume()
 
     async def snapshot(self, record: InstanceRecord) -> SnapshotFiles:
         """Pause the VM and write a Full snapshot of it in new files; it stays paused.
@@ -163,7 +184,7 @@ class Machines:
         if vmm is not None:
             await vmm.terminate()
         if record.attached:
-            await self._templates.release(record)
+            await self._page_servers.release(record)
         self._clear_run_files(record.id)
 
     async def adopt(self, record: InstanceRecord) -> bool:
@@ -223,12 +244,34 @@ class Machines:
 
     async def _abandon(self, record: InstanceRecord, vmm: Vmm) -> None:
         await vmm.terminate()
-        await self._templates.release(record)
+        await self._page_servers.release(record)
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
-        for path in (self._api_socket(instance_id), self._run_dir / f"{instance_id}.uffd", self.page_map(instance_id)):
+        for path in (
+            self._api_socket(instance_id),
+            self._run_dir / f"{instance_id}.uffd",
+            self._page_servers.page_map(instance_id),
+        ):
             path.unlink(missing_ok=True)
+
+
+async def while_serving(server: PageServer, work: Coroutine[None, None, None]) -> None:
+    """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait((task, server.exited), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    except (PageServerError, VmmError):
+        # Its end may be the reason, and is then about to be known.
+        await asyncio.wait((server.exited,), timeout=EXIT_NOTICE)
+        if not server.exited.done():
+            raise
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    raise PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")
 
 
 def _complete(directory: Path, names: tuple[str, ...]) -> None:

@@ -115,6 +115,8 @@ class Template(Wire):
     recording_fork: str | None = None
     recorded_pages: int = 0
     recorded_runs: int = 0
+    page_server_restarts: int = 0
+    """How often a page server was replaced because it died or hung."""
 
 
 class InstanceStatistics(Wire):

@@ -14,6 +14,7 @@ from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
+from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, SnapshotFiles
 from supervisor.registry import new_id
 from supervisor.templates import Templates
@@ -30,12 +31,14 @@ class Operations:
         inventory: Inventory,
         machines: Machines,
         templates: Templates,
+        page_servers: PageServers,
         default_hypervisor: HypervisorName,
         report: Callable[[Level, str, str | None], None],
     ) -> None:
         self._inventory = inventory
         self._machines = machines
         self._templates = templates
+        self._page_servers = page_servers
         self._default_hypervisor = default_hypervisor
         self._report = report
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -169,7 +172,9 @@ class Operations:
                 "console_offset": offset,
             }
         )
-        return await self._keep_running(running)
+        await self._keep_running(running)
+        await self._page_servers.confirm(running)
+        return running
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Stopped."""
@@ -187,7 +192,7 @@ class Operations:
             if record is None or record.state not in RUNNING or self._machines.runs(instance_id):
                 return
             if record.attached:
-                await self._templates.release(record)
+                await self._page_servers.release(record)
             await self._stopped(record, exit_status.code, exit_status.text)
         self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
 

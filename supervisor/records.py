@@ -79,4 +79,5 @@ class TemplateRecord(Record):
     snapshot_version: str
     recorded_pages: int = 0
     recorded_runs: int = 0
+    page_server_restarts: int = 0
     page_server: ProcessIdentity | None = None

@@ -13,10 +13,9 @@ from supervisor import images
 from supervisor.console import Console
 from supervisor.errors import PageServerError
 from supervisor.inventory import Inventory
-from supervisor.machines import Machines
 from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
+from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
-from supervisor.templates import Templates
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.logs import CONSOLE_LOG
 
@@ -48,14 +47,12 @@ class Telemetry:
     def __init__(
         self,
         inventory: Inventory,
-        machines: Machines,
-        templates: Templates,
+        page_servers: PageServers,
         publish: Callable[[Event], None],
         on_ready: Callable[[str], Awaitable[None]],
     ) -> None:
         self._inventory = inventory
-        self._machines = machines
-        self._templates = templates
+        self._page_servers = page_servers
         self._publish = publish
         self._on_ready = on_ready
         self._watched: dict[str, Watched] = {}
@@ -83,7 +80,7 @@ class Telemetry:
         records = [record for record in self._inventory.instances.values() if record.process is not None]
         self._follow(records)
         due = self._due([record.id for record in records])
-        servers = tuple(self._templates.page_servers.values())
+        servers = self._page_servers.pids
         found, self.host = await asyncio.to_thread(self._read, records, due, servers)
         changed = [statistics for key, statistics in found.items() if self.statistics.get(key) != statistics]
         self.statistics = found
@@ -136,7 +133,7 @@ class Telemetry:
             return {}
         try:
             if watched.page_map is None:
-                watched.page_map = PageMapReader(self._machines.page_map(record.id))
+                watched.page_map = PageMapReader(self._page_servers.page_map(record.id))
             counters = watched.page_map.counters()
         except (OSError, PageServerError):
             return {}

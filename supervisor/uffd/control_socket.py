@@ -1,5 +1,6 @@
 """The page server's end of its control socket: lines of JSON in, answers and events out, and nobody waited for."""
 
+import os
 import select
 import socket
 from collections.abc import Callable, Mapping
@@ -18,7 +19,10 @@ Reply = Callable[[Mapping[str, Any]], None]
 
 
 class ControlSocket:
-    """Listens for supervisors; there may be several, and none of them need stay."""
+    """Listens for supervisors; there may be several, and none of them need stay.
+
+    A request has the descriptor that came with it, or None, as its field `descriptor`.
+    """
 
     def __init__(self, loop: Loop, path: Path, on_request: Callable[[dict[str, Any], Reply], None]) -> None:
         """Listen at `path`; PageServerError when that cannot be, or another page server does."""
@@ -66,6 +70,7 @@ class _Connection:
         self._on_request = on_request
         self._on_close = on_close
         self._received = b""
+        self._descriptors: list[int] = []
         self._unsent = b""
         self._closed = False
         loop.watch(peer.fileno(), self._on_ready)
@@ -87,6 +92,7 @@ class _Connection:
             self._closed = True
             self._loop.unwatch(self._peer.fileno())
             self._peer.close()
+            self._drop_descriptors()
             self._on_close(self)
 
     def _on_ready(self) -> None:
@@ -95,16 +101,25 @@ class _Connection:
         if self._closed:
             return
         try:
-            piece = self._peer.recv(LINE_BYTES)
+            piece, descriptors, _, _ = socket.recv_fds(self._peer, LINE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            piece = b""
+            piece, descriptors = b"", []
+        self._descriptors += descriptors
         *lines, self._received = (self._received + piece).split(b"\n")
         for line in lines:
             self._take(line)
+        if lines:
+            self._drop_descriptors()
         if not piece or len(self._received) > LINE_BYTES:
             self.close()
+
+    def _drop_descriptors(self) -> None:
+        """Close what came with a request: whoever wanted it has duplicated it."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
 
     def _flush(self) -> None:
         try:
@@ -123,4 +138,5 @@ class _Connection:
             self.send(encode({"id": None, "error": f"the request is no JSON object: {error}"}))
             return
         number = request.pop("id", None)
+        request["descriptor"] = self._descriptors[0] if self._descriptors else None
         self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from supervisor.errors import PageServerError
+from supervisor.isolation import isolated_command
 from supervisor.uffd import handshake
 from supervisor.uffd.control import (
     LINE_BYTES,
@@ -31,6 +32,7 @@ from supervisor.uffd.control import (
     encode,
     encode_configuration,
 )
+from supervisor.uffd.takeover import take_userfaultfd
 
 __all__ = [
     "Attached",
@@ -79,6 +81,7 @@ class PageServer:
         """The exit code, negative for a signal; None for a page server that an earlier supervisor had spawned."""
         self._pidfd = pidfd
         self._on_event = on_event
+        self._control = Path()
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -192,6 +195,16 @@ class PageServer:
             record=record,
         )
 
+    async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int) -> None:
+        """Have it take over a fork whose page server died; the guest goes on where it waited.
+
+        The userfaultfd is taken out of the VMM. PageServerError when the VMM has gone, or something is not to be had.
+        """
+        request = {"id": 0, "verb": "adopt", "fork_id": fork_id, "page_map": _absolute(page_map), "vmm_pid": vmm_pid}
+        answer = await asyncio.to_thread(_hand_over, self._control, vmm_pid, encode(request))
+        if "error" in answer:
+            raise PageServerError(answer["error"])
+
     async def served(self, fork_id: str) -> Attached:
         """Wait for the fork's handshake and, with `before_resume`, for the end of its prefetch.
 
@@ -204,9 +217,9 @@ class PageServer:
         """Serve the fork no more: its recording is kept, its userfaultfd closed, its socket removed; the map stays."""
         await self._request("release", fork_id=fork_id)
 
-    async def status(self) -> Status:
-        """What it serves and what it has recorded."""
-        return decode_status(await self._request("status"))
+    async def status(self, *, seconds: float = _ANSWER_SECONDS) -> Status:
+        """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""
+        return decode_status(await self._request("status", seconds))
 
     async def stop(self) -> None:
         """Stop it, by SIGKILL when asking does not do; returns when it has exited and is reaped.
@@ -220,6 +233,12 @@ class PageServer:
                 await asyncio.wait_for(asyncio.shield(self.exited), _STOP_SECONDS)
         await self._kill()
 
+    def kill(self) -> None:
+        """End it with SIGKILL, without waiting; `exited` tells when it is gone."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     async def disconnect(self) -> None:
         """Let go of it: it runs on, and `connect` finds it again; no event comes after this."""
         self._forget()
@@ -232,6 +251,7 @@ class PageServer:
                 await writer.wait_closed()
 
     async def _connect(self, control: Path) -> None:
+        self._control = control
         try:
             reader, self._writer = await asyncio.open_unix_connection(control, limit=2 * LINE_BYTES)
         except OSError as error:
@@ -321,8 +341,7 @@ class PageServer:
     async def _kill(self) -> None:
         """See that it is dead, reaped, and the connection closed."""
         if not self.exited.done() and self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self.kill()
             await self.exited
         self._hang_up("has been stopped")
 
@@ -331,7 +350,7 @@ def _spawn(configuration: str, ready: int, log: Path) -> int:
     """Start the program; its stdout is the pipe `ready`, its stderr the log; returns its pid."""
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-m", "supervisor.uffd.page_server", configuration],
+        [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -340,6 +359,25 @@ def _spawn(configuration: str, ready: int, log: Path) -> int:
         ],
         setsid=True,
     )
+
+
+def _hand_over(control: Path, vmm_pid: int, request: bytes) -> dict[str, Any]:
+    """Send a request with the VMM's userfaultfd, on a connection of its own, and return the answer. Blocks."""
+    uffd = take_userfaultfd(vmm_pid)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.connect(os.fspath(control))
+            socket.send_fds(connection, [request], [uffd])
+            with connection.makefile("rb") as answers:
+                while answer := decode(answers.readline(LINE_BYTES)):
+                    if "event" not in answer:
+                        return answer
+    except (OSError, ValueError) as error:
+        raise PageServerError(f"the page server at {control} cannot be given a fork: {error}") from error
+    finally:
+        os.close(uffd)
+    raise PageServerError(f"the page server at {control} gave no answer")
 
 
 async def _first_line(pipe: int) -> str:

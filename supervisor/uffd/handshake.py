@@ -19,9 +19,12 @@ MESSAGE_LIMIT_BYTES = 65536
 PAGE_SIZES = (4096, 2 << 20)
 
 _ADDRESS_LIMIT = 1 << 64
+MOST_MAPPINGS = 64
+"""Firecracker has one for each memory region: two with memory above the MMIO gap."""
+USERFAULTFD_NAME = "anon_inode:[userfaultfd]"
+
 _MOST_DESCRIPTORS = 16
 _CREDENTIALS = Struct("=iII")  # pid, uid, gid: struct ucred
-_USERFAULTFD_NAME = "anon_inode:[userfaultfd]"
 
 
 class Mapping(NamedTuple):
@@ -120,7 +123,7 @@ class Reception:
             raise PageServerError("the peer sent its mappings without a userfaultfd")
         (uffd,) = self._descriptors
         kind = str(Path(f"/proc/self/fd/{uffd}").readlink())
-        if kind != _USERFAULTFD_NAME:
+        if kind != USERFAULTFD_NAME:
             raise PageServerError(f"the peer's descriptor is {kind} and no userfaultfd")
         try:
             # Wakes nobody yet. It fails for a userfaultfd without UFFDIO_API and for a range outside of user space.
@@ -151,6 +154,8 @@ def parse_mappings(message: bytes, memory_size: int, page_size: int) -> tuple[Ma
         raise PageServerError(f"the peer's message is not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise PageServerError("the peer's message is not a JSON array of mappings")
+    if len(entries) > MOST_MAPPINGS:
+        raise PageServerError(f"the peer's message has {len(entries)} mappings, and {MOST_MAPPINGS} are allowed")
     mappings = sorted((_parse_mapping(entry, page_size) for entry in entries), key=lambda mapping: mapping.offset)
     covered = 0
     for mapping in mappings:

@@ -2,12 +2,13 @@
 
 The page server writes it in place while it serves; the supervisor reads it whenever it likes and no call is made. Its
 layout, in the host's byte order: a 4096-byte header (magic, version, page size, page count, then the counters as 64-bit
-words), then one byte for each page of the memory image.
+words, and the fork's mappings), then one byte for each page of the memory image.
 """
 
 import mmap
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -23,6 +24,9 @@ _VERSION = 1
 _HEADER_BYTES = 4096
 _HEADER = Struct("=8sIIQ")  # magic, version, page size, page count
 _COUNTERS_OFFSET = 64
+_MAPPINGS_OFFSET = 2048
+_MAPPING_COUNT = Struct("=Q")
+_MAPPING = Struct("=QQQ")  # base, size, offset
 
 LATENCY_BUCKETS = 20
 LATENCY_BOUNDS_SECONDS = tuple([2**power / 1e6 for power in range(LATENCY_BUCKETS - 1)] + [float("inf")])
@@ -128,6 +132,37 @@ class PageMap:
         finally:
             os.close(fd)
         return cls(memory, page_count)
+
+    @classmethod
+    def reopen(cls, path: Path, page_size: int, page_count: int) -> "PageMap":
+        """The map that a dead page server left, to be written on; PageServerError when it is not one of this image."""
+        try:
+            with PageMapReader(path) as left:
+                found = left.page_size, left.page_count
+            if found != (page_size, page_count):
+                raise PageServerError(f"{path} is of {found[1]} pages of {found[0]} bytes, another image's")
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise PageServerError(f"page map {path} cannot be opened: {error.strerror}") from error
+        try:
+            return cls(mmap.mmap(fd, _HEADER_BYTES + page_count), page_count)
+        finally:
+            os.close(fd)
+
+    def note_mappings(self, mappings: Sequence[tuple[int, int, int]]) -> None:
+        """Keep (base, size, offset) of each of the fork's mappings, for a page server that takes over from this one."""
+        position = _MAPPINGS_OFFSET + _MAPPING_COUNT.size
+        for mapping in mappings:
+            _MAPPING.pack_into(self._memory, position, *mapping)
+            position += _MAPPING.size
+        # Last: who finds a count finds all that it counts.
+        _MAPPING_COUNT.pack_into(self._memory, _MAPPINGS_OFFSET, len(mappings))
+
+    def mappings(self) -> list[tuple[int, int, int]]:
+        """What `note_mappings` kept; none before the handshake."""
+        (count,) = _MAPPING_COUNT.unpack_from(self._memory, _MAPPINGS_OFFSET)
+        start = _MAPPINGS_OFFSET + _MAPPING_COUNT.size
+        return [_MAPPING.unpack_from(self._memory, start + index * _MAPPING.size) for index in range(count)]
 
     def states(self, start: int, end: int) -> bytes:
         """The states of pages [start, end)."""

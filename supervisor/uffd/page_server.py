@@ -1,6 +1,6 @@
 """The page server: a process that answers the page faults of all forks of one template.
 
-`python -I -m supervisor.uffd.page_server CONFIGURATION`, with the JSON of a `control.Configuration`. It prints `ready`
+`python -m supervisor.uffd.page_server CONFIGURATION`, with the JSON of a `control.Configuration`. It prints `ready`
 on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends on SIGTERM or when it is told `stop`, and
 not when its supervisor does.
 """
@@ -56,6 +56,7 @@ class PageServer:
         self._load_hot_pages()
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "attach": self._attach,
+            "adopt": self._adopt,
             "served": self._served,
             "release": self._release,
             "status": self._status,
@@ -138,6 +139,27 @@ class PageServer:
         self._sessions[fork_id] = Session(
             self._loop, self, terms, self._image, configuration.page_size, configuration.policy
         )
+        reply({"result": None})
+
+    def _adopt(self, request: dict[str, Any], reply: Reply) -> None:
+        """Take over a fork from a page server that died, with its userfaultfd, which came with the request."""
+        fork_id = str(request["fork_id"])
+        if fork_id in self._sessions:
+            raise PageServerError(f"fork {fork_id} is attached already: release it first")
+        uffd = request["descriptor"]
+        if uffd is None:
+            raise PageServerError(f"fork {fork_id}: its userfaultfd did not come with the request")
+        self._image.verify()
+        terms = Terms(fork_id, Path(), Path(request["page_map"]), int(request["vmm_pid"]), "off", False)
+        configuration = self._configuration
+        own = os.dup(uffd)
+        try:
+            self._sessions[fork_id] = Session(
+                self._loop, self, terms, self._image, configuration.page_size, configuration.policy, own
+            )
+        except PageServerError:
+            os.close(own)
+            raise
         reply({"result": None})
 
     def _served(self, request: dict[str, Any], reply: Reply) -> None:

@@ -1,5 +1,6 @@
 """One fork: from the socket that its VMM connects to, through handshake, prefetch and recording, to its end."""
 
+import contextlib
 import os
 import socket
 import time
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from supervisor.errors import PageServerError
-from supervisor.uffd import handshake, page_map
+from supervisor.uffd import handshake, kernel, page_map
 from supervisor.uffd.control import Attached, Failing, Gone, PageServerEvent, Policy, Prefetch, Refused
-from supervisor.uffd.handshake import Handshake, Reception
+from supervisor.uffd.handshake import Handshake, Mapping, Reception
 from supervisor.uffd.hot_pages import Recording, Run
-from supervisor.uffd.loop import Loop
+from supervisor.uffd.loop import Loop, Timer
 from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
 from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.pager import GONE_ERRORS, Pager
+from supervisor.uffd.takeover import note_lost_removals
 
 PREFETCH_SLICE_BYTES = 512 << 10
 """What the prefetch copies at once: a demand fault waits for no more than one such copy."""
@@ -50,8 +52,20 @@ class Terms(NamedTuple):
 class Session:
     """Serves one fork; every callback of it is called by the loop and none blocks."""
 
-    def __init__(self, loop: Loop, owner: Owner, terms: Terms, image: MemoryImage, page_size: int, policy: Policy):
-        """Listen for the fork's VMM; PageServerError when its process, its socket or its page map cannot be had."""
+    def __init__(
+        self,
+        loop: Loop,
+        owner: Owner,
+        terms: Terms,
+        image: MemoryImage,
+        page_size: int,
+        policy: Policy,
+        uffd: int | None = None,
+    ) -> None:
+        """Listen for the fork's VMM; or take over, with `uffd`, which is this session's then, what another served.
+
+        PageServerError when its process, its socket or its page map cannot be had; `uffd` stays the caller's then.
+        """
         self.terms = terms
         self.ended: str | None = None
         """Why the fork is not served any more."""
@@ -72,31 +86,60 @@ class Session:
         self._slices: Iterator[tuple[int, int]] = iter(())
         self._slice = (0, 0)
         self._prefetch_began_ns = 0
-        self._pidfd, listener, self._map = self._open()
-        self._listener: socket.socket | None = listener
-        loop.watch(self._pidfd, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
-        loop.watch(listener.fileno(), self._on_connection)
-        self._handshake_timer = loop.call_later(policy.handshake_seconds, self._handshake_late)
-
-    def _open(self) -> tuple[int, socket.socket, PageMap]:
-        """The VMM's pidfd, the socket for it, and the page map; or none of them."""
-        terms = self.terms
+        self._listener: socket.socket | None = None
+        self._handshake_timer: Timer | None = None
+        self._pidfd = self._open_vmm()
         try:
-            pidfd = os.pidfd_open(terms.vmm_pid)
+            if uffd is None:
+                self._listener, self._map = self._open()
+            else:
+                self._map, taken = self._reopen(uffd)
+        except PageServerError:
+            os.close(self._pidfd)
+            raise
+        loop.watch(self._pidfd, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
+        if self._listener is not None:
+            loop.watch(self._listener.fileno(), self._on_connection)
+            self._handshake_timer = loop.call_later(policy.handshake_seconds, self._handshake_late)
+        else:
+            self._resume(taken)
+
+    def _open_vmm(self) -> int:
+        try:
+            return os.pidfd_open(self.terms.vmm_pid)
         except OSError as error:
-            raise PageServerError(f"fork {terms.fork_id}: no VMM has pid {terms.vmm_pid}: {error.strerror}") from error
+            reason = f"no VMM has pid {self.terms.vmm_pid}: {error.strerror}"
+            raise PageServerError(f"fork {self.terms.fork_id}: {reason}") from error
+
+    def _open(self) -> tuple[socket.socket, PageMap]:
+        """The socket for the VMM and the page map; or none of them."""
+        terms = self.terms
         try:
             pages = PageMap.create(terms.page_map, self._page_size, self._image.size // self._page_size)
         except OSError as error:
-            os.close(pidfd)
             raise PageServerError(f"page map {terms.page_map} cannot be made: {error.strerror}") from error
         try:
-            return pidfd, handshake.listen(terms.listen), pages
+            return handshake.listen(terms.listen), pages
         except PageServerError:
-            os.close(pidfd)
             pages.close()
             terms.page_map.unlink(missing_ok=True)
             raise
+
+    def _reopen(self, uffd: int) -> tuple[PageMap, Handshake]:
+        """The page map that a dead page server left, made true again, and what that one was told in its handshake."""
+        pages = PageMap.reopen(self.terms.page_map, self._page_size, self._image.size // self._page_size)
+        mappings = tuple(Mapping(*mapping) for mapping in pages.mappings())
+        try:
+            if not mappings:
+                raise PageServerError(f"fork {self.terms.fork_id}: its handshake was never made")
+            note_lost_removals(self.terms.vmm_pid, mappings, pages, self._page_size)
+        except (OSError, PageServerError) as error:
+            pages.close()
+            if isinstance(error, PageServerError):
+                raise
+            reason = f"the memory of pid {self.terms.vmm_pid} cannot be looked at: {error.strerror}"
+            raise PageServerError(f"fork {self.terms.fork_id}: {reason}") from error
+        return pages, Handshake(uffd, mappings)
 
     @property
     def recording(self) -> bool:
@@ -117,7 +160,8 @@ class Session:
             return
         self.ended = reason
         self._end_recording()
-        self._handshake_timer.cancel()
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
         self._close_listener()
         if self._reception is not None:
             self._loop.unwatch(self._reception.connection.fileno())
@@ -184,9 +228,23 @@ class Session:
         self.end(f"its VMM, pid {pid}, made no handshake within {seconds:g} s")
 
     def _begin(self, accepted: Handshake) -> None:
-        self._handshake = accepted
-        self._handshake_timer.cancel()
+        self._map.note_mappings(accepted.mappings)
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
         self._close_listener()
+        self._serve(accepted)
+        self._begin_prefetch()
+
+    def _resume(self, taken: Handshake) -> None:
+        """Serve on; what the dead page server had read and not answered is raised again (UFFDIO_WAKE(2const))."""
+        self._serve(taken)
+        self._set_attached(Attached(0, 0, 0.0))
+        for mapping in taken.mappings:
+            with contextlib.suppress(OSError):
+                kernel.wake(taken.uffd, mapping.base, mapping.size)
+
+    def _serve(self, accepted: Handshake) -> None:
+        self._handshake = accepted
         policy = self._policy
         around = 1 if self.terms.record else self._window_pages()
         self._pager = Pager(accepted.uffd, accepted.mappings, self._image, self._map, self._page_size, around)
@@ -194,7 +252,6 @@ class Session:
             longest_ns, quiet_ns = int(policy.record_seconds * 1e9), int(policy.record_quiet_seconds * 1e9)
             self._recording = Recording(longest_ns, quiet_ns, policy.record_pages)
         self._loop.watch(accepted.uffd, self._on_faults)
-        self._begin_prefetch()
 
     # Faults
 

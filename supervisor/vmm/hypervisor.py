@@ -5,13 +5,13 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from supervisor import embedded
 from supervisor.errors import DependencyMissingError
+from supervisor.isolation import isolated_command
 from supervisor.models import HypervisorChoice, HypervisorName
 
 KVM_DEVICE: Final = Path("/dev/kvm")
@@ -22,14 +22,6 @@ PROBE_TIMEOUT: Final = 10.0
 """Seconds for a program to print its version."""
 CAP_SYS_PTRACE: Final = 19
 """include/uapi/linux/capability.h."""
-
-# The VMM's working directory and the user's environment must not decide what is imported: the interpreter is isolated
-# (-I), and is told where this very package lies, whichever way it was installed; its own library comes first. The VMM
-# needs no site-packages (-S), whose .pth files would cost it time.
-_EMBEDDED_PROGRAM: Final = (
-    "import sys; sys.path.append({root!r}); "
-    "from supervisor.embedded.__main__ import leave, main; leave(main(sys.argv[1:]))"
-)
 
 
 @dataclass(frozen=True)
@@ -64,9 +56,7 @@ def available(firecracker: Path | None) -> dict[HypervisorName, Hypervisor | str
 
 def embedded_hypervisor() -> Hypervisor:
     """Return the embedded VMM, which runs wherever Python does."""
-    root = str(Path(embedded.__file__).resolve().parent.parent.parent)
-    program = _EMBEDDED_PROGRAM.format(root=root)
-    command = (sys.executable, "-I", "-S", "-c", program)
+    command = isolated_command("from supervisor.embedded.__main__ import leave, main; leave(main(sys.argv[1:]))")
     return Hypervisor("embedded", command, embedded.VERSION, embedded.SNAPSHOT_VERSION)
 
 

@@ -1,0 +1,270 @@
+"""The page servers of all templates: started, watched, replaced when they die or hang, found again, stopped."""
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from supervisor.errors import PageServerError
+from supervisor.inventory import Inventory
+from supervisor.models import Level
+from supervisor.records import InstanceRecord, ProcessIdentity
+from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused
+
+WATCH_PERIOD = 0.25
+"""Seconds between two questions to a page server."""
+STOPPED_BOUND = 1.0
+"""Seconds without an answer after which a page server that is stopped (SIGSTOP, a debugger) is replaced."""
+HANGING_BOUND = 5.0
+"""Seconds without an answer after which any page server is replaced; a loaded host may take some of them."""
+DEATHS_REMEMBERED = 30.0
+"""Seconds over which deaths are counted for the backoff."""
+DEATHS_AT_ONCE = 3
+"""How many deaths in that time are answered without a delay; a crash loop is more."""
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+
+
+class PageServers:
+    """At most one page server for each template; whatever becomes of it, its forks wait and are never wrong."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        data_dir: Path,
+        run_dir: Path,
+        policy: Policy,
+        report: Callable[[Level, str, str | None], None],
+    ) -> None:
+        self._inventory = inventory
+        self._data_dir = data_dir
+        self._run_dir = run_dir
+        self._policy = policy
+        self._report = report
+        self._servers: dict[str, PageServer] = {}
+        self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The page servers that run."""
+        return tuple(server.pid for server in self._servers.values())
+
+    def page_map(self, fork_id: str) -> Path:
+        """Return where a fork's page map is."""
+        return self._run_dir / "pages" / f"{fork_id}.map"
+
+    async def serving(self, template_id: str) -> PageServer:
+        """Return the template's page server; one that is started now takes over every fork that runs."""
+        async with self._starting[template_id]:
+            running = self._servers.get(template_id)
+            if running is not None:
+                return running
+            template = self._inventory.templates[template_id]
+            directory = self._inventory.registry.template_directory(template_id)
+            server = await PageServer.spawn(
+                template_id=template_id,
+                layers=[self._data_dir / layer for layer in template.layers],
+                memory_size=template.size_bytes,
+                page_size=template.page_size,
+                hot_pages=directory / "hot_pages",
+                control=self._control(template_id),
+                log=directory / "page_server.log",
+                policy=self._policy,
+                on_event=partial(self._on_event, template_id),
+            )
+            await asyncio.gather(*(self._hand_over(fork, server) for fork in self._running_forks(template_id)))
+            await self._keep(template_id, server)
+            return server
+
+    async def confirm(self, fork: InstanceRecord) -> None:
+        """See that a fork whose record has only now become Running is served: a takeover before may have missed it."""
+        if fork.template_id is None or not fork.attached or fork.memory_backend != "uffd":
+            return
+        server = await self.serving(fork.template_id)
+        if fork.id not in (await server.status()).forks:
+            await self._hand_over(fork, server)
+
+    async def reconnect(self) -> None:
+        """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
+        for template in list(self._inventory.templates.values()):
+            if template.page_server is None:
+                continue
+            try:
+                server = await PageServer.connect(
+                    template_id=template.id,
+                    control=self._control(template.id),
+                    pid=template.page_server.pid,
+                    start_time=template.page_server.start_time,
+                    on_event=partial(self._on_event, template.id),
+                )
+            except PageServerError as error:
+                await self._inventory.save_template(template.model_copy(update={"page_server": None}))
+                if self._running_forks(template.id):
+                    self._report("alarm", f"{error.message}; its forks get another", template.instance_id)
+                    self._spawn(self._replace(template.id))
+            else:
+                await self._keep(template.id, server)
+
+    async def release(self, record: InstanceRecord) -> None:
+        """Tell the page server of this fork's template that the fork's VMM is gone."""
+        self._inventory.set_recording(record.id, None)
+        server = self._servers.get(record.template_id or "")
+        if server is not None:
+            with contextlib.suppress(PageServerError):
+                await server.release(record.id)
+
+    async def stop(self, template_id: str) -> None:
+        """End the page server of a template that no fork holds."""
+        server = self._servers.pop(template_id, None)
+        if server is not None:
+            await server.stop()
+        self._starting.pop(template_id, None)
+        self._deaths.pop(template_id, None)
+
+    async def close(self) -> None:
+        """Stop the page servers that no fork needs and let go of the others, which go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        servers, self._servers = self._servers, {}
+        for template_id, server in servers.items():
+            template = self._inventory.templates[template_id]
+            if self._inventory.forest.fork_count(template.instance_id) == 0:
+                await server.stop()
+                await self._inventory.save_template(template.model_copy(update={"page_server": None}))
+            else:
+                await server.disconnect()
+
+    def _control(self, template_id: str) -> Path:
+        return self._run_dir / f"{template_id}.pages"
+
+    def _running_forks(self, template_id: str) -> list[InstanceRecord]:
+        return [
+            record
+            for record in self._inventory.instances.values()
+            if record.template_id == template_id
+            and record.attached
+            and record.memory_backend == "uffd"
+            and record.process is not None
+        ]
+
+    async def _keep(self, template_id: str, server: PageServer) -> None:
+        self._servers[template_id] = server
+        identity = ProcessIdentity(pid=server.pid, start_time=server.start_time)
+        template = self._inventory.templates[template_id]
+        if template.page_server != identity:
+            await self._inventory.save_template(template.model_copy(update={"page_server": identity}))
+        server.exited.add_done_callback(lambda _: self._spawn(self._on_exit(template_id, server)))
+        self._spawn(self._watch(template_id, server))
+
+    async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
+        if fork.process is None:
+            return
+        self._inventory.set_recording(fork.id, None)
+        try:
+            await server.adopt(fork.id, page_map=self.page_map(fork.id), vmm_pid=fork.process.pid)
+        except PageServerError as error:
+            self._report("alarm", f"{fork.name}: its page faults are not answered: {error.message}", fork.id)
+
+    async def _watch(self, template_id: str, server: PageServer) -> None:
+        """Ask the page server for a sign of life until it ends; kill it when it gives none."""
+        silent_since: float | None = None
+        while self._servers.get(template_id) is server and not server.exited.done():
+            try:
+                await server.status(seconds=STOPPED_BOUND)
+                silent_since = None
+            except PageServerError:
+                silent_since = silent_since or time.monotonic() - STOPPED_BOUND
+                silence = time.monotonic() - silent_since
+                if not server.exited.done() and (silence >= HANGING_BOUND or _is_stopped(server.pid)):
+                    template = self._inventory.templates[template_id]
+                    what = f"the page server (pid {server.pid}) of template {template_id} has not answered"
+                    self._report("alarm", f"{what} for {silence:.1f} s; it is replaced", template.instance_id)
+                    server.kill()
+                    return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(server.exited), WATCH_PERIOD)
+
+    async def _on_exit(self, template_id: str, server: PageServer) -> None:
+        if self._servers.get(template_id) is not server:
+            return
+        del self._servers[template_id]
+        self._deaths[template_id].append(time.monotonic())
+        template = self._inventory.templates[template_id]
+        await self._inventory.save_template(template.model_copy(update={"page_server": None}))
+        forks = len(self._running_forks(template_id))
+        what = f"the page server (pid {server.pid}) of template {template_id} died"
+        self._report("alarm", f"{what}; {forks} forks wait for another", template.instance_id)
+        if forks:
+            await self._replace(template_id)
+
+    async def _replace(self, template_id: str) -> None:
+        """Start page servers until one serves the template's forks."""
+        while forks := self._running_forks(template_id):
+            template = self._inventory.templates[template_id]
+            delay = self._delay(template_id)
+            if delay:
+                self._report("alarm", f"its page servers die; the next starts in {delay:.1f} s", template.instance_id)
+                await asyncio.sleep(delay)
+            began = time.monotonic()
+            try:
+                server = await self.serving(template_id)
+            except PageServerError as error:
+                self._deaths[template_id].append(time.monotonic())
+                self._report("alarm", error.message, template.instance_id)
+                continue
+            restarts = self._inventory.templates[template_id].page_server_restarts + 1
+            await self._inventory.save_template(
+                self._inventory.templates[template_id].model_copy(update={"page_server_restarts": restarts})
+            )
+            took = (time.monotonic() - began) * 1e3
+            done = f"page server {server.pid} took over {len(forks)} forks in {took:.0f} ms"
+            self._report("warning", done, template.instance_id)
+            return
+
+    def _delay(self, template_id: str) -> float:
+        """Return how long to wait before the next start, in seconds: longer with each death of a crash loop."""
+        deaths = self._deaths[template_id]
+        while deaths and deaths[0] < time.monotonic() - DEATHS_REMEMBERED:
+            deaths.popleft()
+        excess = len(deaths) - DEATHS_AT_ONCE
+        return min(FIRST_DELAY * 2**excess, LONGEST_DELAY) if excess > 0 else 0.0
+
+    def _on_event(self, template_id: str, event: PageServerEvent) -> None:
+        match event:
+            case Recorded():
+                self._inventory.set_recording(event.fork_id, None)
+                self._spawn(self._recorded(template_id, event))
+            case Gone():
+                self._inventory.set_recording(event.fork_id, None)
+            case Failing():
+                self._report("alarm", f"a page server cannot provide a page: {event.reason}", event.fork_id)
+            case Refused():
+                self._report("alarm", f"a peer of the page server was refused: {event.reason}", event.fork_id)
+
+    async def _recorded(self, template_id: str, event: Recorded) -> None:
+        template = self._inventory.templates.get(template_id)
+        if template is None:
+            return
+        await self._inventory.save_template(
+            template.model_copy(update={"recorded_pages": event.pages, "recorded_runs": event.runs})
+        )
+        self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", template.instance_id)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False

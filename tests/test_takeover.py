@@ -1,0 +1,195 @@
+"""Page servers killed, stopped and lost with their supervisor: guests go on, and every byte is what it was."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from forktui.client import SupervisorClient
+from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Template, TemplateChanged
+from tests.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
+
+ENDLESS = "passes=0"
+STORMS = int(os.environ.get("FORKTUI_TEST_STORMS", "4"))
+"""How often the page server is killed in a storm; the whole story takes a hundred."""
+
+
+@pytest.fixture(params=["embedded", "firecracker"])
+def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
+    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
+    made = Home(run_dir, request.param, binary)
+    yield made
+    made.kill_everything()
+
+
+async def template_of(client: SupervisorClient) -> Template:
+    (template,) = (await until(lambda host: len(host.templates) == 1, client)).templates
+    return template
+
+
+def served_more_than(pages: int, host: HostSnapshot) -> bool:
+    return sum(one.present_pages for one in host.statistics) > pages
+
+
+def corrupt(host: HostSnapshot) -> list[str]:
+    return [one.name for one in host.instances if guest(host, one.name).corrupt]
+
+
+async def served_again(client: SupervisorClient, restarts: int) -> Template:
+    """Return the template once its page server was replaced so often and runs."""
+    host = await until(
+        lambda host: any(t.page_server_restarts >= restarts and t.page_server_pid for t in host.templates), client
+    )
+    return host.templates[0]
+
+
+async def walk_on(client: SupervisorClient, names: list[str]) -> None:
+    """Return when each guest has verified two more passes; the second of them began after this was called."""
+    before = await until(lambda host: all(guest(host, name).restored for name in names) or bool(corrupt(host)), client)
+    after = await until(
+        lambda host: (
+            bool(corrupt(host)) or all(guest(host, name).passes >= guest(before, name).passes + 2 for name in names)
+        ),
+        client,
+    )
+    assert corrupt(after) == []
+
+
+async def kill_while_busy(client: SupervisorClient, pid: int) -> None:
+    """Kill the page server as soon as a fork is on its way to Running."""
+    await until(lambda host: any(one.busy == "fork" and one.source_id for one in host.instances), client)
+    psutil.Process(pid).kill()
+
+
+async def alarms_until_replaced(client: SupervisorClient) -> AsyncIterator[Activity]:
+    """Yield every alarm until the page server was replaced."""
+    async with asyncio.timeout(PATIENCE), aclosing(client.events()) as events:
+        async for _, event in events:
+            if isinstance(event, Activity) and event.level == "alarm":
+                yield event
+            if isinstance(event, TemplateChanged) and event.template.page_server_restarts:
+                return
+
+
+async def test_a_page_server_killed_in_a_storm_is_replaced_and_no_guest_sees_a_wrong_byte(home: Home) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        await client.standby(source.id)
+        await client.fork(source.id, ForkRequest(name="first", share_memory=True, prefetch="off", record="off"))
+        await client.restore("first")
+        for storm in range(STORMS):
+            template = await template_of(client)
+            assert template.page_server_pid is not None
+            watched = psutil.Process(template.page_server_pid)
+            request = FanOutRequest(count=4, name_prefix=f"storm-{storm}", prefetch="off", record="off")
+            result = await client.fan_out(source.id, request)
+            assert [child.error for child in result.children] == [None] * 4
+            names = [child.name for child in result.children]
+            wanted = int(chance.random() * 8192)
+            await until(partial(served_more_than, wanted), client)
+            watched.kill()
+            template = await served_again(client, storm + 1)
+            await walk_on(client, ["first", *names])
+            for name in names:
+                await client.delete(name)
+        assert template.page_server_restarts == STORMS
+        await client.delete("first")
+        await client.delete("source")
+    assert home.processes() == []
+
+
+async def test_a_page_server_killed_while_forks_are_made_costs_no_fork(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        await client.standby(source.id)
+        await client.fork(source.id, ForkRequest(name="warm", share_memory=True, target_state="Running"))
+        template = await template_of(client)
+        assert template.page_server_pid is not None
+        result, _ = await asyncio.gather(
+            client.fan_out(source.id, FanOutRequest(count=6, concurrency=6)),
+            kill_while_busy(client, template.page_server_pid),
+        )
+        assert [child.error for child in result.children] == [None] * 6
+        await walk_on(client, ["warm", *(child.name for child in result.children)])
+        for name in ["warm", *(child.name for child in result.children), "source"]:
+            await client.delete(name)
+
+
+async def test_a_page_server_that_hangs_is_noticed_and_replaced(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        await client.standby(source.id)
+        await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
+        await client.restore("fork")
+        template = await template_of(client)
+        assert template.page_server_pid is not None
+        os.kill(template.page_server_pid, signal.SIGSTOP)
+        alarms = [event async for event in alarms_until_replaced(client)]
+        assert any("has not answered" in alarm.message for alarm in alarms)
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
+
+
+async def test_supervisor_and_page_server_killed_together_lose_nothing(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        await client.standby(source.id)
+        result = await client.fan_out(source.id, FanOutRequest(count=3, prefetch="off", record="off"))
+        names = [child.name for child in result.children]
+        template = await template_of(client)
+        assert template.page_server_pid is not None
+        before = await until(lambda host: True, client)
+        running.process.send_signal(signal.SIGKILL)
+        psutil.Process(template.page_server_pid).kill()
+        await running.end(signal.SIGKILL)
+    async with supervisor(home) as running:
+        client = running.client
+        after = await until(lambda host: True, client)
+        assert [(one.name, one.state, one.fork_count) for one in after.instances] == [
+            (one.name, one.state, one.fork_count) for one in before.instances
+        ]
+        await served_again(client, 1)
+        await walk_on(client, names)
+        for name in (*names, "source"):
+            await client.delete(name)
+    assert home.processes() == []
+
+
+async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing_delay(run_dir: Path) -> None:
+    home = Home(run_dir)
+    try:
+        async with supervisor(home) as running:
+            client = running.client
+            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+            await client.standby(source.id)
+            await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
+            await client.restore("fork")
+            for death in range(1, 6):
+                template = await template_of(client)
+                pid = template.page_server_pid
+                assert pid is not None
+                psutil.Process(pid).kill()
+                await served_again(client, death)
+            log = running.log.read_text()
+            assert "the next starts in 0.2 s" in log
+            assert "the next starts in 0.4 s" in log
+            await walk_on(client, ["fork"])
+            for name in ("fork", "source"):
+                await client.delete(name)
+    finally:
+        home.kill_everything()
