@@ -1,0 +1,245 @@
+"""The supervisor's verbs as commands: what each takes, what it asks, what it prints."""
+
+import json
+import sys
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from forktui.client import ApiError, LogSource, SupervisorClient
+from forktui.text import safe_model, safe_text
+from forktui.text_table import text_table
+from supervisor.models import (
+    CreateRequest,
+    FanOutRequest,
+    ForkRequest,
+    Instance,
+    MemoryBackend,
+    PrefetchMode,
+    RecordMode,
+    TargetState,
+)
+from supervisor.settings import Settings
+
+Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
+Verb = Callable[[str], Awaitable[Instance | None]]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+LOG_LINE_LIMIT: Final = 4096
+"""Characters of a log line that are printed."""
+
+
+class UsageError(Exception):
+    """A request cannot be what was asked for; the message names the first field that is wrong."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb: `options` are settings that it reads; `run` returns whether all of it was done."""
+
+    name: str
+    help: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Run
+    options: tuple[str, ...] = ("json_output",)
+
+
+def _explain(error: ValidationError) -> str:
+    """Return one line on the first field of a request that may not be what it is."""
+    first = error.errors()[0]
+    if first["type"] == "string_pattern_mismatch":
+        reason = "it takes lowercase letters, digits and dashes, with a letter or digit at both ends"
+    else:
+        reason = first["msg"].replace("Input should", "it should").replace("String should", "it should")
+    return f"{first['loc'][0]} {first['input']!r} is refused: {reason}"
+
+
+def _request(model: type[Model], fields: dict[str, object]) -> Model:
+    """Return a request's body; raises UsageError."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from error
+
+
+def _as_json(instance: Instance) -> object:
+    return instance.model_dump(mode="json")
+
+
+def _show(instance: Instance, settings: Settings) -> None:
+    """Print what has become of an instance."""
+    safe = safe_model(instance)
+    print(json.dumps(_as_json(instance), indent=2) if settings.json_output else f"{safe.name} {safe.state}")
+
+
+def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
+    return (
+        instance.name,
+        instance.state.value + (f" ({instance.busy})" if instance.busy else ""),
+        instance.hypervisor,
+        instance.image,
+        f"{instance.size_bytes >> 20}",
+        instance.memory_backend or "-",
+        str(instance.fork_count),
+        "locked" if instance.mem_locked else "-",
+        names.get(instance.source_id or "", instance.source_id or "-"),
+        str(instance.vmm_pid or "-"),
+        instance.id,
+    )
+
+
+async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    instances = await client.instances()
+    if settings.json_output:
+        print(json.dumps([_as_json(instance) for instance in instances], indent=2))
+        return True
+    head = ("NAME", "STATE", "HYPERVISOR", "IMAGE", "MIB", "BACKEND", "FORKS", "LOCK", "SOURCE", "PID", "ID")
+    safe = [safe_model(instance) for instance in instances]
+    names = {instance.id: instance.name for instance in safe}
+    print(text_table([head, *(_instance_row(instance, names) for instance in safe)]))
+    return True
+
+
+def _create_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
+    parser.add_argument("--size", help="guest memory, such as 128MB (the default)")
+    parser.add_argument("--vcpus", type=int)
+    parser.add_argument("--cmd", nargs="+", default=(), metavar="WORD", help="appended to the kernel command line")
+
+
+async def _create(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    chosen = settings.hypervisor if "hypervisor" in settings.model_fields_set else None
+    wanted = {
+        "name": options.name,
+        "image": options.image,
+        "size": options.size,
+        "vcpus": options.vcpus,
+        "hypervisor": chosen,
+        "cmd": tuple(options.cmd) or None,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _show(await client.create(_request(CreateRequest, given)), settings)
+    return True
+
+
+def _fork_options(parser: ArgumentParser) -> None:
+    parser.add_argument("source", help="an instance's name, id or unique id prefix")
+    parser.add_argument(
+        "--share-memory",
+        action=BooleanOptionalAction,
+        default=True,
+        help="read the memory of a Standby source, which is locked meanwhile, or copy it",
+    )
+    parser.add_argument("--from-running", action="store_true", help="copy a Running source: standby, copy, restore")
+    parser.add_argument("--target-state", choices=get_args(TargetState), default="Running")
+    parser.add_argument("--memory-backend", choices=get_args(MemoryBackend))
+    parser.add_argument("--prefetch", choices=get_args(PrefetchMode))
+    parser.add_argument("--record", choices=get_args(RecordMode))
+
+
+def _fork_arguments(parser: ArgumentParser) -> None:
+    _fork_options(parser)
+    parser.add_argument("--name", help="of the fork; SOURCE-<n> if not given")
+
+
+def _fan_out_arguments(parser: ArgumentParser) -> None:
+    _fork_options(parser)
+    parser.add_argument("count", type=int, help="how many forks")
+    parser.add_argument("--name-prefix", help="of the forks' names; SOURCE if not given")
+    parser.add_argument("--concurrency", type=int, help="how many at once")
+
+
+def _given(options: Namespace, *names: str) -> dict[str, object]:
+    """Return the fields of a fork's request that were given, besides `names`; the supervisor has the other defaults."""
+    fields = ("target_state", "memory_backend", "prefetch", "record", *names)
+    given = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+    if options.from_running:
+        return given | {"from_running": True, "share_memory": False}
+    return given | {"share_memory": options.share_memory}
+
+
+async def _fork(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    _show(await client.fork(options.source, _request(ForkRequest, _given(options, "name"))), settings)
+    return True
+
+
+async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency"))
+    result = await client.fan_out(options.source, request)
+    if settings.json_output:
+        print(json.dumps(result.model_dump(mode="json"), indent=2))
+        return all(child.error is None for child in result.children)
+    for child in result.children:
+        if child.instance is not None:
+            print(safe_text(f"{child.name} {child.instance.state}"))
+        if child.error is not None:
+            complain(f"{child.name}: {child.error.message}")
+    return all(child.error is None for child in result.children)
+
+
+def complain(message: str) -> None:
+    """Print one line on standard error, whatever is in the message."""
+    print(f"forktui: {safe_text(message, limit=LOG_LINE_LIMIT)}", file=sys.stderr)
+
+
+def _references(parser: ArgumentParser) -> None:
+    parser.add_argument("instances", nargs="+", metavar="INSTANCE", help="a name, id or unique id prefix")
+
+
+def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
+    """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
+
+    async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+        verb, done = verb_of(client), True
+        for reference in options.instances:
+            try:
+                instance = await verb(reference)
+            except ApiError as error:
+                complain(error.message)
+                done = False
+                continue
+            if instance is not None:
+                _show(instance, settings)
+        return done
+
+    return run
+
+
+def _logs_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("instance", metavar="INSTANCE", help="a name, id or unique id prefix")
+    parser.add_argument("--tail", type=int, default=100, metavar="LINES", help="how many lines of the past")
+    parser.add_argument("--follow", action="store_true", help="go on with what is added")
+    parser.add_argument(
+        "--source", choices=get_args(LogSource), default="app", help="the guest's console, or the VMM's log"
+    )
+
+
+async def _logs(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    if not options.follow:
+        for line in await client.logs(options.instance, options.tail, options.source):
+            print(safe_text(line, limit=LOG_LINE_LIMIT))
+        return True
+    async for line in client.follow_log(options.instance, options.tail, options.source):
+        print(safe_text(line, limit=LOG_LINE_LIMIT), flush=True)
+    return True
+
+
+COMMANDS: Final = (
+    Command("ls", "list the instances", lambda parser: None, _ls),
+    Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor")),
+    Command("fork", "make one fork of an instance", _fork_arguments, _fork),
+    Command("fan-out", "make many forks of an instance", _fan_out_arguments, _fan_out),
+    Command(
+        "standby", "write a snapshot of a Running instance and end its VMM", _references, _for_each(lambda c: c.standby)
+    ),
+    Command("restore", "run a Standby instance on", _references, _for_each(lambda c: c.restore)),
+    Command("start", "boot a Stopped instance", _references, _for_each(lambda c: c.start)),
+    Command("stop", "end an instance's VMM; its memory is lost", _references, _for_each(lambda c: c.stop)),
+    Command("delete", "remove an instance", _references, _for_each(lambda c: c.delete), ()),
+    Command("logs", "print what a guest has printed", _logs_arguments, _logs, ()),
+)

@@ -1,0 +1,106 @@
+"""The supervisor's directories: made, checked, held by one, and not left behind by one that did not start."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from supervisor.directories import RefusedError, claim
+from supervisor.settings import Settings
+
+NOBODY = 65534
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(data_dir=folder / "var" / "data", run_dir=folder / "run", socket=None)
+
+
+def refusal(settings: Settings) -> str:
+    with pytest.raises(RefusedError) as caught, claim(settings):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_directories_are_made_for_their_readers(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    before = os.umask(0)
+    try:
+        with claim(settings):
+            assert mode(settings.data_dir) == 0o700
+            assert mode(settings.run_dir) == 0o750
+            assert mode(settings.data_dir / "lock") == 0o600
+            assert (settings.data_dir / "lock").read_text() == f"{os.getpid()}\n"
+    finally:
+        os.umask(before)
+    assert settings.data_dir.is_dir()
+
+
+def test_modes_of_directories_that_were_there_are_their_owners_business(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    settings.run_dir.mkdir(mode=0o711)
+    with claim(settings):
+        assert mode(settings.run_dir) == 0o711
+
+
+def test_a_second_supervisor_is_refused_and_the_first_one_named(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    with claim(settings):
+        elsewhere = settings.model_copy(update={"run_dir": run_dir / "other"})
+        message = refusal(elsewhere)
+        assert f"another supervisor (pid {os.getpid()}) holds {settings.data_dir}" in message
+        assert "--data-dir" in message
+        assert not elsewhere.run_dir.exists()
+        assert (settings.data_dir / "lock").exists()
+    with claim(settings):
+        pass
+
+
+def test_the_lock_is_not_inherited(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    with claim(settings):
+        lock = settings.data_dir / "lock"
+        held = [entry for entry in Path("/proc/self/fd").iterdir() if entry.resolve() == lock]
+        assert len(held) == 1
+        assert fcntl.fcntl(int(held[0].name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_one_that_fails_removes_what_it_made_and_nothing_else(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    with pytest.raises(RuntimeError), claim(settings):
+        (settings.data_dir / "instances").mkdir()
+        raise RuntimeError
+    assert list(run_dir.iterdir()) == []
+    with pytest.raises(RuntimeError), claim(settings):
+        (settings.data_dir / "kept").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in settings.data_dir.iterdir()] == ["kept"]
+    assert not settings.run_dir.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, who may give a directory away")
+def test_a_run_directory_of_somebody_else_is_refused(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    settings.run_dir.mkdir()
+    os.chown(settings.run_dir, NOBODY, NOBODY)
+    assert f"{settings.run_dir} belongs to uid {NOBODY}" in refusal(settings)
+    assert not (run_dir / "var").exists()
+
+
+def test_a_linked_run_directory_is_refused(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    (run_dir / "elsewhere").mkdir()
+    settings.run_dir.symlink_to(run_dir / "elsewhere")
+    assert "is a link" in refusal(settings)
+
+
+def test_a_file_in_place_of_a_directory_is_refused(run_dir: Path) -> None:
+    (run_dir / "var").write_text("")
+    message = refusal(settings_in(run_dir))
+    assert message == f"{run_dir}/var/data cannot be made: Not a directory; name another directory with --data-dir"
+    assert not (run_dir / "run").exists()
