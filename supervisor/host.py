@@ -80,7 +80,11 @@ class Host:
         )
         self._forking = Forking(self._inventory, self._operations, self._machines, templates, self._report)
         self._telemetry = Telemetry(
-            self._inventory, self._page_servers, self.events.publish, self._operations.note_ready
+            self._inventory,
+            self._page_servers,
+            self.events.publish,
+            self._operations.note_ready,
+            self._report,
         )
 
     @classmethod

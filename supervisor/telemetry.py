@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from supervisor import images
 from supervisor.console import Console
 from supervisor.errors import PageServerError
 from supervisor.inventory import Inventory
-from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
+from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Level, State, Statistics
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
+from supervisor.stalls import BOUND, Stall, age, observe, waits_for_page
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.logs import CONSOLE_LOG
 
@@ -34,6 +36,8 @@ class Watched:
     page_map: PageMapReader | None = None
     memory: Mapping[str, int | float] | None = None
     guest: Guest | None = None
+    stall: Stall = field(default_factory=Stall)
+    alarmed: bool = False
 
     def close(self) -> None:
         """Let go of the page map."""
@@ -50,11 +54,13 @@ class Telemetry:
         page_servers: PageServers,
         publish: Callable[[Event], None],
         on_ready: Callable[[str], Awaitable[None]],
+        report: Callable[[Level, str, str | None], None],
     ) -> None:
         self._inventory = inventory
         self._page_servers = page_servers
         self._publish = publish
         self._on_ready = on_ready
+        self._report = report
         self._watched: dict[str, Watched] = {}
         self._process = psutil.Process()
         self._turn = 0
@@ -85,6 +91,7 @@ class Telemetry:
         changed = [statistics for key, statistics in found.items() if self.statistics.get(key) != statistics]
         self.statistics = found
         self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
+        self._tell_stalls(records)
         for record in records:
             guest = self._watched[record.id].guest if record.id in self._watched else None
             if record.state is State.INITIALIZING and guest is not None and (guest.ready or guest.corrupt):
@@ -123,10 +130,27 @@ class Telemetry:
                 watched.memory = process_memory(watched.pid)
             if watched.console is not None:
                 watched.guest = watched.console.read()
-            found[record.id] = InstanceStatistics(
-                id=record.id, guest=watched.guest, **watched.memory, **self._pages(record, watched)
-            )
+            pages = self._pages(record, watched)
+            if pages and record.id in due:
+                waits = waits_for_page(watched.pid)
+                watched.stall = observe(watched.stall, waits, int(pages["faults"]), time.monotonic())
+            found[record.id] = InstanceStatistics(id=record.id, guest=watched.guest, **watched.memory, **pages)
         return found, self._host(servers)
+
+    def _tell_stalls(self, records: Iterable[InstanceRecord]) -> None:
+        """Raise an alarm for each guest that waits too long, once, and say when it goes on."""
+        now = time.monotonic()
+        for record in records:
+            watched = self._watched.get(record.id)
+            if watched is None:
+                continue
+            waited = age(watched.stall, now)
+            if waited > BOUND and not watched.alarmed:
+                watched.alarmed = True
+                self._report("alarm", f"{record.name}: its guest has waited {waited:.1f} s for a page", record.id)
+            elif watched.alarmed and waited < BOUND:
+                watched.alarmed = False
+                self._report("info", f"{record.name}: its guest goes on", record.id)
 
     def _pages(self, record: InstanceRecord, watched: Watched) -> Mapping[str, int | float]:
         if not record.attached or record.memory_backend != "uffd":
@@ -150,7 +174,9 @@ class Telemetry:
             "removed_pages": counters.removed_pages,
             "copied_bytes": counters.copied_bytes,
             "copy_errors": counters.copy_errors,
-            "oldest_fault_ms": round(counters.oldest_fault_age_seconds * 1e3, 3),
+            "oldest_fault_ms": round(
+                max(counters.oldest_fault_age_seconds, age(watched.stall, time.monotonic())) * 1e3, 3
+            ),
         }
 
     def _host(self, servers: Iterable[int]) -> HostStatistics:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from forktui.client import SupervisorClient
+from supervisor.guests.pagewalker import HOT_BASE, MIB
 from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Template, TemplateChanged
 from tests.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
 
@@ -193,3 +194,44 @@ async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing
                 await client.delete(name)
     finally:
         home.kill_everything()
+
+
+async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_it_is_whole_again(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
+        await client.standby(source.id)
+        layer = next((home.data / "instances" / source.id).glob("mem.*"))
+        layer.chmod(0o600)
+        # The last quarter of the hot set, which a walk comes to last.
+        kept = HOT_BASE + 48 * MIB
+        with layer.open("rb") as file:
+            file.seek(kept)
+            cut = file.read()
+        alarms = asyncio.create_task(activity(client, "has waited"))
+        options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+        await client.fork(source.id, options)
+        os.truncate(layer, kept)
+        seen = await alarms
+        assert any("cannot provide a page" in one.message for one in seen)
+        assert {one.level for one in seen} >= {"alarm"}
+        goes_on = asyncio.create_task(activity(client, "goes on"))
+        with layer.open("r+b") as file:
+            file.seek(kept)
+            file.write(cut)
+        await goes_on
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
+
+
+async def activity(client: SupervisorClient, words: str) -> list[Activity]:
+    """Return what the host reports up to the first line that has these words."""
+    seen = []
+    async with asyncio.timeout(PATIENCE), aclosing(client.events()) as events:
+        async for _, event in events:
+            if isinstance(event, Activity):
+                seen.append(event)
+                if words in event.message:
+                    return seen
+    raise AssertionError(f"nothing was reported of {words!r}: {seen}")
