@@ -1,0 +1,68 @@
+"""Numbers as an operator reads them: short, aligned, with their unit."""
+
+MEBIBYTE = 1 << 20
+
+
+def mebibytes(size_bytes: int) -> str:
+    """A size in MiB without its unit, at most six characters below a TiB: `0`, `4.3`, `128`, `16384`."""
+    size = size_bytes / MEBIBYTE
+    if size_bytes == 0:
+        return "0"
+    return f"{size:.1f}" if size < 99.95 else f"{size:.0f}"
+
+
+def size(size_bytes: int) -> str:
+    """A size with its unit: `512 B`, `4 KiB`, `18.2 MiB`, `23.4 GiB`."""
+    amount = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if amount >= 99.95 else f"{amount:.1f}".removesuffix(".0") + f" {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def count(number: int) -> str:
+    """A count in at most five characters: `4101`, `12.3k`, `123k`, `1.2M`."""
+    amount = float(number)
+    if number < 10_000:
+        return str(number)
+    for unit in ("k", "M", "G"):
+        amount /= 1000
+        if amount < 99.95:
+            return f"{amount:.1f}{unit}"
+        if amount < 999.5:
+            return f"{amount:.0f}{unit}"
+    return f"{amount:.0f}G"
+
+
+def rate(per_second: float) -> str:
+    """A rate per second: `0`, `0.5`, `67`, `12.3k`."""
+    return f"{per_second:.1f}" if 0 < per_second < 9.95 else count(round(per_second))
+
+
+def milliseconds(duration: float) -> str:
+    """A duration given in milliseconds: `0.8 ms`, `519 ms`, `1.2 s`."""
+    if duration < 99.95:
+        return f"{duration:.1f} ms"
+    return f"{duration:.0f} ms" if duration < 999.5 else f"{duration / 1000:.1f} s"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in whole seconds: `3s`, `2m05s`, `1h03m`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def percentage(part: float, whole: float) -> str:
+    """`part` of `whole`: `12.5%`; `-` where there is no whole."""
+    return f"{100 * part / whole:.1f}%" if whole else "-"
+
+
+def names(items: tuple[str, ...] | list[str], shown: int = 2, total: int | None = None) -> str:
+    """The first names and how many more there are: `fork-1, fork-2, +6`."""
+    rest = (len(items) if total is None else total) - min(len(items), shown)
+    return ", ".join([*items[:shown], *([f"+{rest}"] if rest > 0 else [])])

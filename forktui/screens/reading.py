@@ -1,0 +1,97 @@
+"""Screens to read: the help, and a guest's console."""
+
+import textwrap
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from forktui.actions import ACTIONS, Group
+from forktui.client import ApiError, SupervisorUnreachableError
+from forktui.ink import Ink, Line, left
+from forktui.text import safe_text
+from forktui.widgets.lines_view import LinesView
+
+CONSOLE_LINES = 500
+CONSOLE_LINE_LIMIT = 2000
+_KEY_WIDTH = 12
+_LABEL_WIDTH = 16
+READING_MARGIN = 12
+"""The cells of the screen's width that are not the text's: border, padding, scrollbar and what shows beside it."""
+READING_WIDTH = 100
+
+
+class Reading(ModalScreen[None]):
+    """Lines over the dashboard, until Escape or q."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,c", "dismiss", "Close")]
+
+    def __init__(self, heading: str, lines: Sequence[Line] = ()) -> None:
+        super().__init__()
+        self._heading = heading
+        self.view = LinesView(lines)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="reading"):
+            yield Static(Text(self._heading, no_wrap=True, overflow="ellipsis"), classes="question")
+            yield self.view
+            yield Static(Text("Esc closes"), classes="hint")
+
+
+class Console(Reading):
+    """What a guest prints, while it prints it."""
+
+    class Printed(Message):
+        """The console has one line more."""
+
+        def __init__(self, line: str) -> None:
+            super().__init__()
+            self.line = line
+
+    def __init__(self, name: str, follow: Callable[[], AsyncIterator[str]]) -> None:
+        super().__init__(f"Console of {name}")
+        self._follow = follow
+        self._printed: list[Line] = []
+
+    def on_mount(self) -> None:
+        self.run_worker(self._read(), exit_on_error=False)
+
+    def on_console_printed(self, message: Printed) -> None:
+        ink: Ink = "broken" if "CORRUPT" in message.line else "plain"
+        self._printed = [*self._printed[1 - CONSOLE_LINES :], [(message.line, ink)]]
+        self.view.set_lines(self._printed)
+
+    async def _read(self) -> None:
+        try:
+            async for line in self._follow():
+                self.post_message(self.Printed(safe_text(line, CONSOLE_LINE_LIMIT)))
+            self.post_message(self.Printed("-- the console has ended --"))
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(self.Printed(safe_text(f"-- {error} --")))
+
+
+def help_lines(moves: Sequence[tuple[str, str]], width: int) -> list[Line]:
+    """Every action under its group, with `moves` (keys, what they do) among those of the tree, in `width` cells."""
+    lines: list[Line] = []
+    for group in Group:
+        lines += [[(group.value, "title")]]
+        for key, words in moves if group is Group.TREE else ():
+            lines += _help_entry(key, "", words, width)
+        for action in (action for action in ACTIONS if action.group is group):
+            lines += _help_entry(action.key, action.name, action.help, width)
+        lines.append([])
+    return lines + _help_entry("^p", "Palette", "These actions by name, themes, a screenshot as SVG", width)
+
+
+def _help_entry(key: str, label: str, words: str, width: int) -> list[Line]:
+    begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (left(label, _LABEL_WIDTH), "strong")]
+    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20))
+    indent = " " * (_KEY_WIDTH + _LABEL_WIDTH)
+    following: list[Line] = [[(f"{indent}{line}", "plain")] for line in rest]
+    return [[*begin, (first, "plain")], *following]

@@ -1,0 +1,569 @@
+"""The dashboard on hosts that are told: moving, marking, filtering, asking, refusing; and what it must never show."""
+
+import ast
+import re
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.widgets import Button, Input
+
+import forktui
+from forktui.actions import ACTIONS
+from forktui.app import ForkTui
+from forktui.messages import Heard, Said, Wanted
+from forktui.screens.dashboard import Dashboard
+from forktui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.screens.reading import Reading
+from supervisor.models import (
+    Activity,
+    Guest,
+    HostStatistics,
+    Instance,
+    InstanceChanged,
+    InstanceDeleted,
+    InstanceStatistics,
+    Statistics,
+)
+from tests.tui_hosts import BEGIN, SUPERVISOR, fork_of, instance, locked_source, reset
+from tests.tui_pilot import clean_environment, host, screen_text, told, tree, until, until_shown
+
+FORKS = ("fork-1", "fork-2", "fork-3")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this terminal in the tests."""
+    clean_environment(monkeypatch)
+
+
+def family() -> list[Instance]:
+    """A source and its three forks."""
+    return [locked_source("source", FORKS), *(fork_of("source", name, age=n + 1) for n, name in enumerate(FORKS))]
+
+
+def shown_rows(pilot: Pilot[None]) -> list[str]:
+    """The ids in the tree, top to bottom."""
+    return [row.id for row in tree(pilot).rows]
+
+
+async def hear(pilot: Pilot[None], *events: InstanceChanged | InstanceDeleted | Statistics | Activity) -> None:
+    """Tell the dashboard more, as its feed does."""
+    for event in events:
+        pilot.app.post_message(Heard(event))
+    await pilot.pause()
+
+
+class Wishes(ForkTui):
+    """A dashboard that notes what it would ask of the supervisor."""
+
+    def __init__(self, source: ForkTui) -> None:
+        super().__init__(source.client)
+        self.wishes: list[tuple[str, tuple[str, ...], int]] = []
+
+    def on_wanted(self, message: Wanted) -> None:
+        self.wishes.append((message.action_id, message.instance_ids, message.count))
+
+
+# Moving
+
+
+async def test_the_cursor_follows_its_instance_when_rows_come_and_go() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "j")
+        assert tree(pilot).cursor_id == "fork-2"
+        await hear(pilot, InstanceDeleted(id="fork-1"), InstanceChanged(instance=instance("a-root", age=-5)))
+        await until(pilot, lambda: shown_rows(pilot) == ["a-root", "source", "fork-2", "fork-3"])
+        assert tree(pilot).cursor_id == "fork-2"
+
+
+async def test_the_cursor_takes_the_place_of_a_deleted_instance() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("G")
+        assert tree(pilot).cursor_id == "fork-3"
+        await hear(pilot, InstanceDeleted(id="fork-3"))
+        await until(pilot, lambda: tree(pilot).cursor_id == "fork-2")
+        for name in ("fork-1", "fork-2", "source"):
+            await hear(pilot, InstanceDeleted(id=name))
+        await until(pilot, lambda: tree(pilot).cursor_id is None)
+        assert "Nothing is selected" in screen_text(pilot)
+
+
+async def test_keys_move_close_and_open() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("l")
+        assert tree(pilot).cursor_id == "fork-1"
+        await pilot.press("down", "up", "up", "up", "end", "k")
+        assert tree(pilot).cursor_id == "fork-2"
+        await pilot.press("h")
+        assert tree(pilot).cursor_id == "source"
+        await pilot.press("left")
+        assert shown_rows(pilot) == ["source"]
+        assert "▸ source +3" in screen_text(pilot)
+        await pilot.press("right")
+        assert shown_rows(pilot) == ["source", *FORKS]
+        await pilot.press("enter")
+        assert shown_rows(pilot) == ["source"]
+        await pilot.press("z")
+        assert shown_rows(pilot) == ["source", *FORKS]
+
+
+async def test_closing_a_tree_takes_the_cursor_out_of_it() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("G", "z")
+        assert tree(pilot).cursor_id == "source"
+
+
+async def test_the_mouse_selects_and_a_double_click_closes() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.click("#tree", offset=(10, 3))
+        assert tree(pilot).cursor_id == "fork-2"
+        await pilot.click("#tree", offset=(10, 1), times=2)
+        assert shown_rows(pilot) == ["source"]
+        await pilot.click("#tree", offset=(10, 0))
+        await pilot.click("#tree", offset=(10, 9))
+        assert tree(pilot).cursor_id == "source"
+
+
+async def test_the_dashboard_begins_on_the_instance_it_is_told_to() -> None:
+    async with told(reset(family()), focus="fork-2").run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).cursor_id == "fork-2")
+
+
+async def test_sorting_goes_round_and_says_by_what() -> None:
+    counters = [InstanceStatistics(id="fork-3", faults=9), InstanceStatistics(id="fork-2", private_bytes=9)]
+    async with host(family(), counters).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("o", "o", "o")
+        assert "by faults" in await until_shown(pilot, "(by faults)")
+        assert shown_rows(pilot) == ["source", "fork-3", "fork-1", "fork-2"]
+        await pilot.press("o")
+        assert shown_rows(pilot) == ["source", "fork-2", "fork-1", "fork-3"]
+
+
+# Filtering
+
+
+async def test_the_filter_keeps_sources_and_ends_with_escape() -> None:
+    async with host([*family(), instance("other", age=9)]).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("slash", *"fork-2")
+        await until(pilot, lambda: shown_rows(pilot) == ["source", "fork-2"])
+        await pilot.press("enter")
+        assert pilot.app.focused is tree(pilot)
+        await pilot.press("j")
+        assert tree(pilot).cursor_id == "fork-2"
+        await pilot.press("escape")
+        await until(pilot, lambda: shown_rows(pilot) == ["source", *FORKS, "other"])
+        assert tree(pilot).cursor_id == "fork-2"
+
+
+async def test_keys_are_text_while_a_filter_is_typed() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("slash", *"dqxf")
+        assert pilot.app.screen.query_one("#filter", Input).value == "dqxf"
+        assert isinstance(pilot.app.screen, Dashboard)
+
+
+# Acting
+
+
+async def test_marks_are_what_actions_act_on() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "space", "space", "k", "k", "k")
+        await until_shown(pilot, "2 marked")
+        await pilot.press("s")
+        await until(pilot, lambda: app.wishes)
+        assert app.wishes == [("standby", ("fork-1", "fork-2"), 1)]
+        assert tree(pilot).marked == frozenset()
+
+
+async def test_a_deleted_instance_loses_its_mark() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("G", "space")
+        await hear(pilot, InstanceDeleted(id="fork-3"))
+        await until(pilot, lambda: tree(pilot).marked == frozenset())
+        await pilot.press("space", "u")
+        assert tree(pilot).marked == frozenset()
+
+
+@pytest.mark.parametrize(("answer", "wishes"), [("enter", 0), ("escape", 0), ("n", 0), ("y", 1)])
+async def test_a_deletion_is_asked_about_and_no_is_the_default(answer: str, wishes: int) -> None:
+    counters = [InstanceStatistics(id="fork-1", private_bytes=18 << 20)]
+    app = Wishes(host(family(), counters))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "d")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        said = screen_text(pilot)
+        assert "Delete fork-1?" in said
+        assert "18 MiB of private memory" in said
+        assert isinstance(app.focused, Button) and app.focused.id == "no"
+        await pilot.press(answer)
+        await until(pilot, lambda: app.screen is app.dashboard)
+        await pilot.pause()
+        assert len(app.wishes) == wishes
+
+
+async def test_yes_can_be_reached_and_pressed() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "x")
+        await until_shown(pilot, "What is in memory is lost")
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: app.wishes == [("stop", ("fork-1",), 1)])
+
+
+async def test_a_deletion_tells_what_stays_below() -> None:
+    copy = fork_of("fork-1", "copy-1", fork_kind="copy", age=9)
+    async with host([*family(), copy]).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "d")
+        await until_shown(pilot, "Below it, copy-1 stay")
+
+
+async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("f")
+        await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
+        await pilot.press("j", "f")
+        await until_shown(pilot, "press s first")
+        await pilot.press("y")
+        await until(pilot, lambda: app.wishes[1:] == [("fork", ("fork-1",), 1)])
+
+
+async def test_a_fan_out_takes_only_a_number_that_can_be() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("F")
+        await until(pilot, lambda: isinstance(app.screen, FanOutPrompt))
+        for number in ("", "0", "4097"):
+            app.screen.query_one(Input).value = number
+            await pilot.press("enter")
+            await until_shown(pilot, "a number from 1 to 4096")
+            assert isinstance(app.screen, FanOutPrompt)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        assert app.wishes == []
+
+
+async def test_a_fan_out_asks_how_many() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("F")
+        await until_shown(pilot, "How many forks of source?")
+        await pilot.press(*"25", "enter")
+        await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
+
+
+async def test_a_refusal_is_said_once_within_its_time() -> None:
+    async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("d", "d", "d")
+        await until_shown(pilot, "source has 3 share_memory forks")
+        assert len(pilot.app._notifications) == 1
+
+
+async def test_read_only_is_shown_and_every_change_refused() -> None:
+    event = reset(family())
+    snapshot = event.snapshot.model_copy(update={"supervisor": SUPERVISOR.model_copy(update={"writable": False})})
+    async with told(event.model_copy(update={"snapshot": snapshot})).run_test(
+        size=(120, 40), notifications=True
+    ) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        assert "READ-ONLY" in screen_text(pilot)
+        await pilot.press("f")
+        await until_shown(pilot, "Fork refused: read-only")
+
+
+# Reading
+
+
+async def test_help_lists_every_action_with_its_key() -> None:
+    async with host(family()).run_test(size=(120, 60)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Reading))
+        said = screen_text(pilot)
+        for action in ACTIONS:
+            assert any(action.key in line and action.name in line for line in said.splitlines()), action.id
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, Dashboard)
+
+
+async def test_the_palette_offers_every_action() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        titles = {command.title for command in app.get_system_commands(app.dashboard)}
+        assert {f"{action.name} ({action.key})" for action in ACTIONS} <= titles
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await pilot.press(*"fork (f)")
+        await until_shown(pilot, "Fork (f)")
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
+
+
+def test_every_action_that_changes_nothing_is_done_by_the_dashboard() -> None:
+    for action in ACTIONS:
+        assert action.guard is not None or callable(getattr(Dashboard, f"do_{action.id}")), action.id
+
+
+async def test_every_key_of_the_registry_is_bound() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        bound = pilot.app.screen.active_bindings
+        assert {key for action in ACTIONS for key in action.keys} <= set(bound)
+
+
+async def test_q_leaves() -> None:
+    app = host(family())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("q")
+    assert app.return_code == 0
+
+
+async def test_copying_an_id_shows_it() -> None:
+    async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("y")
+        await until_shown(pilot, "source: source sent to the clipboard")
+        assert pilot.app.clipboard == "source"
+
+
+async def test_panes_come_and_go_with_their_keys() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        inspector, activity = pilot.app.screen.query_one("#inspector"), pilot.app.screen.query_one("#activity")
+        assert (inspector.display, activity.display) == (True, True)
+        await pilot.press("i", "e")
+        assert (inspector.display, activity.display) == (False, False)
+        await pilot.press("i", "e")
+        assert (inspector.display, activity.display) == (True, True)
+
+
+async def test_on_a_small_terminal_the_details_wait_for_their_key() -> None:
+    async with host(family()).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        inspector = pilot.app.screen.query_one("#inspector")
+        assert not inspector.display
+        await pilot.press("i")
+        assert inspector.display
+        assert "locked by" in screen_text(pilot)
+        await pilot.resize_terminal(200, 50)
+        await until(pilot, lambda: inspector.size.height > 30)
+
+
+def said(second: int, message: str) -> Activity:
+    """Something that happened."""
+    return Activity(at=BEGIN + timedelta(seconds=second), level="info", message=message)
+
+
+async def test_the_event_pane_follows_holds_and_follows_again() -> None:
+    events = [said(n, f"thing {n}") for n in range(50)]
+    async with told(reset(family()), *events).run_test(size=(120, 40)) as pilot:
+        await until_shown(pilot, "thing 49")
+        await pilot.press("p")
+        await hear(pilot, said(60, "thing 60"))
+        assert "thing 60" not in await until_shown(pilot, "held, 1 newer")
+        await pilot.press("p")
+        await until_shown(pilot, "thing 60")
+
+
+async def test_scrolled_up_events_stay_where_they_are() -> None:
+    events = [said(n, f"thing {n:02}") for n in range(50)]
+    async with told(reset(family()), *events).run_test(size=(120, 40)) as pilot:
+        await until_shown(pilot, "thing 49")
+        await pilot.press("tab", "home")
+        await until_shown(pilot, "thing 00")
+        await hear(pilot, said(60, "thing 60"))
+        await pilot.pause(0.2)
+        assert "thing 00" in screen_text(pilot)
+        await pilot.press("end")
+        await until_shown(pilot, "thing 60")
+
+
+async def test_a_corrupt_guest_is_an_alarm_in_row_header_and_details() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j")
+        counters = InstanceStatistics(id="fork-1", guest=Guest(corrupt="0x1f000"))
+        await hear(pilot, Statistics(at=BEGIN, instances=(counters,), host=HostStatistics()))
+        lines = (await until_shown(pilot, "1 CORRUPT")).splitlines()
+        assert any("fork-1" in line and "CORRUPT" in line for line in lines)
+        assert any("0x1f000" in line for line in lines)
+
+
+async def test_fork_count_and_badge_change_well_within_a_second() -> None:
+    async with host([locked_source("source", [])]).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        assert "LOCKED" not in screen_text(pilot)
+        begin = time.perf_counter()
+        await hear(pilot, InstanceChanged(instance=locked_source("source", FORKS)))
+        await until_shown(pilot, "LOCKED      3 ")
+        assert time.perf_counter() - begin < 1
+
+
+# Many
+
+
+def chain(length: int) -> list[Instance]:
+    """One fork below the other."""
+    return [fork_of(f"i{n - 1}", f"i{n}", age=n) for n in range(length)]
+
+
+def fan(width: int) -> list[Instance]:
+    """One source with many forks."""
+    return [locked_source("i0", ["i1"]), *(fork_of("i0", f"i{n}", age=n) for n in range(1, width))]
+
+
+@pytest.mark.parametrize("instances", [chain(10_000), fan(10_000)], ids=["chain", "fan"])
+async def test_ten_thousand_instances_are_shown_moved_in_and_changed_without_a_pause(
+    instances: Sequence[Instance],
+) -> None:
+    async with host(instances).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 10_000)
+        begin = time.perf_counter()
+        await pilot.press("end", "k", "pageup", "home", "pagedown", "end")
+        assert tree(pilot).cursor_id == "i9999"
+        await hear(pilot, InstanceChanged(instance=instances[9_999].model_copy(update={"name": "renamed"})))
+        await until_shown(pilot, "renamed")
+        assert time.perf_counter() - begin < 10
+
+
+async def test_statistics_repaint_only_the_rows_that_changed() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.pause(0.3)
+        drawn: list[int] = []
+        render_line = tree(pilot).render_line
+        tree(pilot).render_line = lambda y: drawn.append(y) or render_line(y)  # type: ignore[func-returns-value,method-assign]
+        counters = InstanceStatistics(id="fork-2", faults=77)
+        await hear(pilot, Statistics(at=BEGIN, instances=(counters,), host=HostStatistics()))
+        await until_shown(pilot, " 77 ")
+        assert set(drawn[: drawn.index(3) + 1]) == {3}
+
+
+# Terminals of other kinds
+
+
+async def test_an_ascii_terminal_gets_nothing_but_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORKTUI_ASCII", "1")
+    events = [said(n, "größe") for n in range(40)]
+    app = told(reset([*family(), *chain(30)]), *events, focus="source")
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        assert (await until_shown(pilot, "gr??e")).isascii()
+        await until(pilot, lambda: tree(pilot).cursor_id == "source")
+        for key, words in (("d", "delete them first"), ("question_mark", "Virtual machines"), ("F", "How many")):
+            await pilot.press("escape", key)
+            assert (await until_shown(pilot, words)).isascii(), screen_text(pilot)
+            await pilot.press("escape")
+        await pilot.press("j", "x")
+        assert (await until_shown(pilot, "Stop fork-1?")).isascii(), screen_text(pilot)
+
+
+async def test_without_colour_the_cursor_and_badges_are_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j")
+        picture = pilot.app.export_screenshot()
+        assert set(re.findall(r"#[0-9a-f]{6}", picture.split("</style>")[1])) <= {
+            "#c5c8c6",
+            "#292929",
+            "#ff5f57",
+            "#febc2e",
+            "#28c840",
+        }
+        strip = tree(pilot).render_line(2)
+        assert all(segment.style and segment.style.reverse for segment in strip)
+        badge = [segment for segment in tree(pilot).render_line(1) if "LOCKED" in segment.text]
+        assert all(segment.style and segment.style.reverse for segment in badge)
+
+
+@pytest.mark.parametrize("theme", ["forktui-dark", "forktui-light", "ansi-dark", "nord"])
+async def test_every_theme_draws(theme: str) -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        before = tree(pilot).render_line(1)
+        pilot.app.theme = "textual-light"
+        pilot.app.theme = theme
+        await pilot.pause()
+        drawn = tree(pilot).render_line(1)
+        assert drawn.text == before.text
+        assert (drawn == before) == (theme == "forktui-dark")
+
+
+# What must never be
+
+
+HOSTILE = "\x1b]0;owned\x07[red]\x9b31m[/] [@click=app.quit]x"
+
+
+def hostile_events() -> list[object]:
+    """Escape sequences and markup in every text that a supervisor can send."""
+    return [
+        reset(
+            [
+                instance("vm", state_error=HOSTILE, exit_message=HOSTILE, busy=HOSTILE, image=HOSTILE, source_id=None),
+                instance("name").model_copy(update={"name": HOSTILE, "age": 1}),
+            ],
+            [InstanceStatistics(id="vm", guest=Guest(corrupt=HOSTILE))],
+        ),
+        Activity(at=BEGIN, level="alarm", message=HOSTILE),
+    ]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+async def test_hostile_text_is_shown_as_text(size: tuple[int, int]) -> None:
+    app = told(*hostile_events())  # type: ignore[arg-type]
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 2)
+        for key in ("j", "d"):
+            await pilot.press(key)
+        await pilot.pause()
+        await pilot.press("escape")
+        app.dashboard.post_message(Said("[/] [red]x[/nothing]", "error"))
+        text = await until_shown(pilot, "[/] [red]x[/nothing]")
+        assert not set(text) & set(map(chr, [*range(32), *range(127, 160)])) - {"\n"}
+        assert "[red]" in text
+        assert "owned" in text
+
+
+def calls(path: Path) -> list[ast.Call]:
+    """Every call in a source file."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_nothing_is_drawn_as_markup() -> None:
+    sources = sorted(Path(forktui.__file__).parent.rglob("*.py"))
+    assert len(sources) > 20
+    for path in sources:
+        for call in calls(path):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            if name == "notify":
+                assert {word.arg for word in call.keywords} >= {"markup"}, f"{path.name}:{call.lineno}"
+            if name in ("Static", "Label", "Button") and call.args:
+                plain = isinstance(call.args[0], ast.Constant) or "Text(" in ast.unparse(call.args[0])
+                assert plain, f"{path.name}:{call.lineno} draws markup"
+            assert name not in ("from_markup", "render_markup"), f"{path.name}:{call.lineno}"

@@ -1,0 +1,81 @@
+"""Hosts to look at: instances, snapshots and worlds with what a test needs and defaults for the rest."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from forktui.world import World, reduce
+from supervisor.models import (
+    HostSnapshot,
+    HostStatistics,
+    Instance,
+    InstanceStatistics,
+    Reset,
+    State,
+    SupervisorInfo,
+    Template,
+)
+
+BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SUPERVISOR = SupervisorInfo(
+    pid=7,
+    version="0.1.0",
+    started_at=BEGIN,
+    data_dir="/var/lib/forktui",
+    hypervisor="embedded",
+    hypervisor_version="0.1.0",
+)
+
+
+def instance(name: str, **fields: object) -> Instance:
+    """A Running instance with its name as its id; `age` is seconds after BEGIN."""
+    age = fields.pop("age", 0)
+    assert isinstance(age, int | float)
+    values: dict[str, object] = {
+        "id": name,
+        "name": name,
+        "image": "pagewalker",
+        "state": State.RUNNING,
+        "created_at": BEGIN + timedelta(seconds=age),
+        "hypervisor": "embedded",
+        "size": "128MB",
+        "vcpus": 1,
+        "has_snapshot": False,
+        "fork_count": 0,
+        "mem_locked": False,
+        "size_bytes": 128 << 20,
+    }
+    values |= fields
+    if values["state"] is State.RUNNING:
+        values.setdefault("vmm_pid", 1000)
+    return Instance.model_validate(values)
+
+
+def locked_source(name: str, holders: Iterable[str], **fields: object) -> Instance:
+    """A Standby instance that the named forks lock."""
+    names = tuple(holders)
+    return instance(name, state=State.STANDBY, fork_count=len(names), mem_locked=bool(names), locked_by=names, **fields)
+
+
+def fork_of(source: str, name: str, **fields: object) -> Instance:
+    """A running share_memory fork."""
+    values: dict[str, object] = {"source_id": source, "fork_kind": "share_memory", "memory_backend": "uffd"}
+    return instance(name, **{**values, **fields})
+
+
+def reset(
+    instances: Iterable[Instance], statistics: Iterable[InstanceStatistics] = (), templates: Iterable[Template] = ()
+) -> Reset:
+    """The first event of a stream."""
+    snapshot = HostSnapshot(
+        supervisor=SUPERVISOR,
+        instances=tuple(instances),
+        templates=tuple(templates),
+        statistics=tuple(statistics),
+        host=HostStatistics(memory_total_bytes=16 << 30, memory_available_bytes=8 << 30),
+    )
+    return Reset(snapshot=snapshot)
+
+
+def world_of(*instances: Instance, statistics: Iterable[InstanceStatistics] = ()) -> World:
+    """The world that a supervisor with these instances tells of."""
+    return reduce(World(), reset(instances, statistics))
