@@ -41,6 +41,8 @@ class Console:
     def read(self) -> Guest:
         """Return what the guest has printed so far; blocks on the disk."""
         try:
+            if self.path.stat().st_size <= self.offset:
+                return self.guest
             with self.path.open("rb") as file:
                 file.seek(self.offset)
                 data = file.read(READ_LIMIT)

@@ -195,6 +195,8 @@ class PageMapReader:
             self._memory = mmap.mmap(fd, size, prot=mmap.PROT_READ)
         finally:
             os.close(fd)
+        self._raw = b""
+        self._counters: PageCounters
         magic, version, self.page_size, self.page_count = _HEADER.unpack_from(self._memory)
         reason = None
         if magic != _MAGIC:
@@ -218,10 +220,15 @@ class PageMapReader:
         self._memory.close()
 
     def counters(self) -> PageCounters:
-        """The counters now."""
-        words = _COUNTERS.unpack_from(self._memory, _COUNTERS_OFFSET)
+        """The counters now: the very object of the call before, when nothing has changed since."""
+        raw = self._memory[_COUNTERS_OFFSET : _COUNTERS_OFFSET + _COUNTERS.size]
+        if raw == self._raw:
+            return self._counters
+        words = _COUNTERS.unpack(raw)
         oldest = words[OLDEST_UNANSWERED_NS]
-        return PageCounters(
+        # With a fault unanswered its age grows although no word changes.
+        self._raw = raw if not oldest else b""
+        self._counters = PageCounters(
             faults=words[FAULTS],
             fault_around_pages=words[FAULT_AROUND_PAGES],
             present_pages=words[PRESENT_PAGES],
@@ -240,6 +247,7 @@ class PageMapReader:
             oldest_fault_age_seconds=max(time.monotonic_ns() - oldest, 0) / 1e9 if oldest else 0.0,
             latency_counts=words[LATENCY:],
         )
+        return self._counters
 
     def pages(self) -> bytes:
         """A copy of all states, one byte a page."""
