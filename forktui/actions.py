@@ -109,6 +109,15 @@ def _standby(instance: Instance, selected: Sequence[Instance]) -> str | None:
     return f"{instance.name} is {instance.state}: only a Running instance can be put to standby"
 
 
+def _checkpoint(instance: Instance, selected: Sequence[Instance]) -> str | None:
+    if instance.state is State.RUNNING:
+        return None
+    if instance.state is State.STANDBY:
+        return f"{instance.name} is in Standby: press f to fork it"
+    remedy = "press r to start it" if instance.state is State.STOPPED else "only a Running instance has one"
+    return f"{instance.name} is {instance.state}: {remedy}"
+
+
 def _restore(instance: Instance, selected: Sequence[Instance]) -> str | None:
     if instance.state in (State.STANDBY, State.STOPPED):
         return _locked(instance)
@@ -144,6 +153,14 @@ ACTIONS: tuple[Action, ...] = (
         _fan_out,
         footer=True,
         one=True,
+    ),
+    Action(
+        "checkpoint",
+        ("C",),
+        "Checkpoint",
+        "A Standby instance of a Running one, which is paused for milliseconds and runs on",
+        Group.MACHINES,
+        _checkpoint,
     ),
     Action(
         "delete",

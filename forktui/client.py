@@ -17,6 +17,7 @@ from yarl import URL
 
 from forktui.server_sent_events import Parser, ServerSentEvent
 from supervisor.models import (
+    CheckpointRequest,
     CreateRequest,
     ErrorBody,
     ErrorDetail,
@@ -131,6 +132,10 @@ class SupervisorClient:
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one fork of an instance."""
         return await self._ask(Instance, "POST", _path(reference, "fork"), request)
+
+    async def checkpoint(self, reference: str, request: CheckpointRequest | None = None) -> Instance:
+        """Make a Standby instance of a Running one, which runs on; its phase `paused` is how long it did not."""
+        return await self._ask(Instance, "POST", _path(reference, "checkpoint"), request or CheckpointRequest())
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many forks; a child that failed says why in its place."""

@@ -13,6 +13,7 @@ from forktui.client import ApiError, LogSource, SupervisorClient
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
+    CheckpointRequest,
     CreateRequest,
     FanOutRequest,
     ForkRequest,
@@ -110,6 +111,12 @@ def _create_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size", help="guest memory, such as 128MB (the default)")
     parser.add_argument("--vcpus", type=int)
     parser.add_argument("--cmd", nargs="+", default=(), metavar="WORD", help="appended to the kernel command line")
+    parser.add_argument(
+        "--track-dirty-pages",
+        action=BooleanOptionalAction,
+        default=None,
+        help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
+    )
 
 
 async def _create(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
@@ -121,6 +128,7 @@ async def _create(client: SupervisorClient, options: Namespace, settings: Settin
         "vcpus": options.vcpus,
         "hypervisor": chosen,
         "cmd": tuple(options.cmd) or None,
+        "track_dirty_pages": options.track_dirty_pages,
     }
     given = {name: value for name, value in wanted.items() if value is not None}
     _show(await client.create(_request(CreateRequest, given)), settings)
@@ -165,6 +173,17 @@ def _given(options: Namespace, *names: str) -> dict[str, object]:
 
 async def _fork(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
     _show(await client.fork(options.source, _request(ForkRequest, _given(options, "name"))), settings)
+    return True
+
+
+def _checkpoint_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", help="a Running instance's name, id or unique id prefix")
+    parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
+
+
+async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    given = {"name": options.name} if options.name is not None else {}
+    _show(await client.checkpoint(options.source, _request(CheckpointRequest, given)), settings)
     return True
 
 
@@ -233,6 +252,9 @@ COMMANDS: Final = (
     Command("ls", "list the instances", lambda parser: None, _ls),
     Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor")),
     Command("fork", "make one fork of an instance", _fork_arguments, _fork),
+    Command(
+        "checkpoint", "make a Standby instance of a Running one, which runs on", _checkpoint_arguments, _checkpoint
+    ),
     Command("fan-out", "make many forks of an instance", _fan_out_arguments, _fan_out),
     Command(
         "standby", "write a snapshot of a Running instance and end its VMM", _references, _for_each(lambda c: c.standby)

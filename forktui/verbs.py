@@ -73,6 +73,17 @@ async def standby(client: SupervisorClient, world: World, instance_ids: Sequence
     return await _each(world, instance_ids, "in Standby:", one)
 
 
+async def checkpoint(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """One checkpoint of each, with how long its source was paused."""
+
+    async def one(instance: Instance) -> str:
+        made = await client.checkpoint(instance.id)
+        paused = (f" (paused {milliseconds(phase.milliseconds)})" for phase in made.phases if phase.name == "paused")
+        return made.name + next(paused, "")
+
+    return await _each(world, instance_ids, "checkpoints:", one)
+
+
 async def restore(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Restore each from its snapshot, or start it where it is Stopped."""
 
@@ -94,7 +105,14 @@ async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[st
 
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
 
-ON_EACH: dict[str, Verb] = {"fork": fork, "delete": delete, "standby": standby, "restore": restore, "stop": stop}
+ON_EACH: dict[str, Verb] = {
+    "fork": fork,
+    "checkpoint": checkpoint,
+    "delete": delete,
+    "standby": standby,
+    "restore": restore,
+    "stop": stop,
+}
 """The actions that do the same to every selected instance, by the id of the action."""
 
 

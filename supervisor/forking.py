@@ -1,25 +1,28 @@
-"""Forks: of a Standby instance's shared memory, as a copy, from a running one, and many at a time."""
+"""Children of an instance: forks of its shared memory, copies, checkpoints, and many at a time."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 
 from supervisor import images, lifecycle
+from supervisor.checkpoints import Checkpoints
 from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import link
+from supervisor.layers import Layers, all_names
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines
 from supervisor.models import (
     NAME_LENGTH,
+    CheckpointRequest,
     ErrorBody,
     ErrorDetail,
     FanOutChild,
     FanOutRequest,
     FanOutResult,
+    ForkKind,
     ForkOptions,
     ForkRequest,
     Instance,
@@ -27,9 +30,9 @@ from supervisor.models import (
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord
+from supervisor.records import InstanceRecord, TemplateRecord, child_of
 from supervisor.registry import new_id
-from supervisor.templates import Templates, own_snapshot
+from supervisor.templates import Templates
 
 SUFFIX_LENGTH = 5
 """How much of a name `-<n>` may take."""
@@ -43,13 +46,17 @@ class Forking:
         inventory: Inventory,
         operations: Operations,
         machines: Machines,
+        layers: Layers,
         templates: Templates,
+        checkpoints: Checkpoints,
         report: Callable[[Level, str, str | None], None],
     ) -> None:
         self._inventory = inventory
         self._operations = operations
         self._machines = machines
+        self._layers = layers
         self._templates = templates
+        self._checkpoints = checkpoints
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
@@ -59,6 +66,17 @@ class Forking:
         child = await self._fork(source.id, name, request)
         self._report("info", f"{child.name}: forked from {source.name}", child.id)
         return child
+
+    async def checkpoint(self, reference: str, request: CheckpointRequest) -> InstanceRecord:
+        """Make a Standby child of a Running instance, which runs on."""
+        source = self._inventory.resolve(reference)
+        name = request.name or next(self._inventory.free_names(_prefix(source.name)))
+
+        async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
+            self._operations.check(Verb.CHECKPOINT, held)
+            return await self._take(held, child_id, name, "checkpoint")
+
+        return await self._child(source.id, name, Verb.CHECKPOINT, make)
 
     async def fan_out(
         self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
@@ -92,63 +110,65 @@ class Forking:
         return FanOutResult(children=children, milliseconds=milliseconds)
 
     async def _fork(self, source_id: str, name: str, options: ForkOptions) -> InstanceRecord:
+        async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
+            lifecycle.check_fork(source.name, source.state, options)
+            if options.from_running:
+                return await self._take(source, child_id, name, "copy")
+            return await self._make(source, child_id, name, options)
+
+        child = await self._child(source_id, name, Verb.FORK, make)
+        source_state = State.RUNNING if options.from_running else child.state
+        return await self._bring(child, lifecycle.fork_target(source_state, options))
+
+    async def _child(
+        self,
+        source_id: str,
+        name: str,
+        verb: Verb,
+        make: Callable[[InstanceRecord, str], Awaitable[InstanceRecord]],
+    ) -> InstanceRecord:
+        """Have a child made of an instance, which is held meanwhile; the name is given back where there is none."""
         child_id = new_id()
         self._inventory.reserve(name, child_id)
         try:
-            async with self._operations.hold(source_id, Verb.FORK) as source:
-                lifecycle.check_fork(source.name, source.state, options)
-                target = lifecycle.fork_target(source.state, options)
-                if options.from_running:
-                    child = await self._from_running(source, child_id, name, options)
-                else:
-                    child = await self._make(source, child_id, name, options)
+            async with self._operations.hold(source_id, verb) as source:
+                return await make(source, child_id)
         except BaseException:
             if child_id not in self._inventory.instances:
                 self._inventory.give_back(name)
             raise
-        return await self._bring(child, target)
 
-    async def _from_running(
-        self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions
-    ) -> InstanceRecord:
-        """Put the source to standby, copy it, and run it on, also when the copy fails."""
-        standby = await self._operations.suspend(source)
-        try:
-            return await self._make(standby, child_id, name, options)
-        finally:
-            await asyncio.shield(self._operations.resume(standby))
+    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind)
+        paused = child.phases[0].milliseconds
+        self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
+        return child
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
-        if options.memory_backend == "uffd" and (options.share_memory or options.template_id):
+        shares = options.share_memory or options.template_id is not None
+        if options.memory_backend == "uffd" and shares:
             self._machines.check_userfaultfd(source.hypervisor)
+        backend = options.memory_backend if shares else "file"
+        target = lifecycle.fork_target(source.state, options)
+        if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
+            # Once for all of its forks, whose clean pages are then the same file's.
+            source = await self._layers.flatten(source)
         template = await self._template(source, options)
-        snapshot = own_snapshot(source) if source.state is State.STANDBY else None
-        child = InstanceRecord(
-            id=child_id,
-            name=name,
-            image=source.image,
-            state=source.state,
-            hypervisor=source.hypervisor,
-            size_bytes=source.size_bytes,
-            vcpus=source.vcpus,
-            created_at=datetime.now(UTC),
-            source_id=source.id,
-            fork_kind="share_memory" if template else "copy",
-            template_id=template.id if template else None,
-            attached=template is not None,
-            memory_backend=(options.memory_backend if template else "file") if snapshot else None,
-            prefetch=options.prefetch,
-            record_hot_pages=template is not None and self._records(template, options),
-            snapshot=snapshot,
-            next_layer=source.next_layer,
+        child = child_of(source, child_id, name, "share_memory" if template else "copy").model_copy(
+            update={
+                "template_id": template.id if template else None,
+                "attached": template is not None,
+                "memory_backend": backend if source.snapshot else None,
+                "prefetch": options.prefetch,
+                "record_hot_pages": template is not None and self._records(template, options),
+            }
         )
         source_directory = self._inventory.registry.directory(source.id)
 
         def populate(directory: Path) -> None:
             images.copy_machine(source_directory, directory)
-            for file in (snapshot.state, *snapshot.layers) if snapshot else ():
-                os.link(source_directory / file, directory / file)
+            link(all_names(source.snapshot), source_directory, directory)
 
         await self._inventory.add(child, populate)
         if child.record_hot_pages and template is not None:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from supervisor import capabilities
+from supervisor.checkpoints import Checkpoints
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
 from supervisor.inventory import Inventory
+from supervisor.layers import Layers
 from supervisor.machines import Machines
 from supervisor.models import (
     Activity,
+    CheckpointRequest,
     CreateRequest,
     FanOutRequest,
     FanOutResult,
@@ -72,13 +75,23 @@ class Host:
         )
         data_dir, run_dir = settings.data_dir, settings.run_dir
         self._page_servers = PageServers(self._inventory, data_dir, run_dir, policy, self._report)
+        self._layers = Layers(self._inventory, settings.max_layers, self._report)
         templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
         self._machines = Machines(usable, self._page_servers, registry.instances, run_dir, self._on_exit)
         self._operations = Operations(
-            self._inventory, self._machines, templates, self._page_servers, hypervisor.name, self._report
+            self._inventory,
+            self._machines,
+            self._layers,
+            templates,
+            self._page_servers,
+            hypervisor.name,
+            self._report,
         )
-        self._forking = Forking(self._inventory, self._operations, self._machines, templates, self._report)
+        checkpoints = Checkpoints(self._inventory, self._operations, self._machines, self._layers)
+        self._forking = Forking(
+            self._inventory, self._operations, self._machines, self._layers, templates, checkpoints, self._report
+        )
         self._telemetry = Telemetry(
             self._inventory,
             self._page_servers,
@@ -160,6 +173,10 @@ class Host:
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""
         return self._inventory.view(await self._forking.fork(reference, request))
+
+    async def checkpoint(self, reference: str, request: CheckpointRequest) -> Instance:
+        """Make a Standby child of a Running instance, which runs on."""
+        return self._inventory.view(await self._forking.checkpoint(reference, request))
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many children."""
@@ -261,6 +278,7 @@ class Host:
             self._inventory.load()
 
         await asyncio.to_thread(prepare)
+        await self._layers.probe()
         await self._operations.adopt()
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,7 +90,15 @@ def announces_ready(image_name: str) -> bool:
     return image_name == PAGEWALKER
 
 
-def prepare(image: Image, directory: Path, *, memory_mib: int, vcpus: int, boot_args_extra: Sequence[str] = ()) -> None:
+def prepare(
+    image: Image,
+    directory: Path,
+    *,
+    memory_mib: int,
+    vcpus: int,
+    boot_args_extra: Sequence[str] = (),
+    track_dirty_pages: bool | None = None,
+) -> None:
     """Put into an instance's directory what its VMM boots: vm.json, kernel, initrd and disks.
 
     `boot_args_extra` are words behind the image's boot_args, or instead of Firecracker's own where the image has none;
@@ -98,7 +106,10 @@ def prepare(image: Image, directory: Path, *, memory_mib: int, vcpus: int, boot_
     hard links where that is possible: do not change an image's files in place. Raises BadRequestError where the guest
     cannot be booted with these, and OSError.
     """
-    config = _configuration(image, memory_mib, vcpus, boot_args_extra)
+    machine: dict[str, Any] = {"vcpu_count": vcpus, "mem_size_mib": memory_mib}
+    if track_dirty_pages is not None:
+        machine["track_dirty_pages"] = track_dirty_pages
+    config = _configuration(image, machine, boot_args_extra)
     if image.name == PAGEWALKER:
         try:
             parse_command_line(config["boot-source"]["boot_args"], memory_mib * MIB)
@@ -117,9 +128,31 @@ def copy_machine(source: Path, fork: Path) -> None:
 
     The source must not be running. Raises OSError.
     """
+    copy_disks(source, fork, writable_disks(source))
+    copy_fixed(source, fork)
+
+
+def writable_disks(directory: Path) -> tuple[str, ...]:
+    """Return the names of the files in an instance's directory that its guest can write."""
+    config = parse_vm_json((directory / VM_JSON).read_bytes())
+    return tuple(file.target for file in _files(config) if file.writable)
+
+
+def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:
+    """Copy disks of an instance that is not running, or is paused, as they are now; raises OSError."""
+    for name in names:
+        sparse_copy(source / name, fork / name)
+
+
+def copy_fixed(source: Path, fork: Path) -> None:
+    """Put into a fork's directory what of its source's never changes: vm.json and what no guest can write.
+
+    Raises OSError.
+    """
     text = (source / VM_JSON).read_bytes()
     for file in _files(parse_vm_json(text)):
-        _place(source / file.source, fork / file.target, file.writable)
+        if not file.writable:
+            _place(source / file.target, fork / file.target, writable=False)
     (fork / VM_JSON).write_bytes(text)
 
 
@@ -148,12 +181,12 @@ def _files(config: VmJson) -> Iterator[PlacedFile]:
         yield PlacedFile(device.path_on_host, f"pmem.{device.id}", writable=not device.read_only)
 
 
-def _configuration(image: Image, memory_mib: int, vcpus: int, boot_args_extra: Sequence[str]) -> dict[str, Any]:
+def _configuration(image: Image, machine: dict[str, Any], boot_args_extra: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of an instance, with the names that its files have in the instance's directory."""
     config: dict[str, Any] = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for section in IGNORED_SECTIONS:
         config.pop(section, None)
-    config["machine-config"] = {**config.get("machine-config", {}), "vcpu_count": vcpus, "mem_size_mib": memory_mib}
+    config["machine-config"] = {**config.get("machine-config", {}), **machine}
     for word in boot_args_extra:
         # What a kernel command line may hold: linux-loader's Cmdline, as Firecracker uses it.
         if not word or not word.isascii() or not word.isprintable() or " " in word:

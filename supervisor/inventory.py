@@ -125,10 +125,17 @@ class Inventory:
         self._wake()
         self._publish_source(record)
 
-    async def save_template(self, record: TemplateRecord, *, new: bool = False) -> TemplateRecord:
-        """Write and publish a template; returns the record."""
-        write = self.registry.create_template if new else self.registry.save_template
-        await asyncio.to_thread(write, record)
+    async def add_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> TemplateRecord:
+        """Write and publish a template with the files that `populate` puts in its directory; returns the record."""
+        await asyncio.to_thread(self.registry.create_template, record, populate)
+        return self._put_template(record)
+
+    async def save_template(self, record: TemplateRecord) -> TemplateRecord:
+        """Write and publish a change of a template; returns the record."""
+        await asyncio.to_thread(self.registry.save_template, record)
+        return self._put_template(record)
+
+    def _put_template(self, record: TemplateRecord) -> TemplateRecord:
         self.templates[record.id] = record
         self.publish_template(record.id)
         return record
@@ -182,7 +189,7 @@ class Inventory:
                 include={
                     "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
                     "exit_code", "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
-                    "phases", "size_bytes",
+                    "phases", "size_bytes", "track_dirty_pages",
                 }
             ),
             size=f"{record.size_bytes // MIB}MB",
@@ -190,6 +197,7 @@ class Inventory:
             fork_count=count,
             mem_locked=count > 0,
             locked_by=self.forest.holder_names(record.id)[:LOCKED_BY_SHOWN],
+            layers=len(record.snapshot.layers) if record.snapshot else 0,
             recording=record.id in self._recording,
             vmm_pid=record.process.pid if record.process else None,
             busy=self._busy.get(record.id),

@@ -18,6 +18,7 @@ class Verb(StrEnum):
     START = "start"
     STOP = "stop"
     FORK = "fork"
+    CHECKPOINT = "checkpoint"
     DELETE = "delete"
 
 
@@ -27,6 +28,7 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
     Verb.START: frozenset({State.STOPPED}),
     Verb.STOP: frozenset({State.RUNNING, State.PAUSED, State.INITIALIZING}),
     Verb.FORK: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
+    Verb.CHECKPOINT: frozenset({State.RUNNING}),
     Verb.DELETE: frozenset(State),
 }
 

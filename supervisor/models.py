@@ -19,7 +19,7 @@ HypervisorChoice = Literal["auto", "firecracker", "embedded"]
 MemoryBackend = Literal["uffd", "file"]
 PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
-ForkKind = Literal["share_memory", "copy"]
+ForkKind = Literal["share_memory", "copy", "checkpoint"]
 TargetState = Literal["Stopped", "Standby", "Running"]
 Level = Literal["info", "warning", "alarm"]
 
@@ -48,7 +48,10 @@ class Request(Wire):
 
 
 class Phase(Wire):
-    """One step of how an instance came to run: prepare, spawn, load, prefetch, resume, or boot."""
+    """One step of how an instance came to run: prepare, spawn, load, prefetch, resume, or boot.
+
+    A checkpoint has `paused`, for how long its source was, and `write`, until its layer was durable.
+    """
 
     name: str
     milliseconds: float
@@ -96,6 +99,10 @@ class Instance(Wire):
     """None where the VM has its memory from no snapshot (a cold boot)."""
     prefetch: PrefetchMode | None = None
     recording: bool = False
+    layers: int = 0
+    """Of its memory image: how many of them a Standby instance is restored from, or the next is put upon."""
+    track_dirty_pages: bool = True
+    """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
     vmm_pid: int | None = None
     busy: str | None = None
@@ -191,6 +198,8 @@ class CreateRequest(Request):
     hypervisor: HypervisorChoice | None = None
     cmd: tuple[str, ...] = ()
     """Words appended to the kernel command line."""
+    track_dirty_pages: bool = True
+    """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
 
 
 class ForkOptions(Request):
@@ -207,6 +216,12 @@ class ForkOptions(Request):
 
 class ForkRequest(ForkOptions):
     """`POST /instances/{id}/fork`; without a name the supervisor takes `<source>-<n>`."""
+
+    name: Name | None = None
+
+
+class CheckpointRequest(Request):
+    """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
 
     name: Name | None = None
 

@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from supervisor import images, lifecycle
-from supervisor.errors import NotFoundError
+from supervisor.errors import NotFoundError, VmmError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import remove
+from supervisor.layers import Layers, all_names, own_snapshot
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, SnapshotFiles
+from supervisor.records import InstanceRecord
 from supervisor.registry import new_id
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
@@ -30,6 +32,7 @@ class Operations:
         self,
         inventory: Inventory,
         machines: Machines,
+        layers: Layers,
         templates: Templates,
         page_servers: PageServers,
         default_hypervisor: HypervisorName,
@@ -37,6 +40,7 @@ class Operations:
     ) -> None:
         self._inventory = inventory
         self._machines = machines
+        self._layers = layers
         self._templates = templates
         self._page_servers = page_servers
         self._default_hypervisor = default_hypervisor
@@ -77,10 +81,18 @@ class Operations:
             size_bytes=size,
             vcpus=vcpus,
             created_at=datetime.now(UTC),
+            track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
         )
 
         def populate(directory: Path) -> None:
-            images.prepare(image, directory, memory_mib=size // MIB, vcpus=vcpus, boot_args_extra=request.cmd)
+            images.prepare(
+                image,
+                directory,
+                memory_mib=size // MIB,
+                vcpus=vcpus,
+                boot_args_extra=request.cmd,
+                track_dirty_pages=record.track_dirty_pages,
+            )
 
         self._inventory.reserve(record.name, record.id)
         try:
@@ -98,32 +110,32 @@ class Operations:
     async def start(self, reference: str) -> InstanceRecord:
         """Boot a Stopped instance from its vm.json."""
         async with self.hold(reference, Verb.START) as record:
-            self._check(Verb.START, record)
+            self.check(Verb.START, record)
             return await self.boot(record)
 
     async def stop(self, reference: str) -> InstanceRecord:
         """End an instance's VMM; its memory is lost."""
         async with self.hold(reference, Verb.STOP) as record:
-            self._check(Verb.STOP, record)
+            self.check(Verb.STOP, record)
             await self._machines.terminate(record)
             return await self._stopped(record, 0, "stopped on request")
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
         async with self.hold(reference, Verb.STANDBY) as record:
-            self._check(Verb.STANDBY, record)
+            self.check(Verb.STANDBY, record)
             return await self.suspend(record)
 
     async def restore(self, reference: str) -> InstanceRecord:
         """Run a Standby instance on from its snapshot; un-promotes it, since no fork holds it."""
         async with self.hold(reference, Verb.RESTORE) as record:
-            self._check(Verb.RESTORE, record)
+            self.check(Verb.RESTORE, record)
             return await self.resume(record)
 
     async def delete(self, reference: str) -> None:
         """Remove an instance that no fork holds, whatever its state."""
         async with self.hold(reference, Verb.DELETE) as record:
-            self._check(Verb.DELETE, record)
+            self.check(Verb.DELETE, record)
             await self._templates.unpromote(record.id)
             await self.discard(record)
         self._locks.pop(record.id, None)
@@ -131,32 +143,37 @@ class Operations:
 
     async def suspend(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Running instance, held by the caller, to Standby; on failure it runs on."""
+        await self.begin_snapshot(record)
         files = await self._machines.snapshot(record)
-        standby = record.model_copy(
-            update={
-                "state": State.STANDBY,
-                "snapshot": files,
-                "next_layer": record.next_layer + 1,
-                "attached": False,
-                "memory_backend": "file",
-                "stopped_at": datetime.now(UTC),
-            }
-        )
+        changes = {
+            "state": State.STANDBY,
+            "attached": False,
+            "memory_backend": "file",
+            "stopped_at": datetime.now(UTC),
+        }
         try:
-            await self._inventory.save(standby)
+            standby = await self._layers.keep(record, files, changes)
         except BaseException:
-            self._unlink(record, files)
             await self._machines.resume(record.id)
             raise
         await self._machines.terminate(record)
-        if record.snapshot is not None:
-            self._unlink(record, record.snapshot)
-        return await self._inventory.save(standby.model_copy(update={"process": None}))
+        standby = await self._inventory.save(standby.model_copy(update={"process": None}))
+        return await self._layers.compact(standby)
+
+    async def begin_snapshot(self, record: InstanceRecord) -> None:
+        """Write down that a snapshot of a Running instance, held by the caller, is about to be made.
+
+        Unless that one is kept the next is whole: the dirty log may have been reset for a layer that is lost.
+        """
+        await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
 
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
+        if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
+            with watch.phase("flatten"):
+                record = await self._layers.flatten(record)
         offset = self._machines.console_offset(record.id)
         process = await self._machines.load(record, watch)
         running = record.model_copy(
@@ -170,6 +187,7 @@ class Operations:
                 "exit_code": None,
                 "exit_message": None,
                 "console_offset": offset,
+                "snapshot_unfinished": False,
             }
         )
         await self._keep_running(running)
@@ -213,8 +231,18 @@ class Operations:
             elif record.state is State.CREATED or (record.state in RUNNING and not alive):
                 await self._machines.terminate(record)
                 await self._stopped(record, None, "ended while no supervisor ran")
+            elif record.snapshot_unfinished:
+                await self._run_on(record)
 
-    def _check(self, verb: Verb, record: InstanceRecord) -> None:
+    async def _run_on(self, record: InstanceRecord) -> None:
+        """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
+        try:
+            await self._machines.resume(record.id)
+        except VmmError as error:
+            self._report("alarm", f"{error.message}; it may be paused", record.id)
+
+    def check(self, verb: Verb, record: InstanceRecord) -> None:
+        """Raise InvalidStateError unless the verb is allowed now."""
         lifecycle.check(verb, record.name, record.state, self._inventory.forest.holder_names(record.id))
 
     async def boot(self, record: InstanceRecord) -> InstanceRecord:
@@ -252,6 +280,7 @@ class Operations:
                     "state": State.STOPPED,
                     "process": None,
                     "snapshot": None,
+                    "snapshot_unfinished": False,
                     "attached": False,
                     "memory_backend": None,
                     "stopped_at": datetime.now(UTC),
@@ -260,11 +289,5 @@ class Operations:
                 }
             )
         )
-        if record.snapshot is not None:
-            self._unlink(record, record.snapshot)
+        remove(self._inventory.registry.directory(record.id), all_names(record.snapshot))
         return stopped
-
-    def _unlink(self, record: InstanceRecord, files: SnapshotFiles) -> None:
-        directory = self._inventory.registry.directory(record.id)
-        for name in (files.state, *files.layers):
-            (directory / name).unlink(missing_ok=True)

@@ -78,6 +78,8 @@ class Registry:
                 directory.mkdir(parents=True, exist_ok=True)
                 for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
                     shutil.rmtree(partial, ignore_errors=True)
+            for file in self.instances.glob("*/*.new"):
+                file.unlink()
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
@@ -87,6 +89,10 @@ class Registry:
         """Return the directory of an instance."""
         return self.instances / record_id
 
+    def unborn_directory(self, record_id: str) -> Path:
+        """Return the directory in which an instance may have files before `create_instance`; a crash sweeps it."""
+        return self.instances / f"{UNBORN}{record_id}"
+
     def template_directory(self, template_id: str) -> Path:
         """Return the directory of a template."""
         return self.templates / template_id
@@ -95,9 +101,9 @@ class Registry:
         """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing."""
         _create(self.directory(record.id), "instance.json", record, populate)
 
-    def create_template(self, record: TemplateRecord) -> None:
-        """Make the template's directory and its first record."""
-        _create(self.template_directory(record.id), "template.json", record, lambda _: None)
+    def create_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> None:
+        """Make the template's directory with what `populate` puts there and its first record: all of it or nothing."""
+        _create(self.template_directory(record.id), "template.json", record, populate)
 
     def save_instance(self, record: InstanceRecord) -> None:
         """Replace the instance's record durably."""
@@ -137,7 +143,7 @@ class Registry:
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
     unborn = directory.with_name(f"{UNBORN}{directory.name}")
     try:
-        unborn.mkdir(mode=0o750)
+        unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
         unborn.rename(directory)

@@ -123,7 +123,7 @@ async def test_forks_on_the_file_backend_verify_their_memory_and_hold_the_lock(h
             await client.delete(name)
 
 
-async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_again(home: Home) -> None:
+async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_on(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
         source = await walking_source(client)
@@ -131,8 +131,9 @@ async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_again(
         assert "from_running=true" in error.message
         copy = await client.fork("source", ForkRequest(name="copy", from_running=True))
         assert (copy.state, copy.fork_kind) == (State.RUNNING, "copy")
-        assert (await client.instance(source.id)).state is State.RUNNING
-        host = await until(lambda host: walked(host, "copy", "source"), client)
+        assert (await client.instance(source.id)).vmm_pid == source.vmm_pid
+        host = await until(lambda host: walked(host, "copy"), client)
+        assert not guest(host, "source").restored
         again = find(host, "source")
         assert again is not None
         assert (again.fork_count, again.mem_locked) == (0, False)

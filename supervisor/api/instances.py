@@ -22,7 +22,15 @@ from supervisor.api.requests import (
     wait_bound,
 )
 from supervisor.api.streaming import Streams
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, Request, WaitResult
+from supervisor.models import (
+    CheckpointRequest,
+    CreateRequest,
+    FanOutRequest,
+    ForkRequest,
+    Instance,
+    Request,
+    WaitResult,
+)
 
 if TYPE_CHECKING:
     from supervisor.host import Host
@@ -56,6 +64,7 @@ class Routes:
             web.post(f"{one}/restore", self._verb(self._host.restore)),
             web.post(f"{one}/fork", self._fork),
             web.post(f"{one}/fan-out", self._fan_out),
+            web.post(f"{one}/checkpoint", self._checkpoint),
             web.get(f"{one}/wait", self._wait, allow_head=False),
             web.get(f"{one}/logs", self._logs, allow_head=False),
             web.get(f"{one}/stats", self._stats),
@@ -99,6 +108,10 @@ class Routes:
     async def _fan_out(self, request: web.Request) -> web.Response:
         body = await parse_body(request, FanOutRequest, self._closing)
         return answer(await self._host.fan_out(_reference(request), body))
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        body = await parse_body(request, CheckpointRequest, self._closing)
+        return answer(await self._host.checkpoint(_reference(request), body), HTTPStatus.CREATED)
 
     async def _wait(self, request: web.Request) -> web.Response:
         query = parse_query(request, WaitQuery)
