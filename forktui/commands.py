@@ -143,7 +143,7 @@ def _fork_options(parser: ArgumentParser) -> None:
         default=True,
         help="read the memory of a Standby source, which is locked meanwhile, or copy it",
     )
-    parser.add_argument("--from-running", action="store_true", help="copy a Running source: standby, copy, restore")
+    parser.add_argument("--from-running", action="store_true", help="copy a Running source, which runs on")
     parser.add_argument("--target-state", choices=get_args(TargetState), default="Running")
     parser.add_argument("--memory-backend", choices=get_args(MemoryBackend))
     parser.add_argument("--prefetch", choices=get_args(PrefetchMode))
@@ -183,7 +183,11 @@ def _checkpoint_arguments(parser: ArgumentParser) -> None:
 
 async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
     given = {"name": options.name} if options.name is not None else {}
-    _show(await client.checkpoint(options.source, _request(CheckpointRequest, given)), settings)
+    made = await client.checkpoint(options.source, _request(CheckpointRequest, given))
+    _show(made, settings)
+    if not settings.json_output:
+        paused = next((phase.milliseconds for phase in made.phases if phase.name == "paused"), 0.0)
+        print(safe_text(f"{options.source} was paused for {paused:.1f} ms"))
     return True
 
 

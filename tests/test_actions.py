@@ -36,7 +36,7 @@ def test_ids_and_keys_are_unique_and_every_group_has_some() -> None:
 
 
 def test_what_changes_an_instance_is_exactly_the_verbs() -> None:
-    assert set(CHANGING) == {"fork", "fan_out", "delete", "standby", "restore", "stop"}
+    assert set(CHANGING) == {"fork", "fan_out", "checkpoint", "delete", "standby", "restore", "stop"}
 
 
 def test_every_action_explains_itself_in_one_line() -> None:
@@ -50,6 +50,7 @@ def test_every_action_explains_itself_in_one_line() -> None:
 ALLOWED = {
     "fork": {State.STANDBY, State.RUNNING},
     "fan_out": {State.STANDBY},
+    "checkpoint": {State.RUNNING},
     "delete": set(State),
     "standby": {State.RUNNING},
     "restore": {State.STANDBY, State.STOPPED},

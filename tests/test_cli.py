@@ -23,7 +23,7 @@ Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
 
 DONE, FAILED, USAGE = 0, 1, 2
 PROGRAMS = {"forktui": cli.main, "forktui-supervisor": supervisor_main}
-VERBS = ("ls", "create", "fork", "fan-out", "standby", "restore", "start", "stop", "delete", "logs")
+VERBS = ("ls", "create", "fork", "checkpoint", "fan-out", "standby", "restore", "start", "stop", "delete", "logs")
 
 
 @pytest.fixture
@@ -240,6 +240,10 @@ async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
     async with supervisor(home) as running:
         assert (await done("create", "source", "--size", "64MB", "--cmd", "hot_mib=4")).split()[0] == "source"
         await running.client.wait("source", State.RUNNING, PATIENCE)
+        made, paused = (await done("checkpoint", "source", "--name", "then")).splitlines()
+        assert made == "then Standby"
+        assert paused.startswith("source was paused for ")
+        assert await done("delete", "then") == ""
         assert await done("standby", "source") == "source Standby\n"
         assert await done("fork", "source", "--name", "one") == "one Running\n"
         assert await done("fan-out", "source", "2", "--name-prefix", "many") == "many-1 Running\nmany-2 Running\n"

@@ -27,9 +27,9 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
     """What becomes of the targets, a line each."""
     if action_id == "fork":
         return [
-            "A share_memory fork needs a Standby source: press s first for one.",
-            "A copy works now: the source is put to standby, its memory is copied,",
-            "and it runs again.",
+            "A share_memory fork needs a Standby source: C makes one of it, a checkpoint.",
+            "A copy works now: the source is paused while its memory is written,",
+            "and runs on.",
         ]
     lines = [_described(world, instance) for instance in targets[:NAMED]]
     if len(targets) > NAMED:
