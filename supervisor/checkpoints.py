@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from functools import partial
 from pathlib import Path
 
 from supervisor import images
@@ -13,6 +12,7 @@ from supervisor.machines import Machines, Stopwatch
 from supervisor.models import ForkKind, State
 from supervisor.operations import Operations
 from supervisor.records import InstanceRecord, child_of
+from supervisor.registry import StorageError
 
 
 class Checkpoints:
@@ -33,9 +33,19 @@ class Checkpoints:
         directory, unborn = registry.directory(source.id), registry.unborn_directory(child_id)
         disks = await asyncio.to_thread(images.writable_disks, directory)
         watch = Stopwatch()
+
+        def copy_disks() -> None:
+            try:
+                unborn.mkdir(mode=0o750)
+                images.copy_disks(directory, unborn, disks)
+            except OSError as error:
+                raise StorageError(
+                    f"{source.name}: its disks cannot be copied: {error.filename}: {error.strerror}; free space in "
+                    f"{directory.parent} or make it writable"
+                ) from error
+
         try:
-            await asyncio.to_thread(unborn.mkdir, 0o750)
-            while_paused = partial(images.copy_disks, directory, unborn, disks) if disks else None
+            while_paused = copy_disks if disks else None
             await self._operations.begin_snapshot(source)
             files = await self._machines.checkpoint(source, watch, while_paused)
             base = await self._layers.compact(await self._layers.keep(source, files, {}))

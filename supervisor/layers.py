@@ -94,7 +94,8 @@ class Layers:
         except BaseException:
             remove(directory, new_names(record, files))
             raise
-        remove(directory, new_names(changed, record.snapshot) if record.snapshot else ())
+        if record.snapshot is not None:
+            await asyncio.to_thread(remove, directory, new_names(changed, record.snapshot))
         return changed
 
     async def flatten(self, record: InstanceRecord) -> InstanceRecord:

@@ -289,5 +289,5 @@ class Operations:
                 }
             )
         )
-        remove(self._inventory.registry.directory(record.id), all_names(record.snapshot))
+        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
         return stopped

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from forktui.client import SupervisorClient
+from supervisor.guests.boot import kernel_path
 from supervisor.layer_files import allocated
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, HostSnapshot, Instance, State
 from supervisor.records import InstanceRecord
 from supervisor.vmm.api_client import ApiClient
 from tests.supervisor_process import (
+    PATIENCE,
     Home,
     find,
     gathered,
@@ -252,6 +256,56 @@ async def test_a_snapshot_that_fails_leaves_the_source_running_and_the_next_is_w
         await until_verified(client, "last")
         for name in ("last", "of-good", "of-whole", "of-again", "good", "whole", "again", "source"):
             await client.delete(name)
+
+
+async def test_disks_are_copied_while_the_source_is_paused_or_there_is_no_checkpoint(
+    run_dir: Path, firecracker: Path
+) -> None:
+    home = Home(run_dir, "firecracker", firecracker)
+    image = home.data / "images" / "disked"
+    image.mkdir(parents=True)
+    shutil.copy(kernel_path(), image / "kernel")
+    (image / "data").write_bytes(b"disk" * 1024)
+    drive = {"drive_id": "data", "is_root_device": False, "path_on_host": "data"}
+    config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0"}, "drives": [drive]}
+    (image / "vm.json").write_text(json.dumps(config))
+    try:
+        async with supervisor(home) as running:
+            client = running.client
+            source = await client.create(CreateRequest(name="source", image="disked"))
+            await until_printed(client, "source", "pass 1")
+            disk = directory(home, source) / "disk.data"
+            made = await checkpoint(client, source, "one")
+            copied = directory(home, made) / "disk.data"
+            assert (copied.read_bytes(), copied.samefile(disk)) == (disk.read_bytes(), False)
+
+            disk.rename(disk.with_name("elsewhere"))
+            files = {path.name for path in directory(home, source).iterdir()}
+            (failure,) = await gathered(client.checkpoint(source.id))
+            assert "its disks cannot be copied" in str(failure)
+            assert {path.name for path in directory(home, source).iterdir()} == files
+            assert len(list((home.data / "instances").iterdir())) == 2
+            await until_printed(client, "source", "pass ", tail=0)
+            disk.with_name("elsewhere").rename(disk)
+            assert (await checkpoint(client, source, "whole")).layers == 1, "its diff layer was written, and is lost"
+            for name in ("one", "whole"):
+                await client.fork(name, SHARED.model_copy(update={"name": f"of-{name}"}))
+                await until_printed(client, f"of-{name}", "restored")
+                await until_printed(client, f"of-{name}", "pass 1")
+            for name in ("of-one", "of-whole", "one", "whole", "source"):
+                await client.delete(name)
+    finally:
+        home.kill_everything()
+
+
+async def until_printed(client: SupervisorClient, name: str, beginning: str, tail: int = 100_000) -> None:
+    """Return when the guest prints a line that begins so; it may not have found a wrong byte before."""
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(client.follow_log(name, tail)) as lines:
+        async for line in lines:
+            assert not line.startswith("CORRUPT"), name
+            if line.startswith(beginning):
+                return
+    raise AssertionError(f"{name} never printed {beginning}")
 
 
 @contextlib.contextmanager

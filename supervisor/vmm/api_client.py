@@ -114,6 +114,8 @@ class ApiClient:
         await self._session.close()
 
     async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
+        if self._session.closed:
+            raise VmmError(f"{self._name}: {method} {path} was not sent: the VMM {await self._why_gone()}")
         try:
             timeout = aiohttp.ClientTimeout(total=seconds)
             async with self._session.request(method, path, json=body, timeout=timeout) as answer:
