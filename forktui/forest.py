@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from forktui.world import World
 from supervisor.models import Instance
@@ -20,8 +20,7 @@ class Order(StrEnum):
     PRIVATE = "private memory"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of the tree. `parent` is the row of the source, -1 for a root."""
 
     id: str
@@ -36,11 +35,12 @@ class Row:
     """False for a row that only leads to a row which the filter matches."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    instance: Instance
-    depth: int
-    parent: int
+class _Preorder(NamedTuple):
+    """Every instance, its depth and the index of its source, -1 for a root; sources before their forks."""
+
+    instances: list[Instance]
+    depths: list[int]
+    parents: list[int]
 
 
 def rows(
@@ -51,18 +51,12 @@ def rows(
     An instance whose source is unknown is a root. With a query, the instances that it matches and their sources up to
     the root are shown, collapsed or not.
     """
-    nodes = _preorder(world, order)
-    matches = _matches(world, nodes, query)
-    below = [0] * len(nodes)
-    shown = list(matches)
-    for index in range(len(nodes) - 1, -1, -1):
-        parent = nodes[index].parent
-        if parent >= 0:
-            below[parent] += below[index] + 1
-            shown[parent] = shown[parent] or shown[index]
-    if not query:
-        shown = _expanded(nodes, collapsed)
-    return _rows(nodes, shown, matches, below, frozenset() if query else collapsed)
+    forest = _preorder(world, order)
+    words = query.lower().split()
+    if not words:
+        return _rows(forest, _expanded(forest, collapsed), [True] * len(forest.instances), collapsed)
+    matches = [all(word in _searchable(instance) for word in words) for instance in forest.instances]
+    return _rows(forest, _with_sources(forest, matches), matches, frozenset())
 
 
 def descendants(world: World, instance_id: str) -> list[str]:
@@ -80,31 +74,31 @@ def descendants(world: World, instance_id: str) -> list[str]:
     return found
 
 
-def _preorder(world: World, order: Order) -> list[_Node]:
+def _preorder(world: World, order: Order) -> _Preorder:
     instances = sorted(world.instances.values(), key=_sort_key(world, order))
     children = _children(instances, world.instances)
-    nodes: list[_Node] = []
+    forest = _Preorder([], [], [])
     known: set[str] = set()
 
-    def visit(root: Instance) -> None:
-        pending = [_Node(root, 0, -1)]
-        while pending:
-            node = pending.pop()
-            if node.instance.id in known:
-                continue
-            known.add(node.instance.id)
-            index = len(nodes)
-            nodes.append(node)
-            below = children.get(node.instance.id, ())
-            pending.extend(_Node(child, node.depth + 1, index) for child in reversed(below))
+    def visit(roots: Iterable[Instance]) -> None:
+        levels = [(iter(roots), 0, -1)]
+        while levels:
+            siblings, depth, parent = levels[-1]
+            instance = next(siblings, None)
+            if instance is None:
+                levels.pop()
+            elif instance.id not in known:
+                known.add(instance.id)
+                if instance.id in children:
+                    levels.append((iter(children[instance.id]), depth + 1, len(forest.instances)))
+                forest.instances.append(instance)
+                forest.depths.append(depth)
+                forest.parents.append(parent)
 
-    for root in children.get(None, ()):
-        visit(root)
+    visit(children.get(None, ()))
     # Only a supervisor that is wrong tells of sources in a circle; its instances are shown all the same.
-    for instance in instances:
-        if instance.id not in known:
-            visit(instance)
-    return nodes
+    visit(instances)
+    return forest
 
 
 def _children(instances: Iterable[Instance], known: Mapping[str, Instance]) -> dict[str | None, list[Instance]]:
@@ -115,31 +109,21 @@ def _children(instances: Iterable[Instance], known: Mapping[str, Instance]) -> d
     return children
 
 
-def _sort_key(world: World, order: Order) -> Callable[[Instance], tuple[Any, ...]]:
-    def first(instance: Instance) -> Any:
-        match order:
-            case Order.CREATED:
-                return 0
-            case Order.NAME:
-                return _natural(instance.name)
-            case Order.STATE:
-                return instance.state.value
-            case Order.FAULTS:
-                return -world.statistics_of(instance.id).faults
-            case Order.PRIVATE:
-                return -world.statistics_of(instance.id).private_bytes
-
-    return lambda instance: (first(instance), instance.created_at, instance.id)
+def _sort_key(world: World, order: Order) -> Callable[[Instance], Any]:
+    created = attrgetter("created_at", "id")
+    keys: dict[Order, Callable[[Instance], Any]] = {
+        Order.CREATED: created,
+        Order.NAME: lambda instance: (_natural(instance.name), created(instance)),
+        Order.STATE: lambda instance: (instance.state.value, created(instance)),
+        Order.FAULTS: lambda instance: (-world.statistics_of(instance.id).faults, created(instance)),
+        Order.PRIVATE: lambda instance: (-world.statistics_of(instance.id).private_bytes, created(instance)),
+    }
+    return keys[order]
 
 
 def _natural(name: str) -> list[str | int]:
     """`fork-10` after `fork-2`: text and numbers in turn."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _matches(world: World, nodes: Sequence[_Node], query: str) -> list[bool]:
-    words = query.lower().split()
-    return [all(word in _searchable(node.instance) for word in words) for node in nodes]
 
 
 def _searchable(instance: Instance) -> str:
@@ -150,29 +134,39 @@ def _searchable(instance: Instance) -> str:
     return " ".join(words).lower()
 
 
-def _expanded(nodes: Sequence[_Node], collapsed: frozenset[str]) -> list[bool]:
-    shown: list[bool] = []
-    for node in nodes:
-        parent = node.parent
-        shown.append(parent < 0 or (shown[parent] and nodes[parent].instance.id not in collapsed))
+def _with_sources(forest: _Preorder, matches: Sequence[bool]) -> list[bool]:
+    """Which instances match, or have one that does below them."""
+    shown = list(matches)
+    for index in range(len(shown) - 1, -1, -1):
+        if shown[index] and forest.parents[index] >= 0:
+            shown[forest.parents[index]] = True
     return shown
 
 
-def _rows(
-    nodes: Sequence[_Node], shown: Sequence[bool], matches: Sequence[bool], below: Sequence[int], closed: frozenset[str]
-) -> list[Row]:
+def _expanded(forest: _Preorder, collapsed: frozenset[str]) -> list[bool]:
+    """Which instances have no collapsed one above them."""
+    shown: list[bool] = []
+    for parent in forest.parents:
+        shown.append(parent < 0 or (shown[parent] and forest.instances[parent].id not in collapsed))
+    return shown
+
+
+def _rows(forest: _Preorder, shown: Sequence[bool], matches: Sequence[bool], closed: frozenset[str]) -> list[Row]:
+    """The rows of the instances that are shown; from the last to the first it is known what is below, and beside."""
+    count = len(forest.instances)
+    below, last, parents_seen = [0] * count, [False] * count, set[int]()
+    for index in range(count - 1, -1, -1):
+        parent = forest.parents[index]
+        if parent >= 0:
+            below[parent] += below[index] + 1
+        if shown[index] and parent not in parents_seen:
+            parents_seen.add(parent)
+            last[index] = True
     result: list[Row] = []
-    row_of: dict[int, int] = {-1: -1}
-    for index, node in enumerate(nodes):
+    row_of = {-1: -1}
+    for index, (instance, depth, parent) in enumerate(zip(*forest, strict=True)):
         if shown[index]:
             row_of[index] = len(result)
-            expanded = below[index] > 0 and node.instance.id not in closed
-            parent = row_of[node.parent]
-            result.append(Row(node.instance.id, node.depth, parent, False, below[index], expanded, matches[index]))
-    parents: set[int] = set()
-    for position in range(len(result) - 1, -1, -1):
-        row = result[position]
-        if row.parent not in parents:
-            parents.add(row.parent)
-            result[position] = replace(row, last=True)
+            expanded = below[index] > 0 and instance.id not in closed
+            result.append(Row(instance.id, depth, row_of[parent], last[index], below[index], expanded, matches[index]))
     return result

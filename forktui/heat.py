@@ -1,9 +1,7 @@
 """A page map as a heat map: one character a cell, by what most of its present pages are. Pure."""
 
-from collections.abc import Sequence
-
 from forktui.glyphs import Glyphs
-from forktui.ink import Ink, Line, Piece, joined, line_width
+from forktui.ink import Ink, Line, Piece, joined, line_width, merged
 from forktui.quantities import count
 from supervisor.models import PageMapFold
 
@@ -19,7 +17,7 @@ _KINDS: tuple[Ink, ...] = ("faulted", "around", "prefetched", "zero")
 def heat_lines(fold: PageMapFold, width: int, glyphs: Glyphs) -> list[Line]:
     """The cells in address order, `width` a line; neighbours of one ink are one piece."""
     pieces = [heat_piece(cell, glyphs) for cell in fold.cells]
-    return [_merged(pieces[start : start + width]) for start in range(0, len(pieces), width)]
+    return [merged(pieces[start : start + width]) for start in range(0, len(pieces), width)]
 
 
 def heat_piece(cell: Cell, glyphs: Glyphs) -> Piece:
@@ -49,13 +47,3 @@ def legend(fold: PageMapFold, width: int, glyphs: Glyphs) -> Line:
     uncounted = [entry[:2] for entry in entries]
     forms = [joined(entries, ("  ", "plain")), joined(entries, (" ", "plain")), joined(uncounted, (" ", "plain"))]
     return next((form for form in forms if line_width(form) <= width), forms[-1])
-
-
-def _merged(pieces: Sequence[Piece]) -> Line:
-    line: Line = []
-    for text, ink in pieces:
-        if line and line[-1][1] == ink:
-            line[-1] = (line[-1][0] + text, ink)
-        else:
-            line.append((text, ink))
-    return line

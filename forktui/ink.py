@@ -1,6 +1,7 @@
 """Lines as the pure rooms write them: pieces of text, each with the name of its ink; a theme knows its colours."""
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
@@ -81,3 +82,8 @@ def joined(parts: Iterable[Line], separator: Piece) -> Line:
         if part:
             line += [separator, *part] if line else part
     return line
+
+
+def merged(pieces: Iterable[Piece]) -> Line:
+    """The pieces as a line in which neighbours of one ink are one piece: each costs a terminal its own sequence."""
+    return [("".join(text for text, _ in run), ink) for ink, run in groupby(pieces, key=lambda piece: piece[1])]

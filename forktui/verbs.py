@@ -11,6 +11,7 @@ from forktui.text import safe_text
 from forktui.world import World
 from supervisor.models import FanOutRequest, ForkRequest, Instance, State
 
+TOLD_FAILURES = 3
 CONCURRENCY = 8
 """How many requests of one action are under way at a time."""
 
@@ -31,7 +32,7 @@ async def fork(client: SupervisorClient, world: World, instance_ids: Sequence[st
         request = ForkRequest(share_memory=not running, from_running=running, target_state="Running")
         return (await client.fork(instance.id, request)).name
 
-    return await _each(world, instance_ids, "forked:", one)
+    return _outcome("forked:", *await _each(world, instance_ids, one))
 
 
 async def fan_out(client: SupervisorClient, world: World, instance_id: str, count: int) -> Outcome:
@@ -45,8 +46,7 @@ async def fan_out(client: SupervisorClient, world: World, instance_id: str, coun
     made = [safe_text(child.name) for child in result.children if child.error is None]
     failed = [safe_text(f"{child.name}: {child.error.message}") for child in result.children if child.error]
     done = f"{len(made)} forks in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
-    more = [f"and {len(failed) - 1} more of {count} failed"] if len(failed) > 1 else []
-    return Outcome(done, tuple(failed[:1] + more))
+    return Outcome(done, _first(failed))
 
 
 async def delete(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -57,11 +57,13 @@ async def delete(client: SupervisorClient, world: World, instance_ids: Sequence[
         return instance.name
 
     depth = {row.id: row.depth for row in rows(world)}
-    outcome = Outcome("")
+    done: list[str] = []
+    failures: list[str] = []
     for level in sorted({depth[i] for i in instance_ids if i in depth}, reverse=True):
-        wave = await _each(world, [i for i in instance_ids if depth.get(i) == level], "", one)
-        outcome = Outcome(", ".join(filter(None, [outcome.done, wave.done])), outcome.failures + wave.failures)
-    return Outcome(f"deleted: {outcome.done}" if outcome.done else "", outcome.failures)
+        names_done, why_not = await _each(world, [i for i in instance_ids if depth.get(i) == level], one)
+        done += names_done
+        failures += why_not
+    return _outcome("deleted:", done, failures)
 
 
 async def standby(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -70,7 +72,7 @@ async def standby(client: SupervisorClient, world: World, instance_ids: Sequence
     async def one(instance: Instance) -> str:
         return (await client.standby(instance.id)).name
 
-    return await _each(world, instance_ids, "in Standby:", one)
+    return _outcome("in Standby:", *await _each(world, instance_ids, one))
 
 
 async def checkpoint(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -91,7 +93,7 @@ async def restore(client: SupervisorClient, world: World, instance_ids: Sequence
         verb = client.start if instance.state is State.STOPPED else client.restore
         return (await verb(instance.id)).name
 
-    return await _each(world, instance_ids, "running:", one)
+    return _outcome("running:", *await _each(world, instance_ids, one))
 
 
 async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -100,7 +102,7 @@ async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[st
     async def one(instance: Instance) -> str:
         return (await client.stop(instance.id)).name
 
-    return await _each(world, instance_ids, "stopped:", one)
+    return _outcome("stopped:", *await _each(world, instance_ids, one))
 
 
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
@@ -117,8 +119,9 @@ ON_EACH: dict[str, Verb] = {
 
 
 async def _each(
-    world: World, instance_ids: Sequence[str], what: str, request: Callable[[Instance], Awaitable[str]]
-) -> Outcome:
+    world: World, instance_ids: Sequence[str], request: Callable[[Instance], Awaitable[str]]
+) -> tuple[list[str], list[str]]:
+    """The names that the requests gave, and why the others failed."""
     turns = asyncio.Semaphore(CONCURRENCY)
 
     async def attempt(instance: Instance) -> tuple[str, str]:
@@ -130,6 +133,15 @@ async def _each(
 
     instances = [world.instances[i] for i in instance_ids if i in world.instances]
     results = await asyncio.gather(*map(attempt, instances))
-    done = [name for name, _ in results if name]
-    failures = tuple(dict.fromkeys(failure for _, failure in results if failure))
-    return Outcome(f"{what} {names(done, shown=3)}".strip() if done else "", failures)
+    return [name for name, _ in results if name], [failure for _, failure in results if failure]
+
+
+def _outcome(what: str, done: Sequence[str], failures: Sequence[str]) -> Outcome:
+    told = f"{what} {names(list(done), shown=3)}" if done else ""
+    return Outcome(told, _first(list(dict.fromkeys(failures))))
+
+
+def _first(failures: Sequence[str]) -> tuple[str, ...]:
+    """As many failures as an operator reads, and how many more there are."""
+    more = len(failures) - TOLD_FAILURES
+    return (*failures[:TOLD_FAILURES], *([f"and {more} more failed"] if more > 0 else []))

@@ -17,6 +17,7 @@ from typing import IO, Any
 from supervisor.guests import pagewalker
 from supervisor.guests.pagewalker import PAGE_SIZE
 from supervisor.uffd import kernel
+from supervisor.uffd.memory_image import data_extents
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = Path(pagewalker.__file__).with_suffix(".elf")
@@ -59,11 +60,11 @@ class Lines:
         with self._changed:
             return self._changed.wait_for(lambda: len(self._lines) > count, timeout)
 
-    def until(self, mark: str) -> list[str]:
-        """The lines up to the first that contains `mark`."""
+    def until(self, mark: str, skip: int = 0) -> list[str]:
+        """The lines up to the first that contains `mark`, not counting the first `skip` lines."""
 
         def found() -> int | None:
-            return next((at for at, line in enumerate(self._lines) if mark in line), None)
+            return next((at for at, line in enumerate(self._lines) if at >= skip and mark in line), None)
 
         with self._changed:
             self._changed.wait_for(lambda: self._ended or found() is not None, TIMEOUT)
@@ -148,16 +149,36 @@ class EmbeddedVmm:
         assert list(answer) == ["fault_message"]
         return str(answer["fault_message"])
 
-    def snapshot(self) -> tuple[Path, Path]:
-        """Pause and take a Full snapshot; returns its state-file and its mem-file."""
-        self.do("PATCH", "/vm", {"state": "Paused"})
-        self.do("PUT", "/snapshot/create", {"snapshot_type": "Full", "snapshot_path": "state", "mem_file_path": "mem"})
-        return self.socket.parent / "state", self.socket.parent / "mem"
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
 
-    def load(self, state: Path, backend_type: str, path: Path, resume: bool = True) -> None:
+    def pause(self) -> None:
+        """Stop the guest."""
+        self.do("PATCH", "/vm", {"state": "Paused"})
+
+    def resume(self) -> None:
+        """Let the guest go on."""
+        self.do("PATCH", "/vm", {"state": "Resumed"})
+
+    def snapshot(self, name: str = "", snapshot_type: str = "Full") -> tuple[Path, Path]:
+        """Pause and take a snapshot; returns its state-file and its mem-file."""
+        self.pause()
+        files = f"state{name}", f"mem{name}"
+        body = {"snapshot_type": snapshot_type, "snapshot_path": files[0], "mem_file_path": files[1]}
+        self.do("PUT", "/snapshot/create", body)
+        return self.socket.parent / files[0], self.socket.parent / files[1]
+
+    def load(self, state: Path, backend_type: str, path: Path, resume: bool = True, track: bool = False) -> None:
         """Load a snapshot, which must succeed."""
-        backend = {"backend_type": backend_type, "backend_path": str(path)}
-        self.do("PUT", "/snapshot/load", {"snapshot_path": str(state), "mem_backend": backend, "resume_vm": resume})
+        body = {
+            "snapshot_path": str(state),
+            "mem_backend": {"backend_type": backend_type, "backend_path": str(path)},
+            "resume_vm": resume,
+            "enable_diff_snapshots": track,
+        }
+        self.do("PUT", "/snapshot/load", body)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -195,24 +216,52 @@ def vmms(folder: Path) -> Iterator[Start]:
             vmm.close()
 
 
-def write_config(folder: Path, boot_args: str = "", mem_size_mib: int = 64) -> str:
+def write_config(
+    folder: Path, boot_args: str = "", mem_size_mib: int = 64, balloon_mib: int | None = None, track: bool = False
+) -> str:
     """Write a config file that boots pagewalker; returns its name."""
-    config = {
+    config: dict[str, Any] = {
         "boot-source": {"kernel_image_path": str(KERNEL), "boot_args": boot_args},
         "drives": [],
-        "machine-config": {"vcpu_count": 1, "mem_size_mib": mem_size_mib},
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": mem_size_mib, "track_dirty_pages": track},
     }
+    if balloon_mib is not None:
+        config["balloon"] = {"amount_mib": balloon_mib, "deflate_on_oom": False, "stats_polling_interval_s": 1}
     (folder / "vm.json").write_text(json.dumps(config))
     return "vm.json"
 
 
-class PageServer:
-    """Sends the pages of a mem-file to one VMM, a page a fault; those in `withheld` only after `release`."""
+def extents(mem_file: Path) -> list[tuple[int, int]]:
+    """Where a mem-file has data: [start, end) in bytes."""
+    with mem_file.open("rb") as file:
+        return list(data_extents(file.fileno(), mem_file.stat().st_size))
 
-    def __init__(self, path: Path, mem_file: Path, withheld: Collection[int] = ()) -> None:
+
+def merged(*layers: Path) -> bytes:
+    """The memory that mem-files make, the oldest first."""
+    memory = bytearray(layers[0].stat().st_size)
+    for mem_file in layers:
+        with mem_file.open("rb") as file:
+            for start, end in extents(mem_file):
+                memory[start:end] = os.pread(file.fileno(), end - start, start)
+    return bytes(memory)
+
+
+class PageServer:
+    """Sends the pages of a mem-file to one VMM, a page a fault; those in `withheld` only after `release`.
+
+    One that is `forgetful` sends the mem-file's page also where the guest has given it back.
+    """
+
+    def __init__(self, path: Path, mem_file: Path, withheld: Collection[int] = (), forgetful: bool = False) -> None:
         self.path = path
         self.message: list[dict[str, int]] = []
         self.faults: list[int] = []
+        self.removed: list[tuple[int, int]] = []
+        self._removed_pages: set[int] = set()
+        self._reading = True
+        self._unread = threading.Event()
+        self._forgetful = forgetful
         self._withheld = frozenset(withheld)
         self._waiting: list[int] = []
         self._changed = threading.Condition()
@@ -232,8 +281,23 @@ class PageServer:
         with self._changed:
             assert self._changed.wait_for(lambda: address in self.faults, TIMEOUT), f"{len(self.faults)} faults"
 
+    def until_removed(self, count: int) -> list[tuple[int, int]]:
+        """The first `count` ranges that were given back, once they have been taken note of."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.removed) >= count, TIMEOUT), self.removed
+            return self.removed[:count]
+
+    def stop_reading(self) -> None:
+        """Take note of nothing that happens from now on, until `release`."""
+        self._unread.clear()
+        os.write(self._commander, b"s")
+
+    def until_unread(self) -> None:
+        """Return when there is something to read since `stop_reading`."""
+        assert self._unread.wait(TIMEOUT)
+
     def release(self) -> None:
-        """Send what was withheld, and withhold no more."""
+        """Read again, send what was withheld, and withhold no more."""
         os.write(self._commander, b"r")
 
     def close(self) -> None:
@@ -268,17 +332,33 @@ class PageServer:
         while True:
             ready = dict(poll.poll())
             if self._commands in ready:
-                if os.read(self._commands, 1) == b"q":
+                command = os.read(self._commands, 1)
+                if command == b"q":
                     return
-                self._withheld = frozenset()
-                for address in self._waiting:
-                    self._copy(uffd, address)
-            elif ready[uffd] & select.POLLIN:
-                for event, _, address, _ in kernel.messages(os.read(uffd, 64 * kernel.MESSAGE_BYTES)):
-                    assert event == kernel.UFFD_EVENT_PAGEFAULT
-                    self._answer(uffd, (address & -PAGE_SIZE) - self.message[0]["base_host_virt_addr"])
+                self._reading = command == b"r"
+                if self._reading:
+                    poll.register(uffd, select.POLLIN)
+                    self._withheld = frozenset()
+                    for address in self._waiting:
+                        self._copy(uffd, address)
+            elif self._reading and ready[uffd] & select.POLLIN:
+                self._read(uffd)
             else:
                 poll.unregister(uffd)
+                self._unread.set()
+
+    def _read(self, uffd: int) -> None:
+        base = self.message[0]["base_host_virt_addr"]
+        for event, first, second, _ in kernel.messages(os.read(uffd, 64 * kernel.MESSAGE_BYTES)):
+            if event == kernel.UFFD_EVENT_REMOVE:
+                start, end = first - base, second - base
+                self._removed_pages.update(range(start, end, PAGE_SIZE))
+                with self._changed:
+                    self.removed.append((start, end))
+                    self._changed.notify_all()
+            else:
+                assert event == kernel.UFFD_EVENT_PAGEFAULT
+                self._answer(uffd, (second & -PAGE_SIZE) - base)
 
     def _answer(self, uffd: int, address: int) -> None:
         with self._changed:
@@ -292,16 +372,21 @@ class PageServer:
     def _copy(self, uffd: int, address: int) -> None:
         base = self.message[0]["base_host_virt_addr"]
         try:
-            kernel.copy(uffd, base + address, self._source + address, PAGE_SIZE)
+            if address in self._removed_pages and not self._forgetful:
+                kernel.zeropage(uffd, base + address, PAGE_SIZE)
+            else:
+                kernel.copy(uffd, base + address, self._source + address, PAGE_SIZE)
         except (FileExistsError, ProcessLookupError, FileNotFoundError):
             # Two threads wanted the page, or the VMM has gone.
             return
 
 
 @contextmanager
-def page_server(path: Path, mem_file: Path, withheld: Collection[int] = ()) -> Iterator[PageServer]:
+def page_server(
+    path: Path, mem_file: Path, withheld: Collection[int] = (), forgetful: bool = False
+) -> Iterator[PageServer]:
     """A page server that ends with the context."""
-    server = PageServer(path, mem_file, withheld)
+    server = PageServer(path, mem_file, withheld, forgetful)
     try:
         yield server
     finally:

@@ -155,6 +155,11 @@ def test_parse_head() -> None:
         (config.vm_state, {"state": "Stopped"}, "unknown variant `Stopped`, expected one of `Paused`, `Resumed`"),
         (config.machine_config, {"vcpu_count": True, "mem_size_mib": 64}, "invalid type: bool true"),
         (config.machine_config, {"vcpu_count": 1.5, "mem_size_mib": 64}, "invalid type: float 1.5"),
+        (
+            config.snapshot_create,
+            {"snapshot_path": "s", "mem_file_path": "m", "snapshot_type": "Half"},
+            "unknown variant `Half`, expected one of `Diff`, `Full`",
+        ),
         (config.snapshot_load, {"snapshot_path": "s"}, "missing field: either `mem_backend` or `mem_file_path`"),
         (
             config.snapshot_load,

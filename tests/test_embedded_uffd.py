@@ -16,7 +16,7 @@ from supervisor.embedded.machine import WAIT_SECONDS
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
 from supervisor.uffd import kernel
-from tests.embedded_vmm import ROOT, EmbeddedVmm, Start, page_server, vmms, write_config
+from tests.embedded_vmm import ROOT, EmbeddedVmm, Start, merged, page_server, vmms, write_config
 
 HOT_MIB = 2
 MEM_SIZE = 64 * MIB
@@ -155,13 +155,15 @@ def test_without_privileges(start: Start, run_dir: Path, snapshot: tuple[Path, P
     state = shutil.copy(snapshot[0], run_dir / "source")
     with page_server(run_dir / "pages.sock", snapshot[1]) as server:
         fork = start(program=[python, "-m", "supervisor.embedded"], user=NOBODY)
-        fork.load(Path(state), "Uffd", server.path)
+        fork.load(Path(state), "Uffd", server.path, track=True)
         assert fork.console.until("done") == WALK
         if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text() == "0\n":
             fork.log.until("userfaultfd is one for user mode only")
-        fork.snapshot()
-    memory, source = (run_dir / "mem").read_bytes(), snapshot[1].read_bytes()
+        _, diff = fork.snapshot("1", "Diff")
+        _, full = fork.snapshot("2")
+    memory, source = full.read_bytes(), snapshot[1].read_bytes()
     assert memory[HOT_BASE:] == source[HOT_BASE:]
+    assert memory == merged(snapshot[1], diff)
 
 
 def _load_in_vain(fork: EmbeddedVmm, state: Path, path: Path) -> None:

@@ -155,6 +155,23 @@ async def test_the_page_map_and_the_console_of_a_fork_are_shown(home: Home) -> N
             await until_shown(pilot, "no VMM, so no pages")
 
 
+async def test_a_marked_family_is_deleted_forks_before_their_sources(home: Home) -> None:
+    async with supervisor(home) as running:
+        source = await walking_source(running.client)
+        await running.client.standby(source.id)
+        await running.client.fan_out(source.id, FanOutRequest(count=3, name_prefix="vm", target_state="Standby"))
+        await running.client.fan_out("vm-2", FanOutRequest(count=2, name_prefix="inner", target_state="Standby"))
+        async with dashboard(running) as pilot:
+            await until(pilot, lambda: len(tree(pilot).rows) == 6)
+            await pilot.press(*["space"] * 6)
+            await until_shown(pilot, "6 marked")
+            await pilot.press("d")
+            await until_shown(pilot, "Delete 6 instances?")
+            await pilot.press("y")
+            await until(pilot, lambda: not tree(pilot).rows)
+            await until_shown(pilot, "deleted: inner-1, inner-2, vm-1, +3")
+
+
 async def test_what_the_supervisor_refuses_is_said_in_its_own_words(home: Home) -> None:
     async with supervisor(home) as running:
         await walking_source(running.client)

@@ -113,6 +113,14 @@ def test_a_reset_keeps_the_activities_which_no_snapshot_repeats() -> None:
     assert after([activity, reset([])]).activities == (activity,)
 
 
+def test_a_deletion_takes_nothing_else_along() -> None:
+    activity = Activity(at=BEGIN, level="info", message="kept")
+    before = after([reset([instance("a"), instance("b")]), activity, TemplateChanged(template=template("t", "a"))])
+    world = reduce(before, InstanceDeleted(id="a"))
+    assert (set(world.instances), world.activities, set(world.templates)) == ({"b"}, (activity,), {"t"})
+    assert world.supervisor == before.supervisor
+
+
 def test_activities_are_bounded_and_counted() -> None:
     many = [Activity(at=BEGIN, level="info", message=str(number)) for number in range(ACTIVITY_LIMIT + 7)]
     world = after(many)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from forktui.world import World, reduce
 from supervisor.models import (
+    Activity,
     HostSnapshot,
     HostStatistics,
     Instance,
@@ -15,6 +16,7 @@ from supervisor.models import (
     Template,
 )
 
+FORKS = ("fork-1", "fork-2", "fork-3")
 BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SUPERVISOR = SupervisorInfo(
     pid=7,
@@ -79,3 +81,23 @@ def reset(
 def world_of(*instances: Instance, statistics: Iterable[InstanceStatistics] = ()) -> World:
     """The world that a supervisor with these instances tells of."""
     return reduce(World(), reset(instances, statistics))
+
+
+def family() -> list[Instance]:
+    """A source and its three forks."""
+    return [locked_source("source", FORKS), *(fork_of("source", name, age=n + 1) for n, name in enumerate(FORKS))]
+
+
+def chain(length: int) -> list[Instance]:
+    """One fork below the other."""
+    return [fork_of(f"i{n - 1}", f"i{n}", age=n) for n in range(length)]
+
+
+def fan(width: int) -> list[Instance]:
+    """One source with many forks."""
+    return [locked_source("i0", ["i1"]), *(fork_of("i0", f"i{n}", age=n) for n in range(1, width))]
+
+
+def said(second: int, message: str) -> Activity:
+    """Something that happened."""
+    return Activity(at=BEGIN + timedelta(seconds=second), level="info", message=message)

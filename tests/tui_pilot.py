@@ -8,8 +8,17 @@ import pytest
 from textual.pilot import Pilot
 
 from forktui.app import ForkTui
+from forktui.messages import Heard, Wanted
 from forktui.widgets.fork_tree import ForkTree
-from supervisor.models import Event, Instance, InstanceStatistics
+from supervisor.models import (
+    Activity,
+    Event,
+    Instance,
+    InstanceChanged,
+    InstanceDeleted,
+    InstanceStatistics,
+    Statistics,
+)
 from tests.tui_hosts import BEGIN, reset
 from tests.tui_recording import RecordedSupervisor
 
@@ -61,3 +70,26 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORKTUI_ASCII", "TEXTUAL_THEME", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FORKTUI_ASCII", "0")
+
+
+def shown_rows(pilot: Pilot[None]) -> list[str]:
+    """The ids in the tree, top to bottom."""
+    return [row.id for row in tree(pilot).rows]
+
+
+async def hear(pilot: Pilot[None], *events: InstanceChanged | InstanceDeleted | Statistics | Activity) -> None:
+    """Tell the dashboard more, as its feed does."""
+    for event in events:
+        pilot.app.post_message(Heard(event))
+    await pilot.pause()
+
+
+class Wishes(ForkTui):
+    """A dashboard that notes what it would ask of the supervisor."""
+
+    def __init__(self, source: ForkTui) -> None:
+        super().__init__(source.client)
+        self.wishes: list[tuple[str, tuple[str, ...], int]] = []
+
+    def on_wanted(self, message: Wanted) -> None:
+        self.wishes.append((message.action_id, message.instance_ids, message.count))

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from forktui.details import facts, waterfall
 from forktui.forest import descendants
-from forktui.ink import Line
+from forktui.ink import Line, merged
 from forktui.quantities import milliseconds, rate
 from forktui.sparkline import bars
 from forktui.widgets.inked import Painting
@@ -70,4 +70,4 @@ class FaultRate(Painting):
 
     def _floored(self, bar: str) -> Line:
         """The lowest line of the bars, with a floor where there is nothing."""
-        return [(symbol, "faulted") if symbol != " " else (self.glyphs.heights[0], "guide") for symbol in bar]
+        return merged((symbol, "faulted") if symbol != " " else (self.glyphs.heights[0], "guide") for symbol in bar)

@@ -1,11 +1,12 @@
 """Widgets that draw whole lines themselves: no markup, no child widgets, no layout when their content changes."""
 
+from itertools import zip_longest
 from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import App
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.scrollbar import ScrollBarRender
 from textual.strip import Strip
@@ -15,9 +16,6 @@ from forktui.glyphs import ASCII, UNICODE, Glyphs
 from forktui.ink import Line, clipped
 from forktui.text import ascii_text
 from forktui.theme import Drawn, ink_styles
-
-ASCII_CLASS = "-ascii"
-"""The class of an application that draws with ASCII characters only."""
 
 
 class InkedApp(App[None]):
@@ -95,15 +93,23 @@ class Painting(Inked):
         raise NotImplementedError
 
     def repaint(self) -> None:
-        """Paint again before the next frame; costs no layout."""
-        self._painted = None
-        self.refresh()
+        """Paint again; only lines that are different are drawn, and nothing is laid out."""
+        size = self.content_size
+        if self._painted != size:
+            self.refresh()
+            return
+        before, self._lines = self._lines, self._paint(size)
+        for y, (old, new) in enumerate(zip_longest(before, self._lines)):
+            if old != new:
+                self.refresh(Region(0, y, size.width, 1))
 
     def render_line(self, y: int) -> Strip:
         """One line of the picture, for Textual's compositor."""
         size = self.content_size
         if self._painted != size:
-            painted = self.paint(size.width, size.height)
-            self._lines = [clipped(line, size.width, self.glyphs.ellipsis) for line in painted]
+            self._lines = self._paint(size)
             self._painted = size
         return self.strip(self._lines[y] if y < len(self._lines) else [], size.width)
+
+    def _paint(self, size: Size) -> list[Line]:
+        return [clipped(line, size.width, self.glyphs.ellipsis) for line in self.paint(size.width, size.height)]

@@ -8,5 +8,5 @@ from typing import Final
 
 APP_NAME: Final = "forktui embedded VMM"
 VERSION: Final = "0.1.0"
-SNAPSHOT_VERSION: Final = "1.0.0"
+SNAPSHOT_VERSION: Final = "1.1.0"
 """The format of a state-file; a state-file of another version is refused."""

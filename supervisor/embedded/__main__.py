@@ -91,6 +91,8 @@ def boot(machine: Machine, config_file: str) -> None:
         raise FaultError(f"{config_file}: Invalid JSON: {error}") from error
     machine.set_config(config.machine_config)
     machine.set_boot_source(config.boot_source)
+    if config.balloon is not None:
+        machine.set_balloon(config.balloon)
     machine.start()
 
 

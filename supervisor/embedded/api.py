@@ -21,9 +21,13 @@ class Api:
             "": self._describe,
             "version": lambda: {"firecracker_version": VERSION},
             "machine-config": lambda: machine.config._asdict(),
+            "balloon": machine.balloon_config,
+            "balloon/statistics": machine.balloon_statistics,
         }
         self._writes: dict[tuple[str, str], Callable[[Any], None]] = {
             ("PUT", "actions"): self._act,
+            ("PUT", "balloon"): lambda value: machine.set_balloon(config.balloon(value)),
+            ("PATCH", "balloon"): lambda value: machine.update_balloon(config.balloon_update(value)),
             ("PUT", "boot-source"): lambda value: machine.set_boot_source(config.boot_source(value)),
             ("PUT", "machine-config"): lambda value: machine.set_config(config.machine_config(value)),
             ("PUT", "snapshot/create"): lambda value: machine.create_snapshot(config.snapshot_create(value)),

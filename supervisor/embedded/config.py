@@ -20,7 +20,6 @@ _DEVICES: Final = (
     "drives",
     "network-interfaces",
     "pmem",
-    "balloon",
     "cpu-config",
     "entropy",
     "memory-hotplug",
@@ -46,18 +45,28 @@ class MachineConfig(NamedTuple):
     huge_pages: str = "None"
 
 
+class Balloon(NamedTuple):
+    """A balloon device: the MiB that it asks for, and options; a simulated guest is never out of memory."""
+
+    amount_mib: int
+    deflate_on_oom: bool
+    stats_polling_interval_s: int = 0
+
+
 class VmConfig(NamedTuple):
     """A whole config file."""
 
     boot_source: BootSource
     machine_config: MachineConfig
+    balloon: Balloon | None = None
 
 
 class SnapshotCreate(NamedTuple):
-    """Where a Full snapshot goes."""
+    """Where a snapshot goes; `snapshot_type` is Full or Diff."""
 
     snapshot_path: str
     mem_file_path: str
+    snapshot_type: str = "Full"
 
 
 class SnapshotLoad(NamedTuple):
@@ -67,6 +76,7 @@ class SnapshotLoad(NamedTuple):
     backend_type: str
     backend_path: str
     resume_vm: bool
+    track_dirty_pages: bool
 
 
 def parse_json(text: bytes) -> Any:
@@ -144,6 +154,22 @@ def machine_config(value: Any) -> MachineConfig:
     return config
 
 
+def balloon(value: Any) -> Balloon:
+    """Raises MalformedError."""
+    given = fields(value, {"amount_mib": int, "deflate_on_oom": bool}, {"stats_polling_interval_s": int})
+    _check_unsigned(given, "amount_mib", 32)
+    _check_unsigned(given, "stats_polling_interval_s", 16)
+    return Balloon(**given)
+
+
+def balloon_update(value: Any) -> int:
+    """Return how many MiB the balloon is to ask for; raises MalformedError."""
+    given = fields(value, {"amount_mib": int}, {})
+    _check_unsigned(given, "amount_mib", 32)
+    amount_mib: int = given["amount_mib"]
+    return amount_mib
+
+
 def vm_config(value: Any) -> VmConfig:
     """Raises MalformedError, or FaultError where the values cannot be used or name a device that it has not."""
     if not isinstance(value, dict):
@@ -154,10 +180,11 @@ def vm_config(value: Any) -> VmConfig:
     for name in _DEVICES:
         if value.get(name):
             raise FaultError(f"the embedded VMM has no {name}; leave the section empty, or use Firecracker")
-    given = value.get("machine-config")
+    machine, device = value.get("machine-config"), value.get("balloon")
     return VmConfig(
         boot_source(value["boot-source"]),
-        MachineConfig() if given is None else machine_config(given),
+        MachineConfig() if machine is None else machine_config(machine),
+        None if device is None else balloon(device),
     )
 
 
@@ -174,18 +201,15 @@ def vm_state(value: Any) -> str:
 
 
 def snapshot_create(value: Any) -> SnapshotCreate:
-    """Raises MalformedError, or FaultError for a Diff snapshot."""
+    """Raises MalformedError."""
     given = fields(value, {"snapshot_path": str, "mem_file_path": str}, {"snapshot_type": str})
-    if variant(given.get("snapshot_type", "Full"), ("Diff", "Full")) == "Diff":
-        raise FaultError(
-            "The requested operation is not supported: the embedded VMM makes no Diff snapshots; "
-            "use snapshot_type Full, or Firecracker"
-        )
-    return SnapshotCreate(given["snapshot_path"], given["mem_file_path"])
+    create = SnapshotCreate(**given)
+    variant(create.snapshot_type, ("Diff", "Full"))
+    return create
 
 
 def snapshot_load(value: Any) -> SnapshotLoad:
-    """Raises MalformedError."""
+    """Raises MalformedError. `track_dirty_pages` is what Firecracker after 1.12 calls `enable_diff_snapshots`."""
     given = fields(
         value,
         {"snapshot_path": str},
@@ -210,6 +234,7 @@ def snapshot_load(value: Any) -> SnapshotLoad:
         variant(backend["backend_type"], ("File", "Uffd")),
         backend["backend_path"],
         given.get("resume_vm", False),
+        given.get("track_dirty_pages", False) or given.get("enable_diff_snapshots", False),
     )
 
 
@@ -219,6 +244,11 @@ def _check_type(name: str, value: Any, expected: type) -> None:
         raise MalformedError(f"invalid type: {_describe(value)}, expected {expected.__name__} in `{name}`")
     if isinstance(value, str) and not _is_text(value):
         raise MalformedError(f"invalid value in `{name}`: it holds a NUL or an unpaired surrogate")
+
+
+def _check_unsigned(given: Mapping[str, Any], name: str, bits: int) -> None:
+    if not 0 <= given.get(name, 0) < 1 << bits:
+        raise MalformedError(f"invalid value: {_describe(given[name])}, expected u{bits} in `{name}`")
 
 
 def _is_text(value: str) -> bool:

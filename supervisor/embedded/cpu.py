@@ -10,7 +10,7 @@ class Cpu:
     """Runs a guest from the first `resume` on; it begins paused.
 
     `steps` does a piece of the guest's work per item, and the item says how many seconds the guest idles afterwards;
-    None: until the CPU is resumed. `crashed` is told of an error that ended the thread.
+    None: until the CPU is resumed or interrupted. `crashed` is told of an error that ended the thread.
     """
 
     def __init__(self, steps: Iterator[float | None], crashed: Callable[[BaseException], None]) -> None:
@@ -19,12 +19,19 @@ class Cpu:
         self._changed = threading.Condition()
         self._pausing = True
         self._parked = True
+        self._interrupted = False
         threading.Thread(target=self._run, name="vcpu 0", daemon=True).start()
 
     def resume(self) -> None:
         """Let the guest go on."""
         with self._changed:
             self._pausing = False
+            self._changed.notify_all()
+
+    def interrupt(self) -> None:
+        """End the guest's idling, now or, if it is paused or busy, the next one: a device has something to tell."""
+        with self._changed:
+            self._interrupted = True
             self._changed.notify_all()
 
     def pause(self, timeout: float) -> None:
@@ -35,8 +42,9 @@ class Cpu:
             if not self._changed.wait_for(lambda: self._parked, timeout):
                 self._pausing = False
                 raise FaultError(
-                    f"Pause error: the CPU reached no page boundary in {timeout:g} s: it waits for a page that its "
-                    "page server has not sent, or for its console to be read; try again when that has been done"
+                    f"Pause error: the CPU reached no page boundary in {timeout:g} s: it waits for its page server, to "
+                    "send a page or to read that pages were given back, or for its console to be read; "
+                    "try again when that has been done"
                 )
 
     def _run(self) -> None:
@@ -51,9 +59,9 @@ class Cpu:
     def _park(self, idle: float | None) -> None:
         with self._changed:
             if idle != 0.0:
-                self._changed.wait_for(lambda: self._pausing, idle)
+                self._changed.wait_for(lambda: self._pausing or self._interrupted, idle)
             while self._pausing:
                 self._parked = True
                 self._changed.notify_all()
                 self._changed.wait()
-            self._parked = False
+            self._parked = self._interrupted = False

@@ -12,16 +12,23 @@ import os
 import socket
 from typing import Final, Self
 
+from supervisor.embedded.dirty_log import WRITTEN, DirtyLog
 from supervisor.guests.pagewalker import MIB, PAGE_SIZE
 from supervisor.uffd import kernel
 
+MAP_FIXED: Final = 0x10
 MAP_NORESERVE: Final = 0x4000
-"""asm-generic/mman-common.h; the mmap module names it from Python 3.13 on."""
+"""asm-generic/mman-common.h; the mmap module names the second from Python 3.13 on."""
 
-_libc = ctypes.CDLL(None)
+Content = bytes | ctypes.Array[ctypes.c_char]
+
+_libc = ctypes.CDLL(None, use_errno=True)
 _libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _libc.memmove.restype = ctypes.c_void_p
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.mmap.restype = ctypes.c_void_p
 
 
 class GuestMemory:
@@ -34,6 +41,8 @@ class GuestMemory:
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         self._page_server: tuple[int, socket.socket] | None = None
         self.user_mode_only = False
+        self.dirty_log: DirtyLog | None = None
+        """Told of what changes from when it is set on; Diff snapshots need it."""
 
     @classmethod
     def anonymous(cls, size: int) -> Self:
@@ -82,11 +91,31 @@ class GuestMemory:
         _libc.memmove(buffer, self._pointer(address, length), length)
         return buffer.raw
 
-    def write(self, address: int, data: bytes | ctypes.Array[ctypes.c_char]) -> None:
+    def write(self, address: int, data: Content) -> None:
         """Put `data` at `address`."""
         _libc.memmove(self._pointer(address, len(data)), data, len(data))
+        if self.dirty_log is not None:
+            self.dirty_log.write(address, len(data))
 
-    def equals(self, address: int, data: bytes | ctypes.Array[ctypes.c_char]) -> bool:
+    def discard(self, address: int, length: int) -> None:
+        """Give pages back to the host, as Firecracker's balloon does; they are zero from then on. Raises OSError.
+
+        With a page server this returns when that has read the event of it (UFFD_FEATURE_EVENT_REMOVE), and not before.
+        """
+        pointer = self._pointer(address, length)
+        if self._mem_file is None:
+            failed = _libc.madvise(pointer, length, mmap.MADV_DONTNEED) != 0
+        else:
+            # After MADV_DONTNEED a private mapping of a file would show the file's pages again (madvise(2)).
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
+            failed = _libc.mmap(pointer, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != pointer
+        if failed:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        if self.dirty_log is not None:
+            self.dirty_log.discard(address, length)
+
+    def equals(self, address: int, data: Content) -> bool:
         """Whether `data` is what is at `address`; pages are touched upwards, none behind the first difference."""
         return bool(_libc.memcmp(self._pointer(address, len(data)), data, len(data)) == 0)
 
@@ -104,6 +133,21 @@ class GuestMemory:
             _libc.memmove(pointer, self._pointer(address, MIB), MIB)
             for start, end in _nonzero_runs(pointer):
                 _write_all(fd, view[start:end], address + start)
+
+    def dump_dirty(self, fd: int, dirty_log: DirtyLog) -> None:
+        """Write the pages of the dirty log into a file, each at its address, and no others; raises OSError.
+
+        No page is faulted in by it: what was written is there, and what was given back is not looked at.
+        """
+        os.ftruncate(fd, self.size)
+        zeros = memoryview(bytes(MIB))
+        with memoryview(self._mapping) as content:
+            for start, end, state in dirty_log.runs():
+                if state == WRITTEN:
+                    _write_all(fd, content[start:end], start)
+                    continue
+                for address in range(start, end, MIB):
+                    _write_all(fd, zeros[: end - address], address)
 
     def _open_userfaultfd(self) -> int:
         """Return a userfaultfd for all faults, or, where the process may not have that one, for those of user mode."""

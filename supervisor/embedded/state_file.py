@@ -5,9 +5,10 @@ import os
 from typing import Any, Final, NamedTuple
 
 from supervisor.embedded import SNAPSHOT_VERSION, VERSION
-from supervisor.embedded.config import MAX_MEM_SIZE_MIB, MAX_VCPUS, parse_json
+from supervisor.embedded.config import MAX_MEM_SIZE_MIB, MAX_VCPUS, Balloon, balloon, parse_json
 from supervisor.embedded.faults import MalformedError
 from supervisor.embedded.walker import Registers, parse_registers
+from supervisor.guests.pagewalker import MIB, ballast_end
 
 MAGIC: Final = "forktui embedded VMM state"
 MAX_BYTES: Final = 1 << 16
@@ -20,6 +21,7 @@ class State(NamedTuple):
     vcpu_count: int
     mem_size_mib: int
     registers: Registers
+    balloon: Balloon | None = None
 
 
 def save(path: str, state: State) -> None:
@@ -31,6 +33,7 @@ def save(path: str, state: State) -> None:
         "vcpu_count": state.vcpu_count,
         "mem_size_mib": state.mem_size_mib,
         "registers": state.registers._asdict(),
+        "balloon": None if state.balloon is None else state.balloon._asdict(),
     }
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     with os.fdopen(fd, "w") as file:
@@ -59,7 +62,11 @@ def parse(text: bytes) -> State:
         raise MalformedError(f"its vcpu_count is not 1 to {MAX_VCPUS}")
     if type(mem_size_mib) is not int or not 1 <= mem_size_mib <= MAX_MEM_SIZE_MIB:
         raise MalformedError(f"its mem_size_mib is not 1 to {MAX_MEM_SIZE_MIB}")
-    return State(vcpu_count, mem_size_mib, parse_registers(document.get("registers")))
+    registers = parse_registers(document.get("registers"))
+    if not registers.balloon_mib <= registers.balloon_peak_mib <= ballast_end(mem_size_mib * MIB) // MIB:
+        raise MalformedError("the registers have a balloon that is larger than it can be")
+    device = document.get("balloon")
+    return State(vcpu_count, mem_size_mib, registers, None if device is None else balloon(device))
 
 
 def _document(text: bytes) -> dict[str, Any]:

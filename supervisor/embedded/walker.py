@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from supervisor.embedded.faults import MalformedError
-from supervisor.embedded.memory import GuestMemory
+from supervisor.embedded.memory import Content, GuestMemory
 from supervisor.guests.pagewalker import (
+    DEFAULT_BALLAST_MIB,
     DEFAULT_HOT_MIB,
     DEFAULT_PASSES,
     DEFAULT_SEED,
     HOT_BASE,
+    MAX_HOT_MIB,
     MIB,
     PAGE_SIZE,
     SCRATCH_BASE,
     SCRATCH_PAGES,
     WORD_MASK,
+    ballast_end,
     minimum_memory,
     pattern,
 )
@@ -27,9 +30,6 @@ GENERATION_ADDRESS: Final = 0xDFFF0
 GENERATION_BYTES: Final = 16
 PASS_SECONDS: Final = 0.025
 """How long a pass takes at least, so that ten walking forks do not fill two cores; a real guest takes about as long."""
-MAX_HOT_MIB: Final = 992
-"""What the ELF guest can reach: Firecracker's boot page tables map 1 GiB, and the hot set begins at 32 MiB."""
-
 BOOT, FILL, WALK, DONE, STOPPED = "boot", "fill", "walk", "done", "stopped"
 _PAGES: Final = MIB // PAGE_SIZE
 _WORDS: Final = PAGE_SIZE // 8
@@ -45,10 +45,15 @@ class Options(NamedTuple):
     hot_mib: int = DEFAULT_HOT_MIB
     passes: int = DEFAULT_PASSES
     seed: int = DEFAULT_SEED
+    ballast_mib: int = DEFAULT_BALLAST_MIB
 
 
 class Registers(NamedTuple):
-    """What the CPU knows besides guest memory. `position` is the next MiB of the hot set to fill or verify."""
+    """What the CPU knows besides guest memory.
+
+    `position` is the next MiB to fill or verify: those of the hot set, then those of the ballast. `balloon_mib` is what
+    the balloon holds, always from the end of the ballast, `balloon_peak_mib` the most that it ever held.
+    """
 
     command_line: str
     phase: str = BOOT
@@ -56,6 +61,8 @@ class Registers(NamedTuple):
     walks: int = 0
     passes: int = 0
     generation: str = ""
+    balloon_mib: int = 0
+    balloon_peak_mib: int = 0
 
 
 def parse_command_line(text: str, memory_size: int) -> Options:
@@ -74,6 +81,8 @@ def parse_command_line(text: str, memory_size: int) -> Options:
         raise CommandLineError(f"hot_mib={options.hot_mib} is not 1 to {MAX_HOT_MIB}")
     if minimum_memory(options.hot_mib) > memory_size:
         raise CommandLineError(f"hot_mib={options.hot_mib} and the 32 MiB below it do not fit in memory")
+    if minimum_memory(options.hot_mib, options.ballast_mib) > ballast_end(memory_size):
+        raise CommandLineError(f"ballast_mib={options.ballast_mib} does not fit in memory above the hot set")
     return options
 
 
@@ -92,14 +101,26 @@ def parse_registers(value: Any) -> Registers:
 
 
 class Pagewalker:
-    """A guest in progress; `registers` is up to date whenever `run` has yielded."""
+    """A guest in progress; `registers` is up to date whenever `run` has yielded.
 
-    def __init__(self, memory: GuestMemory, registers: Registers, print_line: Callable[[str], None]) -> None:
+    `balloon_target` says how many MiB the balloon is to hold.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        registers: Registers,
+        print_line: Callable[[str], None],
+        balloon_target: Callable[[], int],
+    ) -> None:
         self.registers = registers
         self._memory = memory
         self._print = print_line
-        self._expected = (ctypes.c_char * MIB)()
-        self._expected_words = memoryview(self._expected).cast("B").cast("Q")
+        self._balloon_target = balloon_target
+        self._ballast_end = ballast_end(memory.size)
+        self._zeros = bytes(MIB)
+        self._pattern = (ctypes.c_char * MIB)()
+        self._pattern_words = memoryview(self._pattern).cast("B").cast("Q")
         self._words: array[int] = array("Q")
         self._options = Options()
 
@@ -114,7 +135,7 @@ class Pagewalker:
             if self.registers.phase == BOOT:
                 self._print(f"error: {error}")
             self._set(phase=STOPPED)
-        steps = {BOOT: self._boot, FILL: self._fill, WALK: self._walk, DONE: self._wait_for_restore}
+        steps = {BOOT: self._boot, FILL: self._fill, WALK: self._walk, DONE: self._wait_to_be_woken}
         while self.registers.phase != STOPPED:
             yield from steps[self.registers.phase]()
         while True:
@@ -130,10 +151,10 @@ class Pagewalker:
         yield 0.0
 
     def _fill(self) -> Iterator[float | None]:
-        while self.registers.position < self._options.hot_mib:
-            self._expect(self.registers.position)
-            self._memory.write(self._address(), self._expected)
-            self._set(position=self.registers.position + 1)
+        while self.registers.position < self._walked_mib():
+            position = self.registers.position
+            self._memory.write(self._address(position), self._pattern_of(position))
+            self._set(position=position + 1)
             yield 0.0
         self._print("ready")
         self._set(phase=WALK, position=0, generation=self._generation())
@@ -141,15 +162,15 @@ class Pagewalker:
     def _walk(self) -> Iterator[float | None]:
         """One pass; a restore in the midst of it begins it anew."""
         started = time.monotonic()
-        while self._restored() or self.registers.position < self._options.hot_mib:
-            self._expect(self.registers.position)
-            if not self._memory.equals(self._address(), self._expected):
-                return self._corrupt(self._first_difference(self._address()))
+        while self._restored() or self.registers.position < self._walked_mib():
+            yield from self._follow_balloon()
+            if not self._verify(self.registers.position):
+                return
             self._set(position=self.registers.position + 1)
             yield 0.0
         for address in _scratch():
-            if not self._memory.equals(address, self._word(address, self.registers.walks)):
-                return self._corrupt(address)
+            if not self._holds(address, self._word(address, self.registers.walks)):
+                return
             self._memory.write(address, self._word(address, self.registers.walks + 1))
         self._set(position=0, walks=self.registers.walks + 1, passes=self.registers.passes + 1)
         self._print(f"pass {self.registers.passes}")
@@ -158,10 +179,12 @@ class Pagewalker:
             self._print("done")
         yield max(0.0, PASS_SECONDS - (time.monotonic() - started))
 
-    def _wait_for_restore(self) -> Iterator[float | None]:
-        while not self._restored():
-            yield None
-        self._set(phase=WALK)
+    def _wait_to_be_woken(self) -> Iterator[float | None]:
+        if self._restored():
+            self._set(phase=WALK)
+            return
+        yield from self._follow_balloon()
+        yield None
 
     def _restored(self) -> bool:
         """Whether the generation id has changed; if so, passes are counted anew, from the first page."""
@@ -175,33 +198,68 @@ class Pagewalker:
     def _generation(self) -> str:
         return self._memory.read(GENERATION_ADDRESS, GENERATION_BYTES).hex()
 
-    def _address(self) -> int:
-        return HOT_BASE + self.registers.position * MIB
+    def _follow_balloon(self) -> Iterator[float | None]:
+        """Have the balloon take or give back what it should, a MiB at a time, as far as the ballast goes."""
+        most = self._options.ballast_mib
+        while (size := self.registers.balloon_mib) != (target := min(self._balloon_target(), most)):
+            if size < target:
+                size += 1
+                self._memory.discard(self._ballast_end - size * MIB, MIB)
+                self._set(balloon_mib=size, balloon_peak_mib=max(size, self.registers.balloon_peak_mib))
+            else:
+                size -= 1
+                self._set(balloon_mib=size)
+            if size == target:
+                self._print(f"balloon {size * _PAGES}")
+            yield 0.0
+
+    def _verify(self, position: int) -> bool:
+        """Whether a MiB is as it should be; one that the balloon holds is, and is not touched."""
+        address = self._address(position)
+        depth = (self._ballast_end - address) // MIB
+        if depth <= self.registers.balloon_mib:
+            return True
+        given_back = depth <= self.registers.balloon_peak_mib
+        return self._holds(address, self._zeros if given_back else self._pattern_of(position))
+
+    def _holds(self, address: int, expected: Content) -> bool:
+        """Whether memory is as expected; where it is not, the guest says so and stops."""
+        if self._memory.equals(address, expected):
+            return True
+        self._print(f"CORRUPT {self._first_difference(address, expected):#x}")
+        self._set(phase=STOPPED)
+        return False
+
+    def _first_difference(self, address: int, expected: Content) -> int:
+        """Return the address of the first byte from `address` on that is not as expected."""
+        view = memoryview(expected).cast("B")
+        for offset in range(0, len(view), PAGE_SIZE):
+            page = bytes(view[offset : offset + PAGE_SIZE])
+            if not self._memory.equals(address + offset, page):
+                found = self._memory.read(address + offset, len(page))
+                return address + offset + next(at for at in range(len(page)) if found[at] != page[at])
+        return address
+
+    def _walked_mib(self) -> int:
+        return self._options.hot_mib + self._options.ballast_mib
+
+    def _address(self, position: int) -> int:
+        if position < self._options.hot_mib:
+            return HOT_BASE + position * MIB
+        return self._ballast_end - (self._walked_mib() - position) * MIB
 
     def _word(self, address: int, walks: int = 0) -> bytes:
         return (pattern(self._options.seed, address) + walks & WORD_MASK).to_bytes(8, "little")
 
-    def _expect(self, position: int) -> None:
-        """Have `_expected` hold the MiB at `position` of the hot set."""
+    def _pattern_of(self, position: int) -> Content:
+        """Return what the MiB at `position` was filled with; good until the next call."""
         if not self._words:
-            end = HOT_BASE + self._options.hot_mib * MIB
-            self._words.extend(pattern(self._options.seed, address) for address in range(HOT_BASE, end, PAGE_SIZE))
+            for start in map(self._address, range(self._walked_mib())):
+                self._words.extend(pattern(self._options.seed, page) for page in range(start, start + MIB, PAGE_SIZE))
         words = memoryview(self._words)[position * _PAGES : (position + 1) * _PAGES]
-        self._expected_words[0::_WORDS] = words
-        self._expected_words[_WORDS - 1 :: _WORDS] = words
-
-    def _first_difference(self, address: int) -> int:
-        """Return the address of the first byte of the MiB at `address` that is not as in `_expected`."""
-        for offset in range(0, MIB, PAGE_SIZE):
-            page = bytes(self._expected_words[offset // 8 : (offset + PAGE_SIZE) // 8])
-            if not self._memory.equals(address + offset, page):
-                found = self._memory.read(address + offset, PAGE_SIZE)
-                return address + offset + next(at for at in range(PAGE_SIZE) if found[at] != page[at])
-        return address
-
-    def _corrupt(self, address: int) -> None:
-        self._print(f"CORRUPT {address:#x}")
-        self._set(phase=STOPPED)
+        self._pattern_words[0::_WORDS] = words
+        self._pattern_words[_WORDS - 1 :: _WORDS] = words
+        return self._pattern
 
 
 def _scratch() -> range:
