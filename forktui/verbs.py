@@ -83,7 +83,7 @@ async def checkpoint(client: SupervisorClient, world: World, instance_ids: Seque
         paused = (f" (paused {milliseconds(phase.milliseconds)})" for phase in made.phases if phase.name == "paused")
         return made.name + next(paused, "")
 
-    return await _each(world, instance_ids, "checkpoints:", one)
+    return _outcome("checkpoints:", *await _each(world, instance_ids, one))
 
 
 async def restore(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:

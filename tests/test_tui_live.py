@@ -155,6 +155,17 @@ async def test_the_page_map_and_the_console_of_a_fork_are_shown(home: Home) -> N
             await until_shown(pilot, "no VMM, so no pages")
 
 
+async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(home: Home) -> None:
+    async with supervisor(home) as running:
+        await walking_source(running.client)
+        async with dashboard(running) as pilot:
+            await pilot.press("C")
+            await until_shown(pilot, "checkpoints: source-1 (paused ")
+            assert (state(pilot, "source"), state(pilot, "source-1")) == (State.RUNNING, State.STANDBY)
+            await pilot.press("end", "C")
+            await until_shown(pilot, "Checkpoint refused:")
+
+
 async def test_a_marked_family_is_deleted_forks_before_their_sources(home: Home) -> None:
     async with supervisor(home) as running:
         source = await walking_source(running.client)
