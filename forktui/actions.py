@@ -98,7 +98,8 @@ def _fan_out(instance: Instance, selected: Sequence[Instance]) -> str | None:
 
 
 def _delete(instance: Instance, selected: Sequence[Instance]) -> str | None:
-    return _locked(instance, frozenset(other.name for other in selected))
+    """A locked source by itself is offered with its whole tree."""
+    return None if len(selected) == 1 else _locked(instance, frozenset(other.name for other in selected))
 
 
 def _standby(instance: Instance, selected: Sequence[Instance]) -> str | None:
@@ -149,7 +150,7 @@ ACTIONS: tuple[Action, ...] = (
         "delete",
         ("d", "delete"),
         "Delete",
-        "Delete the instance and its files, after a question that says what goes",
+        "Delete the instance and its files, of a locked source the whole tree, after a question that says what goes",
         Group.MACHINES,
         _delete,
         footer=True,

@@ -27,12 +27,14 @@ from forktui.messages import (
     LinkChanged,
     PageMapRead,
     PageMapWanted,
+    Planned,
+    PlanWanted,
     Said,
     Wanted,
 )
 from forktui.screens.dashboard import Dashboard
 from forktui.screens.reading import CONSOLE_LINES, Console
-from forktui.text import ascii_text, safe_text
+from forktui.text import ascii_text, safe_model, safe_text
 from forktui.theme import DARK, THEMES, ink_defaults
 from forktui.widgets.inked import AsciiScrollBar, InkedApp
 from forktui.world import World, reduce
@@ -134,6 +136,12 @@ class ForkTui(InkedApp):
     def on_wanted(self, message: Wanted) -> None:
         self.run_worker(self._carry_out(message), name=message.action_id)
 
+    def on_plan_wanted(self, message: PlanWanted) -> None:
+        self.run_worker(self._plan(message.instance_id), name="plan", group="plan", exclusive=True)
+
+    def on_planned(self, message: Planned) -> None:
+        self.dashboard.ask_to_delete(message.plan)
+
     def on_finished(self, message: Finished) -> None:
         if message.outcome.done:
             self._say(message.outcome.done, "information")
@@ -177,6 +185,14 @@ class ForkTui(InkedApp):
         else:
             outcome = await verbs.ON_EACH[wanted.action_id](self.client, self.world, wanted.instance_ids)
         self.post_message(Finished(outcome))
+
+    async def _plan(self, instance_id: str) -> None:
+        try:
+            plan = await self.client.deletion_plan(instance_id, cascade=True)
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(Said(safe_text(str(error)), "error"))
+        else:
+            self.post_message(Planned(safe_model(plan)))
 
     async def _read_page_map(self, wanted: PageMapWanted) -> None:
         try:

@@ -18,6 +18,7 @@ from yarl import URL
 from forktui.server_sent_events import Parser, ServerSentEvent
 from supervisor.models import (
     CreateRequest,
+    DeletionPlan,
     ErrorBody,
     ErrorDetail,
     Event,
@@ -108,9 +109,14 @@ class SupervisorClient:
         """Boot a new instance."""
         return await self._ask(Instance, "POST", "/instances", request)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance, whatever its state."""
-        await self._call("DELETE", _path(reference))
+    async def delete(self, reference: str, *, cascade: bool = False) -> None:
+        """Remove an instance, whatever its state; with `cascade` the whole tree from it down."""
+        await self._call("DELETE", _path(reference), query={"cascade": "true"} if cascade else None)
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        """Return what `delete` would do, in its order."""
+        query = {"dry_run": "true", "cascade": str(cascade).lower()}
+        return await self._ask(DeletionPlan, "DELETE", _path(reference), query=query)
 
     async def start(self, reference: str) -> Instance:
         """Boot a Stopped instance."""

@@ -3,17 +3,19 @@
 import json
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
+from forktui.quantities import mebibytes
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
     CreateRequest,
+    DeletionPlan,
     FanOutRequest,
     ForkRequest,
     Instance,
@@ -25,7 +27,7 @@ from supervisor.models import (
 from supervisor.settings import Settings
 
 Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
-Verb = Callable[[str], Awaitable[Instance | None]]
+Verb = Callable[[str], Awaitable[Instance]]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -195,19 +197,53 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        verb, done = verb_of(client), True
-        for reference in options.instances:
-            try:
-                instance = await verb(reference)
-            except ApiError as error:
-                complain(error.message)
-                done = False
-                continue
-            if instance is not None:
-                _show(instance, settings)
-        return done
+        verb = verb_of(client)
+
+        async def one(reference: str) -> None:
+            _show(await verb(reference), settings)
+
+        return await _each(options.instances, one)
 
     return run
+
+
+async def _each(references: Sequence[str], do: Callable[[str], Awaitable[None]]) -> bool:
+    done = True
+    for reference in references:
+        try:
+            await do(reference)
+        except ApiError as error:
+            complain(error.message)
+            done = False
+    return done
+
+
+def _delete_arguments(parser: ArgumentParser) -> None:
+    _references(parser)
+    parser.add_argument("--cascade", action="store_true", help="delete everything below as well, forks first")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
+
+
+async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def delete(reference: str) -> None:
+        if options.dry_run:
+            _show_plan(await client.deletion_plan(reference, cascade=options.cascade), settings)
+        else:
+            await client.delete(reference, cascade=options.cascade)
+
+    return await _each(options.instances, delete)
+
+
+def _show_plan(plan: DeletionPlan, settings: Settings) -> None:
+    if settings.json_output:
+        print(json.dumps(plan.model_dump(mode="json"), indent=2))
+        return
+    rows = [
+        (one.name, one.state.value, mebibytes(one.disk_bytes), mebibytes(one.private_bytes), one.id)
+        for one in map(safe_model, plan.deletions)
+    ]
+    total = ("total", f"{plan.running} running", mebibytes(plan.disk_bytes), mebibytes(plan.private_bytes), "")
+    print(text_table([("NAME", "STATE", "DISK MIB", "PRIVATE MIB", "ID"), *rows, total]))
 
 
 def _logs_arguments(parser: ArgumentParser) -> None:
@@ -240,6 +276,6 @@ COMMANDS: Final = (
     Command("restore", "run a Standby instance on", _references, _for_each(lambda c: c.restore)),
     Command("start", "boot a Stopped instance", _references, _for_each(lambda c: c.start)),
     Command("stop", "end an instance's VMM; its memory is lost", _references, _for_each(lambda c: c.stop)),
-    Command("delete", "remove an instance", _references, _for_each(lambda c: c.delete), ()),
+    Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete),
     Command("logs", "print what a guest has printed", _logs_arguments, _logs, ()),
 )

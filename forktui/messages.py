@@ -7,7 +7,7 @@ from textual.message import Message
 
 from forktui.feed import Connection
 from forktui.verbs import Outcome
-from supervisor.models import Event, PageMapFold
+from supervisor.models import DeletionPlan, Event, PageMapFold
 
 
 class Heard(Message):
@@ -34,6 +34,22 @@ class Wanted(Message):
         self.action_id = action_id
         self.instance_ids = tuple(instance_ids)
         self.count = count
+
+
+class PlanWanted(Message):
+    """The operator thinks of deleting a source with all that is below it."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self.instance_id = instance_id
+
+
+class Planned(Message):
+    """What goes with a source that is deleted with all that is below it."""
+
+    def __init__(self, plan: DeletionPlan) -> None:
+        super().__init__()
+        self.plan = plan
 
 
 class Finished(Message):

@@ -64,6 +64,16 @@ async def delete(client: SupervisorClient, world: World, instance_ids: Sequence[
     return Outcome(f"deleted: {outcome.done}" if outcome.done else "", outcome.failures)
 
 
+async def delete_tree(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Delete each with all that is below it; the supervisor sees to the order."""
+
+    async def one(instance: Instance) -> str:
+        await client.delete(instance.id, cascade=True)
+        return f"{instance.name} and all below it"
+
+    return await _each(world, instance_ids, "deleted:", one)
+
+
 async def standby(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Put each to standby."""
 
@@ -94,8 +104,15 @@ async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[st
 
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
 
-ON_EACH: dict[str, Verb] = {"fork": fork, "delete": delete, "standby": standby, "restore": restore, "stop": stop}
-"""The actions that do the same to every selected instance, by the id of the action."""
+ON_EACH: dict[str, Verb] = {
+    "fork": fork,
+    "delete": delete,
+    "delete_tree": delete_tree,
+    "standby": standby,
+    "restore": restore,
+    "stop": stop,
+}
+"""What is done in the same way to every selected instance, by the action's id; a dialog asks for `delete_tree`."""
 
 
 async def _each(

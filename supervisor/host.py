@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from supervisor import capabilities
+from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
@@ -18,6 +19,7 @@ from supervisor.machines import Machines
 from supervisor.models import (
     Activity,
     CreateRequest,
+    DeletionPlan,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
@@ -86,6 +88,7 @@ class Host:
             self._operations.note_ready,
             self._report,
         )
+        self._deleting = Deleting(self._inventory, self._operations, self._telemetry.private_bytes, self._report)
 
     @classmethod
     async def open(cls, settings: Settings) -> "Host":
@@ -165,9 +168,16 @@ class Host:
         """Make many children."""
         return await self._forking.fan_out(reference, request, self._inventory.view)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance that no fork holds."""
-        await self._operations.delete(reference)
+    async def delete(self, reference: str, *, cascade: bool = False) -> None:
+        """Remove an instance that no fork holds, or with `cascade` the whole tree from it down."""
+        if cascade:
+            await self._deleting.delete_tree(reference)
+        else:
+            await self._operations.delete(reference)
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        """Return what `delete` would do."""
+        return await self._deleting.plan(reference, cascade=cascade)
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Return when the instance is in `state`, or after `seconds`."""

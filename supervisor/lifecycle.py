@@ -55,8 +55,10 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
     """Raise InvalidStateError unless `verb` is allowed for an instance in `state` whose lock `holders` hold."""
     if holders and verb in REFUSED_WHILE_LOCKED:
         forks, them = ("share_memory forks", "them") if len(holders) > 1 else ("share_memory fork", "it")
+        whole = f", or give cascade=true to delete {them} too" if verb is Verb.DELETE else ""
         raise InvalidStateError(
-            f"{name}: {verb} refused: mem_locked by {len(holders)} {forks} ({named(holders)}); delete {them} first",
+            f"{name}: {verb} refused: mem_locked by {len(holders)} {forks} ({named(holders)}); "
+            f"delete {them} first{whole}",
             [
                 {"code": "mem_locked", "name": holder, "message": f"{holder} reads its memory from {name}"}
                 for holder in holders

@@ -253,6 +253,29 @@ class FanOutResult(Wire):
     milliseconds: float
 
 
+class Deletion(Wire):
+    """One instance that a deletion removes, and what is given back when it goes, in bytes."""
+
+    id: str
+    name: str
+    state: State
+    fork_kind: ForkKind | None = None
+    running: bool
+    """Whether a VMM of it is ended."""
+    disk_bytes: int
+    """Of the files whose last name goes with it; a file that an instance outside of the plan has too stays."""
+    private_bytes: int
+
+
+class DeletionPlan(Wire):
+    """`DELETE /instances/{id}?dry_run=true`: what the same request without it does, in its order, forks first."""
+
+    deletions: tuple[Deletion, ...]
+    running: int
+    disk_bytes: int
+    private_bytes: int
+
+
 class WaitResult(Wire):
     """`GET /instances/{id}/wait`."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from supervisor import images, lifecycle
-from supervisor.errors import NotFoundError
+from supervisor.errors import InvalidStateError, NotFoundError
 from supervisor.inventory import Inventory
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
@@ -16,7 +16,7 @@ from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, SnapshotFiles
-from supervisor.registry import new_id
+from supervisor.registry import StorageError, new_id
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
 
@@ -120,10 +120,13 @@ class Operations:
             self._check(Verb.RESTORE, record)
             return await self.resume(record)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance that no fork holds, whatever its state."""
+    async def delete(self, reference: str, *, childless: bool = False) -> None:
+        """Remove an instance that no fork holds, whatever its state; with `childless` also no copy may be below it."""
         async with self.hold(reference, Verb.DELETE) as record:
             self._check(Verb.DELETE, record)
+            if childless and (below := self._inventory.forest.children.get(record.id)):
+                newest = self._inventory.instances[below[-1]].name
+                raise InvalidStateError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
             await self._templates.unpromote(record.id)
             await self.discard(record)
         self._locks.pop(record.id, None)
@@ -181,9 +184,15 @@ class Operations:
         return await self._stopped(record, None, "made without its source's memory")
 
     async def discard(self, record: InstanceRecord) -> None:
-        """End whatever runs of an instance, held by the caller, and remove it."""
+        """End whatever runs of an instance, held by the caller, and remove it; where it cannot be, it is Stopped."""
         await self._machines.terminate(record)
-        await self._inventory.remove(record)
+        try:
+            await self._inventory.remove(record)
+        except StorageError:
+            if record.state in RUNNING:
+                with contextlib.suppress(StorageError):
+                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+            raise
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""

@@ -74,11 +74,14 @@ def test_a_fan_out_of_a_running_source_says_which_key_comes_first() -> None:
     assert reason == "Fan out refused: vm is Running: press s to put it to standby first"
 
 
-@pytest.mark.parametrize("action_id", ["delete", "restore"])
-def test_a_locked_source_names_its_holders_and_what_releases_it(action_id: str) -> None:
-    reason = refusal(action_id, family(), "source-1")
-    assert reason is not None
-    assert reason.endswith("source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first")
+def test_a_locked_source_names_its_holders_and_what_releases_it() -> None:
+    held = "source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first"
+    assert (refusal("restore", family(), "source-1") or "").endswith(held)
+    assert held in (refusal("delete", family(), "source-1", "fork-1") or "")
+
+
+def test_a_locked_source_by_itself_can_be_deleted_as_its_whole_tree() -> None:
+    assert refusal("delete", family(), "source-1") is None
 
 
 def test_one_holder_is_spoken_of_as_one() -> None:
@@ -128,4 +131,5 @@ def test_of_many_marked_the_first_that_refuses_is_named() -> None:
 
 def test_unknown_names_of_holders_do_not_hide_the_lock() -> None:
     locked: Instance = instance("s", state=State.STANDBY, fork_count=2, mem_locked=True)
-    assert "s has 2 share_memory forks" in (refusal("delete", world_of(locked), "s") or "")
+    assert "s has 2 share_memory forks" in (refusal("restore", world_of(locked), "s") or "")
+    assert "s has 2 share_memory forks" in (refusal("delete", world_of(locked, instance("t")), "s", "t") or "")

@@ -21,16 +21,20 @@ from forktui.screens.dialogs import Confirm, FanOutPrompt
 from forktui.screens.reading import Reading
 from supervisor.models import (
     Activity,
+    Deletion,
+    DeletionPlan,
     Guest,
     HostStatistics,
     Instance,
     InstanceChanged,
     InstanceDeleted,
     InstanceStatistics,
+    State,
     Statistics,
 )
 from tests.tui_hosts import BEGIN, SUPERVISOR, fork_of, instance, locked_source, reset
 from tests.tui_pilot import clean_environment, host, screen_text, told, tree, until, until_shown
+from tests.tui_recording import RecordedSupervisor
 
 FORKS = ("fork-1", "fork-2", "fork-3")
 
@@ -236,6 +240,40 @@ async def test_a_deletion_tells_what_stays_below() -> None:
         await until_shown(pilot, "Below it, copy-1 stay")
 
 
+class Planning(RecordedSupervisor):
+    """Tells of a host, and plans the deletion of its family."""
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        assert (reference, cascade) == ("source", True)
+        gone = [
+            Deletion(id=name, name=name, state=State.RUNNING, running=True, disk_bytes=1 << 20, private_bytes=18 << 20)
+            for name in FORKS
+        ]
+        root = Deletion(
+            id="source", name="source", state=State.STANDBY, running=False, disk_bytes=1 << 27, private_bytes=0
+        )
+        return DeletionPlan(deletions=(*gone, root), running=3, disk_bytes=131 << 20, private_bytes=54 << 20)
+
+
+@pytest.mark.parametrize(("answer", "wishes"), [("enter", []), ("y", [("delete_tree", ("source",), 1)])])
+async def test_a_locked_source_is_offered_with_its_tree_and_no_is_the_default(
+    answer: str, wishes: list[object]
+) -> None:
+    app = Wishes(ForkTui(Planning([reset(family())])))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        said = screen_text(pilot)
+        assert "Delete source and the 3 forks below it?" in said
+        assert "What goes: 4 instances, 3 of them running." in said
+        assert "131 MiB on disk and 54 MiB of private memory" in said
+        assert isinstance(app.focused, Button) and app.focused.id == "no"
+        await pilot.press(answer)
+        await until(pilot, lambda: app.screen is app.dashboard)
+        await until(pilot, lambda: app.wishes == wishes)
+
+
 async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None:
     app = Wishes(host(family()))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -277,7 +315,7 @@ async def test_a_fan_out_asks_how_many() -> None:
 async def test_a_refusal_is_said_once_within_its_time() -> None:
     async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
-        await pilot.press("d", "d", "d")
+        await pilot.press("r", "r", "r")
         await until_shown(pilot, "source has 3 share_memory forks")
         assert len(pilot.app._notifications) == 1
 
@@ -474,7 +512,7 @@ async def test_an_ascii_terminal_gets_nothing_but_ascii(monkeypatch: pytest.Monk
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         assert (await until_shown(pilot, "gr??e")).isascii()
         await until(pilot, lambda: tree(pilot).cursor_id == "source")
-        for key, words in (("d", "delete them first"), ("question_mark", "Virtual machines"), ("F", "How many")):
+        for key, words in (("r", "delete them first"), ("question_mark", "Virtual machines"), ("F", "How many")):
             await pilot.press("escape", key)
             assert (await until_shown(pilot, words)).isascii(), screen_text(pilot)
             await pilot.press("escape")

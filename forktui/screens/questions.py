@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from forktui.forest import descendants
 from forktui.quantities import count, names, size
 from forktui.world import World, totals
-from supervisor.models import Instance, State
+from supervisor.models import DeletionPlan, Instance, State
 
 NAMED = 6
 
@@ -41,6 +41,19 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
     memory = f"{size(sums.private_bytes)} of private memory and " if sums.private_bytes else ""
     lines += ["", f"What goes: {memory}the files of {'it' if len(targets) == 1 else 'all of them'}."]
     return lines + _left_behind(world, targets)
+
+
+def tree_consequences(plan: DeletionPlan) -> list[str]:
+    """What becomes of a source and all that is below it, in the order in which they go."""
+    lines = [
+        f"{one.name}  {one.state}" + (f", {size(one.private_bytes)} private" if one.private_bytes else "")
+        for one in plan.deletions
+    ]
+    if len(lines) > NAMED:
+        lines[NAMED - 1 : -1] = [f"and {len(lines) - NAMED} more"]
+    running = f", {plan.running} of them running" if plan.running else ""
+    freed = f"{size(plan.disk_bytes)} on disk and {size(plan.private_bytes)} of private memory"
+    return [*lines, "", f"What goes: {len(plan.deletions)} instances{running}.", f"That frees {freed}."]
 
 
 def fan_out_facts(world: World, source: Instance) -> str:

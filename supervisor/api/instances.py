@@ -81,8 +81,10 @@ class Routes:
         return answer(self._host.instance(_reference(request)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        parse_query(request, DeleteQuery)
-        await self._host.delete(_reference(request))
+        query = parse_query(request, DeleteQuery)
+        if query.dry_run:
+            return answer(await self._host.deletion_plan(_reference(request), cascade=query.cascade))
+        await self._host.delete(_reference(request), cascade=query.cascade)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _verb(self, verb: Callable[[str], Awaitable[Instance]]) -> Handler:
