@@ -22,6 +22,7 @@ from supervisor.models import (
     ErrorBody,
     ErrorDetail,
     Event,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
@@ -141,6 +142,11 @@ class SupervisorClient:
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many forks; a child that failed says why in its place."""
         return await self._ask(FanOutResult, "POST", _path(reference, "fan-out"), request)
+
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many forks fit and what limits them, and make none."""
+        dry = request.model_copy(update={"dry_run": True})
+        return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry)
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Wait until the instance is in a state, as often as the supervisor bounds the wait."""

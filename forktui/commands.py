@@ -10,18 +10,20 @@ from typing import Final, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
-from forktui.quantities import mebibytes
+from forktui.quantities import fits, mebibytes, size
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
     CreateRequest,
     DeletionPlan,
+    FanOutEstimate,
     FanOutRequest,
     ForkRequest,
     Instance,
     MemoryBackend,
     PrefetchMode,
     RecordMode,
+    ResourceEstimate,
     TargetState,
 )
 from supervisor.settings import Settings
@@ -154,6 +156,8 @@ def _fan_out_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("count", type=int, help="how many forks")
     parser.add_argument("--name-prefix", help="of the forks' names; SOURCE if not given")
     parser.add_argument("--concurrency", type=int, help="how many at once")
+    parser.add_argument("--dry-run", action="store_true", help="print how many would fit, and make none")
+    parser.add_argument("--force", action="store_true", default=None, help="make them although they would not fit")
 
 
 def _given(options: Namespace, *names: str) -> dict[str, object]:
@@ -171,7 +175,9 @@ async def _fork(client: SupervisorClient, options: Namespace, settings: Settings
 
 
 async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency"))
+    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency", "force"))
+    if options.dry_run:
+        return _show_estimate(await client.fan_out_estimate(options.source, request), settings)
     result = await client.fan_out(options.source, request)
     if settings.json_output:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
@@ -182,6 +188,24 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
         if child.error is not None:
             complain(f"{child.name}: {child.error.message}")
     return all(child.error is None for child in result.children)
+
+
+def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> bool:
+    """Print an estimate; returns whether the forks fit."""
+    if settings.json_output:
+        print(json.dumps(estimate.model_dump(mode="json"), indent=2))
+        return estimate.count <= estimate.fits
+    head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
+    print(text_table([head, *map(_estimate_row, estimate.resources)]))
+    print(f"fits: {fits(estimate)}")
+    return estimate.count <= estimate.fits
+
+
+def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
+    shown = size if row.name in ("memory", "disk") else str
+    available = "-" if row.available is None else shown(row.available)
+    most = "-" if row.fits is None else str(row.fits)
+    return (row.name, shown(row.per_fork), shown(row.needed), available, most, safe_text(row.basis))
 
 
 def complain(message: str) -> None:

@@ -52,6 +52,22 @@ class Planned(Message):
         self.plan = plan
 
 
+class EstimateWanted(Message):
+    """The operator thinks of a fan-out of an instance."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self.instance_id = instance_id
+
+
+class Estimated(Message):
+    """How many forks fit on the host, in words; or why that cannot be told."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
+
+
 class Finished(Message):
     """An action is done, or was refused."""
 

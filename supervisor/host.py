@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from supervisor import capabilities
+from supervisor.admitting import Admitting
 from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
@@ -20,6 +21,7 @@ from supervisor.models import (
     Activity,
     CreateRequest,
     DeletionPlan,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
@@ -80,7 +82,6 @@ class Host:
         self._operations = Operations(
             self._inventory, self._machines, templates, self._page_servers, hypervisor.name, self._report
         )
-        self._forking = Forking(self._inventory, self._operations, self._machines, templates, self._report)
         self._telemetry = Telemetry(
             self._inventory,
             self._page_servers,
@@ -88,6 +89,8 @@ class Host:
             self._operations.note_ready,
             self._report,
         )
+        admitting = Admitting(self._inventory, data_dir, self._telemetry.private_bytes)
+        self._forking = Forking(self._inventory, self._operations, self._machines, templates, admitting, self._report)
         self._deleting = Deleting(self._inventory, self._operations, self._telemetry.private_bytes, self._report)
 
     @classmethod
@@ -167,6 +170,10 @@ class Host:
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many children."""
         return await self._forking.fan_out(reference, request, self._inventory.view)
+
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many children fit, and make none."""
+        return await self._forking.estimate(reference, request)
 
     async def delete(self, reference: str, *, cascade: bool = False) -> None:
         """Remove an instance that no fork holds, or with `cascade` the whole tree from it down."""

@@ -123,6 +123,13 @@ def copy_machine(source: Path, fork: Path) -> None:
     (fork / VM_JSON).write_bytes(text)
 
 
+def copied_bytes(source: Path) -> int:
+    """Return how many bytes on disk `copy_machine` copies from this directory at most: those of writable disks."""
+    files = _files(parse_vm_json((source / VM_JSON).read_bytes()))
+    # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
+    return sum((source / file.source).stat().st_blocks * 512 for file in files if file.writable)
+
+
 def _unknown(images: Path, name: str) -> InvalidImageError:
     return InvalidImageError(
         f"there is no image {name[:64]!r}: make a directory with a {VM_JSON} in {images}, "

@@ -21,6 +21,7 @@ PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy"]
 TargetState = Literal["Stopped", "Standby", "Running"]
+ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
 Level = Literal["info", "warning", "alarm"]
 
 
@@ -219,6 +220,10 @@ class FanOutRequest(ForkOptions):
     count: int = Field(ge=1, le=FAN_OUT_LIMIT)
     name_prefix: Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH - 5)] | None = None
     concurrency: int = Field(default=8, ge=1, le=64)
+    dry_run: bool = False
+    """Answer with a FanOutEstimate, and make nothing."""
+    force: bool = False
+    """Make them although the estimate says that they do not fit."""
 
 
 class ErrorDetail(Wire):
@@ -251,6 +256,31 @@ class FanOutResult(Wire):
 
     children: tuple[FanOutChild, ...]
     milliseconds: float
+
+
+class ResourceEstimate(Wire):
+    """One resource of the host and a fan-out's share of it: bytes of memory and disk, else a number."""
+
+    name: ResourceName
+    per_fork: int
+    needed: int
+    available: int | None = None
+    """None where nothing limits it."""
+    fits: int | None = None
+    """How many forks it is enough for; None where it sets no bound."""
+    basis: str
+    """What the share is estimated from, and which limit says what is available."""
+
+
+class FanOutEstimate(Wire):
+    """`POST /instances/{id}/fan-out` with `dry_run`: how many forks fit, and what limits them."""
+
+    count: int
+    fits: int
+    """At most FAN_OUT_LIMIT."""
+    limiting: ResourceName | None = None
+    """None where FAN_OUT_LIMIT forks fit."""
+    resources: tuple[ResourceEstimate, ...]
 
 
 class Deletion(Wire):

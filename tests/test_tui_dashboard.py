@@ -308,6 +308,7 @@ async def test_a_fan_out_asks_how_many() -> None:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("F")
         await until_shown(pilot, "How many forks of source?")
+        await until_shown(pilot, "fits: up to 431 (memory)")
         await pilot.press(*"25", "enter")
         await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
 

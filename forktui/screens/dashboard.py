@@ -13,7 +13,16 @@ from textual.widgets import Input
 
 from forktui.actions import ACTIONS, BY_ID, Action
 from forktui.feed import Connection
-from forktui.messages import ConsoleWanted, PageMapRead, PageMapWanted, PlanWanted, RetryWanted, Said, Wanted
+from forktui.messages import (
+    ConsoleWanted,
+    EstimateWanted,
+    PageMapRead,
+    PageMapWanted,
+    PlanWanted,
+    RetryWanted,
+    Said,
+    Wanted,
+)
 from forktui.screens.dialogs import Confirm, FanOutPrompt
 from forktui.screens.questions import consequences, fan_out_facts, needs_question, question, tree_consequences
 from forktui.screens.reading import READING_MARGIN, READING_WIDTH, Reading, help_lines
@@ -196,6 +205,7 @@ class Dashboard(Screen[None]):
 
         if action_id == "fan_out":
             self.app.push_screen(FanOutPrompt(targets[0].name, fan_out_facts(self.world, targets[0])), do)
+            self.post_message(EstimateWanted(ids[0]))
         elif action_id == "delete" and len(targets) == 1 and targets[0].mem_locked:
             self.post_message(PlanWanted(ids[0]))
         elif needs_question(action_id, targets):

@@ -100,6 +100,8 @@ class Routes:
 
     async def _fan_out(self, request: web.Request) -> web.Response:
         body = await parse_body(request, FanOutRequest, self._closing)
+        if body.dry_run:
+            return answer(await self._host.fan_out_estimate(_reference(request), body))
         return answer(await self._host.fan_out(_reference(request), body))
 
     async def _wait(self, request: web.Request) -> web.Response:
