@@ -118,6 +118,14 @@ def _restore(instance: Instance, selected: Sequence[Instance]) -> str | None:
     return f"{instance.name} is {instance.state}: only Standby can be restored, only Stopped started"
 
 
+def _detach(instance: Instance, selected: Sequence[Instance]) -> str | None:
+    if instance.fork_kind != "share_memory":
+        return f"{instance.name} is no share_memory fork: it holds no lock"
+    if instance.state in (State.RUNNING, State.STANDBY, State.STOPPED):
+        return None
+    return f"{instance.name} is {instance.state}: only Running, Standby or Stopped forks can let go of their source"
+
+
 def _stop(instance: Instance, selected: Sequence[Instance]) -> str | None:
     if instance.state in (State.RUNNING, State.PAUSED, State.INITIALIZING):
         return None
@@ -181,6 +189,14 @@ ACTIONS: tuple[Action, ...] = (
         Group.MACHINES,
         _stop,
         footer=True,
+    ),
+    Action(
+        "detach",
+        ("t",),
+        "Detach",
+        "Give a share_memory fork all of its memory, so that its source is locked no more; the guest goes on",
+        Group.MACHINES,
+        _detach,
     ),
     Action("console", ("c",), "Console", "The last lines that the guest has printed", Group.MACHINES, one=True),
     Action(

@@ -135,6 +135,10 @@ class SupervisorClient:
         """Run a Standby instance on from its snapshot."""
         return await self._ask(Instance, "POST", _path(reference, "restore"))
 
+    async def detach(self, reference: str) -> Instance:
+        """Let a share_memory fork go on with memory of its own, which releases its source's lock."""
+        return await self._ask(Instance, "POST", _path(reference, "detach"))
+
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one fork of an instance."""
         return await self._ask(Instance, "POST", _path(reference, "fork"), request)

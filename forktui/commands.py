@@ -300,6 +300,12 @@ COMMANDS: Final = (
     Command("restore", "run a Standby instance on", _references, _for_each(lambda c: c.restore)),
     Command("start", "boot a Stopped instance", _references, _for_each(lambda c: c.start)),
     Command("stop", "end an instance's VMM; its memory is lost", _references, _for_each(lambda c: c.stop)),
+    Command(
+        "detach",
+        "give a fork all of its memory, so that its source is locked no more",
+        _references,
+        _for_each(lambda c: c.detach),
+    ),
     Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete),
     Command("logs", "print what a guest has printed", _logs_arguments, _logs, ()),
 )

@@ -93,6 +93,15 @@ async def restore(client: SupervisorClient, world: World, instance_ids: Sequence
     return await _each(world, instance_ids, "running:", one)
 
 
+async def detach(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Give each all of its memory, and release its source."""
+
+    async def one(instance: Instance) -> str:
+        return (await client.detach(instance.id)).name
+
+    return await _each(world, instance_ids, "detached:", one)
+
+
 async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Stop each."""
 
@@ -110,6 +119,7 @@ ON_EACH: dict[str, Verb] = {
     "delete_tree": delete_tree,
     "standby": standby,
     "restore": restore,
+    "detach": detach,
     "stop": stop,
 }
 """What is done in the same way to every selected instance, by the action's id; a dialog asks for `delete_tree`."""

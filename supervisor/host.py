@@ -163,6 +163,10 @@ class Host:
         """Run a Standby instance on."""
         return self._done("restored", await self._operations.restore(reference))
 
+    async def detach(self, reference: str) -> Instance:
+        """Let a share_memory fork go on without its source."""
+        return self._done("detached from its source", await self._operations.detach(reference))
+
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""
         return self._inventory.view(await self._forking.fork(reference, request))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from supervisor import images, lifecycle
-from supervisor.errors import InvalidStateError, NotFoundError
+from supervisor.errors import InvalidStateError, NotFoundError, PageServerError
 from supervisor.inventory import Inventory
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
@@ -119,6 +119,36 @@ class Operations:
         async with self.hold(reference, Verb.RESTORE) as record:
             self._check(Verb.RESTORE, record)
             return await self.resume(record)
+
+    async def detach(self, reference: str) -> InstanceRecord:
+        """Let a share_memory fork go on by itself, and release its share of its source's lock; the guest never stops.
+
+        A uffd fork that runs gets all of its pages first. Whatever fails before the record is written changes nothing.
+        """
+        async with self.hold(reference, Verb.DETACH) as record:
+            lifecycle.check_detach(record.name, record.state, record.fork_kind)
+            served = record.process is not None and record.attached and record.memory_backend == "uffd"
+            if served:
+                try:
+                    await self._page_servers.populate(record)
+                except PageServerError as error:
+                    raise PageServerError(
+                        f"{record.name}: detach abandoned, it is as it was: {error.message}; ask again"
+                    ) from error
+            free: dict[str, object] = {"fork_kind": "copy", "template_id": None, "attached": False}
+            if record.process is not None:
+                # What runs has its memory to itself; the snapshot that it came from says nothing of it any more.
+                free |= {"snapshot": None, "memory_backend": None}
+            elif record.state is State.STANDBY:
+                # Its directory has names of its own for the layers.
+                free |= {"memory_backend": "file"}
+            detached = await self._inventory.detach(record.model_copy(update=free))
+            if served:
+                await self._page_servers.release(record)
+                self._page_servers.page_map(record.id).unlink(missing_ok=True)
+            if record.snapshot is not None and detached.snapshot is None:
+                self._unlink(record, record.snapshot)
+            return detached
 
     async def delete(self, reference: str, *, childless: bool = False) -> None:
         """Remove an instance that no fork holds, whatever its state; with `childless` also no copy may be below it."""

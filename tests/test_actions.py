@@ -36,7 +36,7 @@ def test_ids_and_keys_are_unique_and_every_group_has_some() -> None:
 
 
 def test_what_changes_an_instance_is_exactly_the_verbs() -> None:
-    assert set(CHANGING) == {"fork", "fan_out", "delete", "standby", "restore", "stop"}
+    assert set(CHANGING) == {"fork", "fan_out", "delete", "standby", "restore", "stop", "detach"}
 
 
 def test_every_action_explains_itself_in_one_line() -> None:
@@ -54,19 +54,26 @@ ALLOWED = {
     "standby": {State.RUNNING},
     "restore": {State.STANDBY, State.STOPPED},
     "stop": {State.RUNNING, State.PAUSED, State.INITIALIZING},
+    "detach": {State.RUNNING, State.STANDBY, State.STOPPED},
 }
 
 
 @pytest.mark.parametrize("action_id", CHANGING)
 @pytest.mark.parametrize("state", list(State))
 def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str, state: State) -> None:
-    reason = refusal(action_id, in_state(state), "vm")
+    kind = "share_memory" if action_id == "detach" else None
+    reason = refusal(action_id, in_state(state, fork_kind=kind), "vm")
     if state in ALLOWED[action_id]:
         assert reason is None
     else:
         assert reason is not None
         assert reason.startswith(f"{BY_ID[action_id].name} refused: vm is ")
         assert state in reason
+
+
+def test_only_what_holds_a_lock_can_let_go_of_it() -> None:
+    reason = refusal("detach", in_state(State.RUNNING, fork_kind="copy"), "vm")
+    assert reason == "Detach refused: vm is no share_memory fork: it holds no lock"
 
 
 def test_a_fan_out_of_a_running_source_says_which_key_comes_first() -> None:

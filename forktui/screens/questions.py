@@ -11,10 +11,10 @@ NAMED = 6
 
 
 def needs_question(action_id: str, targets: Sequence[Instance]) -> bool:
-    """Whether an action is asked about before it is done: what it ends cannot be brought back."""
+    """Whether an action is asked about before it is done: what it ends or takes cannot be brought back."""
     if action_id == "fork":
         return any(instance.state is State.RUNNING for instance in targets)
-    return action_id in ("delete", "stop")
+    return action_id in ("delete", "stop", "detach")
 
 
 def question(action_id: str, targets: Sequence[Instance]) -> str:
@@ -31,6 +31,10 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
             "A copy works now: the source is put to standby, its memory is copied,",
             "and it runs again.",
         ]
+    if action_id == "detach":
+        running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
+        taken = f"gets all of its memory: {size(sum(running))} in all at most" if running else "keeps its snapshot"
+        return [f"Each {taken}.", "Its source's lock is released by as much; the guest goes on meanwhile."]
     lines = [_described(world, instance) for instance in targets[:NAMED]]
     if len(targets) > NAMED:
         lines.append(f"and {len(targets) - NAMED} more")

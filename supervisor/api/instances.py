@@ -54,6 +54,7 @@ class Routes:
             web.post(f"{one}/stop", self._verb(self._host.stop)),
             web.post(f"{one}/standby", self._verb(self._host.standby)),
             web.post(f"{one}/restore", self._verb(self._host.restore)),
+            web.post(f"{one}/detach", self._verb(self._host.detach)),
             web.post(f"{one}/fork", self._fork),
             web.post(f"{one}/fan-out", self._fan_out),
             web.get(f"{one}/wait", self._wait, allow_head=False),
