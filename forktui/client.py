@@ -26,6 +26,7 @@ from supervisor.models import (
     FanOutRequest,
     FanOutResult,
     ForkRequest,
+    ImageInfo,
     Instance,
     Lineage,
     PageMapFold,
@@ -45,6 +46,7 @@ _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 _EVENT_TYPES: Final = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Event)[0])
 )
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
@@ -105,6 +107,10 @@ class SupervisorClient:
     async def instance(self, reference: str) -> Instance:
         """Return one instance."""
         return await self._ask(Instance, "GET", _path(reference))
+
+    async def images(self) -> list[ImageInfo]:
+        """Return every image, usable or with what is wrong with it."""
+        return _IMAGES.validate_json(await self._call("GET", "/images"))
 
     async def create(self, request: CreateRequest) -> Instance:
         """Boot a new instance."""

@@ -108,6 +108,19 @@ async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) 
     return True
 
 
+async def _images(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    images = await client.images()
+    if settings.json_output:
+        print(json.dumps([image.model_dump(mode="json") for image in images], indent=2))
+        return True
+    rows = [
+        (one.name, one.kind, mebibytes(one.memory_bytes or 0), one.hypervisor or "-", one.status, one.error or "")
+        for one in map(safe_model, images)
+    ]
+    print(text_table([("NAME", "KIND", "MIB", "HYPERVISOR", "STATUS", "ERROR"), *rows]))
+    return True
+
+
 def _create_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name")
     parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
@@ -291,6 +304,9 @@ async def _logs(client: SupervisorClient, options: Namespace, settings: Settings
 
 COMMANDS: Final = (
     Command("ls", "list the instances", lambda parser: None, _ls),
+    Command(
+        "images", "list the images, and what is wrong with those that cannot be used", lambda parser: None, _images
+    ),
     Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor")),
     Command("fork", "make one fork of an instance", _fork_arguments, _fork),
     Command("fan-out", "make many forks of an instance", _fan_out_arguments, _fan_out),

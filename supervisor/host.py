@@ -15,6 +15,7 @@ from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
+from supervisor.image_catalog import ImageCatalog
 from supervisor.inventory import Inventory
 from supervisor.machines import Machines
 from supervisor.models import (
@@ -27,6 +28,7 @@ from supervisor.models import (
     ForkRequest,
     HostSnapshot,
     HypervisorName,
+    ImageInfo,
     Instance,
     Level,
     Lineage,
@@ -91,6 +93,7 @@ class Host:
         )
         admitting = Admitting(self._inventory, data_dir, self._telemetry.private_bytes)
         self._forking = Forking(self._inventory, self._operations, self._machines, templates, admitting, self._report)
+        self._images = ImageCatalog(registry.images, usable, self._report)
         self._deleting = Deleting(self._inventory, self._operations, self._telemetry.private_bytes, self._report)
 
     @classmethod
@@ -108,6 +111,7 @@ class Host:
     async def close(self) -> None:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         self._telemetry.stop()
+        self._images.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self._machines.close()
@@ -141,8 +145,12 @@ class Host:
         """Return one instance."""
         return self._inventory.view(self._inventory.resolve(reference))
 
+    async def images(self) -> list[ImageInfo]:
+        """Return every image, usable or with what is wrong with it."""
+        return await self._images.images()
+
     async def create(self, request: CreateRequest) -> Instance:
-        """Boot a new instance."""
+        """Make a new instance: it boots, or is in Standby where its image is a snapshot."""
         record = await self._operations.create(request)
         self._report("info", f"{record.name}: created from image {record.image} on {record.hypervisor}", record.id)
         return self._inventory.view(record)
@@ -287,6 +295,7 @@ class Host:
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
         self._spawn(self._telemetry.run())
+        self._spawn(self._images.watch())
 
     def _done(self, what: str, record: InstanceRecord) -> Instance:
         self._report("info", f"{record.name}: {what}", record.id)

@@ -22,6 +22,7 @@ RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy"]
 TargetState = Literal["Stopped", "Standby", "Running"]
 ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
+ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
 
 
@@ -281,6 +282,24 @@ class FanOutEstimate(Wire):
     limiting: ResourceName | None = None
     """None where FAN_OUT_LIMIT forks fit."""
     resources: tuple[ResourceEstimate, ...]
+
+
+class ImageInfo(Wire):
+    """One of `GET /images`; the first block is hypeman's."""
+
+    name: str
+    status: Literal["ready", "failed"]
+    error: str | None = None
+    """What is wrong with it and what to do, in one line; None where it can be used."""
+    created_at: datetime
+    digest: str = ""
+    """hypeman's; a directory has none."""
+
+    kind: ImageKind
+    """Whether an instance of it boots, or begins in Standby."""
+    hypervisor: HypervisorName | None = None
+    """The only one that loads it, where it is a snapshot."""
+    memory_bytes: int | None = None
 
 
 class Deletion(Wire):

@@ -5,9 +5,10 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from supervisor import images, lifecycle
+from supervisor import images, lifecycle, snapshot_images
 from supervisor.errors import InvalidStateError, NotFoundError, PageServerError
 from supervisor.inventory import Inventory
 from supervisor.lifecycle import Verb
@@ -17,6 +18,7 @@ from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, SnapshotFiles
 from supervisor.registry import StorageError, new_id
+from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
 
@@ -58,7 +60,10 @@ class Operations:
                 self._inventory.set_busy(instance_id, None)
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
-        """Boot a new instance of an image; on failure nothing of it is left."""
+        """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
+        directory = self._inventory.registry.images / request.image
+        if images.is_name(request.image) and await asyncio.to_thread(is_snapshot, directory):
+            return await self._create_standby(request, directory)
         hypervisor = request.hypervisor or self._default_hypervisor
         if hypervisor == "auto":
             hypervisor = self._default_hypervisor
@@ -68,32 +73,39 @@ class Operations:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = InstanceRecord(
-            id=new_id(),
-            name=request.name,
-            image=request.image,
-            state=State.CREATED,
-            hypervisor=hypervisor,
-            size_bytes=size,
-            vcpus=vcpus,
-            created_at=datetime.now(UTC),
-        )
+        record = _created(request, hypervisor, size, vcpus)
 
         def populate(directory: Path) -> None:
             images.prepare(image, directory, memory_mib=size // MIB, vcpus=vcpus, boot_args_extra=request.cmd)
 
-        self._inventory.reserve(record.name, record.id)
-        try:
-            await self._inventory.add(record, populate)
-        except BaseException:
-            self._inventory.give_back(record.name)
-            raise
+        await self._add(record, populate)
         async with self.hold(record.id, Verb.START):
             try:
                 return await self.boot(record)
             except BaseException:
                 await asyncio.shield(self.discard(record))
                 raise
+
+    async def _create_standby(self, request: CreateRequest, directory: Path) -> InstanceRecord:
+        image = await asyncio.to_thread(snapshot_images.load_snapshot, directory)
+        chosen = request.hypervisor or "auto"
+        hypervisor = self._machines.hypervisor(image.hypervisor if chosen == "auto" else chosen)
+        snapshot_images.check_snapshot(image, hypervisor)
+        snapshot_images.check_request(image, request)
+        created = _created(request, image.hypervisor, image.size_bytes, image.vcpus)
+        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1}
+        files = snapshot_images.snapshot_files(image)
+        record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
+        await self._add(record, partial(snapshot_images.place_snapshot, image, files))
+        return record
+
+    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        self._inventory.reserve(record.name, record.id)
+        try:
+            await self._inventory.add(record, populate)
+        except BaseException:
+            self._inventory.give_back(record.name)
+            raise
 
     async def start(self, reference: str) -> InstanceRecord:
         """Boot a Stopped instance from its vm.json."""
@@ -258,6 +270,12 @@ class Operations:
 
     async def boot(self, record: InstanceRecord) -> InstanceRecord:
         """Boot an instance, held by the caller, from its vm.json."""
+        directory = self._inventory.registry.directory(record.id)
+        if not await asyncio.to_thread(images.bootable, directory):
+            raise InvalidStateError(
+                f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
+                "make another instance of the image, or put a vm.json into it"
+            )
         watch = Stopwatch()
         offset = self._machines.console_offset(record.id)
         process = await self._machines.boot(record, watch)
@@ -307,3 +325,16 @@ class Operations:
         directory = self._inventory.registry.directory(record.id)
         for name in (files.state, *files.layers):
             (directory / name).unlink(missing_ok=True)
+
+
+def _created(request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int) -> InstanceRecord:
+    return InstanceRecord(
+        id=new_id(),
+        name=request.name,
+        image=request.image,
+        state=State.CREATED,
+        hypervisor=hypervisor,
+        size_bytes=size_bytes,
+        vcpus=vcpus,
+        created_at=datetime.now(UTC),
+    )

@@ -23,7 +23,7 @@ Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
 
 DONE, FAILED, USAGE = 0, 1, 2
 PROGRAMS = {"forktui": cli.main, "forktui-supervisor": supervisor_main}
-VERBS = ("ls", "create", "fork", "fan-out", "standby", "restore", "start", "stop", "detach", "delete", "logs")
+VERBS = ("ls", "images", "create", "fork", "fan-out", "standby", "restore", "start", "stop", "detach", "delete", "logs")
 
 
 @pytest.fixture

@@ -22,11 +22,12 @@ from supervisor.api.requests import (
     wait_bound,
 )
 from supervisor.api.streaming import Streams
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, Request, WaitResult
+from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, ImageInfo, Instance, Request, WaitResult
 
 if TYPE_CHECKING:
     from supervisor.host import Host
 
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
@@ -46,6 +47,7 @@ class Routes:
             web.get("/health", self._health),
             web.get("/capabilities", self._capabilities),
             web.get("/events", self._streams.events, allow_head=False),
+            web.get("/images", self._images),
             web.get("/instances", self._list),
             web.post("/instances", self._create),
             web.get(one, self._get),
@@ -69,6 +71,9 @@ class Routes:
 
     async def _capabilities(self, request: web.Request) -> web.Response:
         return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
+
+    async def _images(self, request: web.Request) -> web.Response:
+        return web.Response(body=_IMAGES.dump_json(await self._host.images()), content_type=JSON)
 
     async def _list(self, request: web.Request) -> web.Response:
         query = parse_query(request, ListQuery)
