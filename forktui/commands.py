@@ -3,30 +3,34 @@
 import json
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
+from forktui.quantities import fits, mebibytes, size
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
     CheckpointRequest,
     CreateRequest,
+    DeletionPlan,
+    FanOutEstimate,
     FanOutRequest,
     ForkRequest,
     Instance,
     MemoryBackend,
     PrefetchMode,
     RecordMode,
+    ResourceEstimate,
     TargetState,
 )
 from supervisor.settings import Settings
 
 Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
-Verb = Callable[[str], Awaitable[Instance | None]]
+Verb = Callable[[str], Awaitable[Instance]]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -105,6 +109,19 @@ async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) 
     return True
 
 
+async def _images(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    images = await client.images()
+    if settings.json_output:
+        print(json.dumps([image.model_dump(mode="json") for image in images], indent=2))
+        return True
+    rows = [
+        (one.name, one.kind, mebibytes(one.memory_bytes or 0), one.hypervisor or "-", one.status, one.error or "")
+        for one in map(safe_model, images)
+    ]
+    print(text_table([("NAME", "KIND", "MIB", "HYPERVISOR", "STATUS", "ERROR"), *rows]))
+    return True
+
+
 def _create_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name")
     parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
@@ -160,6 +177,8 @@ def _fan_out_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("count", type=int, help="how many forks")
     parser.add_argument("--name-prefix", help="of the forks' names; SOURCE if not given")
     parser.add_argument("--concurrency", type=int, help="how many at once")
+    parser.add_argument("--dry-run", action="store_true", help="print how many would fit, and make none")
+    parser.add_argument("--force", action="store_true", default=None, help="make them although they would not fit")
 
 
 def _given(options: Namespace, *names: str) -> dict[str, object]:
@@ -192,7 +211,9 @@ async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Se
 
 
 async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency"))
+    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency", "force"))
+    if options.dry_run:
+        return _show_estimate(await client.fan_out_estimate(options.source, request), settings)
     result = await client.fan_out(options.source, request)
     if settings.json_output:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
@@ -203,6 +224,24 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
         if child.error is not None:
             complain(f"{child.name}: {child.error.message}")
     return all(child.error is None for child in result.children)
+
+
+def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> bool:
+    """Print an estimate; returns whether the forks fit."""
+    if settings.json_output:
+        print(json.dumps(estimate.model_dump(mode="json"), indent=2))
+        return estimate.count <= estimate.fits
+    head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
+    print(text_table([head, *map(_estimate_row, estimate.resources)]))
+    print(f"fits: {fits(estimate)}")
+    return estimate.count <= estimate.fits
+
+
+def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
+    shown = size if row.name in ("memory", "disk") else str
+    available = "-" if row.available is None else shown(row.available)
+    most = "-" if row.fits is None else str(row.fits)
+    return (row.name, shown(row.per_fork), shown(row.needed), available, most, safe_text(row.basis))
 
 
 def complain(message: str) -> None:
@@ -218,19 +257,53 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        verb, done = verb_of(client), True
-        for reference in options.instances:
-            try:
-                instance = await verb(reference)
-            except ApiError as error:
-                complain(error.message)
-                done = False
-                continue
-            if instance is not None:
-                _show(instance, settings)
-        return done
+        verb = verb_of(client)
+
+        async def one(reference: str) -> None:
+            _show(await verb(reference), settings)
+
+        return await _each(options.instances, one)
 
     return run
+
+
+async def _each(references: Sequence[str], do: Callable[[str], Awaitable[None]]) -> bool:
+    done = True
+    for reference in references:
+        try:
+            await do(reference)
+        except ApiError as error:
+            complain(error.message)
+            done = False
+    return done
+
+
+def _delete_arguments(parser: ArgumentParser) -> None:
+    _references(parser)
+    parser.add_argument("--cascade", action="store_true", help="delete everything below as well, forks first")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
+
+
+async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def delete(reference: str) -> None:
+        if options.dry_run:
+            _show_plan(await client.deletion_plan(reference, cascade=options.cascade), settings)
+        else:
+            await client.delete(reference, cascade=options.cascade)
+
+    return await _each(options.instances, delete)
+
+
+def _show_plan(plan: DeletionPlan, settings: Settings) -> None:
+    if settings.json_output:
+        print(json.dumps(plan.model_dump(mode="json"), indent=2))
+        return
+    rows = [
+        (one.name, one.state.value, mebibytes(one.disk_bytes), mebibytes(one.private_bytes), one.id)
+        for one in map(safe_model, plan.deletions)
+    ]
+    total = ("total", f"{plan.running} running", mebibytes(plan.disk_bytes), mebibytes(plan.private_bytes), "")
+    print(text_table([("NAME", "STATE", "DISK MIB", "PRIVATE MIB", "ID"), *rows, total]))
 
 
 def _logs_arguments(parser: ArgumentParser) -> None:
@@ -254,6 +327,9 @@ async def _logs(client: SupervisorClient, options: Namespace, settings: Settings
 
 COMMANDS: Final = (
     Command("ls", "list the instances", lambda parser: None, _ls),
+    Command(
+        "images", "list the images, and what is wrong with those that cannot be used", lambda parser: None, _images
+    ),
     Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor")),
     Command("fork", "make one fork of an instance", _fork_arguments, _fork),
     Command(
@@ -266,6 +342,12 @@ COMMANDS: Final = (
     Command("restore", "run a Standby instance on", _references, _for_each(lambda c: c.restore)),
     Command("start", "boot a Stopped instance", _references, _for_each(lambda c: c.start)),
     Command("stop", "end an instance's VMM; its memory is lost", _references, _for_each(lambda c: c.stop)),
-    Command("delete", "remove an instance", _references, _for_each(lambda c: c.delete), ()),
+    Command(
+        "detach",
+        "give a fork all of its memory, so that its source is locked no more",
+        _references,
+        _for_each(lambda c: c.detach),
+    ),
+    Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete),
     Command("logs", "print what a guest has printed", _logs_arguments, _logs, ()),
 )

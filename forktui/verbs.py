@@ -66,6 +66,16 @@ async def delete(client: SupervisorClient, world: World, instance_ids: Sequence[
     return _outcome("deleted:", done, failures)
 
 
+async def delete_tree(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Delete each with all that is below it; the supervisor sees to the order."""
+
+    async def one(instance: Instance) -> str:
+        await client.delete(instance.id, cascade=True)
+        return f"{instance.name} and all below it"
+
+    return _outcome("deleted:", *await _each(world, instance_ids, one))
+
+
 async def standby(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Put each to standby."""
 
@@ -96,6 +106,15 @@ async def restore(client: SupervisorClient, world: World, instance_ids: Sequence
     return _outcome("running:", *await _each(world, instance_ids, one))
 
 
+async def detach(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Give each all of its memory, and release its source."""
+
+    async def one(instance: Instance) -> str:
+        return (await client.detach(instance.id)).name
+
+    return _outcome("detached:", *await _each(world, instance_ids, one))
+
+
 async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Stop each."""
 
@@ -111,11 +130,13 @@ ON_EACH: dict[str, Verb] = {
     "fork": fork,
     "checkpoint": checkpoint,
     "delete": delete,
+    "delete_tree": delete_tree,
     "standby": standby,
     "restore": restore,
+    "detach": detach,
     "stop": stop,
 }
-"""The actions that do the same to every selected instance, by the id of the action."""
+"""The actions that do the same to every selected instance, by the action's id; a dialog asks for `delete_tree`."""
 
 
 async def _each(

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with claim(settings):
             _log_to(settings)
+            _allow_descriptors()
             asyncio.run(_run(settings))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
@@ -54,6 +56,12 @@ def _log_to(settings: Settings) -> None:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+
+
+def _allow_descriptors() -> None:
+    """Raise the soft limit on descriptors to the hard one: each running VM takes a few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(settings: Settings) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 
-from supervisor import images, lifecycle
+from supervisor import admission, images, lifecycle
+from supervisor.admitting import Admitting, Promise
 from supervisor.checkpoints import Checkpoints
 from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
 from supervisor.inventory import Inventory
@@ -20,6 +21,7 @@ from supervisor.models import (
     ErrorBody,
     ErrorDetail,
     FanOutChild,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
     ForkKind,
@@ -49,6 +51,7 @@ class Forking:
         layers: Layers,
         templates: Templates,
         checkpoints: Checkpoints,
+        admitting: Admitting,
         report: Callable[[Level, str, str | None], None],
     ) -> None:
         self._inventory = inventory
@@ -57,6 +60,7 @@ class Forking:
         self._layers = layers
         self._templates = templates
         self._checkpoints = checkpoints
+        self._admitting = admitting
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
@@ -78,21 +82,32 @@ class Forking:
 
         return await self._child(source.id, name, Verb.CHECKPOINT, make)
 
-    async def fan_out(
-        self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
-    ) -> FanOutResult:
-        """Make `count` children, `concurrency` at a time; each succeeds or fails by itself."""
+    async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many forks fit, what limits them, and what `count` of them take."""
         source = self._inventory.resolve(reference)
         if request.from_running:
             raise BadRequestError(
                 f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
             )
         lifecycle.check_fork(source.name, source.state, request)
+        return await self._admitting.estimate(source, request)
+
+    async def fan_out(
+        self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
+    ) -> FanOutResult:
+        """Make `count` children, `concurrency` at a time; each succeeds or fails by itself.
+
+        Raises InsufficientResourcesError where they do not fit, unless `force` is given.
+        """
+        source = self._inventory.resolve(reference)
+        estimate = await self.estimate(source.id, request)
+        if not request.force:
+            admission.check(source.name, estimate)
         names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
         places = asyncio.Semaphore(request.concurrency)
         began = time.monotonic()
 
-        async def child(name: str) -> FanOutChild:
+        async def child(name: str, promise: Promise) -> FanOutChild:
             async with places:
                 try:
                     return FanOutChild(name=name, instance=view(await self._fork(source.id, name, request)))
@@ -101,8 +116,11 @@ class Forking:
                     return FanOutChild(
                         name=name, error=ErrorBody(code=error.code, message=error.message, details=details)
                     )
+                finally:
+                    promise.kept()
 
-        children = tuple(await asyncio.gather(*(child(name) for name in names)))
+        with self._admitting.promise(estimate) as promise:
+            children = tuple(await asyncio.gather(*(child(name, promise) for name in names)))
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
         outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"

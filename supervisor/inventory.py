@@ -114,6 +114,15 @@ class Inventory:
         self.publish_instance(record.id)
         return record
 
+    async def detach(self, record: InstanceRecord) -> InstanceRecord:
+        """Write and publish a fork that lets go of its source's memory; the source's fork_count changes with it."""
+        before = self.instances[record.id]
+        await asyncio.to_thread(self.registry.save_instance, record)
+        self.instances[record.id] = record
+        self._forest = None
+        self._publish_family(before)
+        return record
+
     async def remove(self, record: InstanceRecord) -> None:
         """Remove an instance with its directory; its source's fork_count changes with it."""
         await asyncio.to_thread(self.registry.remove_instance, record.id)

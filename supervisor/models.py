@@ -21,6 +21,8 @@ PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy", "checkpoint"]
 TargetState = Literal["Stopped", "Standby", "Running"]
+ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
+ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
 
 
@@ -234,6 +236,10 @@ class FanOutRequest(ForkOptions):
     count: int = Field(ge=1, le=FAN_OUT_LIMIT)
     name_prefix: Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH - 5)] | None = None
     concurrency: int = Field(default=8, ge=1, le=64)
+    dry_run: bool = False
+    """Answer with a FanOutEstimate, and make nothing."""
+    force: bool = False
+    """Make them although the estimate says that they do not fit."""
 
 
 class ErrorDetail(Wire):
@@ -266,6 +272,72 @@ class FanOutResult(Wire):
 
     children: tuple[FanOutChild, ...]
     milliseconds: float
+
+
+class ResourceEstimate(Wire):
+    """One resource of the host and a fan-out's share of it: bytes of memory and disk, else a number."""
+
+    name: ResourceName
+    per_fork: int
+    needed: int
+    available: int | None = None
+    """None where nothing limits it."""
+    fits: int | None = None
+    """How many forks it is enough for; None where it sets no bound."""
+    basis: str
+    """What the share is estimated from, and which limit says what is available."""
+
+
+class FanOutEstimate(Wire):
+    """`POST /instances/{id}/fan-out` with `dry_run`: how many forks fit, and what limits them."""
+
+    count: int
+    fits: int
+    """At most FAN_OUT_LIMIT."""
+    limiting: ResourceName | None = None
+    """None where FAN_OUT_LIMIT forks fit."""
+    resources: tuple[ResourceEstimate, ...]
+
+
+class ImageInfo(Wire):
+    """One of `GET /images`; the first block is hypeman's."""
+
+    name: str
+    status: Literal["ready", "failed"]
+    error: str | None = None
+    """What is wrong with it and what to do, in one line; None where it can be used."""
+    created_at: datetime
+    digest: str = ""
+    """hypeman's; a directory has none."""
+
+    kind: ImageKind
+    """Whether an instance of it boots, or begins in Standby."""
+    hypervisor: HypervisorName | None = None
+    """The only one that loads it, where it is a snapshot."""
+    memory_bytes: int | None = None
+
+
+class Deletion(Wire):
+    """One instance that a deletion removes, and what is given back when it goes, in bytes."""
+
+    id: str
+    name: str
+    state: State
+    fork_kind: ForkKind | None = None
+    running: bool
+    """Whether a VMM of it is ended."""
+    disk_bytes: int
+    """Of the files whose last name goes with it; a file that an instance outside of the plan has too stays."""
+    private_bytes: int
+
+
+class DeletionPlan(Wire):
+    """`DELETE /instances/{id}?dry_run=true`: what the same request without it does, in its order, forks first."""
+
+    deletions: tuple[Deletion, ...]
+    running: int
+    disk_bytes: int
+    private_bytes: int
 
 
 class WaitResult(Wire):

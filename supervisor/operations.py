@@ -5,20 +5,22 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from supervisor import images, lifecycle
-from supervisor.errors import NotFoundError, VmmError
+from supervisor import images, lifecycle, snapshot_images
+from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import remove
-from supervisor.layers import Layers, all_names, own_snapshot
+from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
-from supervisor.registry import new_id
+from supervisor.registry import StorageError, new_id
+from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
 
@@ -62,7 +64,10 @@ class Operations:
                 self._inventory.set_busy(instance_id, None)
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
-        """Boot a new instance of an image; on failure nothing of it is left."""
+        """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
+        directory = self._inventory.registry.images / request.image
+        if images.is_name(request.image) and await asyncio.to_thread(is_snapshot, directory):
+            return await self._create_standby(request, directory)
         hypervisor = request.hypervisor or self._default_hypervisor
         if hypervisor == "auto":
             hypervisor = self._default_hypervisor
@@ -72,17 +77,7 @@ class Operations:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = InstanceRecord(
-            id=new_id(),
-            name=request.name,
-            image=request.image,
-            state=State.CREATED,
-            hypervisor=hypervisor,
-            size_bytes=size,
-            vcpus=vcpus,
-            created_at=datetime.now(UTC),
-            track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
-        )
+        record = self._created(request, hypervisor, size, vcpus)
 
         def populate(directory: Path) -> None:
             images.prepare(
@@ -94,18 +89,34 @@ class Operations:
                 track_dirty_pages=record.track_dirty_pages,
             )
 
-        self._inventory.reserve(record.name, record.id)
-        try:
-            await self._inventory.add(record, populate)
-        except BaseException:
-            self._inventory.give_back(record.name)
-            raise
+        await self._add(record, populate)
         async with self.hold(record.id, Verb.START):
             try:
                 return await self.boot(record)
             except BaseException:
                 await asyncio.shield(self.discard(record))
                 raise
+
+    async def _create_standby(self, request: CreateRequest, directory: Path) -> InstanceRecord:
+        image = await asyncio.to_thread(snapshot_images.load_snapshot, directory)
+        chosen = request.hypervisor or "auto"
+        hypervisor = self._machines.hypervisor(image.hypervisor if chosen == "auto" else chosen)
+        snapshot_images.check_snapshot(image, hypervisor)
+        snapshot_images.check_request(image, request)
+        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus)
+        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1}
+        files = snapshot_images.snapshot_files(image)
+        record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
+        await self._add(record, partial(snapshot_images.place_snapshot, image, files, record.track_dirty_pages))
+        return record
+
+    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        self._inventory.reserve(record.name, record.id)
+        try:
+            await self._inventory.add(record, populate)
+        except BaseException:
+            self._inventory.give_back(record.name)
+            raise
 
     async def start(self, reference: str) -> InstanceRecord:
         """Boot a Stopped instance from its vm.json."""
@@ -132,10 +143,46 @@ class Operations:
             self.check(Verb.RESTORE, record)
             return await self.resume(record)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance that no fork holds, whatever its state."""
+    async def detach(self, reference: str) -> InstanceRecord:
+        """Let a share_memory fork go on by itself, and release its share of its source's lock; the guest never stops.
+
+        A uffd fork that runs gets all of its pages first. Whatever fails before the record is written changes nothing.
+        """
+        async with self.hold(reference, Verb.DETACH) as record:
+            lifecycle.check_detach(record.name, record.state, record.fork_kind)
+            served = record.process is not None and record.attached and record.memory_backend == "uffd"
+            if served:
+                try:
+                    await self._page_servers.populate(record)
+                except PageServerError as error:
+                    raise PageServerError(
+                        f"{record.name}: detach abandoned, it is as it was: {error.message}; ask again"
+                    ) from error
+            free: dict[str, object] = {"fork_kind": "copy", "template_id": None, "attached": False}
+            if record.process is not None:
+                free |= {"memory_backend": None}
+                if snapshot_type(record) == "Full":
+                    # Only a diff layer would need the snapshot that it came from: its directory has names of its own.
+                    free |= {"snapshot": None}
+            elif record.state is State.STANDBY:
+                # Its directory has names of its own for the layers.
+                free |= {"memory_backend": "file"}
+            detached = await self._inventory.detach(record.model_copy(update=free))
+            if served:
+                await self._page_servers.release(record)
+                self._page_servers.page_map(record.id).unlink(missing_ok=True)
+            if detached.snapshot is None:
+                directory = self._inventory.registry.directory(record.id)
+                await asyncio.to_thread(remove, directory, all_names(record.snapshot))
+            return detached
+
+    async def delete(self, reference: str, *, childless: bool = False) -> None:
+        """Remove an instance that no fork holds, whatever its state; with `childless` also no copy may be below it."""
         async with self.hold(reference, Verb.DELETE) as record:
             self.check(Verb.DELETE, record)
+            if childless and (below := self._inventory.forest.children.get(record.id)):
+                newest = self._inventory.instances[below[-1]].name
+                raise InvalidStateError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
             await self._templates.unpromote(record.id)
             await self.discard(record)
         self._locks.pop(record.id, None)
@@ -199,9 +246,15 @@ class Operations:
         return await self._stopped(record, None, "made without its source's memory")
 
     async def discard(self, record: InstanceRecord) -> None:
-        """End whatever runs of an instance, held by the caller, and remove it."""
+        """End whatever runs of an instance, held by the caller, and remove it; where it cannot be, it is Stopped."""
         await self._machines.terminate(record)
-        await self._inventory.remove(record)
+        try:
+            await self._inventory.remove(record)
+        except StorageError:
+            if record.state in RUNNING:
+                with contextlib.suppress(StorageError):
+                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+            raise
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""
@@ -247,6 +300,12 @@ class Operations:
 
     async def boot(self, record: InstanceRecord) -> InstanceRecord:
         """Boot an instance, held by the caller, from its vm.json."""
+        directory = self._inventory.registry.directory(record.id)
+        if not await asyncio.to_thread(images.bootable, directory):
+            raise InvalidStateError(
+                f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
+                "make another instance of the image, or put a vm.json into it"
+            )
         watch = Stopwatch()
         offset = self._machines.console_offset(record.id)
         process = await self._machines.boot(record, watch)
@@ -291,3 +350,18 @@ class Operations:
         )
         await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
         return stopped
+
+    def _created(
+        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int
+    ) -> InstanceRecord:
+        return InstanceRecord(
+            id=new_id(),
+            name=request.name,
+            image=request.image,
+            state=State.CREATED,
+            hypervisor=hypervisor,
+            size_bytes=size_bytes,
+            vcpus=vcpus,
+            created_at=datetime.now(UTC),
+            track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+        )

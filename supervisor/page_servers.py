@@ -90,6 +90,15 @@ class PageServers:
         if fork.id not in (await server.status()).forks:
             await self._hand_over(fork, server)
 
+    async def populate(self, fork: InstanceRecord) -> None:
+        """Give a uffd fork that runs all of its pages, so that it needs no page server any more.
+
+        Raises PageServerError where that could not be done: it is served on as before.
+        """
+        if fork.template_id is not None:
+            await self.confirm(fork)
+            await (await self.serving(fork.template_id)).populate(fork.id)
+
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
@@ -112,7 +121,7 @@ class PageServers:
                 await self._keep(template.id, server)
 
     async def release(self, record: InstanceRecord) -> None:
-        """Tell the page server of this fork's template that the fork's VMM is gone."""
+        """Tell the page server of this fork's template that the fork's VMM is gone, or needs it no more."""
         self._inventory.set_recording(record.id, None)
         server = self._servers.get(record.template_id or "")
         if server is not None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from supervisor.errors import SupervisorError
+from supervisor.lineage import Link
 from supervisor.records import InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -121,6 +122,13 @@ class Registry:
         """Remove the template's directory with all that is in it."""
         _remove(self.template_directory(template_id))
 
+    def links(self, instance_id: str, template_id: str | None) -> list[Link]:
+        """Return what is in the directories of an instance and of its template; what goes meanwhile is left out."""
+        directories = [self.directory(instance_id)]
+        if template_id is not None:
+            directories.append(self.template_directory(template_id))
+        return [link for directory in directories for link in _links(directory)]
+
     def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
         """Return every instance and template, and why each other directory's record cannot be read, by its name."""
         unreadable: dict[str, str] = {}
@@ -174,6 +182,17 @@ def _remove(directory: Path) -> None:
             f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
         ) from error
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _links(directory: Path) -> Iterator[Link]:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - one of thousands
+            except FileNotFoundError:
+                continue
+            # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
+            yield Link((status.st_dev, status.st_ino), status.st_nlink, status.st_blocks * 512)
 
 
 def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tuple[str, RecordType | str]]:

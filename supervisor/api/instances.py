@@ -27,6 +27,7 @@ from supervisor.models import (
     CreateRequest,
     FanOutRequest,
     ForkRequest,
+    ImageInfo,
     Instance,
     Request,
     WaitResult,
@@ -35,6 +36,7 @@ from supervisor.models import (
 if TYPE_CHECKING:
     from supervisor.host import Host
 
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
@@ -54,6 +56,7 @@ class Routes:
             web.get("/health", self._health),
             web.get("/capabilities", self._capabilities),
             web.get("/events", self._streams.events, allow_head=False),
+            web.get("/images", self._images),
             web.get("/instances", self._list),
             web.post("/instances", self._create),
             web.get(one, self._get),
@@ -62,6 +65,7 @@ class Routes:
             web.post(f"{one}/stop", self._verb(self._host.stop)),
             web.post(f"{one}/standby", self._verb(self._host.standby)),
             web.post(f"{one}/restore", self._verb(self._host.restore)),
+            web.post(f"{one}/detach", self._verb(self._host.detach)),
             web.post(f"{one}/fork", self._fork),
             web.post(f"{one}/fan-out", self._fan_out),
             web.post(f"{one}/checkpoint", self._checkpoint),
@@ -78,6 +82,9 @@ class Routes:
     async def _capabilities(self, request: web.Request) -> web.Response:
         return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
 
+    async def _images(self, request: web.Request) -> web.Response:
+        return web.Response(body=_IMAGES.dump_json(await self._host.images()), content_type=JSON)
+
     async def _list(self, request: web.Request) -> web.Response:
         query = parse_query(request, ListQuery)
         return web.Response(body=_INSTANCES.dump_json(self._host.instances(query.state)), content_type=JSON)
@@ -90,8 +97,10 @@ class Routes:
         return answer(self._host.instance(_reference(request)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        parse_query(request, DeleteQuery)
-        await self._host.delete(_reference(request))
+        query = parse_query(request, DeleteQuery)
+        if query.dry_run:
+            return answer(await self._host.deletion_plan(_reference(request), cascade=query.cascade))
+        await self._host.delete(_reference(request), cascade=query.cascade)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _verb(self, verb: Callable[[str], Awaitable[Instance]]) -> Handler:
@@ -107,6 +116,8 @@ class Routes:
 
     async def _fan_out(self, request: web.Request) -> web.Response:
         body = await parse_body(request, FanOutRequest, self._closing)
+        if body.dry_run:
+            return answer(await self._host.fan_out_estimate(_reference(request), body))
         return answer(await self._host.fan_out(_reference(request), body))
 
     async def _checkpoint(self, request: web.Request) -> web.Response:

@@ -58,6 +58,7 @@ class PageServer:
             "attach": self._attach,
             "adopt": self._adopt,
             "served": self._served,
+            "populate": self._populate,
             "release": self._release,
             "status": self._status,
             "stop": self._stop,
@@ -175,6 +176,14 @@ class PageServer:
                 reply({"error": f"fork {fork_id} is not served: {answer}"})
 
         session.when_served(tell)
+
+    def _populate(self, request: dict[str, Any], reply: Reply) -> None:
+        fork_id = str(request["fork_id"])
+        session = self._sessions.get(fork_id)
+        if session is None:
+            raise PageServerError(f"fork {fork_id} is not attached")
+        self._image.verify()
+        session.populate(lambda reason: reply({"error": f"fork {fork_id}: {reason}"} if reason else {"result": None}))
 
     def _release(self, request: dict[str, Any], reply: Reply) -> None:
         session = self._sessions.pop(str(request["fork_id"]), None)

@@ -124,16 +124,20 @@ class Pager:
             self._answer(region, page, read_ns)
         self._note_oldest()
 
-    def prefetch(self, start: int, end: int) -> None:
+    def populate(self, start: int, end: int) -> None:
         """Install the absent pages of [start, end); raises as `serve`, and the other errors of an answer too."""
+        for first, last in absent_runs(self._map.states(start, end), start):
+            for region in self._regions:
+                low, high = max(first, region.first_page), min(last, region.end_page)
+                if low < high:
+                    self._install(region, low, high, PREFETCHED)
+
+    def prefetch(self, start: int, end: int) -> None:
+        """Populate [start, end), and count what came as prefetched."""
         counters = self._counters
         present, copied = counters[PRESENT_PAGES], counters[COPIED_BYTES]
         try:
-            for first, last in absent_runs(self._map.states(start, end), start):
-                for region in self._regions:
-                    low, high = max(first, region.first_page), min(last, region.end_page)
-                    if low < high:
-                        self._install(region, low, high, PREFETCHED)
+            self.populate(start, end)
         finally:
             counters[PREFETCHED_PAGES] += counters[PRESENT_PAGES] - present
             counters[PREFETCHED_BYTES] += counters[COPIED_BYTES] - copied
