@@ -47,7 +47,7 @@ def all_names(files: SnapshotFiles | None) -> tuple[str, ...]:
 def layers_to_merge(sizes: Sequence[int], limit: int) -> int:
     """Return how many of a chain's layers, given by their bytes, newest first, become one; 0 where none has to.
 
-    All but the oldest, until together they are as large as that: so a byte is copied a bounded number of times.
+    All but the oldest, until together they are as large as that: it is mostly the largest, and so seldom copied.
     """
     if len(sizes) <= limit:
         return 0
@@ -67,14 +67,14 @@ class Layers:
     async def probe(self) -> None:
         """Find out whether the file system can tell the pages of diff layers apart."""
         directory = self._inventory.registry.instances
-        self.diff_layers = await asyncio.to_thread(tells_pages_apart, directory, GRANULE_BYTES)
+        problem = "its file system has blocks larger than a page; a --data-dir with blocks of 4 KiB takes diff layers"
+        try:
+            self.diff_layers = await asyncio.to_thread(tells_pages_apart, directory, GRANULE_BYTES)
+        except OSError as error:
+            self.diff_layers = False
+            problem = f"{error.strerror}; free space or make it writable, and start again"
         if not self.diff_layers:
-            self._report(
-                "warning",
-                f"{directory}: its file system has blocks larger than a page, so every snapshot is whole; a --data-dir "
-                "with blocks of 4 KiB takes diff layers",
-                None,
-            )
+            self._report("warning", f"{directory}: new VMs have whole snapshots and no diff layers: {problem}", None)
 
     async def keep(self, record: InstanceRecord, files: SnapshotFiles, changes: Mapping[str, Any]) -> InstanceRecord:
         """Make a new snapshot the record's, with other changes; what that no longer needs is removed.

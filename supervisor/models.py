@@ -50,7 +50,7 @@ class Request(Wire):
 
 
 class Phase(Wire):
-    """One step of how an instance came to run: prepare, spawn, load, prefetch, resume, or boot.
+    """One step of how an instance came to run: flatten, prepare, spawn, load, prefetch, resume, or boot.
 
     A checkpoint has `paused`, for how long its source was, and `write`, until its layer was durable.
     """

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor import layer_files, sparse_copy
+from supervisor import layer_files, layers, sparse_copy
+from supervisor.inventory import Inventory
 from supervisor.layer_files import complete, link, make_way, merge, remove, tells_pages_apart
-from supervisor.layers import layers_to_merge
-from supervisor.registry import StorageError
+from supervisor.layers import Layers, layers_to_merge
+from supervisor.registry import Registry, StorageError
 from supervisor.uffd.memory_image import MemoryImage, data_extents
 
 PAGE = 4096
@@ -50,13 +51,13 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 @given(chain=contents, cut=st.integers(0, 6))
 def test_a_merged_chain_is_what_a_page_server_reads_of_it_however_it_is_cut(chain: list[Content], cut: int) -> None:
     with TemporaryDirectory() as folder:
-        layers = [write_layer(Path(folder, f"mem.{number}"), content) for number, content in enumerate(chain)]
-        merge(layers, Path(folder, "flat"))
+        files = [write_layer(Path(folder, f"mem.{number}"), content) for number, content in enumerate(chain)]
+        merge(files, Path(folder, "flat"))
         assert Path(folder, "flat").read_bytes() == expected(chain)
 
-        newest = min(max(cut, 1), len(layers))
-        merge(layers[:newest], Path(folder, "some"))
-        image = MemoryImage([Path(folder, "some"), *layers[newest:]], SIZE)
+        newest = min(max(cut, 1), len(files))
+        merge(files[:newest], Path(folder, "some"))
+        image = MemoryImage([Path(folder, "some"), *files[newest:]], SIZE)
         try:
             read = bytearray(SIZE)
             image.read_into(memoryview(read), 0)
@@ -66,8 +67,8 @@ def test_a_merged_chain_is_what_a_page_server_reads_of_it_however_it_is_cut(chai
 
 
 def test_a_merged_layer_has_holes_where_no_layer_has_data(tmp_path: Path) -> None:
-    layers = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {3: 1, 9: 2})]
-    merge(layers, tmp_path / "flat")
+    files = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {3: 1, 9: 2})]
+    merge(files, tmp_path / "flat")
     with sparse_copy.opened(tmp_path / "flat") as fd:
         assert list(data_extents(fd, SIZE)) == [(3 * PAGE, 4 * PAGE), (9 * PAGE, 10 * PAGE)]
     assert layer_files.allocated(tmp_path / "flat") == 2 * PAGE
@@ -75,14 +76,14 @@ def test_a_merged_layer_has_holes_where_no_layer_has_data(tmp_path: Path) -> Non
 
 def test_layers_of_different_machines_are_not_merged(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"\1" * PAGE)
-    layers = [write_layer(tmp_path / "new", {3: 7}), tmp_path / "short"]
+    files = [write_layer(tmp_path / "new", {3: 7}), tmp_path / "short"]
     with pytest.raises(OSError, match="differ in size"):
-        merge(layers, tmp_path / "flat")
+        merge(files, tmp_path / "flat")
     assert not (tmp_path / "flat").exists()
 
 
 def test_a_merge_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {9: 2})]
+    files = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {9: 2})]
     copied: list[int] = []
 
     def copy_once(source: int, target: int, start: int, end: int) -> None:
@@ -92,7 +93,7 @@ def test_a_merge_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(layer_files, "copy_range", copy_once)
     with pytest.raises(OSError, match="No space left"):
-        merge(layers, tmp_path / "flat")
+        merge(files, tmp_path / "flat")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 
 
@@ -149,3 +150,19 @@ def test_a_chain_is_never_longer_than_allowed_after_merging(sizes: list[int], li
     merged = layers_to_merge(sizes, limit)
     assert merged != 1
     assert len(sizes) - max(merged - 1, 0) <= limit
+
+
+@pytest.mark.parametrize("cause", ["its file system has blocks larger", "No such file or directory"])
+async def test_where_pages_cannot_be_told_apart_that_is_said(
+    cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    registry = Registry(tmp_path)
+    if cause.startswith("its"):
+        registry.open()
+        monkeypatch.setattr(layers, "GRANULE_BYTES", 512)
+    chains = Layers(Inventory(registry, lambda _: None), 8, lambda level, message, _: said.append(message))
+    await chains.probe()
+    assert not chains.diff_layers
+    (line,) = said
+    assert cause in line

@@ -175,7 +175,9 @@ async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(h
         async with dashboard(running) as pilot:
             await pilot.press("C")
             await until_shown(pilot, "checkpoints: source-1 (paused ")
-            assert (state(pilot, "source"), state(pilot, "source-1")) == (State.RUNNING, State.STANDBY)
+            await until(pilot, lambda: state(pilot, "source-1") is State.STANDBY)
+            assert state(pilot, "source") is State.RUNNING
+            await until(pilot, lambda: "Standby" in line(pilot, "source-1"))
             await pilot.press("end", "C")
             await until_shown(pilot, "Checkpoint refused:")
 
