@@ -26,7 +26,7 @@ class Templates:
             return existing
         snapshot = own_snapshot(source)
         directory = self._inventory.registry.directory(source.id).relative_to(self._data_dir)
-        return await self._inventory.save_template(
+        return await self._inventory.add_template(
             TemplateRecord(
                 id=new_id(),
                 instance_id=source.id,
@@ -35,16 +35,22 @@ class Templates:
                 page_size=PAGE_SIZE,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
-            ),
-            new=True,
+            )
         )
 
     async def unpromote(self, instance_id: str) -> None:
         """Undo the promotion, if there was one, of an instance that no fork holds any more."""
         template = self._inventory.template_of(instance_id)
-        if template is not None:
-            await self._page_servers.stop(template.id)
-            await self._inventory.remove_template(template.id)
+        if template is None:
+            return
+        if self._inventory.unreadable:
+            named = ", ".join(self._inventory.unreadable)
+            raise InvalidStateError(
+                f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
+                f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
+            )
+        await self._page_servers.stop(template.id)
+        await self._inventory.remove_template(template.id)
 
 
 def own_snapshot(record: InstanceRecord) -> SnapshotFiles:
