@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.api.server import serve
+from supervisor.descriptors import raise_limit
 from supervisor.directories import RefusedError, claim
 from supervisor.errors import SupervisorError
 from supervisor.host import Host
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with claim(settings):
             _log_to(settings)
-            _allow_descriptors()
+            raise_limit()
             asyncio.run(_run(settings))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
@@ -56,12 +56,6 @@ def _log_to(settings: Settings) -> None:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-
-
-def _allow_descriptors() -> None:
-    """Raise the soft limit on descriptors to the hard one: each running VM takes a few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(settings: Settings) -> None:

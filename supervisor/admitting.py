@@ -80,6 +80,9 @@ class Admitting:
         directory = self._inventory.registry.directory(source.id)
         fork_disk = admission.FORK_DISK_BYTES + images.copied_bytes(directory)
         disk = headroom.disk(self._data_dir)
+        if disk.amount is not None and _flattens(source, request):
+            # Once for all of them, and beside its layers: others may have names of those.
+            disk = disk._replace(amount=disk.amount - _data_bytes(directory, source))
         found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
         if fork_target(source.state, request) is not State.RUNNING:
             return found
@@ -107,8 +110,19 @@ def _backend(request: FanOutRequest) -> MemoryBackend:
     return request.memory_backend if request.share_memory or request.template_id else "file"
 
 
+def _flattens(source: InstanceRecord, request: FanOutRequest) -> bool:
+    """Return whether the forks need their memory image in one file, and it is in several."""
+    runs = fork_target(source.state, request) is State.RUNNING
+    return runs and _backend(request) == "file" and source.snapshot is not None and len(source.snapshot.layers) > 1
+
+
 def _data_bytes(directory: Path, source: InstanceRecord) -> int:
-    """Return how many bytes of memory an instance's snapshot holds; all of it where it has none and boots."""
+    """Return how many bytes of memory an instance's snapshot holds at most; all where it has none and boots."""
     if source.snapshot is None:
         return source.size_bytes
-    return sum(allocated(directory / layer) for layer in source.snapshot.layers)
+    try:
+        held = sum(allocated(directory / layer) for layer in source.snapshot.layers)
+    except FileNotFoundError:
+        # Nobody holds the instance here: its layers may be merged meanwhile.
+        return source.size_bytes
+    return min(held, source.size_bytes)

@@ -1,5 +1,6 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,8 @@ from supervisor.lineage import Link
 from supervisor.records import InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
+
+_log = logging.getLogger(__name__)
 
 ID_LENGTH = 24
 DOOMED = ".deleted-"
@@ -130,7 +133,7 @@ class Registry:
         return [link for directory in directories for link in _links(directory)]
 
     def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
-        """Return every instance and template, and why each other directory's record cannot be read, by its name."""
+        """Return every instance and template, and why each other instance's record cannot be read, by its directory."""
         unreadable: dict[str, str] = {}
         instances: list[InstanceRecord] = []
         for name, found in _records(self.instances, "instance.json", InstanceRecord):
@@ -139,11 +142,11 @@ class Registry:
             else:
                 unreadable[name] = str(found)
         templates: list[TemplateRecord] = []
-        for name, found_template in _records(self.templates, "template.json", TemplateRecord):
+        for _, found_template in _records(self.templates, "template.json", TemplateRecord):
             if isinstance(found_template, TemplateRecord):
                 templates.append(found_template)
             else:
-                unreadable[name] = str(found_template)
+                _log.error("a template's record is set aside: %s", found_template)
         instances.sort(key=lambda record: record.created_at)
         return instances, templates, unreadable
 

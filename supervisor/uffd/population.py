@@ -12,6 +12,7 @@ from supervisor.uffd.handshake import Handshake
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.page_map import ABSENT, PageMap
 from supervisor.uffd.pager import Pager
+from supervisor.uffd.prefetching import SLICE_BYTES
 
 _RETRY_SECONDS = 0.001
 _LOOK_PAGES = 1 << 16
@@ -27,13 +28,13 @@ class Population:
     Left half-way it is harmless: what is there is there, and a range may be unregistered again.
     """
 
-    def __init__(self, loop: Loop, handshake: Handshake, pager: Pager, pages: PageMap, slice_pages: int) -> None:
+    def __init__(self, loop: Loop, handshake: Handshake, pager: Pager, pages: PageMap, page_size: int) -> None:
         self.ended = False
         self._loop = loop
         self._handshake = handshake
         self._pager = pager
         self._map = pages
-        self._slice_pages = slice_pages
+        self._slice_pages = max(SLICE_BYTES // page_size, 1)
         self._position = 0
         self._waiting: list[Tell] = []
         loop.add_idle(self._work)
