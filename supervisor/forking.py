@@ -1,6 +1,7 @@
 """Children of an instance: forks of its shared memory, copies, checkpoints, and many at a time."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -40,6 +41,9 @@ SUFFIX_LENGTH = 5
 """How much of a name `-<n>` may take."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class Forking:
     """Makes children; a child holds its source's lock from its first record on, and a failed child leaves nothing."""
 
@@ -67,7 +71,7 @@ class Forking:
         """Make one child of an instance and bring it to its target state."""
         source = self._inventory.resolve(reference)
         name = request.name or next(self._inventory.free_names(_prefix(source.name)))
-        child = await self._fork(source.id, name, request)
+        child = await self._fork(source.id, name, request, new_id())
         self._report("info", f"{child.name}: forked from {source.name}", child.id)
         return child
 
@@ -80,7 +84,7 @@ class Forking:
             self._operations.check(Verb.CHECKPOINT, held)
             return await self._take(held, child_id, name, "checkpoint")
 
-        return await self._child(source.id, name, Verb.CHECKPOINT, make)
+        return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
 
     async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many forks fit, what limits them, and what `count` of them take."""
@@ -104,37 +108,52 @@ class Forking:
         if not request.force:
             admission.check(source.name, estimate)
         names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
+        # Taken now, all of them: another fan-out picks from what is left.
+        children_ids = {name: new_id() for name in names}
+        for name, child_id in children_ids.items():
+            self._inventory.reserve(name, child_id)
         places = asyncio.Semaphore(request.concurrency)
         began = time.monotonic()
 
         async def child(name: str, promise: Promise) -> FanOutChild:
             async with places:
                 try:
-                    return FanOutChild(name=name, instance=view(await self._fork(source.id, name, request)))
+                    made = await self._fork(source.id, name, request, children_ids[name])
+                    return FanOutChild(name=name, instance=view(made))
                 except SupervisorError as error:
                     details = tuple(ErrorDetail(**detail) for detail in error.details)
                     return FanOutChild(
                         name=name, error=ErrorBody(code=error.code, message=error.message, details=details)
                     )
+                except Exception as error:
+                    # A defect in one child's making is not to sink the others.
+                    _log.exception("fork %s failed", name)
+                    return FanOutChild(
+                        name=name, error=ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
+                    )
                 finally:
                     promise.kept()
 
-        with self._admitting.promise(estimate) as promise:
-            children = tuple(await asyncio.gather(*(child(name, promise) for name in names)))
+        try:
+            with self._admitting.promise(estimate) as promise:
+                children = tuple(await asyncio.gather(*(child(name, promise) for name in names)))
+        finally:
+            for name, child_id in children_ids.items():
+                self._inventory.give_back(name, child_id)
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
         outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
         self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}", source.id)
         return FanOutResult(children=children, milliseconds=milliseconds)
 
-    async def _fork(self, source_id: str, name: str, options: ForkOptions) -> InstanceRecord:
+    async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
             if options.from_running:
                 return await self._take(source, child_id, name, "copy")
             return await self._make(source, child_id, name, options)
 
-        child = await self._child(source_id, name, Verb.FORK, make)
+        child = await self._child(source_id, name, child_id, Verb.FORK, make)
         source_state = State.RUNNING if options.from_running else child.state
         return await self._bring(child, lifecycle.fork_target(source_state, options))
 
@@ -142,18 +161,17 @@ class Forking:
         self,
         source_id: str,
         name: str,
+        child_id: str,
         verb: Verb,
         make: Callable[[InstanceRecord, str], Awaitable[InstanceRecord]],
     ) -> InstanceRecord:
         """Have a child made of an instance, which is held meanwhile; the name is given back where there is none."""
-        child_id = new_id()
         self._inventory.reserve(name, child_id)
         try:
             async with self._operations.hold(source_id, verb) as source:
                 return await make(source, child_id)
         except BaseException:
-            if child_id not in self._inventory.instances:
-                self._inventory.give_back(name)
+            self._inventory.give_back(name, child_id)
             raise
 
     async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:

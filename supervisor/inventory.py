@@ -87,9 +87,10 @@ class Inventory:
                 f"{name}: the name is taken by instance {taken}; choose another, or delete that one"
             )
 
-    def give_back(self, name: str) -> None:
-        """Let go of a name whose instance never came to exist."""
-        self._names.pop(name, None)
+    def give_back(self, name: str, instance_id: str) -> None:
+        """Let go of a name that was reserved for an instance, where that never came to exist."""
+        if instance_id not in self.instances and self._names.get(name) == instance_id:
+            del self._names[name]
 
     def free_names(self, prefix: str) -> Iterator[str]:
         """Yield `<prefix>-<n>` for each n from 1 that no instance is named after."""

@@ -115,7 +115,7 @@ class Operations:
         try:
             await self._inventory.add(record, populate)
         except BaseException:
-            self._inventory.give_back(record.name)
+            self._inventory.give_back(record.name, record.id)
             raise
 
     async def start(self, reference: str) -> InstanceRecord:
@@ -278,7 +278,7 @@ class Operations:
         """Find again what an earlier supervisor left running; what is gone is Stopped."""
         for record in list(self._inventory.instances.values()):
             alive = await self._machines.adopt(record)
-            if record.state is State.STANDBY and alive:
+            if record.state is State.STANDBY and record.process is not None:
                 await self._machines.terminate(record)
                 await self._inventory.save(record.model_copy(update={"process": None}))
             elif record.state is State.CREATED or (record.state in RUNNING and not alive):

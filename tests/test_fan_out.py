@@ -320,3 +320,18 @@ async def killed_meanwhile(client: SupervisorClient, source: Instance) -> Instan
     await until(lambda host: any(one.busy == "standby" for one in host.instances), client)
     psutil.Process(source.vmm_pid).kill()
     return await standby
+
+
+async def test_fan_outs_at_the_same_time_take_different_names(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        stay = FanOutRequest(count=12, target_state="Standby", concurrency=2)
+        first, second, one = await asyncio.gather(
+            client.fan_out("source", stay), client.fan_out("source", stay), client.fork("source", ForkRequest())
+        )
+        children = (*first.children, *second.children)
+        assert [child.error for child in children] == [None] * 24
+        assert len({child.name for child in children} | {one.name}) == 25
+        for name in (*(child.name for child in children), one.name, "source"):
+            await client.delete(name)

@@ -99,7 +99,7 @@ async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(i
     inventory.reserve("one", "a1")
     with pytest.raises(NameConflictError, match="taken by instance a1"):
         inventory.reserve("one", "b2")
-    inventory.give_back("one")
+    inventory.give_back("one", "a1")
     await add(inventory, record("b2", "one"))
     await inventory.remove(inventory.resolve("one"))
     inventory.reserve("one", "c3")
