@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor import images, lifecycle
 from supervisor.errors import NotFoundError, VmmError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import remove
+from supervisor.layer_files import remove, sweep
 from supervisor.layers import Layers, all_names, own_snapshot
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
@@ -225,6 +225,8 @@ class Operations:
         """Find again what an earlier supervisor left running; what is gone is Stopped."""
         for record in list(self._inventory.instances.values()):
             alive = await self._machines.adopt(record)
+            directory = self._inventory.registry.directory(record.id)
+            await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
             if record.state is State.STANDBY and alive:
                 await self._machines.terminate(record)
                 await self._inventory.save(record.model_copy(update={"process": None}))
