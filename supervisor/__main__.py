@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.api.server import serve
+from supervisor.descriptors import raise_limit
 from supervisor.directories import RefusedError, claim
 from supervisor.errors import SupervisorError
 from supervisor.host import Host
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with claim(settings):
             _log_to(settings)
+            raise_limit()
             asyncio.run(_run(settings))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)

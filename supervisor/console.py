@@ -9,7 +9,7 @@ from supervisor.models import Guest
 READ_LIMIT = 1 << 20
 """How many bytes of a console one call reads, so that a guest that prints for ever holds nobody up."""
 
-_LINE = re.compile(rb"^(ready|restored|done|pass (\d+)|CORRUPT (0x[0-9a-f]+)|error: (.{1,200}))\s*$")
+_LINE = re.compile(rb"^(ready|restored|done|pass (\d{1,18})|CORRUPT (0x[0-9a-f]+)|error: (.{1,200}))\s*$")
 
 
 def advance(guest: Guest, line: bytes) -> Guest:

@@ -1,6 +1,7 @@
 """What the supervisor owns, in memory: records by id and name, the forest over them, and their view on the wire."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Inventory:
         self._names: dict[str, str] = {}
         self._forest: Forest | None = None
         self._changed = asyncio.Event()
+        self._template_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def forest(self) -> Forest:
@@ -126,24 +128,33 @@ class Inventory:
         self._publish_source(record)
 
     async def add_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> TemplateRecord:
-        """Write and publish a template with the files that `populate` puts in its directory; returns the record."""
+        """Write and publish a new template with the files that `populate` puts in its directory; returns the record."""
         await asyncio.to_thread(self.registry.create_template, record, populate)
-        return self._put_template(record)
-
-    async def save_template(self, record: TemplateRecord) -> TemplateRecord:
-        """Write and publish a change of a template; returns the record."""
-        await asyncio.to_thread(self.registry.save_template, record)
-        return self._put_template(record)
-
-    def _put_template(self, record: TemplateRecord) -> TemplateRecord:
         self.templates[record.id] = record
         self.publish_template(record.id)
         return record
 
+    async def update_template(self, template_id: str, **changes: object) -> None:
+        """Write and publish changes of a template's present record; nothing where the template is gone.
+
+        Page servers, recordings and forks change one template at the same time: each change is made to what the one
+        before it left.
+        """
+        async with self._template_locks[template_id]:
+            present = self.templates.get(template_id)
+            if present is None:
+                return
+            record = present.model_copy(update=changes)
+            await asyncio.to_thread(self.registry.save_template, record)
+            self.templates[template_id] = record
+        self.publish_template(template_id)
+
     async def remove_template(self, template_id: str) -> None:
         """Remove a template with its hot-page list."""
-        await asyncio.to_thread(self.registry.remove_template, template_id)
-        self.templates.pop(template_id, None)
+        async with self._template_locks[template_id]:
+            await asyncio.to_thread(self.registry.remove_template, template_id)
+            self.templates.pop(template_id, None)
+        self._template_locks.pop(template_id, None)
         self._publish(TemplateDeleted(id=template_id))
 
     def set_busy(self, instance_id: str, verb: Verb | None) -> None:

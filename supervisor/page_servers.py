@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
+import os
+import select
+import signal
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
@@ -10,11 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from supervisor.errors import PageServerError
+from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.models import Level
-from supervisor.records import InstanceRecord, ProcessIdentity
-from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused
+from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
+from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused, start_time_of
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -27,6 +31,9 @@ DEATHS_REMEMBERED = 30.0
 DEATHS_AT_ONCE = 3
 """How many deaths in that time are answered without a delay; a crash loop is more."""
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+
+
+_log = logging.getLogger(__name__)
 
 
 class PageServers:
@@ -65,7 +72,9 @@ class PageServers:
             running = self._servers.get(template_id)
             if running is not None:
                 return running
-            template = self._inventory.templates[template_id]
+            template = self._inventory.templates.get(template_id)
+            if template is None:
+                raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             directory = self._inventory.registry.template_directory(template_id)
             server = await PageServer.spawn(
                 template_id=template_id,
@@ -78,38 +87,64 @@ class PageServers:
                 policy=self._policy,
                 on_event=partial(self._on_event, template_id),
             )
-            await asyncio.gather(*(self._hand_over(fork, server) for fork in self._running_forks(template_id)))
-            await self._keep(template_id, server)
+            # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
+            await self._note(template_id, page_server=_identity(server))
+            try:
+                await asyncio.gather(*(self._hand_over(fork, server) for fork in self._running_forks(template_id)))
+            except BaseException:
+                await asyncio.shield(server.stop())
+                raise
+            self._keep(template_id, server)
             return server
 
     async def confirm(self, fork: InstanceRecord) -> None:
         """See that a fork whose record has only now become Running is served: a takeover before may have missed it."""
         if fork.template_id is None or not fork.attached or fork.memory_backend != "uffd":
             return
-        server = await self.serving(fork.template_id)
-        if fork.id not in (await server.status()).forks:
-            await self._hand_over(fork, server)
+        try:
+            server = await self.serving(fork.template_id)
+            if fork.id not in (await server.status()).forks:
+                await self._hand_over(fork, server)
+        except PageServerError as error:
+            # The record says Running, so that whatever page server comes next takes the fork over.
+            self._report("warning", f"{fork.name}: {error.message}", fork.id)
 
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
-            if template.page_server is None:
-                continue
-            try:
-                server = await PageServer.connect(
-                    template_id=template.id,
-                    control=self._control(template.id),
-                    pid=template.page_server.pid,
-                    start_time=template.page_server.start_time,
-                    on_event=partial(self._on_event, template.id),
-                )
-            except PageServerError as error:
-                await self._inventory.save_template(template.model_copy(update={"page_server": None}))
-                if self._running_forks(template.id):
-                    self._report("alarm", f"{error.message}; its forks get another", template.instance_id)
-                    self._spawn(self._replace(template.id))
-            else:
-                await self._keep(template.id, server)
+            server = await self._found(template) if template.page_server else None
+            if server is not None:
+                status = await server.status()
+                missed = [fork for fork in self._running_forks(template.id) if fork.id not in status.forks]
+                await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
+                for fork_id in status.recording:
+                    self._inventory.set_recording(fork_id, template.id)
+                await self._note(template.id, recorded_pages=status.hot_pages, recorded_runs=status.hot_runs)
+                self._keep(template.id, server)
+            elif self._running_forks(template.id):
+                self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
+                self._spawn(self._replace(template.id))
+
+    async def _found(self, template: TemplateRecord) -> PageServer | None:
+        """Return the page server that a template's record names, or None once it is certain that there is none."""
+        identity = template.page_server
+        assert identity is not None
+        try:
+            server = await PageServer.connect(
+                template_id=template.id,
+                control=self._control(template.id),
+                pid=identity.pid,
+                start_time=identity.start_time,
+                on_event=partial(self._on_event, template.id),
+            )
+            await server.status(seconds=HANGING_BOUND)
+            return server
+        except PageServerError as error:
+            self._report("alarm", error.message, template.instance_id)
+        # It may be alive and hanging, and would keep the control socket from its successor.
+        await asyncio.to_thread(_end, identity)
+        await self._note(template.id, page_server=None)
+        return None
 
     async def release(self, record: InstanceRecord) -> None:
         """Tell the page server of this fork's template that the fork's VMM is gone."""
@@ -121,10 +156,10 @@ class PageServers:
 
     async def stop(self, template_id: str) -> None:
         """End the page server of a template that no fork holds."""
-        server = self._servers.pop(template_id, None)
-        if server is not None:
-            await server.stop()
-        self._starting.pop(template_id, None)
+        async with self._starting[template_id]:
+            server = self._servers.pop(template_id, None)
+            if server is not None:
+                await server.stop()
         self._deaths.pop(template_id, None)
 
     async def close(self) -> None:
@@ -134,10 +169,10 @@ class PageServers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         servers, self._servers = self._servers, {}
         for template_id, server in servers.items():
-            template = self._inventory.templates[template_id]
-            if self._inventory.forest.fork_count(template.instance_id) == 0:
+            template = self._inventory.templates.get(template_id)
+            if template is None or self._inventory.forest.fork_count(template.instance_id) == 0:
                 await server.stop()
-                await self._inventory.save_template(template.model_copy(update={"page_server": None}))
+                await self._note(template_id, page_server=None)
             else:
                 await server.disconnect()
 
@@ -154,14 +189,17 @@ class PageServers:
             and record.process is not None
         ]
 
-    async def _keep(self, template_id: str, server: PageServer) -> None:
+    def _keep(self, template_id: str, server: PageServer) -> None:
         self._servers[template_id] = server
-        identity = ProcessIdentity(pid=server.pid, start_time=server.start_time)
-        template = self._inventory.templates[template_id]
-        if template.page_server != identity:
-            await self._inventory.save_template(template.model_copy(update={"page_server": identity}))
         server.exited.add_done_callback(lambda _: self._spawn(self._on_exit(template_id, server)))
         self._spawn(self._watch(template_id, server))
+
+    async def _note(self, template_id: str, **changes: object) -> None:
+        """Write what the template's record should say; guests are served whether or not the disk takes it."""
+        try:
+            await self._inventory.update_template(template_id, **changes)
+        except SupervisorError as error:
+            self._report("alarm", error.message, None)
 
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
         if fork.process is None:
@@ -183,9 +221,8 @@ class PageServers:
                 silent_since = silent_since or time.monotonic() - STOPPED_BOUND
                 silence = time.monotonic() - silent_since
                 if not server.exited.done() and (silence >= HANGING_BOUND or _is_stopped(server.pid)):
-                    template = self._inventory.templates[template_id]
                     what = f"the page server (pid {server.pid}) of template {template_id} has not answered"
-                    self._report("alarm", f"{what} for {silence:.1f} s; it is replaced", template.instance_id)
+                    self._report("alarm", f"{what} for {silence:.1f} s; it is replaced", self._source(template_id))
                     server.kill()
                     return
             with contextlib.suppress(TimeoutError):
@@ -196,37 +233,42 @@ class PageServers:
             return
         del self._servers[template_id]
         self._deaths[template_id].append(time.monotonic())
-        template = self._inventory.templates[template_id]
-        await self._inventory.save_template(template.model_copy(update={"page_server": None}))
         forks = len(self._running_forks(template_id))
         what = f"the page server (pid {server.pid}) of template {template_id} died"
-        self._report("alarm", f"{what}; {forks} forks wait for another", template.instance_id)
+        self._report("alarm", f"{what}; {forks} forks wait for another", self._source(template_id))
+        await self._note(template_id, page_server=None)
         if forks:
             await self._replace(template_id)
 
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""
-        while forks := self._running_forks(template_id):
-            template = self._inventory.templates[template_id]
+        while self._running_forks(template_id):
             delay = self._delay(template_id)
             if delay:
-                self._report("alarm", f"its page servers die; the next starts in {delay:.1f} s", template.instance_id)
+                told = f"its page servers die; the next starts in {delay:.1f} s"
+                self._report("alarm", told, self._source(template_id))
                 await asyncio.sleep(delay)
+            forks = self._running_forks(template_id)
+            if not forks:
+                return
             began = time.monotonic()
             try:
                 server = await self.serving(template_id)
             except PageServerError as error:
                 self._deaths[template_id].append(time.monotonic())
-                self._report("alarm", error.message, template.instance_id)
+                self._report("alarm", error.message, self._source(template_id))
                 continue
-            restarts = self._inventory.templates[template_id].page_server_restarts + 1
-            await self._inventory.save_template(
-                self._inventory.templates[template_id].model_copy(update={"page_server_restarts": restarts})
-            )
             took = (time.monotonic() - began) * 1e3
             done = f"page server {server.pid} took over {len(forks)} forks in {took:.0f} ms"
-            self._report("warning", done, template.instance_id)
+            self._report("warning", done, self._source(template_id))
+            template = self._inventory.templates.get(template_id)
+            if template is not None:
+                await self._note(template_id, page_server_restarts=template.page_server_restarts + 1)
             return
+
+    def _source(self, template_id: str) -> str | None:
+        template = self._inventory.templates.get(template_id)
+        return template.instance_id if template else None
 
     def _delay(self, template_id: str) -> float:
         """Return how long to wait before the next start, in seconds: longer with each death of a crash loop."""
@@ -249,18 +291,38 @@ class PageServers:
                 self._report("alarm", f"a peer of the page server was refused: {event.reason}", event.fork_id)
 
     async def _recorded(self, template_id: str, event: Recorded) -> None:
-        template = self._inventory.templates.get(template_id)
-        if template is None:
-            return
-        await self._inventory.save_template(
-            template.model_copy(update={"recorded_pages": event.pages, "recorded_runs": event.runs})
-        )
-        self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", template.instance_id)
+        await self._note(template_id, recorded_pages=event.pages, recorded_runs=event.runs)
+        self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", self._source(template_id))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the care for a page server failed", exc_info=error)
+
+
+def _identity(server: PageServer) -> ProcessIdentity:
+    return ProcessIdentity(pid=server.pid, start_time=server.start_time)
+
+
+def _end(identity: ProcessIdentity) -> None:
+    """Kill the process of this identity, if it is there, and wait until it is gone."""
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except OSError:
+        return
+    try:
+        if start_time_of(identity.pid) == identity.start_time:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], HANGING_BOUND)
+    except (OSError, PageServerError):
+        pass
+    finally:
+        os.close(pidfd)
 
 
 def _is_stopped(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from supervisor.errors import SupervisorError
 from supervisor.records import InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
+
+_log = logging.getLogger(__name__)
 
 ID_LENGTH = 24
 DOOMED = ".deleted-"
@@ -120,7 +123,7 @@ class Registry:
         _remove(self.template_directory(template_id))
 
     def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
-        """Return every instance and template, and why each other directory's record cannot be read, by its name."""
+        """Return every instance and template, and why each other instance's record cannot be read, by its directory."""
         unreadable: dict[str, str] = {}
         instances: list[InstanceRecord] = []
         for name, found in _records(self.instances, "instance.json", InstanceRecord):
@@ -129,11 +132,11 @@ class Registry:
             else:
                 unreadable[name] = str(found)
         templates: list[TemplateRecord] = []
-        for name, found_template in _records(self.templates, "template.json", TemplateRecord):
+        for _, found_template in _records(self.templates, "template.json", TemplateRecord):
             if isinstance(found_template, TemplateRecord):
                 templates.append(found_template)
             else:
-                unreadable[name] = str(found_template)
+                _log.error("a template's record is set aside: %s", found_template)
         instances.sort(key=lambda record: record.created_at)
         return instances, templates, unreadable
 

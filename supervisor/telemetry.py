@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ PERIOD = 0.25
 PROCESSES_PER_SAMPLE = 8
 """How many VMMs have their memory read in one sample: smaps_rollup walks the page tables of the whole process, and a
 thousand idle VMs are to cost the supervisor next to nothing."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Telemetry:
         self._watched: dict[str, Watched] = {}
         self._process = psutil.Process()
         self._turn = 0
+        self._failures: set[type[Exception]] = set()
         self._stop = asyncio.Event()
         self.statistics: dict[str, InstanceStatistics] = {}
         self.host = HostStatistics()
@@ -75,7 +80,13 @@ class Telemetry:
     async def run(self) -> None:
         """Sample until told to stop."""
         while not self._stop.is_set():
-            await self.sample()
+            try:
+                await self.sample()
+            except Exception as error:
+                # Statistics and alarms of all VMs hang on this loop: a sample that fails is not the last one.
+                if type(error) not in self._failures:
+                    self._failures.add(type(error))
+                    _log.exception("a sample failed; the next are tried all the same")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), PERIOD)
         for watched in self._watched.values():
@@ -135,7 +146,7 @@ class Telemetry:
             if watched.console is not None:
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
-            if watched.counters is not None and record.id in due:
+            if watched.counters is not None and (record.id in due or watched.stall.since is not None):
                 waits = waits_for_page(watched.pid)
                 watched.stall = observe(watched.stall, waits, watched.counters.faults, time.monotonic())
             # What has not changed is not made again: at a thousand VMs that is nearly all.

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from supervisor.errors import InvalidStateError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import link
 from supervisor.layers import own_snapshot
@@ -45,6 +46,13 @@ class Templates:
     async def unpromote(self, instance_id: str) -> None:
         """Undo the promotion, if there was one, of an instance that no fork holds any more."""
         template = self._inventory.template_of(instance_id)
-        if template is not None:
-            await self._page_servers.stop(template.id)
-            await self._inventory.remove_template(template.id)
+        if template is None:
+            return
+        if self._inventory.unreadable:
+            named = ", ".join(self._inventory.unreadable)
+            raise InvalidStateError(
+                f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
+                f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
+            )
+        await self._page_servers.stop(template.id)
+        await self._inventory.remove_template(template.id)

@@ -1,6 +1,7 @@
 """Page servers killed, stopped and lost with their supervisor: guests go on, and every byte is what it was."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -235,3 +236,32 @@ async def activity(client: SupervisorClient, words: str) -> list[Activity]:
                 if words in event.message:
                     return seen
     raise AssertionError(f"nothing was reported of {words!r}: {seen}")
+
+
+@pytest.mark.parametrize("page_server", ["stopped", "dead"])
+async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(run_dir: Path, page_server: str) -> None:
+    home = Home(run_dir)
+    try:
+        async with supervisor(home) as running:
+            client = running.client
+            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+            await client.standby(source.id)
+            options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+            await client.fork(source.id, options)
+            pid = (await template_of(client)).page_server_pid
+            assert pid is not None
+            await running.end(signal.SIGKILL)
+        psutil.Process(pid).send_signal(signal.SIGSTOP if page_server == "stopped" else signal.SIGKILL)
+        record = next((home.data / "templates").glob("*/template.json"))
+        if page_server == "dead":
+            # As it is when the supervisor has noted the death and ended before the next one was up.
+            told = json.loads(record.read_text())
+            record.write_text(json.dumps(told | {"page_server": None}))
+        async with supervisor(home) as running:
+            await served_again(running.client, 1)
+            await walk_on(running.client, ["fork"])
+            for name in ("fork", "source"):
+                await running.client.delete(name)
+        assert home.processes() == []
+    finally:
+        home.kill_everything()

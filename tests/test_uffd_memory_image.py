@@ -61,7 +61,8 @@ def read_image(image: MemoryImage) -> bytes:
     """All bytes, by the addresses that the image gives."""
     found, position = b"", 0
     while position < image.size:
-        address, end = image.locate(position)
+        address, start, end = image.locate(position)
+        assert start <= position
         found += ctypes.string_at(address + position, end - position) if address else bytes(end - position)
         position = end
     return found
@@ -114,6 +115,43 @@ def test_a_chain_with_100_000_extents_is_resolved_and_looked_up_quickly() -> Non
     intervals = resolve(layers, size)
     assert time.perf_counter() - began < 1.0
     assert len(intervals.starts) > 100_000
+
+
+class CountingOffset(int):
+    """An offset that counts how often it is compared."""
+
+    compared = 0
+
+    def __lt__(self, other: int) -> bool:
+        self.compared += 1
+        return int(self) < other
+
+
+def test_an_image_is_built_with_two_calls_an_extent_and_looked_up_in_the_logarithm_of_its_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, extents = 16384, 4096
+    write_layer(tmp_path / "newer", [page % 8 == 0 for page in range(pages)], 1, pages)
+    write_layer(tmp_path / "older", [page % 8 == 2 for page in range(pages)], 2, pages)
+    calls: list[int] = []
+    seek = os.lseek
+
+    def counting_seek(fd: int, position: int, whence: int) -> int:
+        calls.append(position)
+        return seek(fd, position, whence)
+
+    monkeypatch.setattr(os, "lseek", counting_seek)
+    image = MemoryImage([tmp_path / "newer", tmp_path / "older"], pages * PAGE)
+    try:
+        assert len(calls) <= 2 * extents + 2
+        for page in (0, 1, 2, 3, 7000, pages - 1):
+            offset = CountingOffset(page * PAGE + 1)
+            address, start, end = image.locate(offset)
+            assert offset.compared <= (2 * extents).bit_length()
+            assert start <= offset < end
+            assert bool(address) == (page % 8 in (0, 2))
+    finally:
+        image.close()
 
 
 def test_layers_that_are_not_what_they_were_are_told_apart(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import page_map
+from supervisor.uffd.installer import absent_runs
 from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMap, PageMapReader
-from supervisor.uffd.pager import absent_runs
 
 STATES = st.lists(st.integers(ABSENT, REMOVED), min_size=1, max_size=300).map(bytes)
 

@@ -23,143 +23,20 @@ from supervisor.uffd.handle import (
     PageServer,
     PageServerEvent,
     Policy,
-    Prefetch,
     Recorded,
     Refused,
 )
-from supervisor.uffd.page_map import FAULT_AROUND, FAULTED, REMOVED, ZERO, PageCounters, PageMapReader
-from tests.uffd_fork import TIMEOUT, Fork
-
-PAGE = 4096
-PAGES = 2048
-SIZE = PAGES * PAGE
+from supervisor.uffd.hypeman_hot_pages import RegionPage
+from supervisor.uffd.page_map import FAULT_AROUND, FAULTED, PREFETCHED, REMOVED, ZERO
+from supervisor.uffd.sampling import STRATUM_PAGES
+from tests.hypeman_hot_pages import hpl1
+from tests.uffd_fork import TIMEOUT
+from tests.uffd_template import PAGE, PAGES, SIZE, Template, random_pages
 
 try:
     os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
 except OSError as error:
     pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
-
-
-def random_pages(count: int, seed: int) -> bytes:
-    """Pages that no other page of these tests is like."""
-    return random.Random(seed).randbytes(count * PAGE)
-
-
-def free_huge_pages() -> int:
-    """How many pages of 2 MiB the host has to give."""
-    return int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
-
-
-class Template:
-    """A memory image on disk, its page server, and the events that came."""
-
-    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
-        self.directory = directory
-        self.expected = directory / "expected"
-        self.layers: list[Path] = []
-        self.hot_pages = directory / "hot_pages"
-        self.control = directory / "control.sock"
-        self.events: list[PageServerEvent] = []
-        self._changed = asyncio.Event()
-        self._stack = stack
-        self._forks = 0
-        self._server: PageServer | None = None
-
-    def write(self, *layers: dict[int, bytes], size: int = SIZE) -> None:
-        """Make the image of layers, newest first, each {first page: data}; the rest of a layer is a hole."""
-        merged = bytearray(size)
-        for number in reversed(range(len(layers))):
-            path = self.directory / f"mem.{number}"
-            with path.open("wb") as file:
-                file.truncate(size)
-                for page, data in layers[number].items():
-                    os.pwrite(file.fileno(), data, page * PAGE)
-                    merged[page * PAGE : page * PAGE + len(data)] = data
-            self.layers.insert(0, path)
-        self.expected.write_bytes(merged)
-
-    async def serve(self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE) -> PageServer:
-        """Start the page server; it is killed with the test."""
-        server = self._server = await PageServer.spawn(
-            template_id="template",
-            layers=self.layers,
-            memory_size=size,
-            page_size=page_size,
-            hot_pages=self.hot_pages,
-            control=self.control,
-            log=self.directory / "log",
-            policy=policy or Policy(),
-            on_event=self._on_event,
-        )
-        self._stack.push_async_callback(server.stop)
-        return server
-
-    async def fork(
-        self,
-        server: PageServer,
-        fork_id: str = "",
-        *,
-        prefetch: Prefetch = "before_resume",
-        record: bool = False,
-        regions: tuple[int, ...] = (SIZE,),
-        load: bool = True,
-        **options: Any,
-    ) -> Fork:
-        """Start a fork's process, attach it, and have it load unless told otherwise."""
-        self._forks += 1
-        fork_id = fork_id or f"fork{self._forks}"
-        listen = self.directory / f"{fork_id}.uffd"
-        fork = await Fork.start(listen, self.expected, list(regions), **options)
-        self._stack.push_async_callback(fork.kill)
-        await server.attach(
-            fork_id,
-            listen=listen,
-            page_map=self.map(fork_id),
-            vmm_pid=fork.pid,
-            prefetch=prefetch,
-            record=record,
-        )
-        if load:
-            await fork.do("load", expect="sent")
-        return fork
-
-    def map(self, fork_id: str) -> Path:
-        """Where a fork's page map is."""
-        return self.directory / f"{fork_id}.map"
-
-    async def counters(self, fork_id: str) -> PageCounters:
-        """A fork's counters once all answers so far are in them: a guest goes on before they are."""
-        await self._settle()
-        with PageMapReader(self.map(fork_id)) as reader:
-            return reader.counters()
-
-    async def states(self, fork_id: str) -> bytes:
-        """A fork's pages, in the same way."""
-        await self._settle()
-        with PageMapReader(self.map(fork_id)) as reader:
-            return reader.pages()
-
-    async def _settle(self) -> None:
-        # The page server does one thing after the other.
-        assert self._server is not None
-        await self._server.status()
-
-    async def event(self, wanted: Callable[[PageServerEvent], bool]) -> PageServerEvent:
-        """Wait for an event, or find it among those that came."""
-
-        async def wait() -> PageServerEvent:
-            while True:
-                self._changed.clear()
-                for event in self.events:
-                    if wanted(event):
-                        return event
-                await self._changed.wait()
-
-        return await asyncio.wait_for(wait(), TIMEOUT)
-
-    def _on_event(self, event: PageServerEvent) -> None:
-        self.events.append(event)
-        self._changed.set()
 
 
 @pytest_asyncio.fixture
@@ -199,6 +76,22 @@ async def test_fault_around_answers_with_the_absent_run_of_the_window(full: Temp
     assert counters.fault_around_pages == PAGES - PAGES // 64
     states = await full.states("one")
     assert states[64:128] == bytes([FAULT_AROUND] * 36 + [FAULTED] + [FAULT_AROUND] * 27)
+
+
+async def test_a_window_adapts_to_a_walk_and_to_scattered_faults_unless_it_is_fixed(full: Template) -> None:
+    server = await full.serve(Policy(fault_around_pages=64))
+    scattered = await full.fork(server, "scattered")
+    for page in range(1000, PAGES, 100):
+        await scattered.do("walk", page, page + 1)
+    assert (await full.counters("scattered")).present_pages < 150
+    await scattered.do("walk", 0, 900)
+    assert (await full.counters("scattered")).faults < 11 + 900 // 64 + 8
+    await server.stop()
+    server = await full.serve(Policy(fault_around_pages=64, fault_around="fixed"))
+    scattered = await full.fork(server, "fixed")
+    for page in range(1000, PAGES, 100):
+        await scattered.do("walk", page, page + 1)
+    assert (await full.counters("fixed")).present_pages == 11 * 64
 
 
 async def test_regions_are_told_apart(full: Template) -> None:
@@ -268,6 +161,56 @@ async def test_recorded_pages_are_prefetched_before_resume(full: Template) -> No
     assert (await again.status()).hot_pages == 350
 
 
+async def test_some_forks_have_a_sample_held_back_that_tells_what_the_list_is_worth(full: Template) -> None:
+    policy = Policy(record_quiet_seconds=0.05, sample_every=2, fault_around_pages=1)
+    server = await full.serve(policy)
+    first = await full.fork(server, "first", record=True)
+    await first.do("walk", 0, PAGES)
+    await full.event(lambda event: isinstance(event, Recorded))
+    status = await server.status()
+    assert (status.precision, status.wasted_bytes, status.recordings) == (None, None, 1)
+    held_back = PAGES // STRATUM_PAGES
+    for fork_id, walked, prefetched in (("whole", PAGES, PAGES), ("half", 4 * STRATUM_PAGES, PAGES - held_back)):
+        fork = await full.fork(server, fork_id)
+        assert (await server.served(fork_id)).prefetched_pages == prefetched
+        await fork.do("walk", 0, walked)
+    # Half of the strata, and so half of what was held back.
+    assert (await full.counters("half")).residual_faults == held_back // 2
+    await server.release("half")
+    status = await server.status()
+    assert (status.held_back_pages, status.held_back_touched) == (held_back, held_back // 2)
+    assert status.precision == 0.5
+    assert status.wasted_bytes == SIZE // 2
+    await server.stop()
+    again = await full.serve(policy)
+    assert (await again.status()).precision == 0.5
+
+
+async def test_a_sample_is_judged_after_its_time_too(full: Template) -> None:
+    server = await full.serve(Policy(record_quiet_seconds=0.05, sample_every=1, sample_seconds=0.05))
+    first = await full.fork(server, "first", record=True)
+    await first.do("walk", 0, PAGES)
+    await full.event(lambda event: isinstance(event, Recorded))
+    await full.fork(server, "idle")
+    await server.served("idle")
+    deadline = asyncio.get_running_loop().time() + TIMEOUT
+    while not (status := await server.status()).held_back_pages:
+        assert asyncio.get_running_loop().time() < deadline
+    assert status.precision == 0.0
+    assert status.wasted_bytes == SIZE
+
+
+async def test_hypemans_list_is_prefetched(full: Template) -> None:
+    full.hot_pages.write_bytes(hpl1([RegionPage(0, 100 * PAGE), RegionPage(1, 0), RegionPage(1, PAGE)]))
+    server = await full.serve()
+    fork = await full.fork(server, "one", regions=(SIZE // 2, SIZE // 2))
+    assert (await server.served("one")).prefetched_pages == 3
+    assert await full.event(lambda event: isinstance(event, Recorded)) == Recorded("one", 3, 2, 3 * PAGE)
+    states = await full.states("one")
+    assert [page for page, state in enumerate(states) if state == PREFETCHED] == [100, 1024, 1025]
+    await fork.do("walk", 0, PAGES)
+
+
 async def test_concurrent_prefetch_does_not_hold_the_guest(full: Template) -> None:
     server = await full.serve(Policy(record_quiet_seconds=0.05))
     first = await full.fork(server, "first", record=True)
@@ -295,7 +238,8 @@ async def test_recording_is_bounded_and_kept_when_its_fork_is_released(full: Tem
     await other.do("walk", 500, 520)
     assert (await server.status()).recording == ("released",)
     await server.release("released")
-    await full.event(lambda event: event == Recorded("released", 20, 1, 20 * PAGE))
+    # It is added to the first one, which is as long already as a list may be.
+    await full.event(lambda event: event == Recorded("released", 100, 1, 100 * PAGE, recordings=2))
 
 
 async def test_hot_pages_of_another_image_are_refused(full: Template) -> None:
@@ -353,19 +297,6 @@ async def test_user_mode_only_userfaultfd_is_served(full: Template) -> None:
     fork = await full.fork(server, "one", user_mode_only=True)
     await fork.do("storm", 2, 1)
     assert (await full.counters("one")).present_pages == PAGES
-
-
-async def test_huge_pages_are_served_in_their_own_size(template: Template) -> None:
-    huge = 2 << 20
-    free = free_huge_pages()
-    if free < 4:
-        pytest.skip(f"huge pages: {free} of 2 MiB are free and 4 are needed")
-    size = 4 * huge
-    template.write({0: random_pages(600, 1), 1030: random_pages(3, 2)}, {512: random_pages(512, 3)}, size=size)
-    server = await template.serve(size=size, page_size=huge)
-    fork = await template.fork(server, "one", regions=(size,), page_size=huge)
-    await fork.do("walk", 0, 4)
-    assert (await template.counters("one")).present_pages == 4
 
 
 async def test_only_the_forks_own_vmm_may_connect(full: Template) -> None:
@@ -555,7 +486,8 @@ async def test_a_page_that_cannot_be_provided_is_waited_for_and_never_wrong(full
         file.truncate(1000 * PAGE)
     fork.tell("walk", 990, 1010)
     failing = await full.event(lambda event: isinstance(event, Failing))
-    assert failing == Failing("one", "a page cannot be provided: Bad address")
+    short = f"layer {full.layers[0]} was truncated to {1000 * PAGE} bytes under its page server"
+    assert failing == Failing("one", f"a page cannot be provided: {short}")
     counters = await full.counters("one")
     assert counters.copy_errors > 0
     assert counters.oldest_fault_age_seconds > 0

@@ -51,9 +51,11 @@ class Bench:
         self.pager = self.new_pager()
         self.threads: list[threading.Thread] = []
 
-    def new_pager(self, fault_around_pages: int = 8) -> Pager:
+    def new_pager(self, *, around: int = 8, adaptive: bool = False) -> Pager:
         """A pager for all of the memory."""
-        return Pager(self.uffd, [Mapping(self.base, SIZE, 0)], self.image, self.map, PAGE, fault_around_pages)
+        made = Pager(self.uffd, [Mapping(self.base, SIZE, 0)], self.image, self.map, PAGE)
+        made.fault_around(around, adaptive=adaptive)
+        return made
 
     def touch(self, page: int) -> tuple[threading.Thread, ctypes.Array[ctypes.c_char]]:
         """Read a page in a thread, which waits for its fault to be answered."""
@@ -152,11 +154,14 @@ def test_faults_of_one_page_are_all_answered(bench: Bench) -> None:
     assert bench.counter(page_map.PRESENT_PAGES) == 8
 
 
+@pytest.mark.parametrize("around", [1, 8])
 def test_a_fault_under_a_pending_event_is_put_off_and_answered_after_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, around: int
 ) -> None:
-    # One message a read: the kernel gives faults before events, so that the removal stays pending (EAGAIN).
-    monkeypatch.setattr(pager, "_BATCH_BYTES", kernel.MESSAGE_BYTES)
+    # One message a read and one read a slice: the kernel gives faults before events, so that the removal stays pending.
+    monkeypatch.setattr(pager, "_BATCH_MESSAGES", 1)
+    monkeypatch.setattr(pager, "_SLICE_NS", 0)
+    bench.pager = bench.new_pager(around=around)
     thread, found = bench.touch(10)
     bench.wait_for_message()
     remover = bench.remove(20, 22)
@@ -167,7 +172,7 @@ def test_a_fault_under_a_pending_event_is_put_off_and_answered_after_it(
     assert bench.counter(page_map.OLDEST_UNANSWERED_NS) == bench.pager.deferred[10]
     assert thread.is_alive()
     with pytest.raises(BlockingIOError):
-        bench.pager.prefetch(0, 4)
+        bench.pager.prefetch([(0, 4)])
 
     assert bench.pager.serve() == []
     join(remover)
@@ -178,6 +183,79 @@ def test_a_fault_under_a_pending_event_is_put_off_and_answered_after_it(
     assert bench.counter(page_map.OLDEST_UNANSWERED_NS) == 0
     assert bench.counter(page_map.COPY_ERRORS) == 0
     assert bench.counter(page_map.FAULTS) == sum(bench.map.counters[page_map.LATENCY :]) == 1
+
+
+@pytest.mark.parametrize("around", [1, 8])
+def test_every_fault_is_answered_and_counted_whatever_comes_with_it(bench: Bench, around: int) -> None:
+    bench.pager = bench.new_pager(around=around)
+    waiting = [bench.touch(page) for page in (3, 10, 10, 20)]
+    for thread, _ in waiting:
+        wait_until_held(thread, FAULT)
+    assert sorted(bench.pager.serve()) == [3, 10, 10, 20]
+    join(*(thread for thread, _ in waiting))
+    for page in (4, 5):
+        thread, found = bench.touch(page)
+        if around == 1:
+            bench.wait_for_message()
+            assert bench.pager.serve() == [page]
+        join(thread)
+        assert found.raw == bench.page(page)
+    assert [found.raw for _, found in waiting] == [bench.page(page) for page in (3, 10, 10, 20)]
+    answers = 6 if around == 1 else 4
+    pages = 5 if around == 1 else 24
+    assert bench.counter(page_map.FAULTS) == sum(bench.map.counters[page_map.LATENCY :]) == answers
+    assert bench.counter(page_map.PRESENT_PAGES) == PAGES - bench.map.states(0, PAGES).count(ABSENT) == pages
+    assert bench.counter(page_map.COPIED_BYTES) == pages * PAGE
+    assert bench.counter(page_map.FAULT_NS) > 0
+    assert bench.counter(page_map.RESIDUAL_FAULTS) == 0
+    bench.map.counters[page_map.PREFETCH_FINISHED] = 1
+    thread, _ = bench.touch(31)
+    bench.wait_for_message()
+    bench.pager.serve()
+    join(thread)
+    assert bench.counter(page_map.RESIDUAL_FAULTS) == 1
+
+
+def test_a_page_alone_meets_the_same_objections(bench: Bench) -> None:
+    bench.pager = bench.new_pager(around=1)
+    remover = bench.remove(10, 11)
+    bench.wait_for_message()
+    assert bench.pager.serve() == []
+    join(remover)
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    assert bench.pager.serve() == [10]
+    join(thread)
+    assert found.raw == bytes(PAGE)
+    os.truncate(bench.path, 12 * PAGE)
+    far, found = bench.touch(20)
+    bench.wait_for_message()
+    assert bench.pager.serve() == [20]
+    assert list(bench.pager.deferred) == [20]
+    assert (bench.counter(page_map.COPY_ERRORS), bench.counter(page_map.PRESENT_PAGES)) == (1, 1)
+    bench.path.write_bytes(bench.content)
+    bench.pager.retry()
+    join(far)
+    assert found.raw == bench.page(20)
+
+
+def test_the_window_follows_the_faults_when_it_may(bench: Bench) -> None:
+    bench.pager = bench.new_pager(around=8, adaptive=True)
+    for page, arrived in (
+        (0, range(0, 8)),
+        (8, range(8, 16)),
+        (30, range(28, 32)),
+        (20, range(20, 22)),
+        (22, range(22, 24)),
+    ):
+        thread, found = bench.touch(page)
+        bench.wait_for_message()
+        before = bench.map.states(0, PAGES)
+        bench.pager.serve()
+        join(thread)
+        assert found.raw == bench.page(page)
+        after = bench.map.states(0, PAGES)
+        assert [place for place in range(PAGES) if before[place] != after[place]] == list(arrived)
 
 
 def test_a_removal_that_was_read_with_a_fault_comes_first(bench: Bench) -> None:
@@ -194,12 +272,12 @@ def test_a_removal_that_was_read_with_a_fault_comes_first(bench: Bench) -> None:
 
 
 def test_prefetch_fills_what_is_absent_and_nothing_else(bench: Bench) -> None:
-    bench.pager.prefetch(4, 6)
+    bench.pager.prefetch([(4, 6)])
     remover = bench.remove(8, 10)
     bench.wait_for_message()
     bench.pager.serve()
     join(remover)
-    bench.pager.prefetch(0, 16)
+    bench.pager.prefetch([(0, 3), (3, 16)])
     assert bench.map.states(0, 17) == bytes([PREFETCHED] * 8 + [REMOVED] * 2 + [PREFETCHED] * 6 + [ABSENT])
     assert bench.counter(page_map.PREFETCHED_PAGES) == bench.counter(page_map.PRESENT_PAGES) == 14
     assert bench.counter(page_map.PREFETCHED_BYTES) == 14 * PAGE
@@ -236,7 +314,7 @@ def test_memory_that_has_gone_is_told(bench: Bench) -> None:
     kernel.unregister(bench.uffd, bench.base, SIZE)
     join(thread)
     with pytest.raises(pager.GONE_ERRORS):
-        bench.pager.prefetch(0, 4)
+        bench.pager.prefetch([(0, 4)])
     kernel.register(bench.uffd, bench.base, SIZE)
 
 

@@ -23,6 +23,9 @@ TIMEOUT = 20.0
 """Seconds until an answer that does not come fails a test."""
 
 _MADV_DONTNEED = 4
+_MAP_NORESERVE = 0x4000
+"""As Firecracker maps its guests' memory: huge pages are taken from the pool when they are touched."""
+_MAP_HUGETLB = 0x40000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -50,7 +53,7 @@ class Guest:
         self._addresses: list[int] = []
         self.mappings: list[dict[str, int]] = []
         for size in regions:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (0 if page_size == 4096 else 0x40000)  # MAP_HUGETLB
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | (0 if page_size == 4096 else _MAP_HUGETLB)
             region = mmap.mmap(-1, size, flags)
             self._memory.append(region)
             base = ctypes.addressof(ctypes.c_char.from_buffer(region))

@@ -14,19 +14,31 @@ SUN_PATH_BYTES = 107
 """What a socket's path may have, unix(7): 108 with its terminating zero."""
 
 Prefetch = Literal["before_resume", "concurrent", "off"]
+FaultAround = Literal["adaptive", "fixed"]
 
 
 class Policy(NamedTuple):
     """How a template's pages are served, the same for all of its forks."""
 
     fault_around_pages: int = 64
-    """A fault is answered with the run of absent pages around it, within an aligned window of so many 4 KiB pages."""
+    """A fault is answered with the run of absent pages around it, within an aligned window of at most so many 4 KiB
+    pages; 1 answers every fault with its page alone."""
+    fault_around: FaultAround = "adaptive"
+    """`adaptive`: the window begins with that size, is halved by faults far from each other, and grows again with those
+    that follow each other; `fixed`: it always has that size."""
     record_seconds: float = 2.0
     """A recording ends so long after its first fault at the latest."""
     record_quiet_seconds: float = 0.3
     """A recording ends when no fault came for so long after the last one."""
     record_pages: int = 262144
-    """A recording ends with so many faults."""
+    """A recording ends with so many faults, and a list made of several recordings has no more pages either."""
+    prefetch_share: float = 0.25
+    """A recorded page is prefetched when at least this share of the recordings touched it."""
+    sample_every: int = 8
+    """From every so-manieth fork that is prefetched 0.4% of the list is held back, at random, to see how much of it is
+    wanted; such a fork has residual faults for what it wants of that. 0: from none."""
+    sample_seconds: float = 10.0
+    """That is judged so long after the fork's prefetch, or when the fork ends before."""
     handshake_seconds: float = 10.0
     """So long may a fork's VMM take from `attach` to the end of its handshake."""
 
@@ -60,20 +72,40 @@ class Status(NamedTuple):
     pid: int
     forks: tuple[str, ...]
     recording: tuple[str, ...]
+    page_size: int
     hot_pages: int
+    """Pages that a new fork is prefetched."""
     hot_runs: int
     hot_pages_refused: str
     """Why a hot-page list that is on disk is not used; empty when there is none or it is used."""
+    recordings: int
+    """Recordings that the list was made of."""
+    held_back_pages: int
+    """Pages of this list that were held back from some forks, over all of those; kept with the list."""
+    held_back_touched: int
+    """How many of those pages were wanted all the same."""
     handshake_seconds: float
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
+        return self.held_back_touched / self.held_back_pages if self.held_back_pages else None
+
+    @property
+    def wasted_bytes(self) -> int | None:
+        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
+        precision = self.precision
+        return None if precision is None else round(self.hot_pages * self.page_size * (1 - precision))
 
 
 class Recorded(NamedTuple):
-    """A fork's recording has ended and is now the template's hot-page list."""
+    """A fork's recording has ended and is part of the template's hot-page list; what that list is now."""
 
     fork_id: str
     pages: int
     runs: int
     bytes: int
+    recordings: int = 1
 
 
 class Gone(NamedTuple):

@@ -1,8 +1,8 @@
-"""Hot pages: the pages that a template's forks touch first, recorded on one fork and prefetched on later ones."""
+"""Hot pages: the pages that a template's forks touch first, recorded on some forks and prefetched on later ones."""
 
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from supervisor.errors import PageServerError
 from supervisor.uffd.memory_image import LayerIdentity
 
 _MAGIC = b"FTHOTPG\0"
-_VERSION = 1
-_HEADER = Struct("<8sIIII")  # magic, version, page size, layers, runs
+_VERSION = 2
+_HEADER = Struct("<8sIIIIIQQ")  # magic, version, page size, layers, runs, recordings, held back, touched
 _LAYER = Struct("<QqQQ")  # size, mtime in ns, inode, device
-_RUN = Struct("<II")  # start, end
+_RUN = Struct("<III")  # start, end, count
 _CHECKSUM = Struct("<I")  # CRC-32 of all before it
 
 
@@ -25,30 +25,68 @@ class Run(NamedTuple):
     end: int
 
 
+class CountedRun(NamedTuple):
+    """Pages [start, end) of the memory image, each touched in `recordings` of the recordings."""
+
+    start: int
+    end: int
+    recordings: int
+
+
 class HotPages(NamedTuple):
-    """A hot-page list and the memory image that it belongs to."""
+    """A hot-page list, the memory image that it belongs to, and what the forks made of it."""
 
     identity: tuple[LayerIdentity, ...]
     page_size: int
-    runs: tuple[Run, ...]
+    runs: tuple[CountedRun, ...] = ()
+    """In the order of their first touch in the first recording that has them, older recordings first."""
+    recordings: int = 0
+    held_back: int = 0
+    """Pages of this list that were held back from a fork to see whether it would want them, over all such forks."""
+    touched: int = 0
+    """How many of those it wanted."""
 
-    @property
-    def page_count(self) -> int:
-        """Pages in all runs."""
-        return sum(run.end - run.start for run in self.runs)
+    def wanted(self, share: float) -> tuple[Run, ...]:
+        """The longest runs of the pages that at least this share of the recordings touched, in the list's order."""
+        least = share * self.recordings
+        pieces = [(run.start, run.end, 0) for run in self.runs if run.recordings >= least]
+        return tuple(Run(start, end) for start, end, _ in _joined(pieces))
 
 
-def coalesce(touched: Iterable[int]) -> tuple[Run, ...]:
-    """The longest runs of the touched pages, each page once, the run that was touched first coming first."""
-    order = {page: place for place, page in reversed(list(enumerate(touched)))}
-    found: list[tuple[int, Run]] = []
-    for page in sorted(order):
-        if found and found[-1][1].end == page:
-            place, run = found[-1]
-            found[-1] = min(place, order[page]), Run(run.start, page + 1)
+def merged(hot: HotPages, touched: Iterable[int], most_pages: int) -> HotPages:
+    """The list with one recording more, given in touch order; of too many pages the least and the last touched go.
+
+    What the forks made of the old list does not hold for the new one, and is forgotten.
+    """
+    counts = {page: run.recordings for run in hot.runs for page in range(run.start, run.end)}
+    for page in dict.fromkeys(touched):
+        counts[page] = counts.get(page, 0) + 1
+    if len(counts) > most_pages:
+        most_touched = set(sorted(counts, key=counts.__getitem__, reverse=True)[:most_pages])
+        counts = {page: count for page, count in counts.items() if page in most_touched}
+    return HotPages(hot.identity, hot.page_size, coalesce(counts), hot.recordings + 1)
+
+
+def coalesce(counts: Mapping[int, int]) -> tuple[CountedRun, ...]:
+    """The longest runs of pages of one count, in the order in which the mapping has the first page of each."""
+    return tuple(CountedRun(*piece) for piece in _joined([(page, page + 1, count) for page, count in counts.items()]))
+
+
+def _joined(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Pieces (start, end, count) that do not overlap; those of one count that touch made one, where the first was."""
+    found: list[tuple[int, tuple[int, int, int]]] = []
+    for (start, end, count), place in sorted(zip(pieces, range(len(pieces)), strict=True)):
+        if found and found[-1][1][1:] == (start, count):
+            first_place, (first, _, _) = found[-1]
+            found[-1] = min(first_place, place), (first, end, count)
         else:
-            found.append((order[page], Run(page, page + 1)))
-    return tuple(run for _, run in sorted(found))
+            found.append((place, (start, end, count)))
+    return [piece for _, piece in sorted(found)]
+
+
+def pages_in(runs: Iterable[Run]) -> int:
+    """Pages in all runs."""
+    return sum(end - start for start, end in runs)
 
 
 class Recording:
@@ -91,7 +129,10 @@ def pack(hot: HotPages) -> bytes:
     """The list's bytes on disk."""
     body = b"".join(
         (
-            _HEADER.pack(_MAGIC, _VERSION, hot.page_size, len(hot.identity), len(hot.runs)),
+            _HEADER.pack(
+                *(_MAGIC, _VERSION, hot.page_size, len(hot.identity), len(hot.runs)),
+                *(hot.recordings, hot.held_back, hot.touched),
+            ),
             *(_LAYER.pack(*layer) for layer in hot.identity),
             *(_RUN.pack(*run) for run in hot.runs),
         )
@@ -103,7 +144,7 @@ def unpack(data: bytes) -> HotPages:
     """The list in these bytes; ValueError with the reason when they are not one, whole and intact."""
     if len(data) < _HEADER.size:
         raise ValueError(f"{len(data)} bytes are shorter than its header")
-    magic, version, page_size, layers, runs = _HEADER.unpack_from(data)
+    magic, version, page_size, layers, runs, recordings, held_back, touched = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise ValueError("its first bytes are not a hot-page list's")
     if version != _VERSION:
@@ -117,7 +158,10 @@ def unpack(data: bytes) -> HotPages:
     return HotPages(
         identity=tuple(LayerIdentity(*fields) for fields in _LAYER.iter_unpack(data[_HEADER.size : runs_at])),
         page_size=page_size,
-        runs=tuple(Run(*fields) for fields in _RUN.iter_unpack(data[runs_at:checksum_at])),
+        runs=tuple(CountedRun(*fields) for fields in _RUN.iter_unpack(data[runs_at:checksum_at])),
+        recordings=recordings,
+        held_back=held_back,
+        touched=touched,
     )
 
 
@@ -131,7 +175,11 @@ def mismatch(hot: HotPages, identity: tuple[LayerIdentity, ...], page_size: int,
     for run in sorted(hot.runs):
         if run.start < end or run.end <= run.start or run.end > page_count:
             return f"its run of pages {run.start} to {run.end} is empty, overlaps another or leaves the image"
+        if not 0 < run.recordings <= hot.recordings:
+            return f"its run of pages {run.start} to {run.end} is of {run.recordings} of {hot.recordings} recordings"
         end = run.end
+    if hot.touched > hot.held_back:
+        return f"of {hot.held_back} pages that were held back {hot.touched} were touched"
     return None
 
 
@@ -149,21 +197,16 @@ def save(path: Path, hot: HotPages) -> None:
         raise
 
 
-def load(path: Path, identity: tuple[LayerIdentity, ...], page_size: int, page_count: int) -> HotPages | None:
-    """The list at `path` for this image, or None without a file; PageServerError with the reason when it is refused."""
-    largest = _HEADER.size + len(identity) * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size
+def read(path: Path, layers: int, page_count: int) -> bytes | None:
+    """The file's bytes, or None without one; of a file too long for such an image only so much as tells that it is.
+
+    PageServerError when it cannot be read.
+    """
+    largest = _HEADER.size + layers * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size
     try:
         with path.open("rb") as file:
-            data = file.read(largest + 1)
+            return file.read(largest + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise PageServerError(f"hot-page list {path} cannot be read: {error.strerror}") from error
-    try:
-        hot = unpack(data)
-    except ValueError as error:
-        raise PageServerError(f"hot-page list {path} is refused: {error}") from error
-    reason = mismatch(hot, identity, page_size, page_count)
-    if reason is not None:
-        raise PageServerError(f"hot-page list {path} is refused: {reason}")
-    return hot

@@ -2,15 +2,17 @@
 
 They are those of linux/userfaultfd.h; userfaultfd(2) and the UFFDIO_*(2const) pages say what the calls mean.
 
-Every function raises OSError with the kernel's errno. `copy`, `zeropage` and `wake` pack their argument into buffers of
+Every function raises OSError with the kernel's errno. `copy`, `zeropage` and `wake` keep their argument in buffers of
 this module, so that a call allocates nothing: one thread at a time may use them.
 """
 
 import ctypes
 import fcntl
+import io
 import mmap
 import os
 from collections.abc import Iterator
+from functools import partial
 from struct import Struct
 
 O_CLOEXEC = os.O_CLOEXEC
@@ -77,8 +79,8 @@ _libc.mmap.argtypes = (
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 _ioctl = fcntl.ioctl
-_pack_copy = _COPY.pack_into
 _copy_argument = bytearray(_COPY.size)
+_copy_words = memoryview(_copy_argument).cast("q")
 _zeropage_argument = bytearray(_ZEROPAGE.size)
 _range_argument = bytearray(_RANGE.size)
 
@@ -129,16 +131,33 @@ def copy(fd: int, dst: int, src: int, length: int) -> int:
     even the first page was copied: EEXIST it is present, EAGAIN an event is pending, ENOENT no registered range is
     there, ESRCH the process has gone, EFAULT the source is gone, ENOSPC no huge page is left.
     """
-    _pack_copy(_copy_argument, 0, dst, src, length, 0, 0)
+    # Storing words is faster than packing a struct, and what user space has for addresses fits into signed ones.
+    words = _copy_words
+    words[0] = dst
+    words[1] = src
+    words[2] = length
+    words[4] = 0
     try:
         _ioctl(fd, _UFFDIO_COPY, _copy_argument)
     except BlockingIOError:
         # A copy that stopped half-way is EAGAIN too, with its progress in the last field (UFFDIO_COPY(2const)).
-        copied = int(_COPY.unpack(_copy_argument)[4])
+        copied = words[4]
         if copied <= 0:
             raise
         return copied
     return length
+
+
+class PageCopy:
+    """`copy` of one page at a time with its argument at hand, for the path that nearly every fault takes.
+
+    Whoever calls `now` has stored the page's address in `words[0]` and its source in `words[1]`; it raises as `copy`.
+    """
+
+    def __init__(self, fd: int, page_size: int) -> None:
+        argument = bytearray(_COPY.pack(0, 0, page_size, 0, 0))
+        self.words = memoryview(argument).cast("Q")
+        self.now = partial(_ioctl, fd, _UFFDIO_COPY, argument)
 
 
 def zeropage(fd: int, start: int, length: int) -> int:
@@ -160,13 +179,27 @@ def wake(fd: int, start: int, length: int) -> None:
     _ioctl(fd, _UFFDIO_WAKE, _range_argument)
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     """The messages that one read returned, as (event, a, b, c).
 
     UFFD_EVENT_PAGEFAULT: flags, address, thread id. UFFD_EVENT_REMOVE and UFFD_EVENT_UNMAP: start, end, 0 (bytes, end
     exclusive). UFFD_EVENT_REMAP: from, to, length. UFFD_EVENT_FORK: a new userfaultfd in the low 32 bits, 0, 0.
     """
     return _MESSAGE.iter_unpack(data)
+
+
+class Messages:
+    """Reads the messages of one userfaultfd, many at once, into a buffer that each read overwrites."""
+
+    def __init__(self, fd: int, most: int) -> None:
+        """`most` is how many messages one read takes; the descriptor is non-blocking and stays the caller's."""
+        self.data = memoryview(bytearray(most * MESSAGE_BYTES))
+        self.words = self.data.cast("Q")
+        """Of a page fault that was read alone the first word is UFFD_EVENT_PAGEFAULT and the third the address."""
+        # Not os.read: this allocates no result, and finding nothing is None and no exception, which would cost more
+        # than the read.
+        self.read = partial(io.FileIO(fd, "rb", closefd=False).readinto, self.data)
+        """Read what is there; returns its bytes, None for nothing, and raises OSError when the userfaultfd fails."""
 
 
 def map_read_only(fd: int, length: int) -> int:

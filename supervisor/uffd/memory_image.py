@@ -119,13 +119,13 @@ class MemoryImage:
         self._addresses = [0 if owner == NO_LAYER else self.layers[owner].address for owner in intervals.owners]
         self._owners = intervals.owners
 
-    def locate(self, offset: int) -> tuple[int, int]:
-        """Where the byte at `offset` comes from, and how far that holds: (address, end).
+    def locate(self, offset: int) -> tuple[int, int, int]:
+        """Where the byte at `offset` comes from, and from where on and how far that holds: (address, start, end).
 
-        The bytes [offset, end) of the image are at address + offset of this process; address 0 says that they are zero.
+        The bytes [start, end) of the image are at address + offset of this process; address 0 says that they are zero.
         """
         interval = bisect_right(self._starts, offset) - 1
-        return self._addresses[interval], self._ends[interval]
+        return self._addresses[interval], self._starts[interval], self._ends[interval]
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Compose the bytes from `offset` on out of all layers; OSError when a layer cannot be read."""

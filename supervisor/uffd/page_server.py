@@ -6,16 +6,15 @@ not when its supervisor does.
 """
 
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from supervisor.descriptors import raise_limit
 from supervisor.errors import PageServerError
-from supervisor.uffd import hot_pages
 from supervisor.uffd.control import (
     Attached,
     Configuration,
@@ -27,10 +26,12 @@ from supervisor.uffd.control import (
     encode_event,
 )
 from supervisor.uffd.control_socket import ControlSocket, Reply
-from supervisor.uffd.handshake import PAGE_SIZES
-from supervisor.uffd.hot_pages import HotPages, Run
+from supervisor.uffd.handshake import PAGE_SIZES, Mapping
+from supervisor.uffd.hot_list import HotList
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, check_pool
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.sampling import Plan
 from supervisor.uffd.session import Session, Terms
 
 
@@ -51,9 +52,10 @@ class PageServer:
         self._configuration = configuration
         self._sessions: dict[str, Session] = {}
         self._image = MemoryImage([Path(layer) for layer in configuration.layers], configuration.memory_size)
-        self._hot = HotPages(self._image.identity, configuration.page_size, ())
-        self._hot_refused = ""
-        self._load_hot_pages()
+        path, policy = Path(configuration.hot_pages), configuration.policy
+        self._hot = HotList(path, self._image, configuration.page_size, policy, log)
+        for start, end in self._hot.runs:
+            self._image.read_ahead(start * configuration.page_size, end * configuration.page_size)
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "attach": self._attach,
             "adopt": self._adopt,
@@ -70,21 +72,26 @@ class PageServer:
         self._control.broadcast(encode_event(event))
 
     def keep_recording(self, fork_id: str, touched: list[int]) -> None:
-        """Put the recording in the place of the hot-page list, in memory and on disk."""
-        self._hot = self._hot._replace(runs=hot_pages.coalesce(touched))
-        self._hot_refused = ""
-        path = Path(self._configuration.hot_pages)
-        try:
-            hot_pages.save(path, self._hot)
-        except OSError as error:
-            self._hot_refused = f"hot-page list {path} cannot be saved: {error.strerror}"
-            log(self._hot_refused)
-        pages = self._hot.page_count
-        self.announce(Recorded(fork_id, pages, len(self._hot.runs), pages * self._configuration.page_size))
+        """Add the recording to the hot-page list, in memory and on disk."""
+        self._hot.keep_recording(touched)
+        self._announce_list(fork_id)
 
-    def hot_runs(self) -> tuple[Run, ...]:
-        """What is to be prefetched."""
-        return self._hot.runs
+    def keep_sample(self, held_back: int, touched: int) -> None:
+        """Add to what is known of the list's worth, in memory and on disk."""
+        self._hot.keep_sample(held_back, touched)
+
+    def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
+        """What is to be prefetched into a new fork."""
+        recordings = self._hot.recorded.recordings
+        plan = self._hot.plan(fork_id, mappings)
+        if self._hot.recorded.recordings != recordings:
+            self._announce_list(fork_id)
+        return plan
+
+    def _announce_list(self, fork_id: str) -> None:
+        hot, pages = self._hot, self._hot.page_count
+        length = pages * self._configuration.page_size
+        self.announce(Recorded(fork_id, pages, len(hot.runs), length, hot.recorded.recordings))
 
     def close(self) -> None:
         """End every session, keep their recordings, and remove the sockets."""
@@ -92,21 +99,6 @@ class PageServer:
             session.end("its page server was stopped", announce=False)
         self._control.close()
         self._image.close()
-
-    def _load_hot_pages(self) -> None:
-        configuration = self._configuration
-        page_size = configuration.page_size
-        pages = configuration.memory_size // page_size
-        try:
-            hot = hot_pages.load(Path(configuration.hot_pages), self._image.identity, page_size, pages)
-        except PageServerError as error:
-            self._hot_refused = error.message
-            log(error.message)
-            return
-        if hot is not None:
-            self._hot = hot
-            for run in hot.runs:
-                self._image.read_ahead(run.start * page_size, run.end * page_size)
 
     def _on_request(self, request: dict[str, Any], reply: Reply) -> None:
         name = str(request.get("verb"))
@@ -136,6 +128,9 @@ class PageServer:
             record=bool(request["record"]),
         )
         configuration = self._configuration
+        if configuration.page_size == HUGE_PAGE_BYTES:
+            promised = sum(session.absent_pages for session in self._sessions.values() if session.ended is None)
+            check_pool(fork_id, self._image.size // HUGE_PAGE_BYTES, promised)
         self._sessions[fork_id] = Session(
             self._loop, self, terms, self._image, configuration.page_size, configuration.policy
         )
@@ -189,9 +184,13 @@ class PageServer:
             pid=os.getpid(),
             forks=tuple(fork_id for fork_id, _ in serving),
             recording=tuple(fork_id for fork_id, session in serving if session.recording),
+            page_size=self._configuration.page_size,
             hot_pages=self._hot.page_count,
             hot_runs=len(self._hot.runs),
-            hot_pages_refused=self._hot_refused,
+            hot_pages_refused=self._hot.refused,
+            recordings=self._hot.recorded.recordings,
+            held_back_pages=self._hot.recorded.held_back,
+            held_back_touched=self._hot.recorded.touched,
             handshake_seconds=self._configuration.policy.handshake_seconds,
         )
         reply({"result": status._asdict()})
@@ -199,12 +198,6 @@ class PageServer:
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})
         self._loop.stop()
-
-
-def _allow_descriptors() -> None:
-    """Raise the soft limit on descriptors to the hard one: a fork takes three while it is served."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _stop_on_sigterm(loop: Loop) -> None:
@@ -226,7 +219,7 @@ def main() -> int:
         log(f"refused: {reason}")
         print(f"refused: {reason}", flush=True)
         return 1
-    _allow_descriptors()
+    raise_limit()
     _stop_on_sigterm(loop)
     print("ready", flush=True)
     # Whoever started it reads nothing more, and may be gone.

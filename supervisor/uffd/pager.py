@@ -1,8 +1,8 @@
-"""The pager: puts pages of the memory image into one fork, by the kernel's rules, and notes in the page map how.
+"""The pager: reads what the userfaultfd of one fork has to tell, and answers its faults.
 
-Its errors are the kernel's, and each has one meaning here (UFFDIO_COPY(2const), mm/userfaultfd.c):
+The errors of an answer are the kernel's, and each has one meaning here (UFFDIO_COPY(2const), mm/userfaultfd.c):
 
-- EEXIST: the page is there, somebody was faster. That is success.
+- EEXIST: the page is there, somebody was faster. That is success, unless huge pages have run out (installer.py).
 - EAGAIN: an event is pending, a range is being removed. It is read first, then the answer is tried again.
 - a short copy: the next page says why.
 - ENOENT, ESRCH: the memory or its process has gone.
@@ -10,11 +10,14 @@ Its errors are the kernel's, and each has one meaning here (UFFDIO_COPY(2const),
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic_ns
 
 from supervisor.uffd import kernel
+from supervisor.uffd.fault_around import Window, adapted, after_answer, aligned
 from supervisor.uffd.handshake import Mapping
+from supervisor.uffd.installer import Installer, Region
+from supervisor.uffd.kernel import MESSAGE_BYTES, UFFD_EVENT_PAGEFAULT
 from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
 from supervisor.uffd.page_map import (
     ABSENT,
@@ -34,124 +37,186 @@ from supervisor.uffd.page_map import (
     PREFETCHED_BYTES,
     PREFETCHED_PAGES,
     PRESENT_PAGES,
-    REMOVED,
-    REMOVED_PAGES,
     RESIDUAL_FAULTS,
-    ZERO,
-    ZERO_PAGES,
     PageMap,
 )
 
-_BATCH_BYTES = 16 * kernel.MESSAGE_BYTES
-"""What one read takes: a bound on how long one fork's storm can keep the others waiting."""
+_BATCH_MESSAGES = 32
+"""What one read takes: a thread waits in one fault at a time, and Firecracker has at most 32 vCPUs."""
+_SLICE_NS = 250_000
+"""How long one fork's storm may keep the others waiting, but for the answers of its last read."""
 
 GONE_ERRORS = (FileNotFoundError, ProcessLookupError)
 """ENOENT and ESRCH: there is nobody left to serve."""
 
 
-class Region:
-    """A mapping in pages of the image, and how far the VMM's addresses are from the image's offsets."""
-
-    __slots__ = ("base", "end_address", "end_page", "first_page", "shift")
-
-    def __init__(self, mapping: Mapping, page_size: int) -> None:
-        self.base = mapping.base
-        self.end_address = mapping.base + mapping.size
-        self.first_page = mapping.offset // page_size
-        self.end_page = (mapping.offset + mapping.size) // page_size
-        self.shift = mapping.base - mapping.offset
-
-
 class Pager:
-    """Serves the faults and events of one userfaultfd."""
+    """Serves the faults and events of one userfaultfd, one page a fault until `fault_around` says otherwise."""
 
     def __init__(
-        self,
-        uffd: int,
-        mappings: Sequence[Mapping],
-        image: MemoryImage,
-        pages: PageMap,
-        page_size: int,
-        fault_around_pages: int,
+        self, uffd: int, mappings: Sequence[Mapping], image: MemoryImage, pages: PageMap, page_size: int
     ) -> None:
-        self.fault_around_pages = fault_around_pages
-        """Pages of the window; 1 answers every fault with its page alone."""
         self.deferred: dict[int, int] = {}
         """Faults that could not be answered yet: page -> when it was read, monotonic nanoseconds."""
         self.failure: OSError | None = None
         """Why the last answer failed otherwise than by a rule."""
         self._uffd = uffd
-        self._regions = [Region(mapping, page_size) for mapping in mappings]
+        self._messages = kernel.Messages(uffd, _BATCH_MESSAGES)
+        self._installer = Installer(uffd, mappings, image, pages, page_size)
+        page_copy = kernel.PageCopy(uffd, GRANULE_BYTES)
+        self._at_hand = (
+            self._messages.read,
+            self._messages.words,
+            pages.pages,
+            pages.counters,
+            page_copy.words,
+            page_copy.now,
+        )
+        self._piece = 0, 0, 0, 0
         self._image = image
         self._map = pages
         self._pages = pages.pages
         self._counters = pages.counters
         self._page_size = page_size
-        self._composed: tuple[memoryview, int] | None = None
+        self.fault_around(1, adaptive=False)
+
+    def fault_around(self, most_pages: int, *, adaptive: bool) -> None:
+        """From now on answer a fault with the run of absent pages around it, in a window of at most so many pages."""
+        self._most_around = most_pages
+        self._adaptive = adaptive
+        self._window = Window(most_pages)
+        self._alone = most_pages <= 1 and self._page_size == GRANULE_BYTES
 
     def serve(self) -> list[int]:
-        """Read one batch of messages, apply its removals, answer its faults; returns the pages that were asked for.
+        """Read messages, apply their removals, answer their faults, for a slice of time; returns the pages asked for.
 
         Raises one of GONE_ERRORS when the fork has gone, another OSError when its userfaultfd does not work.
         """
-        try:
-            batch = os.read(self._uffd, _BATCH_BYTES)
-        except BlockingIOError:
-            return []  # poll(2) told of a fault that an answer to another one has satisfied since
+        asked: list[int] = []
+        read = self._messages.read
+        length = read()
         now = monotonic_ns()
-        faults = []
-        # All removals first: a fault read with one may have been raised after it, and wants zeros then.
-        for event, first, second, _ in kernel.messages(batch):
-            if event == kernel.UFFD_EVENT_PAGEFAULT:
-                faults.append(self._place_of(second))
-            elif event in (kernel.UFFD_EVENT_REMOVE, kernel.UFFD_EVENT_UNMAP):
-                self._remove(first, second)
-            elif event == kernel.UFFD_EVENT_FORK:
-                os.close(first & 0xFFFFFFFF)
-        if faults:
-            if not self.deferred:
-                self._counters[OLDEST_UNANSWERED_NS] = now
-            for region, page in faults:
-                self._answer(region, page, now)
-            self._note_oldest()
-        return [page for _, page in faults]
+        slice_ends = now + _SLICE_NS
+        if not self.deferred:
+            self._counters[OLDEST_UNANSWERED_NS] = now
+        # Read again at once: a guest that was woken often has its next fault before this process would have slept.
+        while length:
+            if self._alone:
+                length, now = self._answer_alone(length, now, slice_ends, asked)
+            if length:
+                self._answer_all(length, now, asked)
+                now = monotonic_ns()
+                length = read() if now < slice_ends else None
+        self._note_oldest()
+        return asked
 
     def retry(self) -> None:
         """Try to answer the deferred faults, oldest first; raises as `serve`."""
         for page, read_ns in sorted(self.deferred.items(), key=lambda item: item[1]):
             del self.deferred[page]
-            region = next(region for region in self._regions if page < region.end_page)
-            self._answer(region, page, read_ns)
+            region = next(region for region in self._installer.regions if page < region.end_page)
+            if self._install_wanted(region, page, read_ns):
+                self._note_answers([monotonic_ns() - read_ns])
         self._note_oldest()
 
-    def prefetch(self, start: int, end: int) -> None:
-        """Install the absent pages of [start, end); raises as `serve`, and the other errors of an answer too."""
+    def prefetch(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Install the absent pages of runs [start, end); raises as `serve`, and the other errors of an answer too."""
         counters = self._counters
         present, copied = counters[PRESENT_PAGES], counters[COPIED_BYTES]
         try:
-            for first, last in absent_runs(self._map.states(start, end), start):
-                for region in self._regions:
-                    low, high = max(first, region.first_page), min(last, region.end_page)
-                    if low < high:
-                        self._install(region, low, high, PREFETCHED)
+            self._installer.install_absent(runs, PREFETCHED)
         finally:
             counters[PREFETCHED_PAGES] += counters[PRESENT_PAGES] - present
             counters[PREFETCHED_BYTES] += counters[COPIED_BYTES] - copied
 
-    def _place_of(self, address: int) -> tuple[Region, int]:
-        """The region and the page of an address in the VMM."""
-        for region in self._regions:
-            if region.base <= address < region.end_address:
-                return region, (address - region.shift) // self._page_size
-        raise OSError(f"it faulted at {address:#x}, which is in none of its mappings")
+    def _apply_events(self, length: int) -> list[int]:
+        """Apply what is no fault among the messages read; returns the addresses of the faults.
 
-    def _note_oldest(self) -> None:
-        self._counters[OLDEST_UNANSWERED_NS] = min(self.deferred.values()) if self.deferred else 0
+        A fault that was read with a removal may have been raised after it, and wants zeros then: it is answered later.
+        """
+        addresses = []
+        for event, first, second, _ in kernel.messages(self._messages.data[:length]):
+            if event == UFFD_EVENT_PAGEFAULT:
+                addresses.append(second)
+            elif event in (kernel.UFFD_EVENT_REMOVE, kernel.UFFD_EVENT_UNMAP):
+                self._installer.remove(first, second)
+            elif event == kernel.UFFD_EVENT_FORK:
+                os.close(first & 0xFFFFFFFF)
+        return addresses
 
-    def _answer(self, region: Region, page: int, read_ns: int) -> None:
-        counters = self._counters
+    def _answer_alone(
+        self, length: int | None, read_ns: int, slice_ends: int, asked: list[int]
+    ) -> tuple[int | None, int]:
+        """Answer a fault, and those read after it, while each is as nearly all are where pages come alone.
+
+        That is: one fault a read, its page of 4 KiB, absent, of a layer, and the kernel with nothing to object. Returns
+        the length of a read that is something else, which is left unanswered, or None; and when that was read. It is
+        one straight line with everything at hand, because calls would cost Python more than what is to be done.
+        """
+        read, words, pages, counters, copy_words, copy = self._at_hand
+        low, high, shift, source = self._piece
+        began_ns, answered = read_ns, 0
+        while length == MESSAGE_BYTES and words[0] == UFFD_EVENT_PAGEFAULT:
+            address = words[2]
+            if not low <= address < high:
+                low, high, shift, source = self._piece = self._piece_at(address)
+            page = (address - shift) // GRANULE_BYTES
+            if pages[page] != ABSENT or not source:
+                break
+            copy_words[0] = address
+            copy_words[1] = address + source
+            try:
+                copy()
+            except OSError:
+                break  # the same answer will meet it again, and knows what it means
+            pages[page] = FAULTED
+            asked.append(page)
+            answered += 1
+            now = monotonic_ns()
+            counters[_latency_word(now - read_ns)] += 1
+            read_ns = now
+            length = read() if now < slice_ends else None
+        counters[FAULTS] += answered
+        counters[FAULT_NS] += read_ns - began_ns
+        counters[PRESENT_PAGES] += answered
+        counters[COPIED_BYTES] += answered * GRANULE_BYTES
+        if counters[PREFETCH_FINISHED]:
+            counters[RESIDUAL_FAULTS] += answered
+        return length, read_ns
+
+    def _piece_at(self, address: int) -> tuple[int, int, int, int]:
+        """The addresses of the VMM around one that come from one place, as (low, high, shift, source).
+
+        Less `shift` they are offsets in the image, plus `source` addresses of this process; it is 0 where no layer is.
+        """
+        region = self._installer.region_of(address)
+        layer, start, end = self._image.locate(address - region.shift)
+        low, high = max(start + region.shift, region.base), min(end + region.shift, region.end_address)
+        return low, high, region.shift, layer - region.shift if layer else 0
+
+    def _answer_all(self, length: int, read_ns: int, asked: list[int]) -> None:
+        """Apply and answer the messages of one read, whatever they are."""
+        times: list[int] = []
         try:
-            neighbours = self._install_wanted(region, page)
+            for address in self._apply_events(length):
+                region = self._installer.region_of(address)
+                page = (address - region.shift) // self._page_size
+                asked.append(page)
+                if self._install_wanted(region, page, read_ns):
+                    times.append(monotonic_ns() - read_ns)
+        finally:
+            self._note_answers(times)
+
+    def _install_wanted(self, region: Region, page: int, read_ns: int) -> bool:
+        """Install the page of a fault and what comes around it; False when that has to be tried again."""
+        counters = self._counters
+        state = self._pages[page]
+        try:
+            if state == ABSENT and self._most_around > 1:
+                self._install_around(region, page)
+            else:
+                # Removed, or there already: raised before an answer that has covered it since.
+                self._installer.install(region, page, page + 1, FAULTED if state == ABSENT else state)
         except GONE_ERRORS:
             raise
         except OSError as error:
@@ -160,44 +225,30 @@ class Pager:
                 self.failure = error
             counters[DEFERRED_FAULTS] += 1
             self.deferred.setdefault(page, read_ns)
-            return
-        took = monotonic_ns() - read_ns
-        counters[FAULTS] += 1
-        counters[FAULT_NS] += took
-        counters[LATENCY + min((took // 1000).bit_length(), LATENCY_BUCKETS - 1)] += 1
-        if neighbours:
-            counters[FAULT_AROUND_PAGES] += neighbours
-        if counters[PREFETCH_FINISHED]:
-            counters[RESIDUAL_FAULTS] += 1
+            return False
+        return True
 
-    def _install_wanted(self, region: Region, page: int) -> int:
-        """Install the page of a fault, and the run of absent pages around it; returns how many came beside it."""
-        pages = self._pages
-        state = pages[page]
-        if state != ABSENT:
-            # Removed, or there already: raised before an answer that has covered it since.
-            self._install(region, page, page + 1, state)
-            return 0
-        if self.fault_around_pages <= 1:
-            self._install(region, page, page + 1, FAULTED)
-            return 0
+    def _install_around(self, region: Region, page: int) -> None:
+        """Install an absent page and the run of absent pages around it."""
+        most, window = self._most_around, self._window
+        pages = adapted(window, page, most) if self._adaptive else most
+        start, end = self._absent_run(region, page, *aligned(page, pages))
         present = self._counters[PRESENT_PAGES]
-        start, end = self._around(region, page)
         try:
-            self._install(region, start, end, FAULT_AROUND)
+            self._installer.install(region, start, end, FAULT_AROUND)
         except OSError:
             # A neighbour may be what failed, and only the page that was asked for is owed.
-            if pages[page] == ABSENT:
-                self._install(region, page, page + 1, FAULTED)
-        if pages[page] == FAULT_AROUND:
-            pages[page] = FAULTED
-        return max(self._counters[PRESENT_PAGES] - present - 1, 0)
+            if self._pages[page] == ABSENT:
+                self._installer.install(region, page, page + 1, FAULTED)
+        if self._pages[page] == FAULT_AROUND:
+            self._pages[page] = FAULTED
+        if self._adaptive:
+            self._window = after_answer(window, pages, start, end)
+        self._counters[FAULT_AROUND_PAGES] += max(self._counters[PRESENT_PAGES] - present - 1, 0)
 
-    def _around(self, region: Region, page: int) -> tuple[int, int]:
-        """The run of absent pages around `page` inside its aligned window and region."""
-        window = self.fault_around_pages
-        start = max(page - page % window, region.first_page)
-        end = min(page - page % window + window, region.end_page)
+    def _absent_run(self, region: Region, page: int, start: int, end: int) -> tuple[int, int]:
+        """The run of absent pages around `page` inside a window and its region."""
+        start, end = max(start, region.first_page), min(end, region.end_page)
         states = self._map.states(start, end)
         before, after = states[: page - start], states[page - start :]
         return (
@@ -205,92 +256,21 @@ class Pager:
             page + len(after) - len(after.lstrip(b"\0")),
         )
 
-    def _install(self, region: Region, start: int, end: int, state: int) -> None:
-        """Fill pages [start, end) of one region, which share one state; OSError for the page that stopped it."""
-        page_size = self._page_size
-        position, stop = start * page_size, end * page_size
-        removed = self._pages[start] in (REMOVED, ZERO)
-        while position < stop:
-            try:
-                if removed:
-                    filled, arrived = self._zero(region, position, stop), ZERO
-                else:
-                    filled, arrived = self._fill(region, position, stop, state)
-            except FileExistsError:
-                self._note_existing(region, position)
-                filled = page_size
-            else:
-                first, last = position // page_size, (position + filled) // page_size
-                self._counters[PRESENT_PAGES] += last - first
-                self._map.mark(first, last, arrived)
-            position += filled
+    def _note_answers(self, times: list[int]) -> None:
+        """Count answers by how long they took, in nanoseconds."""
+        counters = self._counters
+        counters[FAULTS] += len(times)
+        if counters[PREFETCH_FINISHED]:
+            counters[RESIDUAL_FAULTS] += len(times)
+        for took in times:
+            counters[FAULT_NS] += took
+            counters[_latency_word(took)] += 1
 
-    def _fill(self, region: Region, position: int, stop: int, state: int) -> tuple[int, int]:
-        """Install what comes from one place, from `position` on; returns the bytes and the state that they are in."""
-        address, end = self._image.locate(position)
-        source, length = address + position, min(end, stop) - position
-        if self._page_size != GRANULE_BYTES:
-            length -= length % self._page_size
-            if not length:
-                address = source = self._compose(position)
-                length = self._page_size
-        if not address:
-            return self._zero(region, position, position + length), ZERO
-        copied = kernel.copy(self._uffd, region.shift + position, source, length)
-        self._counters[COPIED_BYTES] += copied
-        return copied, state
-
-    def _zero(self, region: Region, position: int, stop: int) -> int:
-        if self._page_size == GRANULE_BYTES:
-            zeroed = kernel.zeropage(self._uffd, region.shift + position, stop - position)
-        else:
-            # There is no zero page of a huge size (hugetlbfs: UFFDIO_ZEROPAGE is EINVAL).
-            view, address = self._composition()
-            view[:] = bytes(self._page_size)
-            zeroed = kernel.copy(self._uffd, region.shift + position, address, self._page_size)
-        self._counters[ZERO_PAGES] += zeroed // self._page_size
-        return zeroed
-
-    def _composition(self) -> tuple[memoryview, int]:
-        if self._composed is None:
-            memory, address = kernel.anonymous_memory(self._page_size)
-            self._composed = memoryview(memory), address
-        return self._composed
-
-    def _compose(self, position: int) -> int:
-        """The address of a copy of the huge page at `position`, whose parts come from several layers."""
-        view, address = self._composition()
-        self._image.read_into(view, position)
-        return address
-
-    def _note_existing(self, region: Region, position: int) -> None:
-        page = position // self._page_size
-        if self._pages[page] == ABSENT:
-            self._counters[PRESENT_PAGES] += 1
-            self._pages[page] = FAULTED
-        # A copy that meets a page wakes nobody.
-        kernel.wake(self._uffd, region.shift + position, self._page_size)
-
-    def _remove(self, start: int, end: int) -> None:
-        """Note that the guest gave back the addresses [start, end): zeros from now on, never the image's again."""
-        for region in self._regions:
-            low, high = max(start, region.base), min(end, region.end_address)
-            if low >= high:
-                continue
-            first = (low - region.shift) // self._page_size
-            last = (high - region.shift) // self._page_size
-            states = self._map.states(first, last)
-            absent = states.count(ABSENT) + states.count(REMOVED)
-            self._counters[PRESENT_PAGES] -= len(states) - absent
-            self._counters[REMOVED_PAGES] += len(states)
-            self._map.mark(first, last, REMOVED)
+    def _note_oldest(self) -> None:
+        self._counters[OLDEST_UNANSWERED_NS] = min(self.deferred.values()) if self.deferred else 0
 
 
-def absent_runs(states: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """The maximal runs [first, last) of absent pages in the states of pages from `start` on."""
-    position = states.find(ABSENT)
-    while position >= 0:
-        rest = states[position:]
-        length = len(rest) - len(rest.lstrip(b"\0"))
-        yield start + position, start + position + length
-        position = states.find(ABSENT, position + length)
+def _latency_word(took_ns: int) -> int:
+    """The counter of the answers that took so long."""
+    bucket = (took_ns // 1000).bit_length()
+    return LATENCY + bucket if bucket < LATENCY_BUCKETS else LATENCY + LATENCY_BUCKETS - 1

@@ -1,10 +1,11 @@
 """One fork: from the socket that its VMM connects to, through handshake, prefetch and recording, to its end."""
 
 import contextlib
+import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,15 +13,15 @@ from supervisor.errors import PageServerError
 from supervisor.uffd import handshake, kernel, page_map
 from supervisor.uffd.control import Attached, Failing, Gone, PageServerEvent, Policy, Prefetch, Refused
 from supervisor.uffd.handshake import Handshake, Mapping, Reception
-from supervisor.uffd.hot_pages import Recording, Run
+from supervisor.uffd.hot_pages import Recording
 from supervisor.uffd.loop import Loop, Timer
 from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
 from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.pager import GONE_ERRORS, Pager
+from supervisor.uffd.prefetching import Prefetching
+from supervisor.uffd.sampling import HeldBack, Plan
 from supervisor.uffd.takeover import note_lost_removals
 
-PREFETCH_SLICE_BYTES = 512 << 10
-"""What the prefetch copies at once: a demand fault waits for no more than one such copy."""
 _RETRY_SECONDS = 0.001
 _RETRY_LIMIT_SECONDS = 0.1
 
@@ -32,9 +33,12 @@ class Owner(Protocol):
         """Tell the supervisor."""
 
     def keep_recording(self, fork_id: str, touched: list[int]) -> None:
-        """Make the pages, in touch order, the template's hot-page list."""
+        """Add the pages, in touch order, to the template's hot-page list."""
 
-    def hot_runs(self) -> tuple[Run, ...]:
+    def keep_sample(self, held_back: int, touched: int) -> None:
+        """Add what a fork wanted of the pages that were held back from it."""
+
+    def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
         """What is to be prefetched into a new fork."""
 
 
@@ -83,9 +87,8 @@ class Session:
         self._failures: set[int | None] = set()
         self._attached: Attached | None = None
         self._waiting: list[Callable[[Attached | str], None]] = []
-        self._slices: Iterator[tuple[int, int]] = iter(())
-        self._slice = (0, 0)
-        self._prefetch_began_ns = 0
+        self._prefetching: Prefetching | None = None
+        self._held_back: HeldBack | None = None
         self._listener: socket.socket | None = None
         self._handshake_timer: Timer | None = None
         self._pidfd = self._open_vmm()
@@ -132,7 +135,14 @@ class Session:
         try:
             if not mappings:
                 raise PageServerError(f"fork {self.terms.fork_id}: its handshake was never made")
-            note_lost_removals(self.terms.vmm_pid, mappings, pages, self._page_size)
+            removed = note_lost_removals(self.terms.vmm_pid, mappings, pages, self._page_size)
+            # Not from what it was: the dead one counted its answers after it had noted them.
+            states = pages.states(0, pages.page_count)
+            absent = states.count(page_map.ABSENT) + states.count(page_map.REMOVED)
+            pages.counters[page_map.PRESENT_PAGES] = pages.page_count - absent
+            pages.counters[page_map.REMOVED_PAGES] += removed
+            # What the dead one had read is raised again, and is young then.
+            pages.counters[page_map.OLDEST_UNANSWERED_NS] = 0
         except (OSError, PageServerError) as error:
             pages.close()
             if isinstance(error, PageServerError):
@@ -145,6 +155,11 @@ class Session:
     def recording(self) -> bool:
         """Whether its faults are being recorded."""
         return self._recording is not None
+
+    @property
+    def absent_pages(self) -> int:
+        """Pages that its guest may still ask for."""
+        return self._map.page_count - self._map.counters[page_map.PRESENT_PAGES]
 
     def when_served(self, tell: Callable[[Attached | str], None]) -> None:
         """Call once, with what it was given when it is ready to run, or with the reason why it never will be."""
@@ -160,6 +175,9 @@ class Session:
             return
         self.ended = reason
         self._end_recording()
+        self._judge_sample()
+        if self._prefetching is not None:
+            self._prefetching.stop()
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
         self._close_listener()
@@ -233,7 +251,7 @@ class Session:
             self._handshake_timer.cancel()
         self._close_listener()
         self._serve(accepted)
-        self._begin_prefetch()
+        self._begin_prefetch(accepted.mappings)
 
     def _resume(self, taken: Handshake) -> None:
         """Serve on; what the dead page server had read and not answered is raised again (UFFDIO_WAKE(2const))."""
@@ -246,18 +264,20 @@ class Session:
     def _serve(self, accepted: Handshake) -> None:
         self._handshake = accepted
         policy = self._policy
-        around = 1 if self.terms.record else self._window_pages()
-        self._pager = Pager(accepted.uffd, accepted.mappings, self._image, self._map, self._page_size, around)
+        self._pager = Pager(accepted.uffd, accepted.mappings, self._image, self._map, self._page_size)
         if self.terms.record:
             longest_ns, quiet_ns = int(policy.record_seconds * 1e9), int(policy.record_quiet_seconds * 1e9)
             self._recording = Recording(longest_ns, quiet_ns, policy.record_pages)
+        else:
+            self._fault_around(self._pager)
         self._loop.watch(accepted.uffd, self._on_faults)
 
     # Faults
 
-    def _window_pages(self) -> int:
-        """The fault-around window in pages of the image's size."""
-        return self._policy.fault_around_pages * GRANULE_BYTES // self._page_size or 1
+    def _fault_around(self, pager: Pager) -> None:
+        """Have faults answered by the policy, whose pages are of 4 KiB whatever the image's are."""
+        pages = self._policy.fault_around_pages * GRANULE_BYTES // self._page_size or 1
+        pager.fault_around(pages, adaptive=self._policy.fault_around == "adaptive")
 
     def _on_faults(self) -> None:
         assert self._pager is not None
@@ -268,6 +288,8 @@ class Session:
             return
         if pages and self._recording is not None:
             self._record(self._recording, pages)
+        if self._held_back is not None:
+            self._held_back.ask(pages)
         if self._pager.deferred or self._failures:
             self._see_to_deferred()
 
@@ -276,7 +298,7 @@ class Session:
         failure, self._pager.failure = self._pager.failure, None
         if failure is not None and failure.errno not in self._failures:
             self._failures.add(failure.errno)
-            self._owner.announce(Failing(self.terms.fork_id, f"a page cannot be provided: {failure.strerror}"))
+            self._owner.announce(Failing(self.terms.fork_id, f"a page cannot be provided: {self._why(failure)}"))
         if not self._pager.deferred:
             self._retry_seconds = _RETRY_SECONDS
             self._failures.clear()
@@ -285,6 +307,14 @@ class Session:
             self._retrying = True
             self._loop.call_later(self._retry_seconds, self._retry)
             self._retry_seconds = min(2 * self._retry_seconds, _RETRY_LIMIT_SECONDS)
+
+    def _why(self, failure: OSError) -> str:
+        if failure.errno == errno.EFAULT:
+            try:
+                self._image.verify()
+            except PageServerError as error:
+                return error.message
+        return failure.strerror or str(failure)
 
     def _retry(self) -> None:
         self._retrying = False
@@ -319,64 +349,44 @@ class Session:
         if recording is None:
             return
         if self._pager is not None:
-            self._pager.fault_around_pages = self._window_pages()
+            self._fault_around(self._pager)
         if recording.touched:
             self._owner.keep_recording(self.terms.fork_id, recording.touched)
 
     # Prefetch
 
-    def _begin_prefetch(self) -> None:
+    def _begin_prefetch(self, mappings: Sequence[Mapping]) -> None:
+        assert self._pager is not None
         # What is prefetched does not fault, and would be missing in the recording.
-        runs = () if self.terms.prefetch == "off" or self.terms.record else self._owner.hot_runs()
-        if not runs:
+        wanted = self.terms.prefetch != "off" and not self.terms.record
+        plan = self._owner.plan(self.terms.fork_id, mappings) if wanted else Plan()
+        if not plan.runs:
             self._set_attached(Attached(0, 0, 0.0))
             return
-        self._prefetch_began_ns = time.monotonic_ns()
-        self._slices = slices(runs, max(PREFETCH_SLICE_BYTES // self._page_size, 1))
-        self._slice = next(self._slices)
+        if plan.held_back:
+            self._held_back = HeldBack(plan.held_back)
         if self.terms.prefetch == "concurrent":
             self._set_attached(Attached(0, 0, 0.0))
-        self._loop.add_idle(self._prefetch_slice)
+        self._prefetching = Prefetching(
+            self._loop, self._pager, self._map, plan.runs, self._page_size, self._prefetch_ended
+        )
 
-    def _prefetch_slice(self) -> bool:
-        """Idle work: one slice, while no demand fault of any fork waits; False when it has no more to do now."""
-        if self._pager is None:
-            return False
-        try:
-            self._pager.prefetch(*self._slice)
-        except BlockingIOError:
-            self._loop.call_later(_RETRY_SECONDS, lambda: self._loop.add_idle(self._prefetch_slice))
-            return False
-        except OSError as error:
-            # The list is a guess: what is left of it comes by demand faults, and those have their own rules.
-            self._map.counters[page_map.COPY_ERRORS] += not isinstance(error, GONE_ERRORS)
-            self._end_prefetch()
-            return False
-        following = next(self._slices, None)
-        if following is None:
-            self._end_prefetch()
-            return False
-        self._slice = following
-        return True
-
-    def _end_prefetch(self) -> None:
-        counters = self._map.counters
-        counters[page_map.PREFETCH_NS] = time.monotonic_ns() - self._prefetch_began_ns
-        counters[page_map.PREFETCH_FINISHED] = 1
+    def _prefetch_ended(self) -> None:
+        if self._held_back is not None:
+            self._loop.call_later(self._policy.sample_seconds, self._judge_sample)
         if self._attached is None:
+            counters = self._map.counters
             pages, length = counters[page_map.PREFETCHED_PAGES], counters[page_map.PREFETCHED_BYTES]
             self._set_attached(Attached(pages, length, counters[page_map.PREFETCH_NS] / 1e9))
+
+    def _judge_sample(self) -> None:
+        held_back, self._held_back = self._held_back, None
+        if held_back is not None and self._map.counters[page_map.PREFETCH_FINISHED]:
+            self._owner.keep_sample(*held_back.judge(self._map.pages))
 
     def _set_attached(self, attached: Attached) -> None:
         self._attached = attached
         self._tell_waiting(attached)
-
-
-def slices(runs: tuple[Run, ...], most_pages: int) -> Iterator[tuple[int, int]]:
-    """The runs in their order, cut into [start, end) of at most so many pages."""
-    for run in runs:
-        for start in range(run.start, run.end, most_pages):
-            yield start, min(start + most_pages, run.end)
 
 
 def _reason(error: OSError) -> str:

@@ -123,7 +123,8 @@ class ApiClient:
                 refused = answer.status >= 300
         except TimeoutError as error:
             raise VmmError(f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError is aiohttp's for a session that is closed, as it is once the VMM has ended.
             why = await self._why_gone()
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
         if refused:

@@ -1,6 +1,7 @@
 """A VMM's process: spawned in a session of its own or adopted, followed to its end, killed."""
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -94,7 +95,10 @@ class Process:
         try:
             # Opened before the start time is read: if they match, it cannot be a later process with the same pid.
             pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
+        except OSError as error:
+            # ESRCH, and ENOENT or EINVAL where the pid has become a thread's: the process is gone.
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             return None
         try:
             alive = _start_time(pid) == start_time and not select.select([pidfd], [], [], 0)[0]

@@ -1,0 +1,117 @@
+"""What the supervisor owns, in memory and on disk: concurrent changes, names, references."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.inventory import Inventory
+from supervisor.models import Event, State, TemplateDeleted
+from supervisor.records import InstanceRecord, TemplateRecord
+from supervisor.registry import Registry
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, events: list[Event]) -> Inventory:
+    registry = Registry(tmp_path)
+    registry.open()
+    return Inventory(registry, events.append)
+
+
+def record(instance_id: str, name: str, source_id: str | None = None) -> InstanceRecord:
+    return InstanceRecord(
+        id=instance_id,
+        name=name,
+        image="pagewalker",
+        state=State.STANDBY,
+        hypervisor="embedded",
+        size_bytes=1 << 20,
+        vcpus=1,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        source_id=source_id,
+        fork_kind="share_memory" if source_id else None,
+    )
+
+
+async def add(inventory: Inventory, one: InstanceRecord) -> None:
+    inventory.reserve(one.name, one.id)
+    await inventory.add(one, lambda _: None)
+
+
+def template() -> TemplateRecord:
+    return TemplateRecord(
+        id="t",
+        instance_id="a1",
+        layers=("instances/a1/mem.0",),
+        size_bytes=1 << 20,
+        page_size=4096,
+        hypervisor="embedded",
+        snapshot_version="1",
+    )
+
+
+async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_and_on_disk(
+    inventory: Inventory,
+) -> None:
+    await add(inventory, record("a1", "source"))
+    await inventory.add_template(template(), lambda _: None)
+    await asyncio.gather(
+        *(
+            inventory.update_template("t", **{field: number})
+            for number in range(1, 21)
+            for field in ("recorded_pages", "recorded_runs", "page_server_restarts")
+        )
+    )
+    present = inventory.templates["t"]
+    assert (present.recorded_pages, present.recorded_runs, present.page_server_restarts) == (20, 20, 20)
+    assert inventory.registry.load()[1] == [present]
+
+
+async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, events: list[Event]) -> None:
+    await add(inventory, record("a1", "source"))
+    await inventory.add_template(template(), lambda _: None)
+    await asyncio.gather(inventory.remove_template("t"), inventory.update_template("t", recorded_pages=1))
+    assert inventory.registry.load()[1] == []
+    assert events[-1] == TemplateDeleted(id="t")
+
+
+async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory) -> None:
+    for one in (record("abc1", "one"), record("abc2", "two"), record("xyz3", "abc1x")):
+        await add(inventory, one)
+    assert inventory.resolve("abc1").name == "one"
+    assert inventory.resolve("two").id == "abc2"
+    assert inventory.resolve("x").id == "xyz3"
+    with pytest.raises(BadRequestError, match=r"2 ids begin so \(one, two\)"):
+        inventory.resolve("abc")
+    for unknown in ("", "q", "abc19"):
+        with pytest.raises(NotFoundError):
+            inventory.resolve(unknown)
+
+
+async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(inventory: Inventory) -> None:
+    inventory.reserve("one", "a1")
+    with pytest.raises(NameConflictError, match="taken by instance a1"):
+        inventory.reserve("one", "b2")
+    inventory.give_back("one")
+    await add(inventory, record("b2", "one"))
+    await inventory.remove(inventory.resolve("one"))
+    inventory.reserve("one", "c3")
+
+
+async def test_a_lock_is_counted_from_the_records_of_the_forks(inventory: Inventory) -> None:
+    await add(inventory, record("a1", "source"))
+    forks = [record(f"f{number}", f"fork-{number}", "a1") for number in range(20)]
+    for fork in forks:
+        await add(inventory, fork)
+    source = inventory.view(inventory.resolve("source"))
+    assert (source.fork_count, source.mem_locked, len(source.locked_by)) == (20, True, 16)
+    for fork in forks:
+        await inventory.remove(fork)
+    assert not inventory.view(inventory.resolve("source")).mem_locked

@@ -1,0 +1,128 @@
+"""Huge pages: served and prefetched in units of 2 MiB, and a pool that has too few of them told of in time."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from supervisor.errors import PageServerError
+from supervisor.uffd import huge_pages, kernel
+from supervisor.uffd.handle import Failing, Policy, Recorded
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, check_pool, free_pages
+from supervisor.uffd.page_map import FAULTED, PREFETCHED, ZERO
+from tests.uffd_template import Template, random_pages
+
+HUGE_PAGES = 4
+SIZE = HUGE_PAGES * HUGE_PAGE_BYTES
+POOL = Path("/proc/sys/vm/nr_hugepages")
+
+try:
+    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
+except OSError as error:
+    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+
+
+def set_free(pages: int) -> None:
+    """Have the pool so many pages to promise; skip where it cannot be had."""
+    try:
+        POOL.write_text(str(int(POOL.read_text()) + pages - free_pages()))
+        found = free_pages()
+    except (OSError, PageServerError) as error:
+        pytest.skip(f"huge pages: the pool cannot be changed: {error}")
+    if found != pages:
+        pytest.skip(f"huge pages: the host has {found} of 2 MiB to give and {pages} are needed")
+
+
+@pytest.fixture
+def pool() -> Iterator[None]:
+    """A pool with pages for two forks, and what it was before afterwards."""
+    before = POOL.read_text() if POOL.exists() else None
+    try:
+        set_free(2 * HUGE_PAGES)
+        yield
+    finally:
+        if before is not None and POOL.read_text() != before:
+            POOL.write_text(before)
+
+
+@pytest_asyncio.fixture
+async def template(pool: None, run_dir: Path) -> AsyncIterator[Template]:
+    """A template of huge pages, one of which comes from two layers and one of which is partly in none."""
+    async with AsyncExitStack() as stack:
+        made = Template(run_dir, stack)
+        made.write({0: random_pages(600, 1), 1030: random_pages(3, 2)}, {512: random_pages(512, 3)}, size=SIZE)
+        yield made
+
+
+async def test_pages_are_served_in_their_own_size(template: Template) -> None:
+    server = await template.serve(size=SIZE, page_size=HUGE_PAGE_BYTES)
+    fork = await template.fork(server, "one", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    await fork.do("walk", 0, HUGE_PAGES)
+    counters = await template.counters("one")
+    assert counters.present_pages == counters.faults == HUGE_PAGES
+    assert await template.states("one") == bytes([FAULTED, FAULTED, FAULTED, ZERO])
+    await fork.do("remove", 1, 2, expect="removed")
+    await fork.do("zeros", 1, 2)
+    await fork.do("walk", 2, HUGE_PAGES)
+
+
+async def test_pages_are_prefetched_in_their_own_size(template: Template) -> None:
+    server = await template.serve(Policy(record_quiet_seconds=0.05), size=SIZE, page_size=HUGE_PAGE_BYTES)
+    first = await template.fork(server, "first", regions=(SIZE,), page_size=HUGE_PAGE_BYTES, record=True)
+    await first.do("walk", 0, 3)
+    recorded = await template.event(lambda event: isinstance(event, Recorded))
+    assert recorded == Recorded("first", 3, 1, 3 * HUGE_PAGE_BYTES)
+    second = await template.fork(server, "second", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    assert (await server.served("second")).prefetched_pages == 3
+    await second.do("walk", 0, HUGE_PAGES)
+    assert (await template.counters("second")).faults == 1
+    assert await template.states("second") == bytes([PREFETCHED, PREFETCHED, PREFETCHED, ZERO])
+
+
+async def test_a_fork_that_the_pool_has_no_pages_for_is_refused_before_it_starts(template: Template) -> None:
+    server = await template.serve(size=SIZE, page_size=HUGE_PAGE_BYTES)
+    first = await template.fork(server, "first", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    await first.do("walk", 0, 1)
+    await template.fork(server, "second", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    # Seven are free, and promised to the two that have not touched them yet.
+    with pytest.raises(
+        PageServerError, match=r"fork third is refused: it needs 4 huge pages of 2 MiB, 7 are promised .* is 4 short"
+    ):
+        await template.fork(server, "third", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    await server.release("first")
+    await first.kill()
+    third = await template.fork(server, "fourth", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    await third.do("walk", 0, HUGE_PAGES)
+
+
+async def test_a_pool_that_runs_dry_all_the_same_makes_the_guest_wait_and_nothing_wrong(template: Template) -> None:
+    server = await template.serve(size=SIZE, page_size=HUGE_PAGE_BYTES)
+    fork = await template.fork(server, "one", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
+    await fork.do("walk", 0, 1)
+    set_free(0)
+    fork.tell("walk", 1, HUGE_PAGES)
+    failing = await template.event(lambda event: isinstance(event, Failing))
+    assert failing == Failing("one", "a page cannot be provided: the host's pool has no huge page left")
+    counters = await template.counters("one")
+    assert (counters.present_pages, counters.faults) == (1, 1)
+    assert counters.oldest_fault_age_seconds > 0
+    set_free(HUGE_PAGES)
+    await fork.answer("0")
+    counters = await template.counters("one")
+    assert (counters.present_pages, counters.oldest_fault_age_seconds) == (HUGE_PAGES, 0.0)
+
+
+def test_what_a_pool_can_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge_pages, "_POOL", tmp_path)
+    with pytest.raises(PageServerError, match="the host has no pool of huge pages"):
+        free_pages()
+    numbers = {"free_hugepages": 10, "resv_hugepages": 3, "nr_overcommit_hugepages": 5, "surplus_hugepages": 1}
+    for name, number in numbers.items():
+        (tmp_path / name).write_text(f"{number}\n")
+    assert free_pages() == 11
+    check_pool("one", 8, 3)
+    with pytest.raises(PageServerError, match=r"is 2 short; add 2 to /proc/sys/vm/nr_hugepages"):
+        check_pool("one", 8, 5)
