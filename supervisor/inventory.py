@@ -138,7 +138,7 @@ class Inventory:
         self._publish_source(record)
 
     async def add_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> TemplateRecord:
-        """Write and publish a template with the files that `populate` puts in its directory; returns the record."""
+        """Write and publish a new template with the files that `populate` puts in its directory; returns the record."""
         await asyncio.to_thread(self.registry.create_template, record, populate)
         self.templates[record.id] = record
         self.publish_template(record.id)

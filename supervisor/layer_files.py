@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,12 @@ def remove(directory: Path, names: Iterable[str]) -> None:
     for path in _both(directory, names):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def sweep(directory: Path, kept: Collection[str]) -> None:
+    """Remove state-files and layers that a crash left without a snapshot to belong to."""
+    names = (path.name for pattern in ("state.*", "mem.*") for path in directory.glob(pattern))
+    remove(directory, [name for name in names if name not in kept])
 
 
 def make_way(directory: Path, names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from supervisor import images, lifecycle, snapshot_images
 from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import remove
+from supervisor.layer_files import remove, sweep
 from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
@@ -278,6 +278,8 @@ class Operations:
         """Find again what an earlier supervisor left running; what is gone is Stopped."""
         for record in list(self._inventory.instances.values()):
             alive = await self._machines.adopt(record)
+            directory = self._inventory.registry.directory(record.id)
+            await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
             if record.state is State.STANDBY and record.process is not None:
                 await self._machines.terminate(record)
                 await self._inventory.save(record.model_copy(update={"process": None}))

@@ -82,8 +82,6 @@ class Registry:
                 directory.mkdir(parents=True, exist_ok=True)
                 for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
                     shutil.rmtree(partial, ignore_errors=True)
-            for file in self.instances.glob("*/*.new"):
-                file.unlink()
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor import layer_files, layers, sparse_copy
 from supervisor.inventory import Inventory
-from supervisor.layer_files import complete, link, make_way, merge, remove, tells_pages_apart
+from supervisor.layer_files import complete, link, make_way, merge, remove, sweep, tells_pages_apart
 from supervisor.layers import Layers, layers_to_merge
 from supervisor.registry import Registry, StorageError
 from supervisor.uffd.memory_image import MemoryImage, data_extents
@@ -118,6 +118,13 @@ def test_a_layer_goes_with_its_last_name(directory: Path) -> None:
     remove(directory, ("mem.0", "mem.9"))
     assert list(directory.iterdir()) == []
     assert (fork / "mem.0").read_bytes() == expected([{5: 5}])
+
+
+def test_what_a_crash_left_without_a_snapshot_is_swept(directory: Path) -> None:
+    for name in ("mem.0", "mem.1", "mem.2.new", "state.1", "state.2", "kernel", "memo"):
+        (directory / name).touch()
+    sweep(directory, ("state.1", "mem.1", "mem.0"))
+    assert sorted(path.name for path in directory.iterdir()) == ["kernel", "mem.0", "mem.1", "memo", "state.1"]
 
 
 def test_what_a_crash_left_makes_way_and_what_stays_is_in_the_way(directory: Path) -> None:

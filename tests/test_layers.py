@@ -349,12 +349,15 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
     layer = directory(home, source) / f"mem.{begun.next_layer}.new"
     layer.write_bytes(b"half")
+    nameless = layer.with_suffix("")
+    nameless.write_bytes(b"complete, and in no record")
     api = ApiClient(home.run / f"{source.id}.sock", "source", gone)
     await api.pause()
     await api.close()
     async with supervisor(home) as running:
         client = running.client
         assert not layer.exists()
+        assert not nameless.exists()
         await until_it_walks_on(client, "source")
         after = await checkpoint(client, source, "after")
         assert after.layers == 1
