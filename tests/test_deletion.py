@@ -80,7 +80,7 @@ async def test_a_tree_of_five_levels_goes_as_its_plan_says(home: Home) -> None:
         assert [name for name in names if name in line] == line[::-1], "forks come before their sources"
         assert {one.name for one in plan.deletions if one.running} == {"level-4", "sibling"}
         assert plan.running == 2
-        assert on_disk <= plan.disk_bytes <= disk_bytes(home), "logs grow meanwhile"
+        assert abs(plan.disk_bytes - on_disk) < 64 << 10, "logs alone grow meanwhile"
         assert next(one for one in plan.deletions if one.name == "copy").fork_kind == "copy"
         by_name = {one.name: one for one in plan.deletions}
         assert by_name["level-4"].private_bytes >= sample(host, "level-4").private_bytes // 2

@@ -257,6 +257,19 @@ async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None
         await until(pilot, lambda: app.wishes[1:] == [("fork", ("fork-1",), 1)])
 
 
+async def test_a_fork_is_detached_after_a_question_that_says_what_it_takes() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "t")
+        await until_shown(pilot, "gets all of its memory: 128 MiB in all at most")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        assert app.wishes == []
+        await pilot.press("t", "y")
+        await until(pilot, lambda: app.wishes == [("detach", ("fork-1",), 1)])
+
+
 async def test_a_fan_out_takes_only_a_number_that_can_be() -> None:
     app = Wishes(host(family()))
     async with app.run_test(size=(120, 40)) as pilot:
