@@ -527,6 +527,7 @@ async def test_population_lets_demand_faults_and_removals_go_first(full: Templat
     server = await full.serve(Policy(fault_around_pages=1))
     busy = await full.fork(server, "busy")
     fork = await full.fork(server, "one")
+    await asyncio.gather(server.served("busy"), server.served("one"))
     busy.tell("storm", 3, 7)
     fork.tell("churn", 512, 768, 40)
     await server.populate("one")
