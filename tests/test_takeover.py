@@ -216,7 +216,9 @@ async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_i
         seen = await alarms
         assert any("cannot provide a page" in one.message for one in seen)
         assert {one.level for one in seen} >= {"alarm"}
-        goes_on = asyncio.create_task(activity(client, "goes on"))
+        listening = asyncio.Event()
+        goes_on = asyncio.create_task(activity(client, "goes on", listening))
+        await listening.wait()
         with layer.open("r+b") as file:
             file.seek(kept)
             file.write(cut)
@@ -226,11 +228,13 @@ async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_i
             await client.delete(name)
 
 
-async def activity(client: SupervisorClient, words: str) -> list[Activity]:
-    """Return what the host reports up to the first line that has these words."""
+async def activity(client: SupervisorClient, words: str, listening: asyncio.Event | None = None) -> list[Activity]:
+    """Return what the host reports up to the first line that has these words; `listening` is set before the first."""
     seen = []
     async with asyncio.timeout(PATIENCE), aclosing(client.events()) as events:
         async for _, event in events:
+            if listening is not None:
+                listening.set()
             if isinstance(event, Activity):
                 seen.append(event)
                 if words in event.message:
