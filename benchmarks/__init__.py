@@ -1,0 +1,1 @@
+"""Measures what forktui promises, against what it is compared with, in one run."""
