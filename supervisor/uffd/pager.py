@@ -70,7 +70,7 @@ class Pager:
             pages.pages,
             pages.counters,
             page_copy.words,
-            page_copy.now,
+            page_copy.call,
         )
         self._piece = 0, 0, 0, 0
         self._image = image
@@ -167,6 +167,7 @@ class Pager:
             page = (address - shift) // GRANULE_BYTES
             if pages[page] != ABSENT or not source:
                 break
+            # The kernel tells the page's own address, but for UFFD_FEATURE_EXACT_ADDRESS: a copy to that is EINVAL.
             copy_words[0] = address
             copy_words[1] = address + source
             try:
@@ -178,7 +179,7 @@ class Pager:
             answered += 1
             now = monotonic_ns()
             counters[_latency_word(now - read_ns)] += 1
-            read_ns = now
+            read_ns = now  # of the next one, near enough: another look at the clock would cost as much as the read
             length = read() if now < slice_ends else None
         counters[FAULTS] += answered
         counters[FAULT_NS] += read_ns - began_ns
