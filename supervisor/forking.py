@@ -33,7 +33,7 @@ from supervisor.models import (
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord, child_of
+from supervisor.records import InstanceRecord, Intent, TemplateRecord, child_of
 from supervisor.registry import new_id
 from supervisor.templates import Templates
 
@@ -82,7 +82,7 @@ class Forking:
 
         async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
             self._operations.check(Verb.CHECKPOINT, held)
-            return await self._take(held, child_id, name, "checkpoint")
+            return await self._take(held, child_id, name, "checkpoint", None)
 
         return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
 
@@ -150,7 +150,8 @@ class Forking:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
             if options.from_running:
-                return await self._take(source, child_id, name, "copy")
+                target = lifecycle.fork_target(source.state, options)
+                return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
         child = await self._child(source_id, name, child_id, Verb.FORK, make)
@@ -174,8 +175,10 @@ class Forking:
             self._inventory.give_back(name, child_id)
             raise
 
-    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
-        child = await self._checkpoints.take(source, child_id, name, kind)
+    async def _take(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind, intent)
         paused = child.phases[0].milliseconds
         self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
         return child
@@ -198,6 +201,7 @@ class Forking:
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
                 "record_hot_pages": template is not None and self._records(template, options),
+                "intent": _intent(source.state, target),
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
@@ -246,6 +250,11 @@ class Forking:
         if self._inventory.recorder(template.id) is not None:
             return False
         return options.record == "on" or template.recorded_pages == 0
+
+
+def _intent(state: State, target: State) -> Intent | None:
+    """Return what a child's first record says that is in `state` and on its way to `target`."""
+    return None if state is target else "fork"
 
 
 def _prefix(name: str) -> str:

@@ -43,6 +43,7 @@ from supervisor.models import (
     WaitResult,
 )
 from supervisor.operations import Operations
+from supervisor.orphans import reap, sweep_run_directory
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
 from supervisor.registry import Registry
@@ -315,12 +316,33 @@ class Host:
 
         await asyncio.to_thread(prepare)
         await self._layers.probe()
+        await self._reap()
         await self._operations.adopt()
+        await self._sweep_run_directory()
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
         self._spawn(self._telemetry.run())
         self._spawn(self._images.watch())
+
+    async def _reap(self) -> None:
+        """End the processes that an earlier supervisor started and had no time to note."""
+        inventory = self._inventory
+        processes = [record.process for record in inventory.instances.values()]
+        processes += [template.page_server for template in inventory.templates.values()]
+        templates = {path.name for path in inventory.registry.templates.iterdir()}.difference(inventory.templates)
+        spared = templates.union(inventory.unreadable)
+        pids = await asyncio.to_thread(reap, self._settings.data_dir, [one for one in processes if one], spared)
+        if pids:
+            self._report("warning", f"ended processes that no record names: pid {', '.join(map(str, pids))}", None)
+
+    async def _sweep_run_directory(self) -> None:
+        inventory = self._inventory
+        running = [record for record in inventory.instances.values() if record.process is not None]
+        kept = {path for record in running for path in self._machines.run_files(record.id)}
+        kept -= {self._page_servers.page_map(record.id) for record in running if not record.attached}
+        kept |= {self._page_servers.control(one.id) for one in inventory.templates.values() if one.page_server}
+        await asyncio.to_thread(sweep_run_directory, self._settings.run_dir, kept)
 
     def _done(self, what: str, record: InstanceRecord) -> Instance:
         self._report("info", f"{record.name}: {what}", record.id)

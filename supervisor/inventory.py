@@ -1,12 +1,13 @@
 """What the supervisor owns, in memory: records by id and name, the forest over them, and their view on the wire."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from supervisor import progress
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
-from supervisor.lifecycle import Verb
 from supervisor.lineage import Descent, Forest, forest
 from supervisor.memory_size import MIB
 from supervisor.models import (
@@ -14,6 +15,7 @@ from supervisor.models import (
     Instance,
     InstanceChanged,
     InstanceDeleted,
+    Operation,
     State,
     Template,
     TemplateChanged,
@@ -25,6 +27,9 @@ from supervisor.registry import Registry
 LOCKED_BY_SHOWN = 16
 """How many holders of a lock an instance carries on the wire; `fork_count` counts them all."""
 
+STEP_SHOWN = 0.25
+"""Seconds that a step takes before it is published: most take none that anybody could read."""
+
 
 class Inventory:
     """The records of one host; whatever changes here is written first and published after."""
@@ -35,7 +40,7 @@ class Inventory:
         self.templates: dict[str, TemplateRecord] = {}
         self.unreadable: dict[str, str] = {}
         self._publish = publish
-        self._busy: dict[str, Verb] = {}
+        self._operations: dict[str, progress.Operation] = {}
         self._recording: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._forest: Forest | None = None
@@ -167,14 +172,17 @@ class Inventory:
         self._template_locks.pop(template_id, None)
         self._publish(TemplateDeleted(id=template_id))
 
-    def set_busy(self, instance_id: str, verb: Verb | None) -> None:
-        """Show, or no longer show, a verb in progress."""
-        if verb is None:
-            self._busy.pop(instance_id, None)
-        else:
-            self._busy[instance_id] = verb
-        if instance_id in self.instances:
-            self.publish_instance(instance_id)
+    @contextlib.contextmanager
+    def showing(self, instance_id: str, operation: progress.Operation) -> Iterator[None]:
+        """Show an operation in progress while the context lasts: its beginning, its end, and steps that take long."""
+        self._operations[instance_id] = operation
+        self._publish_present(instance_id)
+        self._show_step(instance_id, operation, operation.step)
+        try:
+            yield
+        finally:
+            del self._operations[instance_id]
+            self._publish_present(instance_id)
 
     def set_recording(self, instance_id: str, template_id: str | None) -> None:
         """Show, or no longer show, that a fork is the one that records its template's hot pages."""
@@ -182,8 +190,7 @@ class Inventory:
             self._recording.pop(instance_id, None)
         else:
             self._recording[instance_id] = template_id
-        if instance_id in self.instances:
-            self.publish_instance(instance_id)
+        self._publish_present(instance_id)
 
     def recorder(self, template_id: str) -> str | None:
         """Return the id of the fork that records this template's hot pages now, if one does."""
@@ -221,7 +228,7 @@ class Inventory:
             layers=len(record.snapshot.layers) if record.snapshot else 0,
             recording=record.id in self._recording,
             vmm_pid=record.process.pid if record.process else None,
-            busy=self._busy.get(record.id),
+            operation=_view_operation(self._operations.get(record.id)),
         )  # fmt: skip
 
     def view_template(self, record: TemplateRecord) -> Template:
@@ -240,6 +247,18 @@ class Inventory:
             page_server_restarts=record.page_server_restarts,
         )
 
+    def _show_step(self, instance_id: str, operation: progress.Operation, shown: str) -> None:
+        if self._operations.get(instance_id) is not operation:
+            return
+        if operation.step != shown:
+            self._publish_present(instance_id)
+        loop = asyncio.get_running_loop()
+        loop.call_later(STEP_SHOWN, self._show_step, instance_id, operation, operation.step)
+
+    def _publish_present(self, instance_id: str) -> None:
+        if instance_id in self.instances:
+            self.publish_instance(instance_id)
+
     def _publish_family(self, record: InstanceRecord) -> None:
         self.publish_instance(record.id)
         self._publish_source(record)
@@ -253,3 +272,9 @@ class Inventory:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _view_operation(operation: progress.Operation | None) -> Operation | None:
+    if operation is None:
+        return None
+    return Operation(verb=operation.verb, step=operation.step, asked_by=operation.asked_by, since=operation.since)

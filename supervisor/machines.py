@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
-from supervisor.layer_files import PARTIAL, complete, make_way, remove
+from supervisor.layer_files import complete, make_way, remove
 from supervisor.layers import new_names, next_snapshot, own_snapshot, snapshot_type
 from supervisor.models import HypervisorName, Phase
 from supervisor.page_servers import PageServers
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
+from supervisor.registry import PARTIAL
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
@@ -79,6 +81,11 @@ class Machines:
         """Return whether the instance has a VMM."""
         return instance_id in self._running
 
+    def run_files(self, instance_id: str) -> tuple[Path, ...]:
+        """Return where the sockets and the page map of an instance that runs are."""
+        uffd = self._run_dir / f"{instance_id}.uffd"
+        return self._api_socket(instance_id), uffd, self._page_servers.page_map(instance_id)
+
     def console_offset(self, instance_id: str) -> int:
         """Return the present length of the console, in bytes: where what comes next begins."""
         try:
@@ -88,6 +95,7 @@ class Machines:
 
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM with the instance's vm.json."""
+        step("spawn")
         with watch.phase("boot"):
             vmm = await self._spawn(record, "vm.json")
         return self._keep(record, vmm)
@@ -110,9 +118,11 @@ class Machines:
         snapshot = own_snapshot(record)
         (mem_file,) = snapshot.layers
         tracking = self._tracking(record)
+        step("spawn")
         with watch.phase("spawn"):
             vmm = await self._spawn(record, None)
         try:
+            step("load")
             with watch.phase("load"):
                 await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
         except BaseException:
@@ -121,8 +131,10 @@ class Machines:
         return self._keep(record, vmm)
 
     async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
+        step("page server")
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
+        step("spawn")
         with watch.phase("spawn"):
             vmm = await self._spawn(record, None)
         try:
@@ -135,6 +147,7 @@ class Machines:
     async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
         wait = record.prefetch == "before_resume" and not record.record_hot_pages
         listen = self._run_dir / f"{record.id}.uffd"
+        step("attach")
         with watch.phase("load"):
             await server.attach(
                 record.id,
@@ -145,10 +158,13 @@ class Machines:
                 record=record.record_hot_pages,
             )
             state, tracking = own_snapshot(record).state, self._tracking(record)
+            step("load")
             await vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not wait, tracking=tracking)
+        step("prefetch")
         with watch.phase("prefetch"):
             await server.served(record.id)
         if wait:
+            step("resume")
             with watch.phase("resume"):
                 await vmm.api.resume()
 
@@ -172,6 +188,7 @@ class Machines:
             phase.enter_context(watch.phase("paused"))
             async with self._snapshot(record) as files:
                 if while_paused is not None:
+                    step("copy disks")
                     await asyncio.to_thread(while_paused)
                 await self.resume(record.id)
                 phase.close()
@@ -188,7 +205,9 @@ class Machines:
         directory, state, layer = self._instances / record.id, files.state, files.layers[0]
         make_way(directory, (state, layer))
         try:
+            step("pause")
             await vmm.api.pause()
+            step("snapshot")
             await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
             yield files
         except BaseException:
@@ -199,13 +218,16 @@ class Machines:
 
     async def resume(self, instance_id: str) -> None:
         """Let a paused VM run on."""
+        step("resume")
         await self._vmm(instance_id).api.resume()
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
         vmm = self._running.pop(record.id, None)
+        step("terminate")
         if vmm is not None:
             await vmm.terminate()
+        step("release")
         if record.attached:
             await self._page_servers.release(record)
         self._clear_run_files(record.id)
@@ -274,11 +296,7 @@ class Machines:
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
-        for path in (
-            self._api_socket(instance_id),
-            self._run_dir / f"{instance_id}.uffd",
-            self._page_servers.page_map(instance_id),
-        ):
+        for path in self.run_files(instance_id):
             path.unlink(missing_ok=True)
 
 

@@ -70,6 +70,16 @@ class Guest(Wire):
     """The guest-physical address of the first wrong byte, or the guest's error."""
 
 
+class Operation(Wire):
+    """An operation in progress."""
+
+    verb: str
+    step: str = ""
+    """Which of its steps is being taken."""
+    asked_by: str = ""
+    since: datetime | None = None
+
+
 class Instance(Wire):
     """A VM that the supervisor owns; the first block is hypeman's."""
 
@@ -107,8 +117,13 @@ class Instance(Wire):
     """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
     vmm_pid: int | None = None
-    busy: str | None = None
-    """The verb in progress."""
+    operation: Operation | None = None
+    """What is being done to it now."""
+
+    @property
+    def busy(self) -> str | None:
+        """The verb of the operation in progress."""
+        return self.operation.verb if self.operation else None
 
 
 class Template(Wire):

@@ -8,23 +8,21 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from supervisor import images, lifecycle, snapshot_images
+from supervisor import images, lifecycle, progress, snapshot_images
 from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import remove, sweep
 from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
-from supervisor.lifecycle import Verb
+from supervisor.lifecycle import RUNNING, Recovery, Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord
+from supervisor.records import InstanceRecord, Intent
 from supervisor.registry import StorageError, new_id
 from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
-
-RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
 
 
 class Operations:
@@ -57,11 +55,8 @@ class Operations:
             record = self._inventory.instances.get(instance_id)
             if record is None:
                 raise NotFoundError(f"{reference}: deleted while {verb} waited for it")
-            self._inventory.set_busy(instance_id, verb)
-            try:
+            with progress.operation(verb) as operation, self._inventory.showing(instance_id, operation):
                 yield record
-            finally:
-                self._inventory.set_busy(instance_id, None)
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
@@ -90,7 +85,7 @@ class Operations:
             )
 
         await self._add(record, populate)
-        async with self.hold(record.id, Verb.START):
+        async with self.hold(record.id, Verb.CREATE):
             try:
                 return await self.boot(record)
             except BaseException:
@@ -104,7 +99,7 @@ class Operations:
         snapshot_images.check_snapshot(image, hypervisor)
         snapshot_images.check_request(image, request)
         created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus)
-        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1}
+        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1, "intent": None}
         files = snapshot_images.snapshot_files(image)
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         await self._add(record, partial(snapshot_images.place_snapshot, image, files, record.track_dirty_pages))
@@ -122,14 +117,15 @@ class Operations:
         """Boot a Stopped instance from its vm.json."""
         async with self.hold(reference, Verb.START) as record:
             self.check(Verb.START, record)
-            return await self.boot(record)
+            async with self._intending(record, "start") as starting:
+                return await self.boot(starting)
 
     async def stop(self, reference: str) -> InstanceRecord:
         """End an instance's VMM; its memory is lost."""
         async with self.hold(reference, Verb.STOP) as record:
             self.check(Verb.STOP, record)
-            await self._machines.terminate(record)
-            return await self._stopped(record, 0, "stopped on request")
+            async with self._intending(record, "stop") as stopping:
+                return await self._stop(stopping)
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
@@ -141,7 +137,8 @@ class Operations:
         """Run a Standby instance on from its snapshot; un-promotes it, since no fork holds it."""
         async with self.hold(reference, Verb.RESTORE) as record:
             self.check(Verb.RESTORE, record)
-            return await self.resume(record)
+            async with self._intending(record, "restore") as restoring:
+                return await self.resume(restoring)
 
     async def detach(self, reference: str) -> InstanceRecord:
         """Let a share_memory fork go on by itself, and release its share of its source's lock; the guest never stops.
@@ -235,6 +232,7 @@ class Operations:
                 "exit_message": None,
                 "console_offset": offset,
                 "snapshot_unfinished": False,
+                "intent": None,
             }
         )
         await self._keep_running(running)
@@ -246,15 +244,16 @@ class Operations:
         return await self._stopped(record, None, "made without its source's memory")
 
     async def discard(self, record: InstanceRecord) -> None:
-        """End whatever runs of an instance, held by the caller, and remove it; where it cannot be, it is Stopped."""
-        await self._machines.terminate(record)
+        """End whatever runs of an instance, held by the caller, and remove it; on failure it is as it was."""
+        registry = self._inventory.registry
+        progress.step("doom")
+        await asyncio.to_thread(registry.doom_instance, record.id)
         try:
-            await self._inventory.remove(record)
-        except StorageError:
-            if record.state in RUNNING:
-                with contextlib.suppress(StorageError):
-                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+            await self._machines.terminate(record)
+        except VmmError:
+            await asyncio.to_thread(registry.reprieve_instance, record.id)
             raise
+        await self._inventory.remove(record)
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""
@@ -275,19 +274,25 @@ class Operations:
                 await self._inventory.save(record.model_copy(update={"state": State.RUNNING}))
 
     async def adopt(self) -> None:
-        """Find again what an earlier supervisor left running; what is gone is Stopped."""
+        """Find again what an earlier supervisor left running, and finish or undo what it left half done."""
         for record in list(self._inventory.instances.values()):
             alive = await self._machines.adopt(record)
             directory = self._inventory.registry.directory(record.id)
             await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
-            if record.state is State.STANDBY and record.process is not None:
-                await self._machines.terminate(record)
-                await self._inventory.save(record.model_copy(update={"process": None}))
-            elif record.state is State.CREATED or (record.state in RUNNING and not alive):
-                await self._machines.terminate(record)
-                await self._stopped(record, None, "ended while no supervisor ran")
-            elif record.snapshot_unfinished:
-                await self._run_on(record)
+            match lifecycle.recovery(record.state, record.intent, alive=alive):
+                case Recovery.DISCARD:
+                    await self.discard(record)
+                    self._report("warning", f"{record.name}: its {record.intent} was not finished; undone", record.id)
+                case Recovery.STOP:
+                    await self._stop(record)
+                case Recovery.LOST:
+                    await self._stopped(record, None, "ended while no supervisor ran")
+                case Recovery.AT_REST:
+                    await self._machines.terminate(record)
+                    if record.process is not None or record.intent is not None:
+                        await self._inventory.save(record.model_copy(update={"process": None, "intent": None}))
+                case Recovery.RUNS if record.snapshot_unfinished:
+                    await self._run_on(record)
 
     async def _run_on(self, record: InstanceRecord) -> None:
         """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
@@ -323,9 +328,26 @@ class Operations:
                 "attached": False,
                 "memory_backend": None,
                 "console_offset": offset,
+                "intent": None,
             }
         )
         return await self._keep_running(booted)
+
+    @contextlib.asynccontextmanager
+    async def _intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:
+        """Write down what is about to be done; where it fails that is taken back, as far as the disk lets."""
+        intending = await self._inventory.save(record.model_copy(update={"intent": intent}))
+        try:
+            yield intending
+        except BaseException:
+            present = self._inventory.instances[record.id]
+            with contextlib.suppress(StorageError):
+                await asyncio.shield(self._inventory.save(present.model_copy(update={"intent": None})))
+            raise
+
+    async def _stop(self, record: InstanceRecord) -> InstanceRecord:
+        await self._machines.terminate(record)
+        return await self._stopped(record, 0, "stopped on request")
 
     async def _keep_running(self, record: InstanceRecord) -> InstanceRecord:
         try:
@@ -342,6 +364,7 @@ class Operations:
                     "process": None,
                     "snapshot": None,
                     "snapshot_unfinished": False,
+                    "intent": None,
                     "attached": False,
                     "memory_backend": None,
                     "stopped_at": datetime.now(UTC),
@@ -366,4 +389,5 @@ class Operations:
             vcpus=vcpus,
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+            intent="create",
         )

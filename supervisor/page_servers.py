@@ -17,6 +17,7 @@ import psutil
 from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.models import Level
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused, start_time_of
 
@@ -62,6 +63,10 @@ class PageServers:
         """The page servers that run."""
         return tuple(server.pid for server in self._servers.values())
 
+    def control(self, template_id: str) -> Path:
+        """Return where a template's page server listens."""
+        return self._run_dir / f"{template_id}.pages"
+
     def page_map(self, fork_id: str) -> Path:
         """Return where a fork's page map is."""
         return self._run_dir / "pages" / f"{fork_id}.map"
@@ -76,13 +81,14 @@ class PageServers:
             if template is None:
                 raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             directory = self._inventory.registry.template_directory(template_id)
+            step("start page server")
             server = await PageServer.spawn(
                 template_id=template_id,
                 layers=[self._data_dir / layer for layer in template.layers],
                 memory_size=template.size_bytes,
                 page_size=template.page_size,
                 hot_pages=directory / "hot_pages",
-                control=self._control(template_id),
+                control=self.control(template_id),
                 log=directory / "page_server.log",
                 policy=self._policy,
                 on_event=partial(self._on_event, template_id),
@@ -116,6 +122,7 @@ class PageServers:
         """
         if fork.template_id is not None:
             await self.confirm(fork)
+            step("populate memory")
             await (await self.serving(fork.template_id)).populate(fork.id)
 
     async def reconnect(self) -> None:
@@ -124,8 +131,12 @@ class PageServers:
             server = await self._found(template) if template.page_server else None
             if server is not None:
                 status = await server.status()
-                missed = [fork for fork in self._running_forks(template.id) if fork.id not in status.forks]
+                running = self._running_forks(template.id)
+                missed = [fork for fork in running if fork.id not in status.forks]
                 await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
+                for fork_id in set(status.forks).difference(fork.id for fork in running):
+                    # Detached, or undone: whoever was to tell it so was killed.
+                    await server.release(fork_id)
                 for fork_id in status.recording:
                     self._inventory.set_recording(fork_id, template.id)
                 await self._note(template.id, recorded_pages=status.hot_pages, recorded_runs=status.hot_runs)
@@ -141,7 +152,7 @@ class PageServers:
         try:
             server = await PageServer.connect(
                 template_id=template.id,
-                control=self._control(template.id),
+                control=self.control(template.id),
                 pid=identity.pid,
                 start_time=identity.start_time,
                 on_event=partial(self._on_event, template.id),
@@ -152,6 +163,7 @@ class PageServers:
             self._report("alarm", error.message, template.instance_id)
         # It may be alive and hanging, and would keep the control socket from its successor.
         await asyncio.to_thread(_end, identity)
+        self.control(template.id).unlink(missing_ok=True)
         await self._note(template.id, page_server=None)
         return None
 
@@ -165,6 +177,7 @@ class PageServers:
 
     async def stop(self, template_id: str) -> None:
         """End the page server of a template that no fork holds."""
+        step("stop page server")
         async with self._starting[template_id]:
             server = self._servers.pop(template_id, None)
             if server is not None:
@@ -184,9 +197,6 @@ class PageServers:
                 await self._note(template_id, page_server=None)
             else:
                 await server.disconnect()
-
-    def _control(self, template_id: str) -> Path:
-        return self._run_dir / f"{template_id}.pages"
 
     def _running_forks(self, template_id: str) -> list[InstanceRecord]:
         return [

@@ -9,6 +9,9 @@ from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Pha
 
 SCHEMA_VERSION: Final = 1
 
+Intent = Literal["create", "fork", "start", "restore", "stop"]
+"""What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory."""
+
 
 class Record(BaseModel):
     """The base of records: immutable, and strict about fields so that a foreign file is not taken for one of ours."""
@@ -66,6 +69,8 @@ class InstanceRecord(Record):
     snapshot_unfinished: bool = False
     """Whether a snapshot was begun and its layer is not in `snapshot`: its VM may be paused, and the dirty log, which
     a snapshot resets, no longer relative to `snapshot`."""
+    intent: Intent | None = None
+    """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
     process: ProcessIdentity | None = None
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
