@@ -180,45 +180,43 @@ def home(run_dir: Path, request: pytest.FixtureRequest) -> Iterator[Home]:
 async def test_an_operation_killed_at_any_step_is_done_or_undone(home: Home, story: Story) -> None:
     steps = await undisturbed(home, story)
     assert steps[-1] == "answer"
-    outcomes = {}
-    for number, step in enumerate(steps, 1):
-        if number % EVERY == 0 or number == len(steps):
-            await killed_at(home, story, number)
-            async with supervisor(home) as after:
-                outcomes[number, step] = await outcome(story, after)
-    for (number, step), found in outcomes.items():
-        print(f"{story.name:24} {story.hypervisor:12} {number:3} {step:20} {found}")
-    assert outcomes[len(steps), "answer"] == "done"
-    async with supervisor(home) as last:
-        await story.prepare(last.client)
-        await story.act(last.client)
-        assert story.done(await whole(last))
-        await ready(last.client, State.RUNNING)
-        await no_vm(last.client)
+    chosen = [number for number in range(1, len(steps) + 1) if number % EVERY == 0 or number == len(steps)]
+    outcomes: dict[int, str] = {}
+    for killed, number in zip([None, *chosen], [*chosen, None], strict=True):
+        async with supervisor(home) as running:
+            if killed is not None:
+                outcomes[killed] = await outcome(story, running)
+                print(f"{story.name:24} {story.hypervisor:12} {killed:3} {steps[killed - 1]:20} {outcomes[killed]}")
+            await story.prepare(running.client)
+            if number is not None:
+                await killed_at(story, running, number)
+                continue
+            await story.act(running.client)
+            assert story.done(await whole(running))
+            await ready(running.client, State.RUNNING)
+            await no_vm(running.client)
+    assert outcomes[len(steps)] == "done"
     assert home.processes() == []
 
 
 async def undisturbed(home: Home, story: Story) -> list[str]:
     """Tell the story and return the names of its steps."""
-    async with supervisor(home) as told_once:
-        await story.prepare(told_once.client)
-        before = len(told_once.log.read_text())
-        await story.act(told_once.client)
-        steps = re.findall(rf"supervisor\.progress: {story.verb}: (.*)", told_once.log.read_text()[before:])
-        assert story.done(await whole(told_once))
+    async with supervisor(home) as running:
+        await story.prepare(running.client)
+        before = len(running.log.read_text())
+        await story.act(running.client)
+        steps = re.findall(rf"supervisor\.progress: {story.verb}: (.*)", running.log.read_text()[before:])
+        assert story.done(await whole(running))
     return steps
 
 
-async def killed_at(home: Home, story: Story, number: int) -> None:
-    """Tell the story with a supervisor that kills itself at a step."""
-    async with supervisor(home) as doomed:
-        await story.prepare(doomed.client)
-        await whole(doomed)
-        arm(home, f"{story.verb}:{number}")
-        with pytest.raises((SupervisorUnreachableError, ApiError)):
-            await story.act(doomed.client)
-        arm(home, "")
-        assert await doomed.process.wait() == -signal.SIGKILL
+async def killed_at(story: Story, running: RunningSupervisor, number: int) -> None:
+    """Have the supervisor kill itself at a step of the story."""
+    arm(running.home, f"{story.verb}:{number}")
+    with pytest.raises((SupervisorUnreachableError, ApiError)):
+        await story.act(running.client)
+    arm(running.home, "")
+    assert await running.process.wait() == -signal.SIGKILL
 
 
 def arm(home: Home, step: str) -> None:
