@@ -11,9 +11,9 @@ from pathlib import Path
 from supervisor import images, lifecycle, progress, snapshot_images
 from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import remove, sweep
+from supervisor.layer_files import remove
 from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
-from supervisor.lifecycle import RUNNING, Recovery, Verb
+from supervisor.lifecycle import RUNNING, Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
@@ -108,7 +108,8 @@ class Operations:
     async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
         self._inventory.reserve(record.name, record.id)
         try:
-            await self._inventory.add(record, populate)
+            with progress.operation(Verb.CREATE):
+                await self._inventory.add(record, populate)
         except BaseException:
             self._inventory.give_back(record.name, record.id)
             raise
@@ -125,7 +126,7 @@ class Operations:
         async with self.hold(reference, Verb.STOP) as record:
             self.check(Verb.STOP, record)
             async with self._intending(record, "stop") as stopping:
-                return await self._stop(stopping)
+                return await self.end(stopping)
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
@@ -241,7 +242,33 @@ class Operations:
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Stopped."""
-        return await self._stopped(record, None, "made without its source's memory")
+        return await self.ended(record, None, "made without its source's memory")
+
+    async def end(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring an instance, held by the caller, to Stopped on request."""
+        await self._machines.terminate(record)
+        return await self.ended(record, 0, "stopped on request")
+
+    async def ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Record that an instance, held by the caller, has no VMM any more and no memory."""
+        stopped = await self._inventory.save(
+            record.model_copy(
+                update={
+                    "state": State.STOPPED,
+                    "process": None,
+                    "snapshot": None,
+                    "snapshot_unfinished": False,
+                    "intent": None,
+                    "attached": False,
+                    "memory_backend": None,
+                    "stopped_at": datetime.now(UTC),
+                    "exit_code": code,
+                    "exit_message": message,
+                }
+            )
+        )
+        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
+        return stopped
 
     async def discard(self, record: InstanceRecord) -> None:
         """End whatever runs of an instance, held by the caller, and remove it; on failure it is as it was."""
@@ -263,7 +290,7 @@ class Operations:
                 return
             if record.attached:
                 await self._page_servers.release(record)
-            await self._stopped(record, exit_status.code, exit_status.text)
+            await self.ended(record, exit_status.code, exit_status.text)
         self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
 
     async def note_ready(self, instance_id: str) -> None:
@@ -272,34 +299,6 @@ class Operations:
             record = self._inventory.instances.get(instance_id)
             if record is not None and record.state is State.INITIALIZING:
                 await self._inventory.save(record.model_copy(update={"state": State.RUNNING}))
-
-    async def adopt(self) -> None:
-        """Find again what an earlier supervisor left running, and finish or undo what it left half done."""
-        for record in list(self._inventory.instances.values()):
-            alive = await self._machines.adopt(record)
-            directory = self._inventory.registry.directory(record.id)
-            await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
-            match lifecycle.recovery(record.state, record.intent, alive=alive):
-                case Recovery.DISCARD:
-                    await self.discard(record)
-                    self._report("warning", f"{record.name}: its {record.intent} was not finished; undone", record.id)
-                case Recovery.STOP:
-                    await self._stop(record)
-                case Recovery.LOST:
-                    await self._stopped(record, None, "ended while no supervisor ran")
-                case Recovery.AT_REST:
-                    await self._machines.terminate(record)
-                    if record.process is not None or record.intent is not None:
-                        await self._inventory.save(record.model_copy(update={"process": None, "intent": None}))
-                case Recovery.RUNS if record.snapshot_unfinished:
-                    await self._run_on(record)
-
-    async def _run_on(self, record: InstanceRecord) -> None:
-        """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
-        try:
-            await self._machines.resume(record.id)
-        except VmmError as error:
-            self._report("alarm", f"{error.message}; it may be paused", record.id)
 
     def check(self, verb: Verb, record: InstanceRecord) -> None:
         """Raise InvalidStateError unless the verb is allowed now."""
@@ -345,36 +344,12 @@ class Operations:
                 await asyncio.shield(self._inventory.save(present.model_copy(update={"intent": None})))
             raise
 
-    async def _stop(self, record: InstanceRecord) -> InstanceRecord:
-        await self._machines.terminate(record)
-        return await self._stopped(record, 0, "stopped on request")
-
     async def _keep_running(self, record: InstanceRecord) -> InstanceRecord:
         try:
             return await self._inventory.save(record)
         except BaseException:
             await asyncio.shield(self._machines.terminate(record))
             raise
-
-    async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        stopped = await self._inventory.save(
-            record.model_copy(
-                update={
-                    "state": State.STOPPED,
-                    "process": None,
-                    "snapshot": None,
-                    "snapshot_unfinished": False,
-                    "intent": None,
-                    "attached": False,
-                    "memory_backend": None,
-                    "stopped_at": datetime.now(UTC),
-                    "exit_code": code,
-                    "exit_message": message,
-                }
-            )
-        )
-        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
-        return stopped
 
     def _created(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int

@@ -67,7 +67,7 @@ def operation(verb: str) -> Iterator[Operation]:
     token = _current.set(made)
     try:
         yield made
-        step("answer")
+        step("end")
     finally:
         made.ended = True
         _current.reset(token)
