@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from supervisor import progress
+from supervisor import lifecycle, progress
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
 from supervisor.lineage import Descent, Forest, forest
 from supervisor.memory_size import MIB
@@ -116,7 +116,12 @@ class Inventory:
         self._publish_family(record)
 
     async def save(self, record: InstanceRecord) -> InstanceRecord:
-        """Write and publish a change of an instance; returns the record."""
+        """Write and publish a change of an instance; returns the record.
+
+        Raises InvalidStateError for a transition that there is none of, whichever verb asks for it.
+        """
+        before, holders = self.instances[record.id].state, self.forest.holder_names(record.id)
+        lifecycle.check_transition(record.name, before, record.state, holders)
         await asyncio.to_thread(self.registry.save_instance, record)
         self.instances[record.id] = record
         self.publish_instance(record.id)

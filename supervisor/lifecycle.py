@@ -50,6 +50,18 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
 RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
 """States of an instance that has a VMM."""
 
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.CREATED: frozenset({State.INITIALIZING, State.RUNNING}),
+    State.INITIALIZING: frozenset({State.RUNNING, State.STOPPED}),
+    State.RUNNING: frozenset({State.STANDBY, State.STOPPED}),
+    State.PAUSED: frozenset({State.RUNNING, State.STANDBY, State.STOPPED}),
+    State.SHUTDOWN: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset({State.INITIALIZING, State.RUNNING}),
+    State.STANDBY: frozenset({State.RUNNING, State.STOPPED}),
+    State.UNKNOWN: frozenset(),
+}
+"""What a record may say after what it says now, besides the same."""
+
 REFUSED_WHILE_LOCKED = frozenset({Verb.RESTORE, Verb.START, Verb.DELETE})
 
 REMEDY: dict[State, str] = {
@@ -87,6 +99,16 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
     if state not in ALLOWED_FROM[verb]:
         wanted = " or ".join(sorted(ALLOWED_FROM[verb]))
         raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {REMEDY[state]}")
+
+
+def check_transition(name: str, before: State, after: State, holders: Sequence[str] = ()) -> None:
+    """Raise InvalidStateError unless a record's state may become `after`; a source whose lock is held never runs."""
+    if after is not before and after not in TRANSITIONS[before]:
+        raise InvalidStateError(f"{name}: it is {before} and cannot become {after}; nothing was changed")
+    if holders and after in RUNNING:
+        raise InvalidStateError(
+            f"{name}: it cannot become {after}: mem_locked by {named(holders)}; delete or detach them first"
+        )
 
 
 def recovery(state: State, intent: Intent | None, *, alive: bool) -> Recovery:
