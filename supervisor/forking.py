@@ -197,7 +197,9 @@ class Forking:
                 "attached": template is not None,
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "record_hot_pages": template is not None and self._records(template, options),
+                "record_hot_pages": template is not None
+                and target is not State.STOPPED
+                and self._records(template, options),
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
