@@ -63,6 +63,18 @@ class Operations:
             finally:
                 self._inventory.set_busy(instance_id, None)
 
+    @contextlib.asynccontextmanager
+    async def hold_new(self, instance_id: str, verb: Verb) -> AsyncIterator[None]:
+        """Hold an instance that is about to be made: nobody else gets it before it is what it is to become."""
+        async with self._locks[instance_id]:
+            self._inventory.set_busy(instance_id, verb)
+            try:
+                yield
+            finally:
+                self._inventory.set_busy(instance_id, None)
+                if instance_id not in self._inventory.instances:
+                    self._locks.pop(instance_id, None)
+
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
         directory = self._inventory.registry.images / request.image
@@ -89,8 +101,8 @@ class Operations:
                 track_dirty_pages=record.track_dirty_pages,
             )
 
-        await self._add(record, populate)
-        async with self.hold(record.id, Verb.START):
+        async with self.hold_new(record.id, Verb.START):
+            await self._add(record, populate)
             try:
                 return await self.boot(record)
             except BaseException:
