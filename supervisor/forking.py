@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor import admission, images, lifecycle
 from supervisor.admitting import Admitting, Promise
 from supervisor.checkpoints import Checkpoints
-from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
+from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import link
 from supervisor.layers import Layers, all_names
@@ -154,9 +154,10 @@ class Forking:
                 return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
-        child = await self._child(source_id, name, child_id, Verb.FORK, make)
-        source_state = State.RUNNING if options.from_running else child.state
-        return await self._bring(child, lifecycle.fork_target(source_state, options))
+        async with self._operations.hold_new(child_id, Verb.FORK):
+            child = await self._child(source_id, name, child_id, Verb.FORK, make)
+            source_state = State.RUNNING if options.from_running else child.state
+            return await self._bring(child, lifecycle.fork_target(source_state, options))
 
     async def _child(
         self,
@@ -200,8 +201,10 @@ class Forking:
                 "attached": template is not None,
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "record_hot_pages": template is not None and self._records(template, options),
                 "intent": _intent(source.state, target),
+                "record_hot_pages": template is not None
+                and target is not State.STOPPED
+                and self._records(template, options),
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
@@ -216,18 +219,16 @@ class Forking:
         return child
 
     async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
+        """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""
         try:
-            async with self._operations.hold(child.id, Verb.FORK) as record:
-                match target:
-                    case State.RUNNING if record.state is State.STANDBY:
-                        return await self._operations.resume(record)
-                    case State.RUNNING:
-                        return await self._operations.boot(record)
-                    case State.STOPPED if record.state is State.STANDBY:
-                        return await self._operations.drop_snapshot(record)
-                return record
-        except NotFoundError:
-            raise
+            match target:
+                case State.RUNNING if child.state is State.STANDBY:
+                    return await self._operations.resume(child)
+                case State.RUNNING:
+                    return await self._operations.boot(child)
+                case State.STOPPED if child.state is State.STANDBY:
+                    return await self._operations.drop_snapshot(child)
+            return child
         except BaseException:
             await asyncio.shield(self._operations.discard(child))
             raise

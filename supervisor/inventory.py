@@ -132,6 +132,7 @@ class Inventory:
         before = self.instances[record.id]
         await asyncio.to_thread(self.registry.save_instance, record)
         self.instances[record.id] = record
+        self._recording.pop(record.id, None)
         self._forest = None
         self._publish_family(before)
         return record
@@ -191,11 +192,15 @@ class Inventory:
 
     def set_recording(self, instance_id: str, template_id: str | None) -> None:
         """Show, or no longer show, that a fork is the one that records its template's hot pages."""
-        if template_id is None:
-            self._recording.pop(instance_id, None)
-        else:
+        before = self._recording.pop(instance_id, None)
+        if template_id is not None:
             self._recording[instance_id] = template_id
+        if before == template_id:
+            return
         self._publish_present(instance_id)
+        for template in (before, template_id):
+            if template in self.templates:
+                self.publish_template(template)
 
     def recorder(self, template_id: str) -> str | None:
         """Return the id of the fork that records this template's hot pages now, if one does."""

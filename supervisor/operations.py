@@ -58,6 +58,17 @@ class Operations:
             with progress.operation(verb) as operation, self._inventory.showing(instance_id, operation):
                 yield record
 
+    @contextlib.asynccontextmanager
+    async def hold_new(self, instance_id: str, verb: Verb) -> AsyncIterator[None]:
+        """Hold an instance that is about to be made: nobody else gets it before it is what it is to become."""
+        async with self._locks[instance_id]:
+            try:
+                with progress.operation(verb) as operation, self._inventory.showing(instance_id, operation):
+                    yield
+            finally:
+                if instance_id not in self._inventory.instances:
+                    self._locks.pop(instance_id, None)
+
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
         directory = self._inventory.registry.images / request.image
@@ -84,8 +95,8 @@ class Operations:
                 track_dirty_pages=record.track_dirty_pages,
             )
 
-        await self._add(record, populate)
-        async with self.hold(record.id, Verb.CREATE):
+        async with self.hold_new(record.id, Verb.CREATE):
+            await self._add(record, populate)
             try:
                 return await self.boot(record)
             except BaseException:
@@ -108,8 +119,7 @@ class Operations:
     async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
         self._inventory.reserve(record.name, record.id)
         try:
-            with progress.operation(Verb.CREATE):
-                await self._inventory.add(record, populate)
+            await self._inventory.add(record, populate)
         except BaseException:
             self._inventory.give_back(record.name, record.id)
             raise
