@@ -94,6 +94,7 @@ class Forking:
                 f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
             )
         lifecycle.check_fork(source.name, source.state, request)
+        await self._check_loads(source, request)
         return await self._admitting.estimate(source, request)
 
     async def fan_out(
@@ -186,6 +187,7 @@ class Forking:
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
+        await self._check_loads(source, options)
         shares = options.share_memory or options.template_id is not None
         if options.memory_backend == "uffd" and shares:
             self._machines.check_userfaultfd(source.hypervisor)
@@ -217,6 +219,12 @@ class Forking:
         if child.record_hot_pages and template is not None:
             self._inventory.set_recording(child.id, template.id)
         return child
+
+    async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:
+        """Refuse a fork that would not load: to run, or as one of a template, which is there for that."""
+        shares = options.share_memory or options.template_id is not None
+        if shares or lifecycle.fork_target(source.state, options) is State.RUNNING:
+            await self._machines.check_loads(source)
 
     async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
         """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""

@@ -316,8 +316,7 @@ class Host:
 
     def capabilities(self) -> dict[str, object]:
         """Return hypeman's Capabilities."""
-        problems = {name: one if isinstance(one, str) else None for name, one in self._found.items()}
-        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, problems)
+        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
 
     async def _begin(self) -> None:
         def prepare() -> None:

@@ -18,7 +18,7 @@ from supervisor.registry import PARTIAL
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
 from supervisor.vmm.process import Exit
 
@@ -76,6 +76,19 @@ class Machines:
         problem = userfaultfd_problem(self.hypervisor(name))
         if problem is not None:
             raise DependencyMissingError(f"{name} cannot load a snapshot with memory_backend=uffd here: {problem}")
+
+    async def check_loads(self, record: InstanceRecord) -> None:
+        """Raise DependencyMissingError where the VMM that would be started now cannot load the instance's snapshot."""
+        if record.snapshot is None:
+            return
+        hypervisor, its = self.hypervisor(record.hypervisor), record.snapshot.snapshot_version
+        program = hypervisor.command[0]
+        ours = await asyncio.to_thread(snapshot_version, hypervisor, Path(program))
+        if not loads(hypervisor.name, ours, its):
+            raise DependencyMissingError(
+                f"{record.name}: its snapshot has version {its}, and {program} loads {ours}: start the supervisor with "
+                "--firecracker and one that loads it, or boot a fork with target_state=Stopped anew"
+            )
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -199,9 +212,13 @@ class Machines:
     @contextlib.asynccontextmanager
     async def _snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
         """Pause the VM and write a snapshot under partial names; where that or the body fails, the VM runs on."""
-        vmm = self._vmm(record.id)
+        vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
+        # Its program, which another one may have replaced under the same name since.
+        written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
         kind = snapshot_type(record)
-        files = next_snapshot(record, kind, self.hypervisor(record.hypervisor).snapshot_version)
+        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards and await vmm.api.gives_memory_back():
+            kind = "Full"
+        files = next_snapshot(record, kind, written)
         directory, state, layer = self._instances / record.id, files.state, files.layers[0]
         make_way(directory, (state, layer))
         try:

@@ -224,6 +224,7 @@ class Operations:
 
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
+        await self._machines.check_loads(record)
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:

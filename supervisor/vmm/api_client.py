@@ -109,6 +109,15 @@ class ApiClient:
             body[tracking] = True
         await self._request("PUT", "/snapshot/load", body, LOAD)
 
+    async def gives_memory_back(self) -> bool:
+        """Return whether the VM has a device by which its guest gives memory back to the host."""
+        text = await self._request("GET", "/vm/config", None, QUICK)
+        try:
+            config = json.loads(text)
+            return any(config.get(device) is not None for device in ("balloon", "memory-hotplug"))
+        except (ValueError, AttributeError) as error:
+            raise VmmError(f"{self._name}: GET /vm/config was not answered by a VMM: {_fault(text)[:80]}") from error
+
     async def close(self) -> None:
         """Close the connection."""
         await self._session.close()
