@@ -4,23 +4,29 @@ import asyncio
 import json
 import os
 import random
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from forktui.client import SupervisorClient
-from supervisor.guests.pagewalker import HOT_BASE, MIB
-from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Template, TemplateChanged
+from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE
+from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template, TemplateChanged
+from supervisor.uffd.page_map import PageMapReader
 from tests.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
 
 ENDLESS = "passes=0"
 STORMS = int(os.environ.get("FORKTUI_TEST_STORMS", "4"))
 """How often the page server is killed in a storm; the whole story takes a hundred."""
+STORM_FORKS = int(os.environ.get("FORKTUI_TEST_STORM_FORKS", "4"))
+"""How many new forks are in each storm, beside one that is in all of them."""
+STORM_MIB = 8
+LOOK_AGAIN = 1
+"""Milliseconds between two looks at the page maps: no event of the kernel tells of stores to a mapped file."""
 
 
 @pytest.fixture(params=["embedded", "firecracker"])
@@ -36,8 +42,26 @@ async def template_of(client: SupervisorClient) -> Template:
     return template
 
 
-def served_more_than(pages: int, host: HostSnapshot) -> bool:
-    return sum(one.present_pages for one in host.statistics) > pages
+def kill_in_a_storm(server: psutil.Process, maps: Path, before: frozenset[str], pages: int) -> list[int]:
+    """Kill the page server once so many pages are in forks that were not there before; returns what each has then."""
+    pidfd = os.pidfd_open(server.pid)
+    ended = select.poll()
+    ended.register(pidfd)
+    found: dict[str, PageMapReader] = {}
+    try:
+        while not ended.poll(LOOK_AGAIN):
+            for path in maps.glob("*.map"):
+                if path.name not in before and path.name not in found:
+                    found[path.name] = PageMapReader(path)
+            present = [reader.counters().present_pages for reader in found.values()]
+            if sum(present) >= pages:
+                server.kill()
+                return present
+    finally:
+        os.close(pidfd)
+        for reader in found.values():
+            reader.close()
+    raise AssertionError(f"the page server died by itself, with {pages} pages still to come")
 
 
 def corrupt(host: HostSnapshot) -> list[str]:
@@ -80,32 +104,44 @@ async def alarms_until_replaced(client: SupervisorClient) -> AsyncIterator[Activ
                 return
 
 
+async def ride_out_a_storm(home: Home, client: SupervisorClient, source: Instance, storm: int, pages: int) -> list[int]:
+    """Make forks, kill the page server when they have so many pages, see all walk on; returns the pages of each."""
+    template = await template_of(client)
+    assert template.page_server_pid is not None
+    before = frozenset(path.name for path in (home.run / "pages").glob("*.map"))
+    killing = asyncio.to_thread(
+        kill_in_a_storm, psutil.Process(template.page_server_pid), home.run / "pages", before, pages
+    )
+    request = FanOutRequest(
+        count=STORM_FORKS, concurrency=STORM_FORKS, name_prefix=f"storm-{storm}", prefetch="off", record="off"
+    )
+    result, present = await asyncio.gather(client.fan_out(source.id, request), killing)
+    assert [child.error for child in result.children] == [None] * STORM_FORKS
+    await served_again(client, storm + 1)
+    names = [child.name for child in result.children]
+    await walk_on(client, ["first", *names])
+    for name in names:
+        await client.delete(name)
+    return present
+
+
 async def test_a_page_server_killed_in_a_storm_is_replaced_and_no_guest_sees_a_wrong_byte(home: Home) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
+    # Small windows make the storm long, and each kill likely to be in the middle of an answer.
+    home.options = ("--fault-around-pages", str(chance.choice((1, 2, 4))))
+    hot = STORM_FORKS * STORM_MIB * MIB // PAGE_SIZE
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        source = await walking_source(client, "source", ENDLESS, f"hot_mib={STORM_MIB}")
         await client.standby(source.id)
         await client.fork(source.id, ForkRequest(name="first", share_memory=True, prefetch="off", record="off"))
         await client.restore("first")
         for storm in range(STORMS):
-            template = await template_of(client)
-            assert template.page_server_pid is not None
-            watched = psutil.Process(template.page_server_pid)
-            request = FanOutRequest(count=4, name_prefix=f"storm-{storm}", prefetch="off", record="off")
-            result = await client.fan_out(source.id, request)
-            assert [child.error for child in result.children] == [None] * 4
-            names = [child.name for child in result.children]
-            wanted = int(chance.random() * 8192)
-            await until(partial(served_more_than, wanted), client)
-            watched.kill()
-            template = await served_again(client, storm + 1)
-            await walk_on(client, ["first", *names])
-            for name in names:
-                await client.delete(name)
-        assert template.page_server_restarts == STORMS
+            present = await ride_out_a_storm(home, client, source, storm, chance.randrange(hot))
+            print(f"storm {storm}: killed with {sum(present)} of {hot} pages there, by fork {present}")
+        assert (await template_of(client)).page_server_restarts == STORMS
         await client.delete("first")
         await client.delete("source")
     assert home.processes() == []
