@@ -6,6 +6,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, State
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
 
@@ -41,6 +42,8 @@ class InstanceRecord(Record):
     state: State
     hypervisor: HypervisorName
     size_bytes: int
+    page_size: int = SMALL_PAGE_BYTES
+    """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB, which decides how it is served and loaded."""
     vcpus: int
     created_at: datetime
     started_at: datetime | None = None
@@ -70,6 +73,11 @@ class InstanceRecord(Record):
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
+    @property
+    def huge_pages(self) -> int:
+        """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
+        return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
+
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
     """Return a new instance with its source's machine and snapshot."""
@@ -80,6 +88,7 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         state=source.state,
         hypervisor=source.hypervisor,
         size_bytes=source.size_bytes,
+        page_size=source.page_size,
         vcpus=source.vcpus,
         created_at=datetime.now(UTC),
         source_id=source.id,

@@ -11,8 +11,6 @@ from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import new_id
 
-PAGE_SIZE = 4096
-
 
 class Templates:
     """Promotion and un-promotion; the caller of either holds the instance."""
@@ -36,7 +34,7 @@ class Templates:
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
                 size_bytes=source.size_bytes,
-                page_size=PAGE_SIZE,
+                page_size=source.page_size,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
             ),
