@@ -116,5 +116,18 @@ class TemplateRecord(Record):
     snapshot_version: str
     recorded_pages: int = 0
     recorded_runs: int = 0
+    sampled_pages: int = 0
+    sampled_wanted: int = 0
     page_server_restarts: int = 0
     page_server: ProcessIdentity | None = None
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
+        return self.sampled_wanted / self.sampled_pages if self.sampled_pages else None
+
+    @property
+    def wasted_bytes(self) -> int | None:
+        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
+        precision = self.precision
+        return None if precision is None else round(self.recorded_pages * self.page_size * (1 - precision))

@@ -22,6 +22,7 @@ from supervisor.uffd.control import (
     PageServerEvent,
     Prefetch,
     Recorded,
+    Sampled,
     Status,
     decode_configuration,
     encode_event,
@@ -79,6 +80,7 @@ class PageServer:
     def keep_sample(self, held_back: int, touched: int) -> None:
         """Add to what is known of the list's worth, in memory and on disk."""
         self._hot.keep_sample(held_back, touched)
+        self.announce(Sampled(self._hot.recorded.held_back, self._hot.recorded.touched))
 
     def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
         """What is to be prefetched into a new fork."""
