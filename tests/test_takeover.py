@@ -8,6 +8,7 @@ import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -233,32 +234,79 @@ async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing
         home.kill_everything()
 
 
+@dataclass
+class Layer:
+    """The layer of a source whose hot set has 64 MiB, of which a test takes the last quarter: a walk's last part."""
+
+    path: Path
+    whole: os.stat_result
+    rest: bytes = b""
+
+    KEPT = HOT_BASE + 48 * MIB
+
+    @classmethod
+    def of(cls, home: Home, source: Instance) -> "Layer":
+        path = next((home.data / "instances" / source.id).glob("mem.*"))
+        path.chmod(0o600)
+        return cls(path, path.stat())
+
+    def cut(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self.KEPT)
+            self.rest = file.read()
+        os.truncate(self.path, self.KEPT)
+
+    def mend(self) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(self.KEPT)
+            file.write(self.rest)
+        # A layer that was written is never trusted again; this one is what it was in all that identifies it.
+        os.utime(self.path, ns=(self.whole.st_atime_ns, self.whole.st_mtime_ns))
+
+
+async def test_page_servers_that_fail_at_their_start_are_tried_with_a_growing_delay_until_one_serves(
+    home: Home,
+) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
+        await client.standby(source.id)
+        layer = Layer.of(home, source)
+        backs_off = await listening_for(client, "the next starts in 0.4 s")
+        options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+        await client.fork(source.id, options)
+        layer.cut()
+        template = await template_of(client)
+        assert template.page_server_pid is not None
+        psutil.Process(template.page_server_pid).kill()
+        seen = await backs_off
+        assert any("did not start: layer" in one.message and "is truncated" in one.message for one in seen)
+        assert [one.level for one in seen if "the next starts in" in one.message] == ["alarm"] * 2
+        # Its guest has come as far as there were pages: it waits, and has run on over nothing.
+        waiting = guest(await until(lambda host: True, client), "fork")
+        assert (waiting.passes, waiting.corrupt) == (0, None)
+        layer.mend()
+        await served_again(client, 1)
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
+
+
 async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_it_is_whole_again(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
         source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
         await client.standby(source.id)
-        layer = next((home.data / "instances" / source.id).glob("mem.*"))
-        layer.chmod(0o600)
-        # The last quarter of the hot set, which a walk comes to last.
-        kept = HOT_BASE + 48 * MIB
-        whole = layer.stat()
-        with layer.open("rb") as file:
-            file.seek(kept)
-            cut = file.read()
+        layer = Layer.of(home, source)
         alarms = await listening_for(client, "has waited")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
         await client.fork(source.id, options)
-        os.truncate(layer, kept)
+        layer.cut()
         seen = await alarms
         assert any("cannot provide a page" in one.message for one in seen)
         assert {one.level for one in seen} >= {"alarm"}
         goes_on = await listening_for(client, "goes on")
-        with layer.open("r+b") as file:
-            file.seek(kept)
-            file.write(cut)
-        # A layer that was written is never trusted again; this one is what it was in all that identifies it.
-        os.utime(layer, ns=(whole.st_atime_ns, whole.st_mtime_ns))
+        layer.mend()
         await goes_on
         await walk_on(client, ["fork"])
         for name in ("fork", "source"):
