@@ -240,7 +240,7 @@ class Layer:
 
     path: Path
     whole: os.stat_result
-    rest: bytes = b""
+    rest: bytes
 
     KEPT = HOT_BASE + 48 * MIB
 
@@ -248,12 +248,11 @@ class Layer:
     def of(cls, home: Home, source: Instance) -> "Layer":
         path = next((home.data / "instances" / source.id).glob("mem.*"))
         path.chmod(0o600)
-        return cls(path, path.stat())
+        with path.open("rb") as file:
+            file.seek(cls.KEPT)
+            return cls(path, path.stat(), file.read())
 
     def cut(self) -> None:
-        with self.path.open("rb") as file:
-            file.seek(self.KEPT)
-            self.rest = file.read()
         os.truncate(self.path, self.KEPT)
 
     def mend(self) -> None:
