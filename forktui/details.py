@@ -119,7 +119,10 @@ def _hot_pages(template: Template, instance: Instance) -> Line:
     if not template.recorded_pages:
         return [("none recorded", "muted")]
     recorded = f"{count(template.recorded_pages)} pages in {count(template.recorded_runs)} runs"
-    return [(recorded, "prefetched"), (f"  {size(template.recorded_pages * template.page_size)}", "muted")]
+    worth = "" if template.precision is None else f", {template.precision:.0%} wanted"
+    if template.wasted_bytes:
+        worth += f", {size(template.wasted_bytes)} wasted"
+    return [(recorded, "prefetched"), (f"  {size(template.recorded_pages * template.page_size)}{worth}", "muted")]
 
 
 def _family(family: Totals) -> Line:

@@ -30,6 +30,7 @@ from supervisor.models import (
     ForkRequest,
     Instance,
     Level,
+    MemoryBackend,
     State,
 )
 from supervisor.operations import Operations
@@ -150,6 +151,9 @@ class Forking:
     async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
+            running = lifecycle.fork_target(source.state, options) is State.RUNNING
+            if running and source.state is not State.STOPPED:
+                lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
                 target = lifecycle.fork_target(source.state, options)
                 return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
@@ -188,10 +192,9 @@ class Forking:
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
         await self._check_loads(source, options)
-        shares = options.share_memory or options.template_id is not None
-        if options.memory_backend == "uffd" and shares:
+        backend = _backend(options)
+        if backend == "uffd":
             self._machines.check_userfaultfd(source.hypervisor)
-        backend = options.memory_backend if shares else "file"
         target = lifecycle.fork_target(source.state, options)
         if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
             # Once for all of its forks, whose clean pages are then the same file's.
@@ -264,6 +267,11 @@ class Forking:
 def _intent(state: State, target: State) -> Intent | None:
     """Return what a child's first record says that is in `state` and on its way to `target`."""
     return None if state is target else "fork"
+
+
+def _backend(options: ForkOptions) -> MemoryBackend:
+    """Return where a fork made with these takes its memory from: one that shares none has a file of its own."""
+    return options.memory_backend if options.share_memory or options.template_id is not None else "file"
 
 
 def _prefix(name: str) -> str:

@@ -17,6 +17,7 @@ from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
+from supervisor.huge_page_pool import HugePagePool
 from supervisor.image_catalog import ImageCatalog
 from supervisor.inventory import Inventory
 from supervisor.layers import Layers
@@ -87,7 +88,8 @@ class Host:
         self._layers = Layers(self._inventory, settings.max_layers, self._report)
         templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
-        self._machines = Machines(usable, self._page_servers, registry.instances, run_dir, self._on_exit)
+        huge_pages = HugePagePool()
+        self._machines = Machines(usable, self._page_servers, huge_pages, registry.instances, run_dir, self._on_exit)
         self._operations = Operations(
             self._inventory,
             self._machines,
@@ -105,7 +107,7 @@ class Host:
             self._report,
         )
         checkpoints = Checkpoints(self._inventory, self._operations, self._machines, self._layers)
-        admitting = Admitting(self._inventory, data_dir, self._telemetry.private_bytes)
+        admitting = Admitting(self._inventory, data_dir, huge_pages, self._telemetry.private_bytes)
         self._forking = Forking(
             self._inventory,
             self._operations,

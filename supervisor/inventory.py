@@ -254,6 +254,9 @@ class Inventory:
             recording_fork=self.recorder(record.id),
             recorded_pages=record.recorded_pages,
             recorded_runs=record.recorded_runs,
+            sampled_pages=record.sampled_pages,
+            precision=record.precision,
+            wasted_bytes=record.wasted_bytes,
             page_server_restarts=record.page_server_restarts,
         )
 

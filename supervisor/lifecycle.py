@@ -167,6 +167,18 @@ def check_fork(name: str, state: State, options: ForkOptions) -> None:
         )
 
 
+def check_load(verb: Verb, name: str, huge_pages: bool, backend: str | None) -> None:
+    """Raise InvalidStateError where a snapshot's memory cannot come from this backend.
+
+    Firecracker refuses to map a mem-file for memory of hugetlbfs (docs/hugepages.md).
+    """
+    if huge_pages and backend != "uffd":
+        raise InvalidStateError(
+            f"{name}: {verb} refused: its memory is of huge pages, which Firecracker takes from a page server only; "
+            "fork it with share_memory=true and memory_backend=uffd"
+        )
+
+
 def fork_target(state: State, options: ForkOptions) -> State:
     """Return the state that a fork ends in: the one asked for, or the source's."""
     return State(options.target_state) if options.target_state else state

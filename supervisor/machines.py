@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
+from supervisor.huge_page_pool import HugePagePool
 from supervisor.layer_files import complete, make_way, remove
 from supervisor.layers import new_names, next_snapshot, own_snapshot, snapshot_type
 from supervisor.models import HypervisorName, Phase
@@ -51,12 +52,14 @@ class Machines:
         self,
         hypervisors: Mapping[HypervisorName, Hypervisor],
         page_servers: PageServers,
+        huge_pages: HugePagePool,
         instances: Path,
         run_dir: Path,
         on_exit: Callable[[str, Exit], None],
     ) -> None:
         self._hypervisors = hypervisors
         self._page_servers = page_servers
+        self._huge_pages = huge_pages
         self._instances = instances
         self._run_dir = run_dir
         self._on_exit = on_exit
@@ -264,6 +267,8 @@ class Machines:
         if vmm is None:
             self._clear_run_files(record.id)
             return False
+        share = self._huge_pages.keep(record.huge_pages, vmm.pid)
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         self._keep(record, vmm)
         return True
 
@@ -286,14 +291,22 @@ class Machines:
         return self._run_dir / f"{instance_id}.sock"
 
     async def _spawn(self, record: InstanceRecord, config_file: str | None) -> Vmm:
-        return await Vmm.spawn(
-            self.hypervisor(record.hypervisor),
-            instance_id=record.id,
-            directory=self._instances / record.id,
-            api_socket=self._api_socket(record.id),
-            config_file=config_file,
-            name=record.name,
-        )
+        share = self._huge_pages.promise(record.name, record.huge_pages)
+        try:
+            vmm = await Vmm.spawn(
+                self.hypervisor(record.hypervisor),
+                instance_id=record.id,
+                directory=self._instances / record.id,
+                api_socket=self._api_socket(record.id),
+                config_file=config_file,
+                name=record.name,
+            )
+        except BaseException:
+            self._huge_pages.end(share)
+            raise
+        share.pid = vmm.pid
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
+        return vmm
 
     def _keep(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
         self._running[record.id] = vmm

@@ -22,6 +22,7 @@ from supervisor.records import InstanceRecord, Intent
 from supervisor.registry import StorageError, new_id
 from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
+from supervisor.uffd.huge_pages import SMALL_PAGE_BYTES
 from supervisor.vmm.process import Exit
 
 
@@ -83,7 +84,7 @@ class Operations:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = self._created(request, hypervisor, size, vcpus)
+        record = self._created(request, hypervisor, size, vcpus, machine.page_size)
 
         def populate(directory: Path) -> None:
             images.prepare(
@@ -109,7 +110,8 @@ class Operations:
         hypervisor = self._machines.hypervisor(image.hypervisor if chosen == "auto" else chosen)
         snapshot_images.check_snapshot(image, hypervisor)
         snapshot_images.check_request(image, request)
-        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus)
+        page_size = image.config.machine_config.page_size if image.config else SMALL_PAGE_BYTES
+        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus, page_size)
         standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1, "intent": None}
         files = snapshot_images.snapshot_files(image)
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
@@ -225,6 +227,7 @@ class Operations:
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
         await self._machines.check_loads(record)
+        lifecycle.check_load(Verb.RESTORE, record.name, record.huge_pages > 0, record.memory_backend)
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
@@ -363,7 +366,7 @@ class Operations:
             raise
 
     def _created(
-        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int
+        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int
     ) -> InstanceRecord:
         return InstanceRecord(
             id=new_id(),
@@ -372,6 +375,7 @@ class Operations:
             state=State.CREATED,
             hypervisor=hypervisor,
             size_bytes=size_bytes,
+            page_size=page_size,
             vcpus=vcpus,
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,

@@ -19,7 +19,19 @@ from supervisor.inventory import Inventory
 from supervisor.models import Level
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
-from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused, start_time_of
+from supervisor.snapshot_images import HOT_PAGES
+from supervisor.uffd.handle import (
+    Failing,
+    Gone,
+    PageServer,
+    PageServerEvent,
+    Policy,
+    Recorded,
+    Refused,
+    Sampled,
+    Status,
+    start_time_of,
+)
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -87,15 +99,18 @@ class PageServers:
                 layers=[self._data_dir / layer for layer in template.layers],
                 memory_size=template.size_bytes,
                 page_size=template.page_size,
-                hot_pages=directory / "hot_pages",
+                hot_pages=directory / HOT_PAGES,
                 control=self.control(template_id),
                 log=directory / "page_server.log",
                 policy=self._policy,
                 on_event=partial(self._on_event, template_id),
             )
-            # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
-            await self._note(template_id, page_server=_identity(server))
             try:
+                status = await server.status()
+                if status.hot_pages_refused:
+                    self._report("warning", status.hot_pages_refused, template.instance_id)
+                # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
+                await self._note(template_id, page_server=_identity(server), **_list_of(status))
                 await asyncio.gather(*(self._hand_over(fork, server) for fork in self._running_forks(template_id)))
             except BaseException:
                 await asyncio.shield(server.stop())
@@ -139,7 +154,7 @@ class PageServers:
                     await server.release(fork_id)
                 for fork_id in status.recording:
                     self._inventory.set_recording(fork_id, template.id)
-                await self._note(template.id, recorded_pages=status.hot_pages, recorded_runs=status.hot_runs)
+                await self._note(template.id, **_list_of(status))
                 self._keep(template.id, server)
             elif self._running_forks(template.id):
                 self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
@@ -302,6 +317,8 @@ class PageServers:
             case Recorded():
                 self._inventory.set_recording(event.fork_id, None)
                 self._spawn(self._recorded(template_id, event))
+            case Sampled():
+                self._spawn(self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched))
             case Gone():
                 self._inventory.set_recording(event.fork_id, None)
             case Failing():
@@ -310,7 +327,9 @@ class PageServers:
                 self._report("alarm", f"a peer of the page server was refused: {event.reason}", event.fork_id)
 
     async def _recorded(self, template_id: str, event: Recorded) -> None:
-        await self._note(template_id, recorded_pages=event.pages, recorded_runs=event.runs)
+        # What the samples told of the list before this recording does not hold for this one (merging.py).
+        changes = {"recorded_pages": event.pages, "recorded_runs": event.runs, "sampled_pages": 0, "sampled_wanted": 0}
+        await self._note(template_id, **changes)
         self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", self._source(template_id))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -326,6 +345,16 @@ class PageServers:
 
 def _identity(server: PageServer) -> ProcessIdentity:
     return ProcessIdentity(pid=server.pid, start_time=server.start_time)
+
+
+def _list_of(status: Status) -> dict[str, object]:
+    """Return what a template's record says of the hot-page list that its page server has."""
+    return {
+        "recorded_pages": status.hot_pages,
+        "recorded_runs": status.hot_runs,
+        "sampled_pages": status.held_back_pages,
+        "sampled_wanted": status.held_back_touched,
+    }
 
 
 def _end(identity: ProcessIdentity) -> None:

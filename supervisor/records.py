@@ -6,6 +6,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, State
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
 
@@ -44,6 +45,8 @@ class InstanceRecord(Record):
     state: State
     hypervisor: HypervisorName
     size_bytes: int
+    page_size: int = SMALL_PAGE_BYTES
+    """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB, which decides how it is served and loaded."""
     vcpus: int
     created_at: datetime
     started_at: datetime | None = None
@@ -75,6 +78,11 @@ class InstanceRecord(Record):
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
+    @property
+    def huge_pages(self) -> int:
+        """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
+        return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
+
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
     """Return a new instance with its source's machine and snapshot."""
@@ -85,6 +93,7 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         state=source.state,
         hypervisor=source.hypervisor,
         size_bytes=source.size_bytes,
+        page_size=source.page_size,
         vcpus=source.vcpus,
         created_at=datetime.now(UTC),
         source_id=source.id,
@@ -112,5 +121,18 @@ class TemplateRecord(Record):
     snapshot_version: str
     recorded_pages: int = 0
     recorded_runs: int = 0
+    sampled_pages: int = 0
+    sampled_wanted: int = 0
     page_server_restarts: int = 0
     page_server: ProcessIdentity | None = None
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
+        return self.sampled_wanted / self.sampled_pages if self.sampled_pages else None
+
+    @property
+    def wasted_bytes(self) -> int | None:
+        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
+        precision = self.precision
+        return None if precision is None else round(self.recorded_pages * self.page_size * (1 - precision))

@@ -1,5 +1,6 @@
 """Templates: Standby instances promoted so that share_memory forks may read their memory."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from supervisor.page_servers import PageServers
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import new_id
-
-PAGE_SIZE = 4096
+from supervisor.snapshot_images import HOT_PAGES
 
 
 class Templates:
@@ -38,11 +38,11 @@ class Templates:
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
                 size_bytes=source.size_bytes,
-                page_size=PAGE_SIZE,
+                page_size=source.page_size,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
             ),
-            partial(link, snapshot.layers, self._inventory.registry.directory(source.id)),
+            partial(_populate, snapshot.layers, self._inventory.registry.directory(source.id)),
         )
 
     async def unpromote(self, instance_id: str) -> None:
@@ -59,3 +59,9 @@ class Templates:
         step("unpromote")
         await self._page_servers.stop(template.id)
         await self._inventory.remove_template(template.id)
+
+
+def _populate(layers: Sequence[str], source: Path, template: Path) -> None:
+    """Put into a template's directory what its page server reads: the layers, and the hot-page list of its image."""
+    names = (*layers, HOT_PAGES) if (source / HOT_PAGES).exists() else layers
+    link(names, source, template)

@@ -204,6 +204,10 @@ def test_a_source_tells_its_lock_its_recorded_pages_and_its_family() -> None:
         recorded_pages=4101,
         recorded_runs=12,
     )
+    sampled = template.model_copy(update={"sampled_pages": 40, "precision": 0.75, "wasted_bytes": 1025 * 4096})
+    assert "12 runs  16 MiB, 75% wanted, 4 MiB wasted" in told(
+        reduce(family(), TemplateChanged(template=sampled)), "source"
+    )
     said = told(reduce(family(), TemplateChanged(template=template)), "source")
     assert "◆ LOCKED 2" in said
     assert "locked by fork-1, fork-2" in said

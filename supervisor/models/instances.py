@@ -95,6 +95,12 @@ class Template(Wire):
     recording_fork: str | None = None
     recorded_pages: int = 0
     recorded_runs: int = 0
+    sampled_pages: int = 0
+    """Recorded pages that were held back from some forks to see whether those would want them."""
+    precision: float | None = None
+    """The share of the recorded pages that a fork wants, estimated from those samples; None before the first."""
+    wasted_bytes: int | None = None
+    """Bytes prefetched into each fork that it does not want, estimated in the same way."""
     page_server_restarts: int = 0
     """How often a page server was replaced because it died or hung."""
 

@@ -25,6 +25,7 @@ from supervisor.uffd.control import (
     Prefetch,
     Recorded,
     Refused,
+    Sampled,
     Status,
     decode,
     decode_event,
@@ -44,6 +45,7 @@ __all__ = [
     "Prefetch",
     "Recorded",
     "Refused",
+    "Sampled",
     "Status",
 ]
 
