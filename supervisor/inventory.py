@@ -117,6 +117,12 @@ class Inventory:
         self.publish_instance(record.id)
         return record
 
+    def note(self, record: InstanceRecord) -> InstanceRecord:
+        """Publish a change that has happened, and that the disk did not take; a restart finds it out anew."""
+        self.instances[record.id] = record
+        self.publish_instance(record.id)
+        return record
+
     async def detach(self, record: InstanceRecord) -> InstanceRecord:
         """Write and publish a fork that lets go of its source's memory; the source's fork_count changes with it."""
         before = self.instances[record.id]

@@ -129,7 +129,7 @@ class Operations:
         async with self.hold(reference, Verb.STOP) as record:
             self.check(Verb.STOP, record)
             await self._machines.terminate(record)
-            return await self._stopped(record, 0, "stopped on request")
+            return await self._ended(record, 0, "stopped on request")
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
@@ -204,7 +204,7 @@ class Operations:
             await self._machines.resume(record.id)
             raise
         await self._machines.terminate(record)
-        standby = await self._inventory.save(standby.model_copy(update={"process": None}))
+        standby = await self._settle(standby.model_copy(update={"process": None}))
         return await self._layers.compact(standby)
 
     async def begin_snapshot(self, record: InstanceRecord) -> None:
@@ -253,8 +253,7 @@ class Operations:
             await self._inventory.remove(record)
         except StorageError:
             if record.state in RUNNING:
-                with contextlib.suppress(StorageError):
-                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+                await self._ended(record, 0, "stopped by a delete that could not remove its files")
             raise
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
@@ -265,7 +264,7 @@ class Operations:
                 return
             if record.attached:
                 await self._page_servers.release(record)
-            await self._stopped(record, exit_status.code, exit_status.text)
+            await self._ended(record, exit_status.code, exit_status.text)
         self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
 
     async def note_ready(self, instance_id: str) -> None:
@@ -283,10 +282,10 @@ class Operations:
             await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
             if record.state is State.STANDBY and record.process is not None:
                 await self._machines.terminate(record)
-                await self._inventory.save(record.model_copy(update={"process": None}))
+                await self._settle(record.model_copy(update={"process": None}))
             elif record.state is State.CREATED or (record.state in RUNNING and not alive):
                 await self._machines.terminate(record)
-                await self._stopped(record, None, "ended while no supervisor ran")
+                await self._ended(record, None, "ended while no supervisor ran")
             elif record.snapshot_unfinished:
                 await self._run_on(record)
 
@@ -336,23 +335,28 @@ class Operations:
             raise
 
     async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        stopped = await self._inventory.save(
-            record.model_copy(
-                update={
-                    "state": State.STOPPED,
-                    "process": None,
-                    "snapshot": None,
-                    "snapshot_unfinished": False,
-                    "attached": False,
-                    "memory_backend": None,
-                    "stopped_at": datetime.now(UTC),
-                    "exit_code": code,
-                    "exit_message": message,
-                }
-            )
-        )
+        """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
+        stopped = await self._inventory.save(_as_stopped(record, code, message))
         await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
         return stopped
+
+    async def _ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it."""
+        try:
+            return await self._stopped(record, code, message)
+        except StorageError as error:
+            return self._unwritten(_as_stopped(record, code, message), error)
+
+    async def _settle(self, record: InstanceRecord) -> InstanceRecord:
+        """Write a change that has happened already, if the disk takes it."""
+        try:
+            return await self._inventory.save(record)
+        except StorageError as error:
+            return self._unwritten(record, error)
+
+    def _unwritten(self, record: InstanceRecord, error: StorageError) -> InstanceRecord:
+        self._report("alarm", f"{record.name}: it is {record.state}, and its record says otherwise: {error}", record.id)
+        return self._inventory.note(record)
 
     def _created(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int
@@ -368,3 +372,19 @@ class Operations:
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
         )
+
+
+def _as_stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+    return record.model_copy(
+        update={
+            "state": State.STOPPED,
+            "process": None,
+            "snapshot": None,
+            "snapshot_unfinished": False,
+            "attached": False,
+            "memory_backend": None,
+            "stopped_at": datetime.now(UTC),
+            "exit_code": code,
+            "exit_message": message,
+        }
+    )

@@ -18,7 +18,8 @@ from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.models import Level
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
-from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused, start_time_of
+from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused
+from supervisor.uffd.program import listener_at, start_time_of
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -121,23 +122,28 @@ class PageServers:
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
-            server = await self._found(template) if template.page_server else None
+            identity = await self._serving(template)
+            server = await self._found(template, identity) if identity else None
             if server is not None:
                 status = await server.status()
                 missed = [fork for fork in self._running_forks(template.id) if fork.id not in status.forks]
                 await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
                 for fork_id in status.recording:
                     self._inventory.set_recording(fork_id, template.id)
-                await self._note(template.id, recorded_pages=status.hot_pages, recorded_runs=status.hot_runs)
+                told = {"recorded_pages": status.hot_pages, "recorded_runs": status.hot_runs}
+                await self._note(template.id, page_server=_identity(server), **told)
                 self._keep(template.id, server)
             elif self._running_forks(template.id):
                 self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
                 self._spawn(self._replace(template.id))
 
-    async def _found(self, template: TemplateRecord) -> PageServer | None:
-        """Return the page server that a template's record names, or None once it is certain that there is none."""
-        identity = template.page_server
-        assert identity is not None
+    async def _serving(self, template: TemplateRecord) -> ProcessIdentity | None:
+        """Return which page server a template has or had: who listens, as the disk may not have taken its name."""
+        listener = await asyncio.to_thread(listener_at, self._control(template.id))
+        return ProcessIdentity(pid=listener[0], start_time=listener[1]) if listener else template.page_server
+
+    async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer | None:
+        """Return the page server with this identity, or None once it is certain that there is none."""
         try:
             server = await PageServer.connect(
                 template_id=template.id,

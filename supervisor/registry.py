@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from supervisor.errors import SupervisorError
+from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
 from supervisor.records import InstanceRecord, Record, TemplateRecord
 
@@ -24,12 +24,6 @@ DOOMED = ".deleted-"
 """What a directory is renamed to before it is removed, so that a crash leaves either all of it or a name to sweep."""
 UNBORN = ".new-"
 """What a directory is called until all of it is there, for the same reason."""
-
-
-class StorageError(SupervisorError):
-    """The data directory cannot be written: full, read-only, or gone."""
-
-    code = "storage_failed"
 
 
 def new_id() -> str:
