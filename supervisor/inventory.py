@@ -165,6 +165,13 @@ class Inventory:
             self.templates[template_id] = record
         self.publish_template(template_id)
 
+    def note_template(self, template_id: str, **changes: object) -> None:
+        """Publish what is so of a template and what the disk did not take; its next change writes it too."""
+        present = self.templates.get(template_id)
+        if present is not None:
+            self.templates[template_id] = present.model_copy(update=changes)
+            self.publish_template(template_id)
+
     async def remove_template(self, template_id: str) -> None:
         """Remove a template with its hot-page list."""
         async with self._template_locks[template_id]:

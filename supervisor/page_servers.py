@@ -215,6 +215,7 @@ class PageServers:
             await self._inventory.update_template(template_id, **changes)
         except SupervisorError as error:
             self._report("alarm", error.message, None)
+            self._inventory.note_template(template_id, **changes)
 
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
         if fork.process is None:

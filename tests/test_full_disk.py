@@ -1,5 +1,6 @@
 """A full disk: each verb fails and says so, its source is as it was, and with space again the same verb works."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -21,7 +22,7 @@ from supervisor.models import (
     State,
 )
 from supervisor.records import InstanceRecord
-from tests.small_disk import SmallDisk, small_disk
+from tests.small_disk import BLOCK, SmallDisk, small_disk
 from tests.supervisor_process import Home, find, guest, sample, supervisor, until
 
 SMALL = CreateRequest(name="source", image="pagewalker", size="48MB", cmd=("hot_mib=4", "passes=0"))
@@ -167,20 +168,29 @@ async def test_guests_and_their_page_server_do_without_logs_and_lists(home: Home
         await client.standby("source")
         recorder = await client.fork("source", named("recorder", SHARED))
         (template,) = (home.data / "templates").iterdir()
-        console = home.data / "instances" / recorder.id / "console.log"
+        log, console = template / "page_server.log", home.data / "instances" / recorder.id / "console.log"
         with disk.filled():
-            assert (await client.instance("recorder")).recording
+            fill_block(log)
+            server = (await until(lambda host: bool(recording(host)), client)).templates[0].page_server_pid
+            await until(lambda host: not recording(host), client)
             await until(lambda host: sample(host, "recorder").faults > 512, client)
-            served = await until(lambda host: not recording(host), client)
-            assert sample(served, "recorder").oldest_fault_ms < 1000
             assert not list(template.glob("hot_pages*"))
-            size = console.stat().st_size
+            assert log.stat().st_size % BLOCK == 0, "nothing more was written"
+            fill_block(console)
+            assert console.stat().st_size % BLOCK == 0
         await walks_on(client, "recorder")
-        assert console.stat().st_size > size
         await client.fork("source", named("again", SHARED.model_copy(update={"record": "on"})))
-        await until(lambda host: find(host, "again") is not None and not recording(host), client)
+        host = await until(lambda host: find(host, "again") is not None and not recording(host), client)
         assert (template / "hot_pages").stat().st_size > 0
+        assert host.templates[0].page_server_pid == server
         await walks_on(client, "recorder", "again")
+
+
+def fill_block(path: Path) -> None:
+    """Write a file's last block full: another one is not to be had."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while file.write(b"\n" * (-path.stat().st_size % BLOCK or BLOCK)):
+            pass
 
 
 def recording(host: HostSnapshot) -> list[str]:
