@@ -56,6 +56,8 @@ class Adoption:
         def end_unknown() -> list[int]:
             templates = {path.name for path in inventory.registry.templates.iterdir()}.difference(inventory.templates)
             known = [process for process in processes if process is not None]
+            # The disk may not have taken the name of a page server that serves.
+            known += filter(None, map(self._page_servers.listening, inventory.templates))
             return reap(self._data_dir, known, templates.union(inventory.unreadable))
 
         pids = await asyncio.to_thread(end_unknown)
@@ -70,13 +72,11 @@ class Adoption:
             case Recovery.DISCARD:
                 await self._operations.discard(record)
                 self._report("warning", f"{record.name}: its {record.intent} was not finished and is undone", None)
-            case Recovery.STOP:
-                await self._operations.end(record)
             case Recovery.LOST:
                 await self._operations.ended(record, None, "ended while no supervisor ran")
             case Recovery.AT_REST if record.process is not None or record.intent is not None:
                 await self._machines.terminate(record)
-                await self._inventory.save(record.model_copy(update={"process": None, "intent": None}))
+                await self._operations.settle(record.model_copy(update={"process": None, "intent": None}))
             case Recovery.RUNS if record.snapshot_unfinished:
                 await self._run_on(record)
 
@@ -92,5 +92,5 @@ class Adoption:
         running = [record for record in inventory.instances.values() if record.process is not None]
         kept = {path for record in running for path in self._machines.run_files(record.id)}
         kept -= {self._page_servers.page_map(record.id) for record in running if not record.attached}
-        kept |= {self._page_servers.control(one.id) for one in inventory.templates.values() if one.page_server}
+        kept |= set(map(self._page_servers.control, inventory.templates))
         await asyncio.to_thread(sweep_run_directory, self._run_dir, kept)

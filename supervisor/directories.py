@@ -82,7 +82,9 @@ def _locked(data_dir: Path) -> Iterator[None]:
         if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
             raise RefusedError(f"a supervisor that held {data_dir} has ended just now; try again")
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        # On a full disk a supervisor is needed to delete what is on it.
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         try:
             yield
         except BaseException:

@@ -127,6 +127,12 @@ class Inventory:
         self.publish_instance(record.id)
         return record
 
+    def note(self, record: InstanceRecord) -> InstanceRecord:
+        """Publish a change that has happened, and that the disk did not take; a restart finds it out anew."""
+        self.instances[record.id] = record
+        self.publish_instance(record.id)
+        return record
+
     async def detach(self, record: InstanceRecord) -> InstanceRecord:
         """Write and publish a fork that lets go of its source's memory; the source's fork_count changes with it."""
         before = self.instances[record.id]
@@ -169,6 +175,13 @@ class Inventory:
             await asyncio.to_thread(self.registry.save_template, record)
             self.templates[template_id] = record
         self.publish_template(template_id)
+
+    def note_template(self, template_id: str, **changes: object) -> None:
+        """Publish what is so of a template and what the disk did not take; its next change writes it too."""
+        present = self.templates.get(template_id)
+        if present is not None:
+            self.templates[template_id] = present.model_copy(update=changes)
+            self.publish_template(template_id)
 
     async def remove_template(self, template_id: str) -> None:
         """Remove a template with its hot-page list."""

@@ -29,7 +29,6 @@ class Recovery(StrEnum):
     """What a new supervisor does with an instance that an earlier one left."""
 
     DISCARD = "remove it: it was being made, and nobody was told that it exists"
-    STOP = "finish its stop"
     LOST = "its VMM is gone: it is Stopped"
     AT_REST = "it has no VMM by its record: whatever runs of it ends"
     RUNS = "it goes on"
@@ -119,8 +118,6 @@ def recovery(state: State, intent: Intent | None, *, alive: bool) -> Recovery:
     """
     if intent in ("create", "fork"):
         return Recovery.DISCARD
-    if intent == "stop":
-        return Recovery.STOP
     if state in RUNNING:
         return Recovery.RUNS if alive else Recovery.LOST
     return Recovery.AT_REST

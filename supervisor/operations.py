@@ -18,7 +18,7 @@ from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, Intent
+from supervisor.records import InstanceRecord, Intent, stopped
 from supervisor.registry import StorageError, new_id
 from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
@@ -137,8 +137,7 @@ class Operations:
         """End an instance's VMM; its memory is lost."""
         async with self.hold(reference, Verb.STOP) as record:
             self.check(Verb.STOP, record)
-            async with self._intending(record, "stop") as stopping:
-                return await self.end(stopping)
+            return await self.end(record)
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
@@ -214,7 +213,7 @@ class Operations:
             await self._machines.resume(record.id)
             raise
         await self._machines.terminate(record)
-        standby = await self._inventory.save(standby.model_copy(update={"process": None}))
+        standby = await self.settle(standby.model_copy(update={"process": None}))
         return await self._layers.compact(standby)
 
     async def begin_snapshot(self, record: InstanceRecord) -> None:
@@ -256,7 +255,7 @@ class Operations:
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Stopped."""
-        return await self.ended(record, None, "made without its source's memory")
+        return await self._stopped(record, None, "made without its source's memory")
 
     async def end(self, record: InstanceRecord) -> InstanceRecord:
         """Bring an instance, held by the caller, to Stopped on request."""
@@ -264,25 +263,18 @@ class Operations:
         return await self.ended(record, 0, "stopped on request")
 
     async def ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        """Record that an instance, held by the caller, has no VMM any more and no memory."""
-        stopped = await self._inventory.save(
-            record.model_copy(
-                update={
-                    "state": State.STOPPED,
-                    "process": None,
-                    "snapshot": None,
-                    "snapshot_unfinished": False,
-                    "intent": None,
-                    "attached": False,
-                    "memory_backend": None,
-                    "stopped_at": datetime.now(UTC),
-                    "exit_code": code,
-                    "exit_message": message,
-                }
-            )
-        )
-        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
-        return stopped
+        """Bring an instance, held by the caller, whose VMM is gone to Stopped, whether or not the disk takes it."""
+        try:
+            return await self._stopped(record, code, message)
+        except StorageError as error:
+            return self._unwritten(stopped(record, code, message), error)
+
+    async def settle(self, record: InstanceRecord) -> InstanceRecord:
+        """Write a change that has happened already, if the disk takes it."""
+        try:
+            return await self._inventory.save(record)
+        except StorageError as error:
+            return self._unwritten(record, error)
 
     async def discard(self, record: InstanceRecord) -> None:
         """End whatever runs of an instance, held by the caller, and remove it; on failure it is as it was."""
@@ -364,6 +356,16 @@ class Operations:
         except BaseException:
             await asyncio.shield(self._machines.terminate(record))
             raise
+
+    async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
+        saved = await self._inventory.save(stopped(record, code, message))
+        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
+        return saved
+
+    def _unwritten(self, record: InstanceRecord, error: StorageError) -> InstanceRecord:
+        self._report("alarm", f"{record.name}: it is {record.state}, and its record says otherwise: {error}", record.id)
+        return self._inventory.note(record)
 
     def _created(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int

@@ -10,7 +10,7 @@ import psutil
 
 from supervisor.errors import PageServerError
 from supervisor.records import ProcessIdentity
-from supervisor.uffd.handle import start_time_of
+from supervisor.uffd.program import start_time_of
 
 END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""

@@ -30,8 +30,8 @@ from supervisor.uffd.handle import (
     Refused,
     Sampled,
     Status,
-    start_time_of,
 )
+from supervisor.uffd.program import listener_at, start_time_of
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -143,7 +143,8 @@ class PageServers:
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
-            server = await self._found(template) if template.page_server else None
+            identity = await asyncio.to_thread(self.listening, template.id) or template.page_server
+            server = await self._found(template, identity) if identity else None
             if server is not None:
                 status = await server.status()
                 running = self._running_forks(template.id)
@@ -154,16 +155,21 @@ class PageServers:
                     await server.release(fork_id)
                 for fork_id in status.recording:
                     self._inventory.set_recording(fork_id, template.id)
-                await self._note(template.id, **_list_of(status))
+                await self._note(template.id, page_server=_identity(server), **_list_of(status))
                 self._keep(template.id, server)
-            elif self._running_forks(template.id):
+                continue
+            self.control(template.id).unlink(missing_ok=True)
+            if self._running_forks(template.id):
                 self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
                 self._spawn(self._replace(template.id))
 
-    async def _found(self, template: TemplateRecord) -> PageServer | None:
-        """Return the page server that a template's record names, or None once it is certain that there is none."""
-        identity = template.page_server
-        assert identity is not None
+    def listening(self, template_id: str) -> ProcessIdentity | None:
+        """Return the page server that listens for a template, whatever its record says. Blocks."""
+        listener = listener_at(self.control(template_id))
+        return ProcessIdentity(pid=listener[0], start_time=listener[1]) if listener else None
+
+    async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer | None:
+        """Return the page server with this identity, or None once it is certain that there is none."""
         try:
             server = await PageServer.connect(
                 template_id=template.id,
@@ -178,7 +184,6 @@ class PageServers:
             self._report("alarm", error.message, template.instance_id)
         # It may be alive and hanging, and would keep the control socket from its successor.
         await asyncio.to_thread(_end, identity)
-        self.control(template.id).unlink(missing_ok=True)
         await self._note(template.id, page_server=None)
         return None
 
@@ -234,6 +239,7 @@ class PageServers:
             await self._inventory.update_template(template_id, **changes)
         except SupervisorError as error:
             self._report("alarm", error.message, None)
+            self._inventory.note_template(template_id, **changes)
 
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
         if fork.process is None:

@@ -10,8 +10,10 @@ from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
 
-Intent = Literal["create", "fork", "start", "restore", "stop"]
-"""What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory."""
+Intent = Literal["create", "fork", "start", "restore"]
+"""What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory.
+
+The end of a VM needs none: without its process it is Stopped."""
 
 
 class Record(BaseModel):
@@ -101,6 +103,24 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         snapshot=source.snapshot,
         next_layer=source.next_layer,
         track_dirty_pages=source.track_dirty_pages,
+    )
+
+
+def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+    """Return an instance as it is without a VMM and without memory."""
+    return record.model_copy(
+        update={
+            "state": State.STOPPED,
+            "process": None,
+            "snapshot": None,
+            "snapshot_unfinished": False,
+            "intent": None,
+            "attached": False,
+            "memory_backend": None,
+            "stopped_at": datetime.now(UTC),
+            "exit_code": code,
+            "exit_message": message,
+        }
     )
 
 

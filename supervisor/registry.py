@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from supervisor.errors import SupervisorError
+from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, Record, TemplateRecord
@@ -27,12 +27,6 @@ PARTIAL = ".new"
 """What the name of a file ends with until all of it is on the disk."""
 UNBORN = ".new-"
 """What a directory is called until all of it is there, for the same reason."""
-
-
-class StorageError(SupervisorError):
-    """The data directory cannot be written: full, read-only, or gone."""
-
-    code = "storage_failed"
 
 
 def new_id() -> str:

@@ -122,8 +122,6 @@ def test_every_state_is_left_by_some_way_but_unknown_and_nothing_becomes_created
         (State.CREATED, "create", False, Recovery.DISCARD),
         (State.STANDBY, "fork", False, Recovery.DISCARD),
         (State.STOPPED, "fork", False, Recovery.DISCARD),
-        (State.RUNNING, "stop", True, Recovery.STOP),
-        (State.RUNNING, "stop", False, Recovery.STOP),
         (State.RUNNING, None, True, Recovery.RUNS),
         (State.INITIALIZING, None, True, Recovery.RUNS),
         (State.RUNNING, None, False, Recovery.LOST),

@@ -5,13 +5,11 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from supervisor.errors import PageServerError
-from supervisor.isolation import isolated_command
 from supervisor.uffd import handshake
 from supervisor.uffd.control import (
     LINE_BYTES,
@@ -33,6 +31,7 @@ from supervisor.uffd.control import (
     encode,
     encode_configuration,
 )
+from supervisor.uffd.program import start, start_time_of
 from supervisor.uffd.takeover import take_userfaultfd
 
 __all__ = [
@@ -59,16 +58,6 @@ _STOP_SECONDS = 3.0
 def _absolute(path: Path) -> str:
     """The path as a page server needs it, whose working directory is its own affair."""
     return str(path.absolute())
-
-
-def start_time_of(pid: int) -> int:
-    """When the process started, in clock ticks since boot (field 22 of /proc/pid/stat); PageServerError without it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError as error:
-        raise PageServerError(f"page server pid {pid} is not alive: {error.strerror}") from error
-    # The second field is the program's name in parentheses, and may hold anything.
-    return int(stat.rpartition(")")[2].split()[19])
 
 
 class PageServer:
@@ -124,7 +113,7 @@ class PageServer:
         told, tells = os.pipe()
         try:
             # Some hundred microseconds, and in a thread a cancellation could lose the pid.
-            pid = _spawn(encode_configuration(configuration), tells, log)
+            pid = start(encode_configuration(configuration), tells, log)
             server = cls(template_id, pid, os.pidfd_open(pid), on_event)
         except OSError as error:
             os.close(told)
@@ -354,21 +343,6 @@ class PageServer:
             self.kill()
             await self.exited
         self._hang_up("has been stopped")
-
-
-def _spawn(configuration: str, ready: int, log: Path) -> int:
-    """Start the program; its stdout is the pipe `ready`, its stderr the log; returns its pid."""
-    return os.posix_spawn(
-        sys.executable,
-        [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, ready, 1),
-            (os.POSIX_SPAWN_OPEN, 2, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        ],
-        setsid=True,
-    )
 
 
 def _hand_over(control: Path, vmm_pid: int, request: bytes) -> dict[str, Any]:

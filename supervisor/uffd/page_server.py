@@ -5,6 +5,7 @@ on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends o
 not when its supervisor does.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,8 +38,11 @@ from supervisor.uffd.session import Session, Terms
 
 
 def log(text: str) -> None:
-    """One line on stderr, which the supervisor has made the log file."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+    """One line on stderr, which the supervisor has made the log file; one that cannot be written stops no guest."""
+    with contextlib.suppress(OSError):
+        os.write(
+            sys.stderr.fileno(), f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n".encode(errors="backslashreplace")
+        )
 
 
 class PageServer:

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final, Self
 
-from supervisor.errors import BadRequestError, VmmError
+from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -52,8 +52,8 @@ class Vmm:
         """Start a VMM with `directory` as its working directory; its API answers when this returns.
 
         With a config file (a path in `directory`) its VM runs as well. Errors call the VM by its `name`, or its id.
-        On failure nothing is left but the logs. Raises VmmError, and BadRequestError where the socket's path is too
-        long.
+        On failure nothing is left but the logs. Raises VmmError, StorageError where the logs cannot be begun, and
+        BadRequestError where the socket's path is too long.
         """
         name = name or instance_id
         try:
@@ -69,7 +69,8 @@ class Vmm:
                     await vmm.terminate()
                     raise
         except OSError as error:
-            raise VmmError(f"{name}: {hypervisor.name} cannot be started: {_explain(error)}") from error
+            failure = StorageError if error.errno in STORAGE_ERRNOS else VmmError
+            raise failure(f"{name}: {hypervisor.name} cannot be started: {_explain(error)}") from error
         return vmm
 
     @classmethod
@@ -200,5 +201,9 @@ def _make_way(api_socket: Path, name: str) -> Path:
 
 def _explain(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    limit = "; raise the limit of open files, or fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
-    return f"{where}{error.strerror}{limit}"
+    remedy = ""
+    if error.errno == errno.EMFILE:
+        remedy = "; raise the limit of open files, or fs.inotify.max_user_instances"
+    elif error.errno in STORAGE_ERRNOS:
+        remedy = "; free space, or make the data directory writable"
+    return f"{where}{error.strerror}{remedy}"
