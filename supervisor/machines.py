@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.layer_files import PARTIAL, complete, make_way, remove
@@ -13,6 +14,7 @@ from supervisor.layers import new_names, next_snapshot, own_snapshot, snapshot_t
 from supervisor.models import HypervisorName, Phase
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
+from supervisor.tasks import Result, beside
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
@@ -123,9 +125,21 @@ class Machines:
     async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
-        with watch.phase("spawn"):
-            vmm = await self._spawn(record, None)
+
+        async def attach(vmm_pid: int) -> None:
+            await server.attach(
+                record.id,
+                listen=self._uffd_socket(record.id),
+                page_map=self._page_servers.page_map(record.id),
+                vmm_pid=vmm_pid,
+                prefetch="off" if record.record_hot_pages else record.prefetch,
+                record=record.record_hot_pages,
+            )
+
+        vmm = None
         try:
+            with watch.phase("spawn"):
+                vmm = await while_serving(server, self._spawn(record, None, attach))
             await while_serving(server, self._load_served(record, vmm, server, watch))
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
@@ -134,20 +148,12 @@ class Machines:
 
     async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
         wait = record.prefetch == "before_resume" and not record.record_hot_pages
-        listen = self._run_dir / f"{record.id}.uffd"
-        with watch.phase("load"):
-            await server.attach(
-                record.id,
-                listen=listen,
-                page_map=self._page_servers.page_map(record.id),
-                vmm_pid=vmm.pid,
-                prefetch="off" if record.record_hot_pages else record.prefetch,
-                record=record.record_hot_pages,
-            )
-            state, tracking = own_snapshot(record).state, self._tracking(record)
-            await vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not wait, tracking=tracking)
-        with watch.phase("prefetch"):
-            await server.served(record.id)
+        state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
+        async with beside(server.served(record.id)) as served:
+            with watch.phase("load"):
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=self._tracking(record))
+            with watch.phase("prefetch"):
+                await served
         if wait:
             with watch.phase("resume"):
                 await vmm.api.resume()
@@ -246,7 +252,15 @@ class Machines:
     def _api_socket(self, instance_id: str) -> Path:
         return self._run_dir / f"{instance_id}.sock"
 
-    async def _spawn(self, record: InstanceRecord, config_file: str | None) -> Vmm:
+    def _uffd_socket(self, instance_id: str) -> Path:
+        return self._run_dir / f"{instance_id}.uffd"
+
+    async def _spawn(
+        self,
+        record: InstanceRecord,
+        config_file: str | None,
+        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
+    ) -> Vmm:
         return await Vmm.spawn(
             self.hypervisor(record.hypervisor),
             instance_id=record.id,
@@ -254,6 +268,7 @@ class Machines:
             api_socket=self._api_socket(record.id),
             config_file=config_file,
             name=record.name,
+            meanwhile=meanwhile,
         )
 
     def _keep(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
@@ -268,21 +283,22 @@ class Machines:
             self._clear_run_files(instance_id)
             self._on_exit(instance_id, future.result())
 
-    async def _abandon(self, record: InstanceRecord, vmm: Vmm) -> None:
-        await vmm.terminate()
+    async def _abandon(self, record: InstanceRecord, vmm: Vmm | None) -> None:
+        if vmm is not None:
+            await vmm.terminate()
         await self._page_servers.release(record)
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
         for path in (
             self._api_socket(instance_id),
-            self._run_dir / f"{instance_id}.uffd",
+            self._uffd_socket(instance_id),
             self._page_servers.page_map(instance_id),
         ):
             path.unlink(missing_ok=True)
 
 
-async def while_serving(server: PageServer, work: Coroutine[None, None, None]) -> None:
+async def while_serving(server: PageServer, work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
     task = asyncio.create_task(work)
     try:
