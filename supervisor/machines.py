@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.huge_page_pool import HugePagePool
@@ -16,6 +17,7 @@ from supervisor.page_servers import PageServers
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
 from supervisor.registry import PARTIAL
+from supervisor.tasks import Result, beside
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
@@ -99,8 +101,8 @@ class Machines:
 
     def run_files(self, instance_id: str) -> tuple[Path, ...]:
         """Return where the sockets and the page map of an instance that runs are."""
-        uffd = self._run_dir / f"{instance_id}.uffd"
-        return self._api_socket(instance_id), uffd, self._page_servers.page_map(instance_id)
+        page_map = self._page_servers.page_map(instance_id)
+        return self._api_socket(instance_id), self._uffd_socket(instance_id), page_map
 
     def console_offset(self, instance_id: str) -> int:
         """Return the present length of the console, in bytes: where what comes next begins."""
@@ -150,10 +152,23 @@ class Machines:
         step("page server")
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
+
+        async def attach(vmm_pid: int) -> None:
+            step("attach")
+            await server.attach(
+                record.id,
+                listen=self._uffd_socket(record.id),
+                page_map=self._page_servers.page_map(record.id),
+                vmm_pid=vmm_pid,
+                prefetch="off" if record.record_hot_pages else record.prefetch,
+                record=record.record_hot_pages,
+            )
+
+        vmm = None
         step("spawn")
-        with watch.phase("spawn"):
-            vmm = await self._spawn(record, None)
         try:
+            with watch.phase("spawn"):
+                vmm = await while_serving(server, self._spawn(record, None, attach))
             await while_serving(server, self._load_served(record, vmm, server, watch))
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
@@ -162,23 +177,14 @@ class Machines:
 
     async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
         wait = record.prefetch == "before_resume" and not record.record_hot_pages
-        listen = self._run_dir / f"{record.id}.uffd"
-        step("attach")
-        with watch.phase("load"):
-            await server.attach(
-                record.id,
-                listen=listen,
-                page_map=self._page_servers.page_map(record.id),
-                vmm_pid=vmm.pid,
-                prefetch="off" if record.record_hot_pages else record.prefetch,
-                record=record.record_hot_pages,
-            )
-            state, tracking = own_snapshot(record).state, self._tracking(record)
-            step("load")
-            await vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not wait, tracking=tracking)
-        step("prefetch")
-        with watch.phase("prefetch"):
-            await server.served(record.id)
+        state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
+        step("load")
+        async with beside(server.served(record.id)) as served:
+            with watch.phase("load"):
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=self._tracking(record))
+            step("prefetch")
+            with watch.phase("prefetch"):
+                await served
         if wait:
             step("resume")
             with watch.phase("resume"):
@@ -290,7 +296,15 @@ class Machines:
     def _api_socket(self, instance_id: str) -> Path:
         return self._run_dir / f"{instance_id}.sock"
 
-    async def _spawn(self, record: InstanceRecord, config_file: str | None) -> Vmm:
+    def _uffd_socket(self, instance_id: str) -> Path:
+        return self._run_dir / f"{instance_id}.uffd"
+
+    async def _spawn(
+        self,
+        record: InstanceRecord,
+        config_file: str | None,
+        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
+    ) -> Vmm:
         share = self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(
@@ -300,6 +314,7 @@ class Machines:
                 api_socket=self._api_socket(record.id),
                 config_file=config_file,
                 name=record.name,
+                meanwhile=meanwhile,
             )
         except BaseException:
             self._huge_pages.end(share)
@@ -320,8 +335,9 @@ class Machines:
             self._clear_run_files(instance_id)
             self._on_exit(instance_id, future.result())
 
-    async def _abandon(self, record: InstanceRecord, vmm: Vmm) -> None:
-        await vmm.terminate()
+    async def _abandon(self, record: InstanceRecord, vmm: Vmm | None) -> None:
+        if vmm is not None:
+            await vmm.terminate()
         await self._page_servers.release(record)
         self._clear_run_files(record.id)
 
@@ -330,7 +346,7 @@ class Machines:
             path.unlink(missing_ok=True)
 
 
-async def while_serving(server: PageServer, work: Coroutine[None, None, None]) -> None:
+async def while_serving(server: PageServer, work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
     task = asyncio.create_task(work)
     try:

@@ -124,7 +124,7 @@ class PageServers:
             return
         try:
             server = await self.serving(fork.template_id)
-            if fork.id not in (await server.status()).forks:
+            if fork.id not in server.forks:
                 await self._hand_over(fork, server)
         except PageServerError as error:
             # The record says Running, so that whatever page server comes next takes the fork over.

@@ -17,7 +17,14 @@ from benchmarks.measurement import Bar, Result, Rounds, Row, Sample, Spread
 from benchmarks.report import as_text
 
 MODES = {
-    "walk": ["file", "uffd, one page a fault", "uffd, fault-around", "uffd, prefetch", "C handler, one page a fault"],
+    "walk": [
+        "file",
+        "uffd, one page a fault",
+        "uffd, fault-around",
+        "uffd, prefetch",
+        "uffd, concurrent prefetch",
+        "C handler, one page a fault",
+    ],
     "faults": ["page server", "C handler", "memcpy to absent memory", "memcpy to present memory"],
     "storm": [f"{how}, {count} forks" for how in ("one page a fault", "fault-around") for count in (1, 3)],
     "forks": ["embedded, API", "embedded, bare script"],
@@ -28,7 +35,7 @@ MODES = {
     "merge": ["flatten", "compact"],
 }
 BARS = {
-    "walk": 3,
+    "walk": 6,
     "faults": 3,
     "storm": 2,
     "forks": 1,
