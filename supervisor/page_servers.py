@@ -16,6 +16,7 @@ import psutil
 
 from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import check_marks
 from supervisor.models import Level
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
@@ -93,10 +94,12 @@ class PageServers:
             if template is None:
                 raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             directory = self._inventory.registry.template_directory(template_id)
+            layers = [self._data_dir / layer for layer in template.layers]
+            await asyncio.to_thread(check_marks, layers, template.layer_marks)
             step("start page server")
             server = await PageServer.spawn(
                 template_id=template_id,
-                layers=[self._data_dir / layer for layer in template.layers],
+                layers=layers,
                 memory_size=template.size_bytes,
                 page_size=template.page_size,
                 hot_pages=directory / HOT_PAGES,

@@ -135,6 +135,9 @@ class TemplateRecord(Record):
     id: str
     instance_id: str
     layers: tuple[str, ...]
+    layer_marks: tuple[tuple[int, int], ...] = ()
+    """Of each layer its size (bytes) and mtime (ns) at the promotion: what a layer has that was never written since.
+    Inode and device are no part of it: a backup that was put back is the same image."""
     size_bytes: int
     page_size: int
     hypervisor: HypervisorName

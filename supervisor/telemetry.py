@@ -103,7 +103,9 @@ class Telemetry:
         due = self._due([record.id for record in records])
         servers = self._page_servers.pids
         found, self.host = await asyncio.to_thread(self._read, records, due, servers)
-        changed = [statistics for key, statistics in found.items() if self.statistics.get(key) != statistics]
+        # What has not changed is the very object of the sample before: comparing models costs more than reading maps.
+        before = self.statistics
+        changed = [one for key, one in found.items() if one is not before.get(key) and one != before.get(key)]
         self.statistics = found
         self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
         self._tell_stalls(records)

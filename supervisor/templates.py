@@ -1,12 +1,13 @@
 """Templates: Standby instances promoted so that share_memory forks may read their memory."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from supervisor.errors import InvalidStateError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import link
+from supervisor.layer_files import link, marks
 from supervisor.layers import own_snapshot
 from supervisor.page_servers import PageServers
 from supervisor.progress import step
@@ -32,17 +33,19 @@ class Templates:
         snapshot = own_snapshot(source)
         template_id = new_id()
         directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
+        source_directory = self._inventory.registry.directory(source.id)
         return await self._inventory.add_template(
             TemplateRecord(
                 id=template_id,
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
+                layer_marks=await asyncio.to_thread(marks, snapshot.layers, source_directory),
                 size_bytes=source.size_bytes,
                 page_size=source.page_size,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
             ),
-            partial(_populate, snapshot.layers, self._inventory.registry.directory(source.id)),
+            partial(_populate, snapshot.layers, source_directory),
         )
 
     async def unpromote(self, instance_id: str) -> None:

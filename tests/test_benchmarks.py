@@ -33,6 +33,8 @@ MODES = {
     "standby": ["Full", "Diff"],
     "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
     "merge": ["flatten", "compact"],
+    "image": ["100 extents", "1,000 extents"],
+    "statistics": ["20 of 20 change", "2 of 20 change"],
 }
 BARS = {
     "walk": 6,
@@ -44,6 +46,8 @@ BARS = {
     "standby": 0,
     "checkpoint": 1,
     "merge": 0,
+    "image": 1,
+    "statistics": 1,
 }
 ROOT = Path(__file__).resolve().parent.parent
 NO_FIRECRACKER = "/nonexistent/firecracker"
