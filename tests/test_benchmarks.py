@@ -26,6 +26,7 @@ MODES = {
     "standby": ["Full", "Diff"],
     "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
     "merge": ["flatten", "compact"],
+    "thousand": ["2 forks", "4 forks"],
 }
 BARS = {
     "walk": 3,
@@ -37,6 +38,7 @@ BARS = {
     "standby": 0,
     "checkpoint": 1,
     "merge": 0,
+    "thousand": 3,
 }
 ROOT = Path(__file__).resolve().parent.parent
 NO_FIRECRACKER = "/nonexistent/firecracker"
