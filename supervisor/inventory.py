@@ -29,6 +29,11 @@ LOCKED_BY_SHOWN = 16
 
 STEP_SHOWN = 0.25
 """Seconds that a step takes before it is published: most take none that anybody could read."""
+SHOWN_AS_RECORDED = (
+    "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at", "exit_code",
+    "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch", "phases", "size_bytes",
+    "track_dirty_pages",
+)  # fmt: skip
 
 
 class Inventory:
@@ -43,6 +48,7 @@ class Inventory:
         self._operations: dict[str, progress.Operation] = {}
         self._recording: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._views: dict[str, Instance] = {}
         self._forest: Forest | None = None
         self._changed = asyncio.Event()
         self._template_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -149,6 +155,7 @@ class Inventory:
         self.instances.pop(record.id, None)
         self._names.pop(record.name, None)
         self._recording.pop(record.id, None)
+        self._views.pop(record.id, None)
         self._forest = None
         self._publish(InstanceDeleted(id=record.id))
         self._wake()
@@ -221,6 +228,7 @@ class Inventory:
 
     def publish_instance(self, instance_id: str) -> None:
         """Publish an instance as it is now."""
+        self._views.pop(instance_id, None)
         self._publish(InstanceChanged(instance=self.view(self.instances[instance_id])))
         self._wake()
 
@@ -233,26 +241,28 @@ class Inventory:
         await self._changed.wait()
 
     def view(self, record: InstanceRecord) -> Instance:
-        """Return an instance as the wire shows it."""
+        """Return an instance as the wire shows it: as it was last published, but for the step of an operation."""
+        if self.instances.get(record.id) is not record or record.id in self._operations:
+            return self._view(record)
+        if record.id not in self._views:
+            self._views[record.id] = self._view(record)
+        return self._views[record.id]
+
+    def _view(self, record: InstanceRecord) -> Instance:
         count = self.forest.fork_count(record.id)
-        return Instance(
-            **record.model_dump(
-                include={
-                    "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
-                    "exit_code", "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
-                    "phases", "size_bytes", "track_dirty_pages",
-                }
-            ),
+        # Not validated: a record is, and a thousand are listed at once.
+        return Instance.model_construct(
+            **{name: getattr(record, name) for name in SHOWN_AS_RECORDED},
             size=f"{record.size_bytes // MIB}MB",
             has_snapshot=record.state is State.STANDBY,
             fork_count=count,
             mem_locked=count > 0,
-            locked_by=self.forest.holder_names(record.id)[:LOCKED_BY_SHOWN],
+            locked_by=self.forest.holder_names(record.id, LOCKED_BY_SHOWN),
             layers=len(record.snapshot.layers) if record.snapshot else 0,
             recording=record.id in self._recording,
             vmm_pid=record.process.pid if record.process else None,
             operation=_view_operation(self._operations.get(record.id)),
-        )  # fmt: skip
+        )
 
     def view_template(self, record: TemplateRecord) -> Template:
         """Return a template as the wire shows it."""

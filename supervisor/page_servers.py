@@ -258,7 +258,7 @@ class PageServers:
         silent_since: float | None = None
         while self._servers.get(template_id) is server and not server.exited.done():
             try:
-                await server.status(seconds=STOPPED_BOUND)
+                await server.ping(seconds=STOPPED_BOUND)
                 silent_since = None
             except PageServerError:
                 silent_since = silent_since or time.monotonic() - STOPPED_BOUND

@@ -35,6 +35,7 @@ MODES = {
     "merge": ["flatten", "compact"],
     "image": ["100 extents", "1,000 extents"],
     "statistics": ["20 of 20 change", "2 of 20 change"],
+    "thousand": ["2 forks", "4 forks"],
 }
 BARS = {
     "walk": 6,
@@ -48,6 +49,7 @@ BARS = {
     "merge": 0,
     "image": 1,
     "statistics": 1,
+    "thousand": 3,
 }
 ROOT = Path(__file__).resolve().parent.parent
 NO_FIRECRACKER = "/nonexistent/firecracker"

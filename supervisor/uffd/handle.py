@@ -225,6 +225,10 @@ class PageServer:
         """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""
         return decode_status(await self._request("status", seconds))
 
+    async def ping(self, *, seconds: float) -> None:
+        """Return when it has answered; PageServerError when it has not after `seconds`."""
+        await self._request("ping", seconds)
+
     async def stop(self) -> None:
         """Stop it, by SIGKILL when asking does not do; returns when it has exited and is reaped.
 

@@ -68,6 +68,7 @@ class PageServer:
             "populate": self._populate,
             "release": self._release,
             "status": self._status,
+            "ping": self._ping,
             "stop": self._stop,
         }
         self._control = ControlSocket(loop, Path(configuration.control), self._on_request)
@@ -202,6 +203,9 @@ class PageServer:
             handshake_seconds=self._configuration.policy.handshake_seconds,
         )
         reply({"result": status._asdict()})
+
+    def _ping(self, request: dict[str, Any], reply: Reply) -> None:
+        reply({"result": None})
 
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})
