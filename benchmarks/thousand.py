@@ -122,7 +122,7 @@ async def _cpu(process: psutil.Process, seconds: float) -> float:
     before, began = process.cpu_times(), time.perf_counter()
     await asyncio.sleep(seconds)
     after, ended = process.cpu_times(), time.perf_counter()
-    return (after.user + after.system - before.user - before.system) / (ended - began) * 100
+    return ((after.user + after.system) - (before.user + before.system)) / (ended - began) * 100
 
 
 async def _forked(bench: Bench, client: SupervisorClient) -> Spread:
