@@ -98,7 +98,8 @@ def _fan_out(instance: Instance, selected: Sequence[Instance]) -> str | None:
 
 
 def _delete(instance: Instance, selected: Sequence[Instance]) -> str | None:
-    return _locked(instance, frozenset(other.name for other in selected))
+    """A locked source by itself is offered with its whole tree."""
+    return None if len(selected) == 1 else _locked(instance, frozenset(other.name for other in selected))
 
 
 def _standby(instance: Instance, selected: Sequence[Instance]) -> str | None:
@@ -109,12 +110,29 @@ def _standby(instance: Instance, selected: Sequence[Instance]) -> str | None:
     return f"{instance.name} is {instance.state}: only a Running instance can be put to standby"
 
 
+def _checkpoint(instance: Instance, selected: Sequence[Instance]) -> str | None:
+    if instance.state is State.RUNNING:
+        return None
+    if instance.state is State.STANDBY:
+        return f"{instance.name} is in Standby: press f to fork it"
+    remedy = "press r to start it" if instance.state is State.STOPPED else "only a Running instance has one"
+    return f"{instance.name} is {instance.state}: {remedy}"
+
+
 def _restore(instance: Instance, selected: Sequence[Instance]) -> str | None:
     if instance.state in (State.STANDBY, State.STOPPED):
         return _locked(instance)
     if instance.state is State.RUNNING:
         return f"{instance.name} is Running already"
     return f"{instance.name} is {instance.state}: only Standby can be restored, only Stopped started"
+
+
+def _detach(instance: Instance, selected: Sequence[Instance]) -> str | None:
+    if instance.fork_kind != "share_memory":
+        return f"{instance.name} is no share_memory fork: it holds no lock"
+    if instance.state in (State.RUNNING, State.STANDBY, State.STOPPED):
+        return None
+    return f"{instance.name} is {instance.state}: only Running, Standby or Stopped forks can let go of their source"
 
 
 def _stop(instance: Instance, selected: Sequence[Instance]) -> str | None:
@@ -146,10 +164,18 @@ ACTIONS: tuple[Action, ...] = (
         one=True,
     ),
     Action(
+        "checkpoint",
+        ("C",),
+        "Checkpoint",
+        "A Standby instance of a Running one, which is paused for milliseconds and runs on",
+        Group.MACHINES,
+        _checkpoint,
+    ),
+    Action(
         "delete",
         ("d", "delete"),
         "Delete",
-        "Delete the instance and its files, after a question that says what goes",
+        "Delete the instance and its files, of a locked source the whole tree, after a question that says what goes",
         Group.MACHINES,
         _delete,
         footer=True,
@@ -180,6 +206,14 @@ ACTIONS: tuple[Action, ...] = (
         Group.MACHINES,
         _stop,
         footer=True,
+    ),
+    Action(
+        "detach",
+        ("t",),
+        "Detach",
+        "Give a share_memory fork all of its memory, so that its source is locked no more; the guest goes on",
+        Group.MACHINES,
+        _detach,
     ),
     Action("console", ("c",), "Console", "The last lines that the guest has printed", Group.MACHINES, one=True),
     Action(

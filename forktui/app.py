@@ -22,21 +22,27 @@ from forktui.feed import Connection, Feed
 from forktui.glyphs import ASCII, glyphs
 from forktui.messages import (
     ConsoleWanted,
+    Estimated,
+    EstimateWanted,
     Finished,
     Heard,
     LinkChanged,
     PageMapRead,
     PageMapWanted,
+    Planned,
+    PlanWanted,
     Said,
     Wanted,
 )
+from forktui.quantities import fits
 from forktui.screens.dashboard import Dashboard
+from forktui.screens.dialogs import FanOutPrompt
 from forktui.screens.reading import CONSOLE_LINES, Console
-from forktui.text import ascii_text, safe_text
+from forktui.text import ascii_text, safe_model, safe_text
 from forktui.theme import DARK, THEMES, ink_defaults
 from forktui.widgets.inked import AsciiScrollBar, InkedApp
 from forktui.world import World, reduce
-from supervisor.models import Event, Statistics
+from supervisor.models import Event, FanOutRequest, Statistics
 
 STATISTICS_SECONDS = 0.25
 """How long counters that changed wait to be drawn, so that a burst is drawn once."""
@@ -134,6 +140,19 @@ class ForkTui(InkedApp):
     def on_wanted(self, message: Wanted) -> None:
         self.run_worker(self._carry_out(message), name=message.action_id)
 
+    def on_plan_wanted(self, message: PlanWanted) -> None:
+        self.run_worker(self._plan(message.instance_id), name="plan", group="plan", exclusive=True)
+
+    def on_planned(self, message: Planned) -> None:
+        self.dashboard.ask_to_delete(message.plan)
+
+    def on_estimate_wanted(self, message: EstimateWanted) -> None:
+        self.run_worker(self._estimate(message.instance_id), name="estimate", group="estimate", exclusive=True)
+
+    def on_estimated(self, message: Estimated) -> None:
+        if isinstance(self.screen, FanOutPrompt):
+            self.screen.show_estimate(message.line)
+
     def on_finished(self, message: Finished) -> None:
         if message.outcome.done:
             self._say(message.outcome.done, "information")
@@ -177,6 +196,22 @@ class ForkTui(InkedApp):
         else:
             outcome = await verbs.ON_EACH[wanted.action_id](self.client, self.world, wanted.instance_ids)
         self.post_message(Finished(outcome))
+
+    async def _plan(self, instance_id: str) -> None:
+        try:
+            plan = await self.client.deletion_plan(instance_id, cascade=True)
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(Said(safe_text(str(error)), "error"))
+        else:
+            self.post_message(Planned(safe_model(plan)))
+
+    async def _estimate(self, instance_id: str) -> None:
+        try:
+            estimate = await self.client.fan_out_estimate(instance_id, FanOutRequest(count=1))
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(Estimated(safe_text(str(error))))
+        else:
+            self.post_message(Estimated(f"fits: {fits(estimate)}"))
 
     async def _read_page_map(self, wanted: PageMapWanted) -> None:
         try:

@@ -17,13 +17,17 @@ from yarl import URL
 
 from forktui.server_sent_events import Parser, ServerSentEvent
 from supervisor.models import (
+    CheckpointRequest,
     CreateRequest,
+    DeletionPlan,
     ErrorBody,
     ErrorDetail,
     Event,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
+    ImageInfo,
     Instance,
     Lineage,
     PageMapFold,
@@ -43,6 +47,7 @@ _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 _EVENT_TYPES: Final = frozenset(
     get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Event)[0])
 )
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
@@ -104,13 +109,22 @@ class SupervisorClient:
         """Return one instance."""
         return await self._ask(Instance, "GET", _path(reference))
 
+    async def images(self) -> list[ImageInfo]:
+        """Return every image, usable or with what is wrong with it."""
+        return _IMAGES.validate_json(await self._call("GET", "/images"))
+
     async def create(self, request: CreateRequest) -> Instance:
         """Boot a new instance."""
         return await self._ask(Instance, "POST", "/instances", request)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance, whatever its state."""
-        await self._call("DELETE", _path(reference))
+    async def delete(self, reference: str, *, cascade: bool = False) -> None:
+        """Remove an instance, whatever its state; with `cascade` the whole tree from it down."""
+        await self._call("DELETE", _path(reference), query={"cascade": "true"} if cascade else None)
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        """Return what `delete` would do, in its order."""
+        query = {"dry_run": "true", "cascade": str(cascade).lower()}
+        return await self._ask(DeletionPlan, "DELETE", _path(reference), query=query)
 
     async def start(self, reference: str) -> Instance:
         """Boot a Stopped instance."""
@@ -128,13 +142,26 @@ class SupervisorClient:
         """Run a Standby instance on from its snapshot."""
         return await self._ask(Instance, "POST", _path(reference, "restore"))
 
+    async def detach(self, reference: str) -> Instance:
+        """Let a share_memory fork go on with memory of its own, which releases its source's lock."""
+        return await self._ask(Instance, "POST", _path(reference, "detach"))
+
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one fork of an instance."""
         return await self._ask(Instance, "POST", _path(reference, "fork"), request)
 
+    async def checkpoint(self, reference: str, request: CheckpointRequest | None = None) -> Instance:
+        """Make a Standby instance of a Running one, which runs on; its phase `paused` is how long it did not."""
+        return await self._ask(Instance, "POST", _path(reference, "checkpoint"), request or CheckpointRequest())
+
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many forks; a child that failed says why in its place."""
         return await self._ask(FanOutResult, "POST", _path(reference, "fan-out"), request)
+
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many forks fit and what limits them, and make none."""
+        dry = request.model_copy(update={"dry_run": True})
+        return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry)
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Wait until the instance is in a state, as often as the supervisor bounds the wait."""

@@ -3,29 +3,34 @@
 import json
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
+from forktui.quantities import fits, mebibytes, size
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
+    CheckpointRequest,
     CreateRequest,
+    DeletionPlan,
+    FanOutEstimate,
     FanOutRequest,
     ForkRequest,
     Instance,
     MemoryBackend,
     PrefetchMode,
     RecordMode,
+    ResourceEstimate,
     TargetState,
 )
 from supervisor.settings import Settings
 
 Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
-Verb = Callable[[str], Awaitable[Instance | None]]
+Verb = Callable[[str], Awaitable[Instance]]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -104,12 +109,31 @@ async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) 
     return True
 
 
+async def _images(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    images = await client.images()
+    if settings.json_output:
+        print(json.dumps([image.model_dump(mode="json") for image in images], indent=2))
+        return True
+    rows = [
+        (one.name, one.kind, mebibytes(one.memory_bytes or 0), one.hypervisor or "-", one.status, one.error or "")
+        for one in map(safe_model, images)
+    ]
+    print(text_table([("NAME", "KIND", "MIB", "HYPERVISOR", "STATUS", "ERROR"), *rows]))
+    return True
+
+
 def _create_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name")
     parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
     parser.add_argument("--size", help="guest memory, such as 128MB (the default)")
     parser.add_argument("--vcpus", type=int)
     parser.add_argument("--cmd", nargs="+", default=(), metavar="WORD", help="appended to the kernel command line")
+    parser.add_argument(
+        "--track-dirty-pages",
+        action=BooleanOptionalAction,
+        default=None,
+        help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
+    )
 
 
 async def _create(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
@@ -121,6 +145,7 @@ async def _create(client: SupervisorClient, options: Namespace, settings: Settin
         "vcpus": options.vcpus,
         "hypervisor": chosen,
         "cmd": tuple(options.cmd) or None,
+        "track_dirty_pages": options.track_dirty_pages,
     }
     given = {name: value for name, value in wanted.items() if value is not None}
     _show(await client.create(_request(CreateRequest, given)), settings)
@@ -135,7 +160,7 @@ def _fork_options(parser: ArgumentParser) -> None:
         default=True,
         help="read the memory of a Standby source, which is locked meanwhile, or copy it",
     )
-    parser.add_argument("--from-running", action="store_true", help="copy a Running source: standby, copy, restore")
+    parser.add_argument("--from-running", action="store_true", help="copy a Running source, which runs on")
     parser.add_argument("--target-state", choices=get_args(TargetState), default="Running")
     parser.add_argument("--memory-backend", choices=get_args(MemoryBackend))
     parser.add_argument("--prefetch", choices=get_args(PrefetchMode))
@@ -152,6 +177,8 @@ def _fan_out_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("count", type=int, help="how many forks")
     parser.add_argument("--name-prefix", help="of the forks' names; SOURCE if not given")
     parser.add_argument("--concurrency", type=int, help="how many at once")
+    parser.add_argument("--dry-run", action="store_true", help="print how many would fit, and make none")
+    parser.add_argument("--force", action="store_true", default=None, help="make them although they would not fit")
 
 
 def _given(options: Namespace, *names: str) -> dict[str, object]:
@@ -168,8 +195,25 @@ async def _fork(client: SupervisorClient, options: Namespace, settings: Settings
     return True
 
 
+def _checkpoint_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", help="a Running instance's name, id or unique id prefix")
+    parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
+
+
+async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    given = {"name": options.name} if options.name is not None else {}
+    made = await client.checkpoint(options.source, _request(CheckpointRequest, given))
+    _show(made, settings)
+    if not settings.json_output:
+        paused = next((phase.milliseconds for phase in made.phases if phase.name == "paused"), 0.0)
+        print(safe_text(f"{options.source} was paused for {paused:.1f} ms"))
+    return True
+
+
 async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency"))
+    request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency", "force"))
+    if options.dry_run:
+        return _show_estimate(await client.fan_out_estimate(options.source, request), settings)
     result = await client.fan_out(options.source, request)
     if settings.json_output:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
@@ -180,6 +224,24 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
         if child.error is not None:
             complain(f"{child.name}: {child.error.message}")
     return all(child.error is None for child in result.children)
+
+
+def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> bool:
+    """Print an estimate; returns whether the forks fit."""
+    if settings.json_output:
+        print(json.dumps(estimate.model_dump(mode="json"), indent=2))
+        return estimate.count <= estimate.fits
+    head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
+    print(text_table([head, *map(_estimate_row, estimate.resources)]))
+    print(f"fits: {fits(estimate)}")
+    return estimate.count <= estimate.fits
+
+
+def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
+    shown = size if row.name in ("memory", "disk") else str
+    available = "-" if row.available is None else shown(row.available)
+    most = "-" if row.fits is None else str(row.fits)
+    return (row.name, shown(row.per_fork), shown(row.needed), available, most, safe_text(row.basis))
 
 
 def complain(message: str) -> None:
@@ -195,19 +257,53 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        verb, done = verb_of(client), True
-        for reference in options.instances:
-            try:
-                instance = await verb(reference)
-            except ApiError as error:
-                complain(error.message)
-                done = False
-                continue
-            if instance is not None:
-                _show(instance, settings)
-        return done
+        verb = verb_of(client)
+
+        async def one(reference: str) -> None:
+            _show(await verb(reference), settings)
+
+        return await _each(options.instances, one)
 
     return run
+
+
+async def _each(references: Sequence[str], do: Callable[[str], Awaitable[None]]) -> bool:
+    done = True
+    for reference in references:
+        try:
+            await do(reference)
+        except ApiError as error:
+            complain(error.message)
+            done = False
+    return done
+
+
+def _delete_arguments(parser: ArgumentParser) -> None:
+    _references(parser)
+    parser.add_argument("--cascade", action="store_true", help="delete everything below as well, forks first")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
+
+
+async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def delete(reference: str) -> None:
+        if options.dry_run:
+            _show_plan(await client.deletion_plan(reference, cascade=options.cascade), settings)
+        else:
+            await client.delete(reference, cascade=options.cascade)
+
+    return await _each(options.instances, delete)
+
+
+def _show_plan(plan: DeletionPlan, settings: Settings) -> None:
+    if settings.json_output:
+        print(json.dumps(plan.model_dump(mode="json"), indent=2))
+        return
+    rows = [
+        (one.name, one.state.value, mebibytes(one.disk_bytes), mebibytes(one.private_bytes), one.id)
+        for one in map(safe_model, plan.deletions)
+    ]
+    total = ("total", f"{plan.running} running", mebibytes(plan.disk_bytes), mebibytes(plan.private_bytes), "")
+    print(text_table([("NAME", "STATE", "DISK MIB", "PRIVATE MIB", "ID"), *rows, total]))
 
 
 def _logs_arguments(parser: ArgumentParser) -> None:
@@ -231,8 +327,14 @@ async def _logs(client: SupervisorClient, options: Namespace, settings: Settings
 
 COMMANDS: Final = (
     Command("ls", "list the instances", lambda parser: None, _ls),
+    Command(
+        "images", "list the images, and what is wrong with those that cannot be used", lambda parser: None, _images
+    ),
     Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor")),
     Command("fork", "make one fork of an instance", _fork_arguments, _fork),
+    Command(
+        "checkpoint", "make a Standby instance of a Running one, which runs on", _checkpoint_arguments, _checkpoint
+    ),
     Command("fan-out", "make many forks of an instance", _fan_out_arguments, _fan_out),
     Command(
         "standby", "write a snapshot of a Running instance and end its VMM", _references, _for_each(lambda c: c.standby)
@@ -240,6 +342,12 @@ COMMANDS: Final = (
     Command("restore", "run a Standby instance on", _references, _for_each(lambda c: c.restore)),
     Command("start", "boot a Stopped instance", _references, _for_each(lambda c: c.start)),
     Command("stop", "end an instance's VMM; its memory is lost", _references, _for_each(lambda c: c.stop)),
-    Command("delete", "remove an instance", _references, _for_each(lambda c: c.delete), ()),
+    Command(
+        "detach",
+        "give a fork all of its memory, so that its source is locked no more",
+        _references,
+        _for_each(lambda c: c.detach),
+    ),
+    Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete),
     Command("logs", "print what a guest has printed", _logs_arguments, _logs, ()),
 )

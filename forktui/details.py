@@ -88,8 +88,8 @@ def _source(world: World, instance: Instance) -> Line:
         return [(f"none: booted from image {instance.image}", "plain")]
     source = world.instances.get(instance.source_id)
     name: Piece = (source.name, "plain") if source else (f"{instance.source_id} (deleted)", "muted")
-    kind = instance.fork_kind or "fork"
-    return [name, (f"  {kind}{' fork' if instance.fork_kind else ''}", "muted")]
+    kinds = {None: "fork", "checkpoint": "checkpoint"}
+    return [name, (f"  {kinds.get(instance.fork_kind, f'{instance.fork_kind} fork')}", "muted")]
 
 
 def _as_source(world: World, instance: Instance, template: Template | None) -> list[Line]:
@@ -132,6 +132,8 @@ def _memory(instance: Instance, glyphs: Glyphs) -> Line:
     parts: list[Line] = [[(backend, "plain")]] if backend else []
     if backend == "uffd" and instance.prefetch is not None:
         parts.append([(f"prefetch {instance.prefetch.replace('_', ' ')}", "plain")])
+    if instance.layers > 1:
+        parts.append([(f"{instance.layers} layers", "plain")])
     return joined(parts, (f" {glyphs.dot} ", "guide"))
 
 

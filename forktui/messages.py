@@ -7,7 +7,7 @@ from textual.message import Message
 
 from forktui.feed import Connection
 from forktui.verbs import Outcome
-from supervisor.models import Event, PageMapFold
+from supervisor.models import DeletionPlan, Event, PageMapFold
 
 
 class Heard(Message):
@@ -34,6 +34,38 @@ class Wanted(Message):
         self.action_id = action_id
         self.instance_ids = tuple(instance_ids)
         self.count = count
+
+
+class PlanWanted(Message):
+    """The operator thinks of deleting a source with all that is below it."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self.instance_id = instance_id
+
+
+class Planned(Message):
+    """What goes with a source that is deleted with all that is below it."""
+
+    def __init__(self, plan: DeletionPlan) -> None:
+        super().__init__()
+        self.plan = plan
+
+
+class EstimateWanted(Message):
+    """The operator thinks of a fan-out of an instance."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self.instance_id = instance_id
+
+
+class Estimated(Message):
+    """How many forks fit on the host, in words; or why that cannot be told."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
 
 
 class Finished(Message):

@@ -1,5 +1,7 @@
 """Numbers as an operator reads them: short, aligned, with their unit."""
 
+from supervisor.models import FanOutEstimate
+
 MEBIBYTE = 1 << 20
 
 
@@ -66,3 +68,8 @@ def names(items: tuple[str, ...] | list[str], shown: int = 2, total: int | None 
     """The first names and how many more there are: `fork-1, fork-2, +6`."""
     rest = (len(items) if total is None else total) - min(len(items), shown)
     return ", ".join([*items[:shown], *([f"+{rest}"] if rest > 0 else [])])
+
+
+def fits(estimate: FanOutEstimate) -> str:
+    """How many forks fit, and what limits them: `up to 431 (memory)`."""
+    return f"up to {estimate.fits} ({(estimate.limiting or 'the most at once').replace('_', ' ')})"

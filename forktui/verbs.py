@@ -66,6 +66,16 @@ async def delete(client: SupervisorClient, world: World, instance_ids: Sequence[
     return _outcome("deleted:", done, failures)
 
 
+async def delete_tree(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Delete each with all that is below it; the supervisor sees to the order."""
+
+    async def one(instance: Instance) -> str:
+        await client.delete(instance.id, cascade=True)
+        return f"{instance.name} and all below it"
+
+    return _outcome("deleted:", *await _each(world, instance_ids, one))
+
+
 async def standby(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
     """Put each to standby."""
 
@@ -73,6 +83,17 @@ async def standby(client: SupervisorClient, world: World, instance_ids: Sequence
         return (await client.standby(instance.id)).name
 
     return _outcome("in Standby:", *await _each(world, instance_ids, one))
+
+
+async def checkpoint(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """One checkpoint of each, with how long its source was paused."""
+
+    async def one(instance: Instance) -> str:
+        made = await client.checkpoint(instance.id)
+        paused = (f" (paused {milliseconds(phase.milliseconds)})" for phase in made.phases if phase.name == "paused")
+        return made.name + next(paused, "")
+
+    return _outcome("checkpoints:", *await _each(world, instance_ids, one))
 
 
 async def restore(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -83,6 +104,15 @@ async def restore(client: SupervisorClient, world: World, instance_ids: Sequence
         return (await verb(instance.id)).name
 
     return _outcome("running:", *await _each(world, instance_ids, one))
+
+
+async def detach(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """Give each all of its memory, and release its source."""
+
+    async def one(instance: Instance) -> str:
+        return (await client.detach(instance.id)).name
+
+    return _outcome("detached:", *await _each(world, instance_ids, one))
 
 
 async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
@@ -96,8 +126,17 @@ async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[st
 
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
 
-ON_EACH: dict[str, Verb] = {"fork": fork, "delete": delete, "standby": standby, "restore": restore, "stop": stop}
-"""The actions that do the same to every selected instance, by the id of the action."""
+ON_EACH: dict[str, Verb] = {
+    "fork": fork,
+    "checkpoint": checkpoint,
+    "delete": delete,
+    "delete_tree": delete_tree,
+    "standby": standby,
+    "restore": restore,
+    "detach": detach,
+    "stop": stop,
+}
+"""The actions that do the same to every selected instance, by the action's id; a dialog asks for `delete_tree`."""
 
 
 async def _each(

@@ -1,25 +1,31 @@
-"""Forks: of a Standby instance's shared memory, as a copy, from a running one, and many at a time."""
+"""Children of an instance: forks of its shared memory, copies, checkpoints, and many at a time."""
 
 import asyncio
-import os
+import logging
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 
-from supervisor import images, lifecycle
+from supervisor import admission, images, lifecycle
+from supervisor.admitting import Admitting, Promise
+from supervisor.checkpoints import Checkpoints
 from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import link
+from supervisor.layers import Layers, all_names
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines
 from supervisor.models import (
     NAME_LENGTH,
+    CheckpointRequest,
     ErrorBody,
     ErrorDetail,
     FanOutChild,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
+    ForkKind,
     ForkOptions,
     ForkRequest,
     Instance,
@@ -27,12 +33,15 @@ from supervisor.models import (
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord
+from supervisor.records import InstanceRecord, TemplateRecord, child_of
 from supervisor.registry import new_id
-from supervisor.templates import Templates, own_snapshot
+from supervisor.templates import Templates
 
 SUFFIX_LENGTH = 5
 """How much of a name `-<n>` may take."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Forking:
@@ -43,112 +52,159 @@ class Forking:
         inventory: Inventory,
         operations: Operations,
         machines: Machines,
+        layers: Layers,
         templates: Templates,
+        checkpoints: Checkpoints,
+        admitting: Admitting,
         report: Callable[[Level, str, str | None], None],
     ) -> None:
         self._inventory = inventory
         self._operations = operations
         self._machines = machines
+        self._layers = layers
         self._templates = templates
+        self._checkpoints = checkpoints
+        self._admitting = admitting
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
         """Make one child of an instance and bring it to its target state."""
         source = self._inventory.resolve(reference)
         name = request.name or next(self._inventory.free_names(_prefix(source.name)))
-        child = await self._fork(source.id, name, request)
+        child = await self._fork(source.id, name, request, new_id())
         self._report("info", f"{child.name}: forked from {source.name}", child.id)
         return child
 
-    async def fan_out(
-        self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
-    ) -> FanOutResult:
-        """Make `count` children, `concurrency` at a time; each succeeds or fails by itself."""
+    async def checkpoint(self, reference: str, request: CheckpointRequest) -> InstanceRecord:
+        """Make a Standby child of a Running instance, which runs on."""
+        source = self._inventory.resolve(reference)
+        name = request.name or next(self._inventory.free_names(_prefix(source.name)))
+
+        async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
+            self._operations.check(Verb.CHECKPOINT, held)
+            return await self._take(held, child_id, name, "checkpoint")
+
+        return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
+
+    async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many forks fit, what limits them, and what `count` of them take."""
         source = self._inventory.resolve(reference)
         if request.from_running:
             raise BadRequestError(
                 f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
             )
         lifecycle.check_fork(source.name, source.state, request)
+        return await self._admitting.estimate(source, request)
+
+    async def fan_out(
+        self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
+    ) -> FanOutResult:
+        """Make `count` children, `concurrency` at a time; each succeeds or fails by itself.
+
+        Raises InsufficientResourcesError where they do not fit, unless `force` is given.
+        """
+        source = self._inventory.resolve(reference)
+        estimate = await self.estimate(source.id, request)
+        if not request.force:
+            admission.check(source.name, estimate)
         names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
+        # Taken now, all of them: another fan-out picks from what is left.
+        children_ids = {name: new_id() for name in names}
+        for name, child_id in children_ids.items():
+            self._inventory.reserve(name, child_id)
         places = asyncio.Semaphore(request.concurrency)
         began = time.monotonic()
 
-        async def child(name: str) -> FanOutChild:
+        async def child(name: str, promise: Promise) -> FanOutChild:
             async with places:
                 try:
-                    return FanOutChild(name=name, instance=view(await self._fork(source.id, name, request)))
+                    made = await self._fork(source.id, name, request, children_ids[name])
+                    return FanOutChild(name=name, instance=view(made))
                 except SupervisorError as error:
                     details = tuple(ErrorDetail(**detail) for detail in error.details)
                     return FanOutChild(
                         name=name, error=ErrorBody(code=error.code, message=error.message, details=details)
                     )
+                except Exception as error:
+                    # A defect in one child's making is not to sink the others.
+                    _log.exception("fork %s failed", name)
+                    return FanOutChild(
+                        name=name, error=ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
+                    )
+                finally:
+                    promise.kept()
 
-        children = tuple(await asyncio.gather(*(child(name) for name in names)))
+        try:
+            with self._admitting.promise(estimate) as promise:
+                children = tuple(await asyncio.gather(*(child(name, promise) for name in names)))
+        finally:
+            for name, child_id in children_ids.items():
+                self._inventory.give_back(name, child_id)
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
         outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
         self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}", source.id)
         return FanOutResult(children=children, milliseconds=milliseconds)
 
-    async def _fork(self, source_id: str, name: str, options: ForkOptions) -> InstanceRecord:
-        child_id = new_id()
+    async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
+        async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
+            lifecycle.check_fork(source.name, source.state, options)
+            if options.from_running:
+                return await self._take(source, child_id, name, "copy")
+            return await self._make(source, child_id, name, options)
+
+        child = await self._child(source_id, name, child_id, Verb.FORK, make)
+        source_state = State.RUNNING if options.from_running else child.state
+        return await self._bring(child, lifecycle.fork_target(source_state, options))
+
+    async def _child(
+        self,
+        source_id: str,
+        name: str,
+        child_id: str,
+        verb: Verb,
+        make: Callable[[InstanceRecord, str], Awaitable[InstanceRecord]],
+    ) -> InstanceRecord:
+        """Have a child made of an instance, which is held meanwhile; the name is given back where there is none."""
         self._inventory.reserve(name, child_id)
         try:
-            async with self._operations.hold(source_id, Verb.FORK) as source:
-                lifecycle.check_fork(source.name, source.state, options)
-                target = lifecycle.fork_target(source.state, options)
-                if options.from_running:
-                    child = await self._from_running(source, child_id, name, options)
-                else:
-                    child = await self._make(source, child_id, name, options)
+            async with self._operations.hold(source_id, verb) as source:
+                return await make(source, child_id)
         except BaseException:
-            if child_id not in self._inventory.instances:
-                self._inventory.give_back(name)
+            self._inventory.give_back(name, child_id)
             raise
-        return await self._bring(child, target)
 
-    async def _from_running(
-        self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions
-    ) -> InstanceRecord:
-        """Put the source to standby, copy it, and run it on, also when the copy fails."""
-        standby = await self._operations.suspend(source)
-        try:
-            return await self._make(standby, child_id, name, options)
-        finally:
-            await asyncio.shield(self._operations.resume(standby))
+    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind)
+        paused = child.phases[0].milliseconds
+        self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
+        return child
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
-        if options.memory_backend == "uffd" and (options.share_memory or options.template_id):
+        shares = options.share_memory or options.template_id is not None
+        if options.memory_backend == "uffd" and shares:
             self._machines.check_userfaultfd(source.hypervisor)
+        backend = options.memory_backend if shares else "file"
+        target = lifecycle.fork_target(source.state, options)
+        if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
+            # Once for all of its forks, whose clean pages are then the same file's.
+            source = await self._layers.flatten(source)
         template = await self._template(source, options)
-        snapshot = own_snapshot(source) if source.state is State.STANDBY else None
-        child = InstanceRecord(
-            id=child_id,
-            name=name,
-            image=source.image,
-            state=source.state,
-            hypervisor=source.hypervisor,
-            size_bytes=source.size_bytes,
-            vcpus=source.vcpus,
-            created_at=datetime.now(UTC),
-            source_id=source.id,
-            fork_kind="share_memory" if template else "copy",
-            template_id=template.id if template else None,
-            attached=template is not None,
-            memory_backend=(options.memory_backend if template else "file") if snapshot else None,
-            prefetch=options.prefetch,
-            record_hot_pages=template is not None and self._records(template, options),
-            snapshot=snapshot,
-            next_layer=source.next_layer,
+        child = child_of(source, child_id, name, "share_memory" if template else "copy").model_copy(
+            update={
+                "template_id": template.id if template else None,
+                "attached": template is not None,
+                "memory_backend": backend if source.snapshot else None,
+                "prefetch": options.prefetch,
+                "record_hot_pages": template is not None and self._records(template, options),
+            }
         )
         source_directory = self._inventory.registry.directory(source.id)
 
         def populate(directory: Path) -> None:
             images.copy_machine(source_directory, directory)
-            for file in (snapshot.state, *snapshot.layers) if snapshot else ():
-                os.link(source_directory / file, directory / file)
+            link(all_names(source.snapshot), source_directory, directory)
 
         await self._inventory.add(child, populate)
         if child.record_hot_pages and template is not None:

@@ -10,19 +10,28 @@ from pathlib import Path
 from typing import Literal
 
 from supervisor import capabilities
+from supervisor.admitting import Admitting
+from supervisor.checkpoints import Checkpoints
+from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
+from supervisor.image_catalog import ImageCatalog
 from supervisor.inventory import Inventory
+from supervisor.layers import Layers
 from supervisor.machines import Machines
 from supervisor.models import (
     Activity,
+    CheckpointRequest,
     CreateRequest,
+    DeletionPlan,
+    FanOutEstimate,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
     HostSnapshot,
     HypervisorName,
+    ImageInfo,
     Instance,
     Level,
     Lineage,
@@ -72,13 +81,19 @@ class Host:
         )
         data_dir, run_dir = settings.data_dir, settings.run_dir
         self._page_servers = PageServers(self._inventory, data_dir, run_dir, policy, self._report)
+        self._layers = Layers(self._inventory, settings.max_layers, self._report)
         templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
         self._machines = Machines(usable, self._page_servers, registry.instances, run_dir, self._on_exit)
         self._operations = Operations(
-            self._inventory, self._machines, templates, self._page_servers, hypervisor.name, self._report
+            self._inventory,
+            self._machines,
+            self._layers,
+            templates,
+            self._page_servers,
+            hypervisor.name,
+            self._report,
         )
-        self._forking = Forking(self._inventory, self._operations, self._machines, templates, self._report)
         self._telemetry = Telemetry(
             self._inventory,
             self._page_servers,
@@ -86,6 +101,20 @@ class Host:
             self._operations.note_ready,
             self._report,
         )
+        checkpoints = Checkpoints(self._inventory, self._operations, self._machines, self._layers)
+        admitting = Admitting(self._inventory, data_dir, self._telemetry.private_bytes)
+        self._forking = Forking(
+            self._inventory,
+            self._operations,
+            self._machines,
+            self._layers,
+            templates,
+            checkpoints,
+            admitting,
+            self._report,
+        )
+        self._images = ImageCatalog(registry.images, usable, self._report)
+        self._deleting = Deleting(self._inventory, self._operations, self._telemetry.private_bytes, self._report)
 
     @classmethod
     async def open(cls, settings: Settings) -> "Host":
@@ -102,6 +131,7 @@ class Host:
     async def close(self) -> None:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         self._telemetry.stop()
+        self._images.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self._machines.close()
@@ -135,8 +165,12 @@ class Host:
         """Return one instance."""
         return self._inventory.view(self._inventory.resolve(reference))
 
+    async def images(self) -> list[ImageInfo]:
+        """Return every image, usable or with what is wrong with it."""
+        return await self._images.images()
+
     async def create(self, request: CreateRequest) -> Instance:
-        """Boot a new instance."""
+        """Make a new instance: it boots, or is in Standby where its image is a snapshot."""
         record = await self._operations.create(request)
         self._report("info", f"{record.name}: created from image {record.image} on {record.hypervisor}", record.id)
         return self._inventory.view(record)
@@ -157,17 +191,36 @@ class Host:
         """Run a Standby instance on."""
         return self._done("restored", await self._operations.restore(reference))
 
+    async def detach(self, reference: str) -> Instance:
+        """Let a share_memory fork go on without its source."""
+        return self._done("detached from its source", await self._operations.detach(reference))
+
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""
         return self._inventory.view(await self._forking.fork(reference, request))
+
+    async def checkpoint(self, reference: str, request: CheckpointRequest) -> Instance:
+        """Make a Standby child of a Running instance, which runs on."""
+        return self._inventory.view(await self._forking.checkpoint(reference, request))
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many children."""
         return await self._forking.fan_out(reference, request, self._inventory.view)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance that no fork holds."""
-        await self._operations.delete(reference)
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many children fit, and make none."""
+        return await self._forking.estimate(reference, request)
+
+    async def delete(self, reference: str, *, cascade: bool = False) -> None:
+        """Remove an instance that no fork holds, or with `cascade` the whole tree from it down."""
+        if cascade:
+            await self._deleting.delete_tree(reference)
+        else:
+            await self._operations.delete(reference)
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        """Return what `delete` would do."""
+        return await self._deleting.plan(reference, cascade=cascade)
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Return when the instance is in `state`, or after `seconds`."""
@@ -261,11 +314,13 @@ class Host:
             self._inventory.load()
 
         await asyncio.to_thread(prepare)
+        await self._layers.probe()
         await self._operations.adopt()
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
         self._spawn(self._telemetry.run())
+        self._spawn(self._images.watch())
 
     def _done(self, what: str, record: InstanceRecord) -> Instance:
         self._report("info", f"{record.name}: {what}", record.id)

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,14 +63,19 @@ def load_image(images: Path, name: str) -> Image:
         raise _unknown(images, name)
     directory = images / name
     try:
-        image = Image(name, directory, parse_vm_json((directory / VM_JSON).read_bytes()))
-        _check_files(image)
+        image = Image(name, directory, read_vm_json(directory))
+        check_files(image)
     except FileNotFoundError as error:
         raise _unknown(images, name) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidImageError(f"image {name}: {directory / VM_JSON}: {reason}") from error
     return image
+
+
+def is_name(name: str) -> bool:
+    """Return whether an image in `images/` can have this name."""
+    return name != PAGEWALKER and _NAME.fullmatch(name) is not None
 
 
 def check_hypervisor(image: Image, hypervisor: HypervisorName) -> None:
@@ -90,7 +95,15 @@ def announces_ready(image_name: str) -> bool:
     return image_name == PAGEWALKER
 
 
-def prepare(image: Image, directory: Path, *, memory_mib: int, vcpus: int, boot_args_extra: Sequence[str] = ()) -> None:
+def prepare(
+    image: Image,
+    directory: Path,
+    *,
+    memory_mib: int,
+    vcpus: int,
+    boot_args_extra: Sequence[str] = (),
+    track_dirty_pages: bool | None = None,
+) -> None:
     """Put into an instance's directory what its VMM boots: vm.json, kernel, initrd and disks.
 
     `boot_args_extra` are words behind the image's boot_args, or instead of Firecracker's own where the image has none;
@@ -98,29 +111,67 @@ def prepare(image: Image, directory: Path, *, memory_mib: int, vcpus: int, boot_
     hard links where that is possible: do not change an image's files in place. Raises BadRequestError where the guest
     cannot be booted with these, and OSError.
     """
-    config = _configuration(image, memory_mib, vcpus, boot_args_extra)
+    machine: dict[str, Any] = {"vcpu_count": vcpus, "mem_size_mib": memory_mib}
+    if track_dirty_pages is not None:
+        machine["track_dirty_pages"] = track_dirty_pages
+    config = _configuration(image, machine, boot_args_extra)
     if image.name == PAGEWALKER:
         try:
             parse_command_line(config["boot-source"]["boot_args"], memory_mib * MIB)
         except CommandLineError as error:
             raise BadRequestError(f"image {PAGEWALKER} cannot run in {memory_mib} MiB: {error}") from error
-    if isinstance(image.config.cpu_config, str):
-        # Only --config-file takes a path here; the API takes what is in the file.
-        config["cpu-config"] = json.loads((image.directory / image.config.cpu_config).read_bytes())
-    for file in _files(image.config):
-        _place((image.directory / file.source).resolve(), directory / file.target, file.writable)
+    inline_cpu_config(image.config, image.directory, config)
+    for file in machine_files(image.config):
+        place((image.directory / file.source).resolve(), directory / file.target, file.writable)
     (directory / VM_JSON).write_text(json.dumps(config, indent=1) + "\n")
 
 
 def copy_machine(source: Path, fork: Path) -> None:
     """Put into a fork's directory what its source's VMM has: vm.json, kernel and initrd, and its disks as they are now.
 
-    The source must not be running. Raises OSError.
+    The source must not be running. One made from a snapshot alone has none of these. Raises OSError.
     """
+    copy_disks(source, fork, writable_disks(source))
+    copy_fixed(source, fork)
+
+
+def writable_disks(directory: Path) -> tuple[str, ...]:
+    """Return the names of the files in an instance's directory that its guest can write, as far as vm.json says."""
+    if not bootable(directory):
+        return ()
+    return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
+
+
+def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:
+    """Copy disks of an instance that is not running, or is paused, as they are now; raises OSError."""
+    for name in names:
+        place(source / name, fork / name, writable=True)
+
+
+def copy_fixed(source: Path, fork: Path) -> None:
+    """Put into a fork's directory what of its source's never changes: vm.json and what no guest can write.
+
+    Raises OSError.
+    """
+    if not bootable(source):
+        return
     text = (source / VM_JSON).read_bytes()
-    for file in _files(parse_vm_json(text)):
-        _place(source / file.source, fork / file.target, file.writable)
+    for file in machine_files(parse_vm_json(text)):
+        if not file.writable:
+            place(source / file.source, fork / file.source, writable=False)
     (fork / VM_JSON).write_bytes(text)
+
+
+def bootable(directory: Path) -> bool:
+    """Return whether an instance's directory says how to boot it."""
+    return (directory / VM_JSON).exists()
+
+
+def copied_bytes(source: Path) -> int:
+    """Return how many bytes on disk `copy_machine` copies from this directory at most: those of writable disks."""
+    files = machine_files(read_vm_json(source)) if bootable(source) else ()
+    # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
+    return sum((source / file.source).stat().st_blocks * 512 for file in files if file.writable)
 
 
 def _unknown(images: Path, name: str) -> InvalidImageError:
@@ -136,7 +187,12 @@ def _pagewalker() -> Image:
     return Image(PAGEWALKER, kernel.parent, VmJson.model_validate(config))
 
 
-def _files(config: VmJson) -> Iterator[PlacedFile]:
+def read_vm_json(directory: Path) -> VmJson:
+    """Return what is in a directory's vm.json; raises OSError, and ValueError with one line."""
+    return parse_vm_json((directory / VM_JSON).read_bytes())
+
+
+def machine_files(config: VmJson) -> Iterator[PlacedFile]:
     """Yield the files that a VM's configuration names; placed ones are named as the placed configuration names them."""
     yield PlacedFile(config.boot_source.kernel_image_path, "kernel", writable=False)
     if config.boot_source.initrd_path is not None:
@@ -148,12 +204,12 @@ def _files(config: VmJson) -> Iterator[PlacedFile]:
         yield PlacedFile(device.path_on_host, f"pmem.{device.id}", writable=not device.read_only)
 
 
-def _configuration(image: Image, memory_mib: int, vcpus: int, boot_args_extra: Sequence[str]) -> dict[str, Any]:
+def _configuration(image: Image, machine: dict[str, Any], boot_args_extra: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of an instance, with the names that its files have in the instance's directory."""
     config: dict[str, Any] = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for section in IGNORED_SECTIONS:
         config.pop(section, None)
-    config["machine-config"] = {**config.get("machine-config", {}), "vcpu_count": vcpus, "mem_size_mib": memory_mib}
+    config["machine-config"] = {**config.get("machine-config", {}), **machine}
     for word in boot_args_extra:
         # What a kernel command line may hold: linux-loader's Cmdline, as Firecracker uses it.
         if not word or not word.isascii() or not word.isprintable() or " " in word:
@@ -172,9 +228,15 @@ def _configuration(image: Image, memory_mib: int, vcpus: int, boot_args_extra: S
     return config
 
 
-def _check_files(image: Image) -> None:
+def inline_cpu_config(config: VmJson, directory: Path, document: dict[str, Any]) -> None:
+    """Put the content of a cpu-config that is a path into `document`: only --config-file takes a path."""
+    if isinstance(config.cpu_config, str):
+        document["cpu-config"] = json.loads((directory / config.cpu_config).read_bytes())
+
+
+def check_files(image: Image) -> None:
     """Raises ValueError where a file that the configuration names is not there or not in the image's directory."""
-    names = [file.source for file in _files(image.config)]
+    names = [file.source for file in machine_files(image.config)]
     if isinstance(image.config.cpu_config, str):
         names.append(image.config.cpu_config)
     inside = image.directory.resolve()
@@ -193,7 +255,9 @@ def _check_files(image: Image) -> None:
             raise ValueError(f"cpu-config: {image.config.cpu_config} is no JSON: {error}") from error
 
 
-def _place(source: Path, target: Path, writable: bool) -> None:
+def place(source: Path, target: Path, writable: bool) -> None:
+    """Link or copy a file into an instance's directory; what the guest may write is a copy of its own."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     if not writable:
         try:
             os.link(source, target)

@@ -87,9 +87,10 @@ class Inventory:
                 f"{name}: the name is taken by instance {taken}; choose another, or delete that one"
             )
 
-    def give_back(self, name: str) -> None:
-        """Let go of a name whose instance never came to exist."""
-        self._names.pop(name, None)
+    def give_back(self, name: str, instance_id: str) -> None:
+        """Let go of a name that was reserved for an instance, where that never came to exist."""
+        if instance_id not in self.instances and self._names.get(name) == instance_id:
+            del self._names[name]
 
     def free_names(self, prefix: str) -> Iterator[str]:
         """Yield `<prefix>-<n>` for each n from 1 that no instance is named after."""
@@ -116,6 +117,15 @@ class Inventory:
         self.publish_instance(record.id)
         return record
 
+    async def detach(self, record: InstanceRecord) -> InstanceRecord:
+        """Write and publish a fork that lets go of its source's memory; the source's fork_count changes with it."""
+        before = self.instances[record.id]
+        await asyncio.to_thread(self.registry.save_instance, record)
+        self.instances[record.id] = record
+        self._forest = None
+        self._publish_family(before)
+        return record
+
     async def remove(self, record: InstanceRecord) -> None:
         """Remove an instance with its directory; its source's fork_count changes with it."""
         await asyncio.to_thread(self.registry.remove_instance, record.id)
@@ -127,9 +137,9 @@ class Inventory:
         self._wake()
         self._publish_source(record)
 
-    async def add_template(self, record: TemplateRecord) -> TemplateRecord:
-        """Write and publish a new template; returns the record."""
-        await asyncio.to_thread(self.registry.create_template, record)
+    async def add_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> TemplateRecord:
+        """Write and publish a new template with the files that `populate` puts in its directory; returns the record."""
+        await asyncio.to_thread(self.registry.create_template, record, populate)
         self.templates[record.id] = record
         self.publish_template(record.id)
         return record
@@ -200,7 +210,7 @@ class Inventory:
                 include={
                     "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
                     "exit_code", "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
-                    "phases", "size_bytes",
+                    "phases", "size_bytes", "track_dirty_pages",
                 }
             ),
             size=f"{record.size_bytes // MIB}MB",
@@ -208,6 +218,7 @@ class Inventory:
             fork_count=count,
             mem_locked=count > 0,
             locked_by=self.forest.holder_names(record.id)[:LOCKED_BY_SHOWN],
+            layers=len(record.snapshot.layers) if record.snapshot else 0,
             recording=record.id in self._recording,
             vmm_pid=record.process.pid if record.process else None,
             busy=self._busy.get(record.id),

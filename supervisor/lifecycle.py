@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from supervisor.errors import BadRequestError, InvalidStateError
-from supervisor.models import ForkOptions, State
+from supervisor.models import ForkKind, ForkOptions, State
 
 NAMED_HOLDERS = 5
 """How many of the forks that hold a lock a refusal names before it counts the rest."""
@@ -18,6 +18,8 @@ class Verb(StrEnum):
     START = "start"
     STOP = "stop"
     FORK = "fork"
+    CHECKPOINT = "checkpoint"
+    DETACH = "detach"
     DELETE = "delete"
 
 
@@ -27,6 +29,8 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
     Verb.START: frozenset({State.STOPPED}),
     Verb.STOP: frozenset({State.RUNNING, State.PAUSED, State.INITIALIZING}),
     Verb.FORK: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
+    Verb.CHECKPOINT: frozenset({State.RUNNING}),
+    Verb.DETACH: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
     Verb.DELETE: frozenset(State),
 }
 
@@ -55,8 +59,10 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
     """Raise InvalidStateError unless `verb` is allowed for an instance in `state` whose lock `holders` hold."""
     if holders and verb in REFUSED_WHILE_LOCKED:
         forks, them = ("share_memory forks", "them") if len(holders) > 1 else ("share_memory fork", "it")
+        whole = f", or give cascade=true to delete {them} too" if verb is Verb.DELETE else f", or detach {them}"
         raise InvalidStateError(
-            f"{name}: {verb} refused: mem_locked by {len(holders)} {forks} ({named(holders)}); delete {them} first",
+            f"{name}: {verb} refused: mem_locked by {len(holders)} {forks} ({named(holders)}); "
+            f"delete {them} first{whole}",
             [
                 {"code": "mem_locked", "name": holder, "message": f"{holder} reads its memory from {name}"}
                 for holder in holders
@@ -65,6 +71,15 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
     if state not in ALLOWED_FROM[verb]:
         wanted = " or ".join(sorted(ALLOWED_FROM[verb]))
         raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {REMEDY[state]}")
+
+
+def check_detach(name: str, state: State, kind: ForkKind | None) -> None:
+    """Raise InvalidStateError for an instance that holds no lock, or whose state forbids to let go of it."""
+    if kind != "share_memory":
+        raise InvalidStateError(
+            f"{name}: detach refused: it is no share_memory fork and holds no lock; there is nothing to let go of"
+        )
+    check(Verb.DETACH, name, state)
 
 
 def check_fork(name: str, state: State, options: ForkOptions) -> None:

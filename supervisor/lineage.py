@@ -1,6 +1,6 @@
 """The fork forest, derived from the records of the children. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supervisor.models import ForkKind
@@ -53,6 +53,35 @@ class Forest:
             found.append(child)
             pending.extend(reversed(self.children.get(child, ())))
         return tuple(found)
+
+    def generations(self, instance_id: str) -> tuple[tuple[str, ...], ...]:
+        """Return the ids of this instance and all below it by their depth, the deepest first: leaves before sources."""
+        found: list[tuple[str, ...]] = [(instance_id,)]
+        while below := tuple(child for parent in found[-1] for child in self.children.get(parent, ())):
+            found.append(below)
+        return tuple(reversed(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One name of a file: the file (device, inode), how many names it has anywhere, and its bytes on disk."""
+
+    file: tuple[int, int]
+    names: int
+    bytes: int
+
+
+def given_back(removals: Iterable[Sequence[Link]]) -> list[int]:
+    """Return how many bytes each removal gives back, in this order: a file's go with the last of its names."""
+    removed: dict[tuple[int, int], int] = {}
+    freed = []
+    for links in removals:
+        freed.append(0)
+        for link in links:
+            removed[link.file] = removed.get(link.file, 0) + 1
+            if removed[link.file] == link.names:
+                freed[-1] += link.bytes
+    return freed
 
 
 def forest(members: Iterable[Descent]) -> Forest:

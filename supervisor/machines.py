@@ -2,19 +2,19 @@
 
 import asyncio
 import contextlib
-import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
+from supervisor.layer_files import PARTIAL, complete, make_way, remove
+from supervisor.layers import new_names, next_snapshot, own_snapshot, snapshot_type
 from supervisor.models import HypervisorName, Phase
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
-from supervisor.registry import sync_directory
-from supervisor.templates import own_snapshot
 from supervisor.uffd.handle import PageServer
+from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
@@ -95,7 +95,8 @@ class Machines:
     async def load(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM, load the instance's snapshot into it with the record's memory backend, and resume it.
 
-        A page server that dies meanwhile costs one more try. On failure no VMM is left, and the error is raised.
+        The memory image has one layer, unless it comes through a page server. One that dies meanwhile costs one more
+        try. On failure no VMM is left, and the error is raised.
         """
         if record.memory_backend != "uffd" or record.template_id is None:
             return await self._load_file(record, watch)
@@ -107,11 +108,13 @@ class Machines:
 
     async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         snapshot = own_snapshot(record)
+        (mem_file,) = snapshot.layers
+        tracking = self._tracking(record)
         with watch.phase("spawn"):
             vmm = await self._spawn(record, None)
         try:
             with watch.phase("load"):
-                await vmm.api.load_snapshot(snapshot.state, "File", snapshot.layers[0], resume=True)
+                await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
@@ -141,7 +144,8 @@ class Machines:
                 prefetch="off" if record.record_hot_pages else record.prefetch,
                 record=record.record_hot_pages,
             )
-            await vmm.api.load_snapshot(own_snapshot(record).state, "Uffd", str(listen), resume=not wait)
+            state, tracking = own_snapshot(record).state, self._tracking(record)
+            await vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not wait, tracking=tracking)
         with watch.phase("prefetch"):
             await server.served(record.id)
         if wait:
@@ -149,30 +153,49 @@ class Machines:
                 await vmm.api.resume()
 
     async def snapshot(self, record: InstanceRecord) -> SnapshotFiles:
-        """Pause the VM and write a Full snapshot of it in new files; it stays paused.
+        """Pause the VM and write a snapshot of it in new files; it stays paused.
 
         On failure the VM runs on and the partial files are gone.
         """
-        vmm = self._vmm(record.id)
-        number = record.next_layer
-        files = SnapshotFiles(
-            state=f"state.{number}",
-            layers=(f"mem.{number}",),
-            snapshot_version=self.hypervisor(record.hypervisor).snapshot_version,
-        )
-        directory = self._instances / record.id
-        await vmm.api.pause()
-        try:
-            await vmm.api.create_snapshot(f"{files.state}.new", f"{files.layers[0]}.new")
-            await asyncio.to_thread(_complete, directory, (files.state, *files.layers))
-        except BaseException:
-            for name in (files.state, *files.layers):
-                (directory / f"{name}.new").unlink(missing_ok=True)
-                (directory / name).unlink(missing_ok=True)
-            with contextlib.suppress(VmmError):
-                await vmm.api.resume()
-            raise
+        async with self._snapshot(record) as files:
+            await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
         return files
+
+    async def checkpoint(
+        self, record: InstanceRecord, watch: Stopwatch, while_paused: Callable[[], None] | None
+    ) -> SnapshotFiles:
+        """Pause the VM for a snapshot in new files, and for `while_paused`, which runs in a thread; it runs on.
+
+        On failure as well, and then the partial files are gone.
+        """
+        with contextlib.ExitStack() as phase:
+            phase.enter_context(watch.phase("paused"))
+            async with self._snapshot(record) as files:
+                if while_paused is not None:
+                    await asyncio.to_thread(while_paused)
+                await self.resume(record.id)
+                phase.close()
+                with watch.phase("write"):
+                    await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
+        return files
+
+    @contextlib.asynccontextmanager
+    async def _snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
+        """Pause the VM and write a snapshot under partial names; where that or the body fails, the VM runs on."""
+        vmm = self._vmm(record.id)
+        kind = snapshot_type(record)
+        files = next_snapshot(record, kind, self.hypervisor(record.hypervisor).snapshot_version)
+        directory, state, layer = self._instances / record.id, files.state, files.layers[0]
+        make_way(directory, (state, layer))
+        try:
+            await vmm.api.pause()
+            await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
+            yield files
+        except BaseException:
+            with contextlib.suppress(VmmError):
+                await asyncio.shield(vmm.api.resume())
+            remove(directory, (state, layer))
+            raise
 
     async def resume(self, instance_id: str) -> None:
         """Let a paused VM run on."""
@@ -210,6 +233,9 @@ class Machines:
         running, self._running = self._running, {}
         for vmm in running.values():
             await vmm.disconnect()
+
+    def _tracking(self, record: InstanceRecord) -> TrackingField | None:
+        return self.hypervisor(record.hypervisor).tracking_field if record.track_dirty_pages else None
 
     def _vmm(self, instance_id: str) -> Vmm:
         vmm = self._running.get(instance_id)
@@ -272,17 +298,3 @@ async def while_serving(server: PageServer, work: Coroutine[None, None, None]) -
         task.cancel()
         await asyncio.wait((task,))
     raise PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")
-
-
-def _complete(directory: Path, names: tuple[str, ...]) -> None:
-    """Make new files durable, read-only, and only then known by their names."""
-    for name in names:
-        temporary = directory / f"{name}.new"
-        fd = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-            os.fchmod(fd, 0o440)
-        finally:
-            os.close(fd)
-        temporary.rename(directory / name)
-    sync_directory(directory)

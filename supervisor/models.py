@@ -19,8 +19,10 @@ HypervisorChoice = Literal["auto", "firecracker", "embedded"]
 MemoryBackend = Literal["uffd", "file"]
 PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
-ForkKind = Literal["share_memory", "copy"]
+ForkKind = Literal["share_memory", "copy", "checkpoint"]
 TargetState = Literal["Stopped", "Standby", "Running"]
+ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
+ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
 
 
@@ -48,7 +50,10 @@ class Request(Wire):
 
 
 class Phase(Wire):
-    """One step of how an instance came to run: prepare, spawn, load, prefetch, resume, or boot."""
+    """One step of how an instance came to run: flatten, prepare, spawn, load, prefetch, resume, or boot.
+
+    A checkpoint has `paused`, for how long its source was, and `write`, until its layer was durable.
+    """
 
     name: str
     milliseconds: float
@@ -96,6 +101,10 @@ class Instance(Wire):
     """None where the VM has its memory from no snapshot (a cold boot)."""
     prefetch: PrefetchMode | None = None
     recording: bool = False
+    layers: int = 0
+    """Of its memory image: how many of them a Standby instance is restored from, or the next is put upon."""
+    track_dirty_pages: bool = True
+    """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
     vmm_pid: int | None = None
     busy: str | None = None
@@ -191,6 +200,8 @@ class CreateRequest(Request):
     hypervisor: HypervisorChoice | None = None
     cmd: tuple[str, ...] = ()
     """Words appended to the kernel command line."""
+    track_dirty_pages: bool = True
+    """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
 
 
 class ForkOptions(Request):
@@ -211,6 +222,12 @@ class ForkRequest(ForkOptions):
     name: Name | None = None
 
 
+class CheckpointRequest(Request):
+    """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
+
+    name: Name | None = None
+
+
 class FanOutRequest(ForkOptions):
     """`POST /instances/{id}/fan-out`: `count` forks, named `<name_prefix>-<n>`."""
 
@@ -219,6 +236,10 @@ class FanOutRequest(ForkOptions):
     count: int = Field(ge=1, le=FAN_OUT_LIMIT)
     name_prefix: Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH - 5)] | None = None
     concurrency: int = Field(default=8, ge=1, le=64)
+    dry_run: bool = False
+    """Answer with a FanOutEstimate, and make nothing."""
+    force: bool = False
+    """Make them although the estimate says that they do not fit."""
 
 
 class ErrorDetail(Wire):
@@ -251,6 +272,72 @@ class FanOutResult(Wire):
 
     children: tuple[FanOutChild, ...]
     milliseconds: float
+
+
+class ResourceEstimate(Wire):
+    """One resource of the host and a fan-out's share of it: bytes of memory and disk, else a number."""
+
+    name: ResourceName
+    per_fork: int
+    needed: int
+    available: int | None = None
+    """None where nothing limits it."""
+    fits: int | None = None
+    """How many forks it is enough for; None where it sets no bound."""
+    basis: str
+    """What the share is estimated from, and which limit says what is available."""
+
+
+class FanOutEstimate(Wire):
+    """`POST /instances/{id}/fan-out` with `dry_run`: how many forks fit, and what limits them."""
+
+    count: int
+    fits: int
+    """At most FAN_OUT_LIMIT."""
+    limiting: ResourceName | None = None
+    """None where FAN_OUT_LIMIT forks fit."""
+    resources: tuple[ResourceEstimate, ...]
+
+
+class ImageInfo(Wire):
+    """One of `GET /images`; the first block is hypeman's."""
+
+    name: str
+    status: Literal["ready", "failed"]
+    error: str | None = None
+    """What is wrong with it and what to do, in one line; None where it can be used."""
+    created_at: datetime
+    digest: str = ""
+    """hypeman's; a directory has none."""
+
+    kind: ImageKind
+    """Whether an instance of it boots, or begins in Standby."""
+    hypervisor: HypervisorName | None = None
+    """The only one that loads it, where it is a snapshot."""
+    memory_bytes: int | None = None
+
+
+class Deletion(Wire):
+    """One instance that a deletion removes, and what is given back when it goes, in bytes."""
+
+    id: str
+    name: str
+    state: State
+    fork_kind: ForkKind | None = None
+    running: bool
+    """Whether a VMM of it is ended."""
+    disk_bytes: int
+    """Of the files whose last name goes with it; a file that an instance outside of the plan has too stays."""
+    private_bytes: int
+
+
+class DeletionPlan(Wire):
+    """`DELETE /instances/{id}?dry_run=true`: what the same request without it does, in its order, forks first."""
+
+    deletions: tuple[Deletion, ...]
+    running: int
+    disk_bytes: int
+    private_bytes: int
 
 
 class WaitResult(Wire):

@@ -5,18 +5,22 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from supervisor import images, lifecycle
-from supervisor.errors import NotFoundError
+from supervisor import images, lifecycle, snapshot_images
+from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import remove, sweep
+from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
 from supervisor.lifecycle import Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, SnapshotFiles
-from supervisor.registry import new_id
+from supervisor.records import InstanceRecord
+from supervisor.registry import StorageError, new_id
+from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
 from supervisor.vmm.process import Exit
 
@@ -30,6 +34,7 @@ class Operations:
         self,
         inventory: Inventory,
         machines: Machines,
+        layers: Layers,
         templates: Templates,
         page_servers: PageServers,
         default_hypervisor: HypervisorName,
@@ -37,6 +42,7 @@ class Operations:
     ) -> None:
         self._inventory = inventory
         self._machines = machines
+        self._layers = layers
         self._templates = templates
         self._page_servers = page_servers
         self._default_hypervisor = default_hypervisor
@@ -58,7 +64,10 @@ class Operations:
                 self._inventory.set_busy(instance_id, None)
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
-        """Boot a new instance of an image; on failure nothing of it is left."""
+        """Boot a new instance of an image, or leave one of a snapshot in Standby; on failure nothing of it is left."""
+        directory = self._inventory.registry.images / request.image
+        if images.is_name(request.image) and await asyncio.to_thread(is_snapshot, directory):
+            return await self._create_standby(request, directory)
         hypervisor = request.hypervisor or self._default_hypervisor
         if hypervisor == "auto":
             hypervisor = self._default_hypervisor
@@ -68,26 +77,19 @@ class Operations:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = InstanceRecord(
-            id=new_id(),
-            name=request.name,
-            image=request.image,
-            state=State.CREATED,
-            hypervisor=hypervisor,
-            size_bytes=size,
-            vcpus=vcpus,
-            created_at=datetime.now(UTC),
-        )
+        record = self._created(request, hypervisor, size, vcpus)
 
         def populate(directory: Path) -> None:
-            images.prepare(image, directory, memory_mib=size // MIB, vcpus=vcpus, boot_args_extra=request.cmd)
+            images.prepare(
+                image,
+                directory,
+                memory_mib=size // MIB,
+                vcpus=vcpus,
+                boot_args_extra=request.cmd,
+                track_dirty_pages=record.track_dirty_pages,
+            )
 
-        self._inventory.reserve(record.name, record.id)
-        try:
-            await self._inventory.add(record, populate)
-        except BaseException:
-            self._inventory.give_back(record.name)
-            raise
+        await self._add(record, populate)
         async with self.hold(record.id, Verb.START):
             try:
                 return await self.boot(record)
@@ -95,35 +97,92 @@ class Operations:
                 await asyncio.shield(self.discard(record))
                 raise
 
+    async def _create_standby(self, request: CreateRequest, directory: Path) -> InstanceRecord:
+        image = await asyncio.to_thread(snapshot_images.load_snapshot, directory)
+        chosen = request.hypervisor or "auto"
+        hypervisor = self._machines.hypervisor(image.hypervisor if chosen == "auto" else chosen)
+        snapshot_images.check_snapshot(image, hypervisor)
+        snapshot_images.check_request(image, request)
+        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus)
+        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1}
+        files = snapshot_images.snapshot_files(image)
+        record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
+        await self._add(record, partial(snapshot_images.place_snapshot, image, files, record.track_dirty_pages))
+        return record
+
+    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        self._inventory.reserve(record.name, record.id)
+        try:
+            await self._inventory.add(record, populate)
+        except BaseException:
+            self._inventory.give_back(record.name, record.id)
+            raise
+
     async def start(self, reference: str) -> InstanceRecord:
         """Boot a Stopped instance from its vm.json."""
         async with self.hold(reference, Verb.START) as record:
-            self._check(Verb.START, record)
+            self.check(Verb.START, record)
             return await self.boot(record)
 
     async def stop(self, reference: str) -> InstanceRecord:
         """End an instance's VMM; its memory is lost."""
         async with self.hold(reference, Verb.STOP) as record:
-            self._check(Verb.STOP, record)
+            self.check(Verb.STOP, record)
             await self._machines.terminate(record)
             return await self._stopped(record, 0, "stopped on request")
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
         async with self.hold(reference, Verb.STANDBY) as record:
-            self._check(Verb.STANDBY, record)
+            self.check(Verb.STANDBY, record)
             return await self.suspend(record)
 
     async def restore(self, reference: str) -> InstanceRecord:
         """Run a Standby instance on from its snapshot; un-promotes it, since no fork holds it."""
         async with self.hold(reference, Verb.RESTORE) as record:
-            self._check(Verb.RESTORE, record)
+            self.check(Verb.RESTORE, record)
             return await self.resume(record)
 
-    async def delete(self, reference: str) -> None:
-        """Remove an instance that no fork holds, whatever its state."""
+    async def detach(self, reference: str) -> InstanceRecord:
+        """Let a share_memory fork go on by itself, and release its share of its source's lock; the guest never stops.
+
+        A uffd fork that runs gets all of its pages first. Whatever fails before the record is written changes nothing.
+        """
+        async with self.hold(reference, Verb.DETACH) as record:
+            lifecycle.check_detach(record.name, record.state, record.fork_kind)
+            served = record.process is not None and record.attached and record.memory_backend == "uffd"
+            if served:
+                try:
+                    await self._page_servers.populate(record)
+                except PageServerError as error:
+                    raise PageServerError(
+                        f"{record.name}: detach abandoned, it is as it was: {error.message}; ask again"
+                    ) from error
+            free: dict[str, object] = {"fork_kind": "copy", "template_id": None, "attached": False}
+            if record.process is not None:
+                free |= {"memory_backend": None}
+                if snapshot_type(record) == "Full":
+                    # Only a diff layer would need the snapshot that it came from: its directory has names of its own.
+                    free |= {"snapshot": None}
+            elif record.state is State.STANDBY:
+                # Its directory has names of its own for the layers.
+                free |= {"memory_backend": "file"}
+            detached = await self._inventory.detach(record.model_copy(update=free))
+            if served:
+                await self._page_servers.release(record)
+                self._page_servers.page_map(record.id).unlink(missing_ok=True)
+            if detached.snapshot is None:
+                directory = self._inventory.registry.directory(record.id)
+                await asyncio.to_thread(remove, directory, all_names(record.snapshot))
+            return detached
+
+    async def delete(self, reference: str, *, childless: bool = False) -> None:
+        """Remove an instance that no fork holds, whatever its state; with `childless` also no copy may be below it."""
         async with self.hold(reference, Verb.DELETE) as record:
-            self._check(Verb.DELETE, record)
+            self.check(Verb.DELETE, record)
+            if childless and (below := self._inventory.forest.children.get(record.id)):
+                newest = self._inventory.instances[below[-1]].name
+                raise InvalidStateError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
             await self._templates.unpromote(record.id)
             await self.discard(record)
         self._locks.pop(record.id, None)
@@ -131,32 +190,37 @@ class Operations:
 
     async def suspend(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Running instance, held by the caller, to Standby; on failure it runs on."""
+        await self.begin_snapshot(record)
         files = await self._machines.snapshot(record)
-        standby = record.model_copy(
-            update={
-                "state": State.STANDBY,
-                "snapshot": files,
-                "next_layer": record.next_layer + 1,
-                "attached": False,
-                "memory_backend": "file",
-                "stopped_at": datetime.now(UTC),
-            }
-        )
+        changes = {
+            "state": State.STANDBY,
+            "attached": False,
+            "memory_backend": "file",
+            "stopped_at": datetime.now(UTC),
+        }
         try:
-            await self._inventory.save(standby)
+            standby = await self._layers.keep(record, files, changes)
         except BaseException:
-            self._unlink(record, files)
             await self._machines.resume(record.id)
             raise
         await self._machines.terminate(record)
-        if record.snapshot is not None:
-            self._unlink(record, record.snapshot)
-        return await self._inventory.save(standby.model_copy(update={"process": None}))
+        standby = await self._inventory.save(standby.model_copy(update={"process": None}))
+        return await self._layers.compact(standby)
+
+    async def begin_snapshot(self, record: InstanceRecord) -> None:
+        """Write down that a snapshot of a Running instance, held by the caller, is about to be made.
+
+        Unless that one is kept the next is whole: the dirty log may have been reset for a layer that is lost.
+        """
+        await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
 
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
+        if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
+            with watch.phase("flatten"):
+                record = await self._layers.flatten(record)
         offset = self._machines.console_offset(record.id)
         process = await self._machines.load(record, watch)
         running = record.model_copy(
@@ -170,6 +234,7 @@ class Operations:
                 "exit_code": None,
                 "exit_message": None,
                 "console_offset": offset,
+                "snapshot_unfinished": False,
             }
         )
         await self._keep_running(running)
@@ -181,9 +246,15 @@ class Operations:
         return await self._stopped(record, None, "made without its source's memory")
 
     async def discard(self, record: InstanceRecord) -> None:
-        """End whatever runs of an instance, held by the caller, and remove it."""
+        """End whatever runs of an instance, held by the caller, and remove it; where it cannot be, it is Stopped."""
         await self._machines.terminate(record)
-        await self._inventory.remove(record)
+        try:
+            await self._inventory.remove(record)
+        except StorageError:
+            if record.state in RUNNING:
+                with contextlib.suppress(StorageError):
+                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+            raise
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""
@@ -207,18 +278,36 @@ class Operations:
         """Find again what an earlier supervisor left running; what is gone is Stopped."""
         for record in list(self._inventory.instances.values()):
             alive = await self._machines.adopt(record)
-            if record.state is State.STANDBY and alive:
+            directory = self._inventory.registry.directory(record.id)
+            await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
+            if record.state is State.STANDBY and record.process is not None:
                 await self._machines.terminate(record)
                 await self._inventory.save(record.model_copy(update={"process": None}))
             elif record.state is State.CREATED or (record.state in RUNNING and not alive):
                 await self._machines.terminate(record)
                 await self._stopped(record, None, "ended while no supervisor ran")
+            elif record.snapshot_unfinished:
+                await self._run_on(record)
 
-    def _check(self, verb: Verb, record: InstanceRecord) -> None:
+    async def _run_on(self, record: InstanceRecord) -> None:
+        """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
+        try:
+            await self._machines.resume(record.id)
+        except VmmError as error:
+            self._report("alarm", f"{error.message}; it may be paused", record.id)
+
+    def check(self, verb: Verb, record: InstanceRecord) -> None:
+        """Raise InvalidStateError unless the verb is allowed now."""
         lifecycle.check(verb, record.name, record.state, self._inventory.forest.holder_names(record.id))
 
     async def boot(self, record: InstanceRecord) -> InstanceRecord:
         """Boot an instance, held by the caller, from its vm.json."""
+        directory = self._inventory.registry.directory(record.id)
+        if not await asyncio.to_thread(images.bootable, directory):
+            raise InvalidStateError(
+                f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
+                "make another instance of the image, or put a vm.json into it"
+            )
         watch = Stopwatch()
         offset = self._machines.console_offset(record.id)
         process = await self._machines.boot(record, watch)
@@ -252,6 +341,7 @@ class Operations:
                     "state": State.STOPPED,
                     "process": None,
                     "snapshot": None,
+                    "snapshot_unfinished": False,
                     "attached": False,
                     "memory_backend": None,
                     "stopped_at": datetime.now(UTC),
@@ -260,11 +350,20 @@ class Operations:
                 }
             )
         )
-        if record.snapshot is not None:
-            self._unlink(record, record.snapshot)
+        await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
         return stopped
 
-    def _unlink(self, record: InstanceRecord, files: SnapshotFiles) -> None:
-        directory = self._inventory.registry.directory(record.id)
-        for name in (files.state, *files.layers):
-            (directory / name).unlink(missing_ok=True)
+    def _created(
+        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int
+    ) -> InstanceRecord:
+        return InstanceRecord(
+            id=new_id(),
+            name=request.name,
+            image=request.image,
+            state=State.CREATED,
+            hypervisor=hypervisor,
+            size_bytes=size_bytes,
+            vcpus=vcpus,
+            created_at=datetime.now(UTC),
+            track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+        )

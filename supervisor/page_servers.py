@@ -109,6 +109,15 @@ class PageServers:
             # The record says Running, so that whatever page server comes next takes the fork over.
             self._report("warning", f"{fork.name}: {error.message}", fork.id)
 
+    async def populate(self, fork: InstanceRecord) -> None:
+        """Give a uffd fork that runs all of its pages, so that it needs no page server any more.
+
+        Raises PageServerError where that could not be done: it is served on as before.
+        """
+        if fork.template_id is not None:
+            await self.confirm(fork)
+            await (await self.serving(fork.template_id)).populate(fork.id)
+
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
@@ -147,7 +156,7 @@ class PageServers:
         return None
 
     async def release(self, record: InstanceRecord) -> None:
-        """Tell the page server of this fork's template that the fork's VMM is gone."""
+        """Tell the page server of this fork's template that the fork's VMM is gone, or needs it no more."""
         self._inventory.set_recording(record.id, None)
         server = self._servers.get(record.template_id or "")
         if server is not None:

@@ -1,6 +1,6 @@
 """What the supervisor remembers on disk of an instance and of a template."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -51,22 +51,50 @@ class InstanceRecord(Record):
     fork_kind: ForkKind | None = None
     template_id: str | None = None
     attached: bool = False
-    """Whether `snapshot` is the template's, so that memory comes through its page server or its mem-file."""
+    """Whether its memory comes, or is to come, from the template: through its page server, or from its mem-file."""
     memory_backend: MemoryBackend | None = None
     prefetch: PrefetchMode = "before_resume"
     record_hot_pages: bool = False
     phases: tuple[Phase, ...] = ()
     snapshot: SnapshotFiles | None = None
+    """Of a Standby instance what it is restored from; of one that runs what its next diff layer is relative to, where
+    there is a base: a booted one's is memory of zeros."""
     next_layer: int = 0
+    """The number of the next `state.<n>` and `mem.<n>`; a child goes on from its source's."""
+    track_dirty_pages: bool = True
+    """Whether its VMM logs which pages are written, so that its snapshots are diff layers."""
+    snapshot_unfinished: bool = False
+    """Whether a snapshot was begun and its layer is not in `snapshot`: its VM may be paused, and the dirty log, which
+    a snapshot resets, no longer relative to `snapshot`."""
     process: ProcessIdentity | None = None
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
 
+def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
+    """Return a new instance with its source's machine and snapshot."""
+    return InstanceRecord(
+        id=child_id,
+        name=name,
+        image=source.image,
+        state=source.state,
+        hypervisor=source.hypervisor,
+        size_bytes=source.size_bytes,
+        vcpus=source.vcpus,
+        created_at=datetime.now(UTC),
+        source_id=source.id,
+        fork_kind=kind,
+        snapshot=source.snapshot,
+        next_layer=source.next_layer,
+        track_dirty_pages=source.track_dirty_pages,
+    )
+
+
 class TemplateRecord(Record):
     """`templates/<id>/template.json`: a promoted Standby instance.
 
-    Layers are paths relative to the data directory, newest first.
+    Layers are paths relative to the data directory, newest first: hard links in the template's own directory, so that
+    its page server finds them whatever becomes of the instance's chain.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

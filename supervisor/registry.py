@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from supervisor.errors import SupervisorError
+from supervisor.lineage import Link
 from supervisor.records import InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -90,6 +91,10 @@ class Registry:
         """Return the directory of an instance."""
         return self.instances / record_id
 
+    def unborn_directory(self, record_id: str) -> Path:
+        """Return the directory in which an instance may have files before `create_instance`; a crash sweeps it."""
+        return self.instances / f"{UNBORN}{record_id}"
+
     def template_directory(self, template_id: str) -> Path:
         """Return the directory of a template."""
         return self.templates / template_id
@@ -98,9 +103,9 @@ class Registry:
         """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing."""
         _create(self.directory(record.id), "instance.json", record, populate)
 
-    def create_template(self, record: TemplateRecord) -> None:
-        """Make the template's directory and its first record."""
-        _create(self.template_directory(record.id), "template.json", record, lambda _: None)
+    def create_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> None:
+        """Make the template's directory with what `populate` puts there and its first record: all of it or nothing."""
+        _create(self.template_directory(record.id), "template.json", record, populate)
 
     def save_instance(self, record: InstanceRecord) -> None:
         """Replace the instance's record durably."""
@@ -117,6 +122,13 @@ class Registry:
     def remove_template(self, template_id: str) -> None:
         """Remove the template's directory with all that is in it."""
         _remove(self.template_directory(template_id))
+
+    def links(self, instance_id: str, template_id: str | None) -> list[Link]:
+        """Return what is in the directories of an instance and of its template; what goes meanwhile is left out."""
+        directories = [self.directory(instance_id)]
+        if template_id is not None:
+            directories.append(self.template_directory(template_id))
+        return [link for directory in directories for link in _links(directory)]
 
     def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
         """Return every instance and template, and why each other instance's record cannot be read, by its directory."""
@@ -140,7 +152,7 @@ class Registry:
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
     unborn = directory.with_name(f"{UNBORN}{directory.name}")
     try:
-        unborn.mkdir(mode=0o750)
+        unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
         unborn.rename(directory)
@@ -171,6 +183,17 @@ def _remove(directory: Path) -> None:
             f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
         ) from error
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _links(directory: Path) -> Iterator[Link]:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - one of thousands
+            except FileNotFoundError:
+                continue
+            # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
+            yield Link((status.st_dev, status.st_ino), status.st_nlink, status.st_blocks * 512)
 
 
 def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tuple[str, RecordType | str]]:

@@ -45,6 +45,7 @@ SUPERVISOR_OPTIONS: Final = (
     "fault_around_pages",
     "record_seconds",
     "record_quiet_seconds",
+    "max_layers",
 )
 """The fields that are on the supervisor's command line."""
 
@@ -132,6 +133,9 @@ class Settings(BaseSettings):
     """the longest that a fork's first page touches are recorded"""
     record_quiet_seconds: float = Field(default=0.3, gt=0, le=600)
     """recording ends when no new page was touched for this long"""
+
+    max_layers: int = Field(default=8, ge=2, le=64)
+    """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""
 
     forks: int = Field(default=8, ge=1, le=FAN_OUT_LIMIT)
     """how many forks the demo makes"""

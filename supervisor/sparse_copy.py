@@ -1,5 +1,6 @@
 """Copies of files that may be mostly holes: disks of gigabytes of which little was ever written."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -16,22 +17,51 @@ def sparse_copy(source: Path, target: Path) -> None:
 
     Raises OSError, and FileExistsError where there is a file at `target`; on failure no partial copy is left.
     """
-    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    with opened(source) as source_fd, created(target) as target_fd:
+        size = os.fstat(source_fd).st_size
+        os.ftruncate(target_fd, size)
+        for start, end in _extents(source_fd, size):
+            copy_range(source_fd, target_fd, start, end)
+        os.fsync(target_fd)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a file for reading."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(source_fd).st_size
-            os.ftruncate(target_fd, size)
-            for start, end in _extents(source_fd, size):
-                _copy_range(source_fd, target_fd, start, end)
-            os.fsync(target_fd)
-        except BaseException:
-            target.unlink()
-            raise
-        finally:
-            os.close(target_fd)
+        yield fd
     finally:
-        os.close(source_fd)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def created(path: Path) -> Iterator[int]:
+    """Open a new file of mode 0600 for writing; it is removed again where the body raises."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def copy_range(source: int, target: int, start: int, end: int) -> None:
+    """Copy the bytes [start, end) to the same place; blocks are shared where the file system can. Raises OSError."""
+    os.lseek(target, start, os.SEEK_SET)
+    while start < end:
+        try:
+            # Btrfs and XFS share the blocks (vfs_copy_file_range in fs/read_write.c tries that first).
+            copied = os.copy_file_range(source, target, end - start, offset_src=start)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            copied = os.sendfile(target, source, start, end - start)
+        if copied == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += copied
 
 
 def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -46,18 +76,3 @@ def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
             raise
         end = os.lseek(fd, start, os.SEEK_HOLE)
         yield start, end
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    os.lseek(target, start, os.SEEK_SET)
-    while start < end:
-        try:
-            # Btrfs and XFS share the blocks (vfs_copy_file_range in fs/read_write.c tries that first).
-            copied = os.copy_file_range(source, target, end - start, offset_src=start)
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            copied = os.sendfile(target, source, start, end - start)
-        if copied == 0:
-            raise OSError(errno.EIO, "the file became shorter while it was copied")
-        start += copied

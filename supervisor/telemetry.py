@@ -112,6 +112,11 @@ class Telemetry:
             if record.state is State.INITIALIZING and guest is not None and (guest.ready or guest.corrupt):
                 await self._on_ready(record.id)
 
+    def private_bytes(self, instance_id: str) -> int:
+        """Return the private memory of an instance's VMM as last sampled, in bytes; 0 where none runs."""
+        found = self.statistics.get(instance_id)
+        return found.private_bytes if found else 0
+
     def _follow(self, records: Iterable[InstanceRecord]) -> None:
         """Watch what has begun to run, and forget what has ended."""
         running = {record.id: record for record in records}

@@ -1,11 +1,14 @@
 """Templates: Standby instances promoted so that share_memory forks may read their memory."""
 
+from functools import partial
 from pathlib import Path
 
 from supervisor.errors import InvalidStateError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import link
+from supervisor.layers import own_snapshot
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, SnapshotFiles, TemplateRecord
+from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import new_id
 
 PAGE_SIZE = 4096
@@ -25,17 +28,19 @@ class Templates:
         if existing is not None:
             return existing
         snapshot = own_snapshot(source)
-        directory = self._inventory.registry.directory(source.id).relative_to(self._data_dir)
+        template_id = new_id()
+        directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
         return await self._inventory.add_template(
             TemplateRecord(
-                id=new_id(),
+                id=template_id,
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
                 size_bytes=source.size_bytes,
                 page_size=PAGE_SIZE,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
-            )
+            ),
+            partial(link, snapshot.layers, self._inventory.registry.directory(source.id)),
         )
 
     async def unpromote(self, instance_id: str) -> None:
@@ -51,10 +56,3 @@ class Templates:
             )
         await self._page_servers.stop(template.id)
         await self._inventory.remove_template(template.id)
-
-
-def own_snapshot(record: InstanceRecord) -> SnapshotFiles:
-    """Return the snapshot of a Standby instance."""
-    if record.snapshot is None:
-        raise InvalidStateError(f"{record.name}: it is {record.state} but has no snapshot; delete it")
-    return record.snapshot

@@ -36,7 +36,7 @@ def test_ids_and_keys_are_unique_and_every_group_has_some() -> None:
 
 
 def test_what_changes_an_instance_is_exactly_the_verbs() -> None:
-    assert set(CHANGING) == {"fork", "fan_out", "delete", "standby", "restore", "stop"}
+    assert set(CHANGING) == {"fork", "fan_out", "checkpoint", "delete", "standby", "restore", "stop", "detach"}
 
 
 def test_every_action_explains_itself_in_one_line() -> None:
@@ -50,17 +50,20 @@ def test_every_action_explains_itself_in_one_line() -> None:
 ALLOWED = {
     "fork": {State.STANDBY, State.RUNNING},
     "fan_out": {State.STANDBY},
+    "checkpoint": {State.RUNNING},
     "delete": set(State),
     "standby": {State.RUNNING},
     "restore": {State.STANDBY, State.STOPPED},
     "stop": {State.RUNNING, State.PAUSED, State.INITIALIZING},
+    "detach": {State.RUNNING, State.STANDBY, State.STOPPED},
 }
 
 
 @pytest.mark.parametrize("action_id", CHANGING)
 @pytest.mark.parametrize("state", list(State))
 def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str, state: State) -> None:
-    reason = refusal(action_id, in_state(state), "vm")
+    kind = "share_memory" if action_id == "detach" else None
+    reason = refusal(action_id, in_state(state, fork_kind=kind), "vm")
     if state in ALLOWED[action_id]:
         assert reason is None
     else:
@@ -69,16 +72,24 @@ def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str,
         assert state in reason
 
 
+def test_only_what_holds_a_lock_can_let_go_of_it() -> None:
+    reason = refusal("detach", in_state(State.RUNNING, fork_kind="copy"), "vm")
+    assert reason == "Detach refused: vm is no share_memory fork: it holds no lock"
+
+
 def test_a_fan_out_of_a_running_source_says_which_key_comes_first() -> None:
     reason = refusal("fan_out", in_state(State.RUNNING), "vm")
     assert reason == "Fan out refused: vm is Running: press s to put it to standby first"
 
 
-@pytest.mark.parametrize("action_id", ["delete", "restore"])
-def test_a_locked_source_names_its_holders_and_what_releases_it(action_id: str) -> None:
-    reason = refusal(action_id, family(), "source-1")
-    assert reason is not None
-    assert reason.endswith("source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first")
+def test_a_locked_source_names_its_holders_and_what_releases_it() -> None:
+    held = "source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first"
+    assert (refusal("restore", family(), "source-1") or "").endswith(held)
+    assert held in (refusal("delete", family(), "source-1", "fork-1") or "")
+
+
+def test_a_locked_source_by_itself_can_be_deleted_as_its_whole_tree() -> None:
+    assert refusal("delete", family(), "source-1") is None
 
 
 def test_one_holder_is_spoken_of_as_one() -> None:
@@ -128,4 +139,5 @@ def test_of_many_marked_the_first_that_refuses_is_named() -> None:
 
 def test_unknown_names_of_holders_do_not_hide_the_lock() -> None:
     locked: Instance = instance("s", state=State.STANDBY, fork_count=2, mem_locked=True)
-    assert "s has 2 share_memory forks" in (refusal("delete", world_of(locked), "s") or "")
+    assert "s has 2 share_memory forks" in (refusal("restore", world_of(locked), "s") or "")
+    assert "s has 2 share_memory forks" in (refusal("delete", world_of(locked, instance("t")), "s", "t") or "")

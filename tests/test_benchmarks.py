@@ -23,8 +23,21 @@ MODES = {
     "forks": ["embedded, API", "embedded, bare script"],
     "memory": ["file", "uffd, fault-around", "uffd, prefetch"],
     "takeover": ["SIGKILL in a storm"],
+    "standby": ["Full", "Diff"],
+    "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
+    "merge": ["flatten", "compact"],
 }
-BARS = {"walk": 3, "faults": 3, "storm": 2, "forks": 1, "memory": 0, "takeover": 1}
+BARS = {
+    "walk": 3,
+    "faults": 3,
+    "storm": 2,
+    "forks": 1,
+    "memory": 0,
+    "takeover": 1,
+    "standby": 0,
+    "checkpoint": 1,
+    "merge": 0,
+}
 ROOT = Path(__file__).resolve().parent.parent
 NO_FIRECRACKER = "/nonexistent/firecracker"
 
@@ -59,7 +72,7 @@ def _command(process: psutil.Process) -> list[str]:
 def test_a_benchmark_runs_and_leaves_nothing(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    binary = request.getfixturevalue("firecracker") if name == "walk" else NO_FIRECRACKER
+    binary = request.getfixturevalue("firecracker") if name in ("walk", "checkpoint") else NO_FIRECRACKER
     found = run(tmp_path, name, "--firecracker", str(binary))
     assert left_behind(os.getpid()) == []
     if found["skipped"] is not None:

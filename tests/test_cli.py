@@ -23,7 +23,21 @@ Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
 
 DONE, FAILED, USAGE = 0, 1, 2
 PROGRAMS = {"forktui": cli.main, "forktui-supervisor": supervisor_main}
-VERBS = ("ls", "create", "fork", "fan-out", "standby", "restore", "start", "stop", "delete", "logs")
+VERBS = (
+    "ls",
+    "images",
+    "create",
+    "fork",
+    "checkpoint",
+    "fan-out",
+    "standby",
+    "restore",
+    "start",
+    "stop",
+    "detach",
+    "delete",
+    "logs",
+)
 
 
 @pytest.fixture
@@ -240,6 +254,10 @@ async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
     async with supervisor(home) as running:
         assert (await done("create", "source", "--size", "64MB", "--cmd", "hot_mib=4")).split()[0] == "source"
         await running.client.wait("source", State.RUNNING, PATIENCE)
+        made, paused = (await done("checkpoint", "source", "--name", "then")).splitlines()
+        assert made == "then Standby"
+        assert paused.startswith("source was paused for ")
+        assert await done("delete", "then") == ""
         assert await done("standby", "source") == "source Standby\n"
         assert await done("fork", "source", "--name", "one") == "one Running\n"
         assert await done("fan-out", "source", "2", "--name-prefix", "many") == "many-1 Running\nmany-2 Running\n"
@@ -264,6 +282,24 @@ async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
         assert await done("stop", "source") == "source Stopped\n"
         assert (await done("start", "source")).startswith("source ")
         assert await done("delete", "source") == ""
+
+
+async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        assert (await forktui("standby", "source"))[0] == DONE
+        assert (await forktui("fan-out", "source", "2"))[0] == DONE
+        assert (await forktui("delete", "source", "--dry-run"))[0] == FAILED
+        code, output, errors = await forktui("delete", "source", "--cascade", "--dry-run")
+        assert (code, errors) == (DONE, "")
+        lines = [line.split() for line in output.splitlines()]
+        assert [line[0] for line in lines] == ["NAME", "source-1", "source-2", "source", "total"]
+        assert lines[-1][1:3] == ["2", "running"]
+        plan = json.loads((await forktui("delete", "source", "--cascade", "--dry-run", "--json"))[1])
+        assert plan["disk_bytes"] == sum(one["disk_bytes"] for one in plan["deletions"]) > 4 << 20
+        assert await forktui("delete", "source", "--cascade") == (DONE, "", "")
+        assert json.loads((await forktui("ls", "--json"))[1]) == []
 
 
 async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:

@@ -123,7 +123,7 @@ async def test_forks_on_the_file_backend_verify_their_memory_and_hold_the_lock(h
             await client.delete(name)
 
 
-async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_again(home: Home) -> None:
+async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_on(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
         source = await walking_source(client)
@@ -131,8 +131,9 @@ async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_again(
         assert "from_running=true" in error.message
         copy = await client.fork("source", ForkRequest(name="copy", from_running=True))
         assert (copy.state, copy.fork_kind) == (State.RUNNING, "copy")
-        assert (await client.instance(source.id)).state is State.RUNNING
-        host = await until(lambda host: walked(host, "copy", "source"), client)
+        assert (await client.instance(source.id)).vmm_pid == source.vmm_pid
+        host = await until(lambda host: walked(host, "copy"), client)
+        assert not guest(host, "source").restored
         again = find(host, "source")
         assert again is not None
         assert (again.fork_count, again.mem_locked) == (0, False)
@@ -319,3 +320,18 @@ async def killed_meanwhile(client: SupervisorClient, source: Instance) -> Instan
     await until(lambda host: any(one.busy == "standby" for one in host.instances), client)
     psutil.Process(source.vmm_pid).kill()
     return await standby
+
+
+async def test_fan_outs_at_the_same_time_take_different_names(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        stay = FanOutRequest(count=12, target_state="Standby", concurrency=2)
+        first, second, one = await asyncio.gather(
+            client.fan_out("source", stay), client.fan_out("source", stay), client.fork("source", ForkRequest())
+        )
+        children = (*first.children, *second.children)
+        assert [child.error for child in children] == [None] * 24
+        assert len({child.name for child in children} | {one.name}) == 25
+        for name in (*(child.name for child in children), one.name, "source"):
+            await client.delete(name)

@@ -61,7 +61,7 @@ async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_a
     inventory: Inventory,
 ) -> None:
     await add(inventory, record("a1", "source"))
-    await inventory.add_template(template())
+    await inventory.add_template(template(), lambda directory: None)
     await asyncio.gather(
         *(
             inventory.update_template("t", **{field: number})
@@ -76,7 +76,7 @@ async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_a
 
 async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, events: list[Event]) -> None:
     await add(inventory, record("a1", "source"))
-    await inventory.add_template(template())
+    await inventory.add_template(template(), lambda directory: None)
     await asyncio.gather(inventory.remove_template("t"), inventory.update_template("t", recorded_pages=1))
     assert inventory.registry.load()[1] == []
     assert events[-1] == TemplateDeleted(id="t")
@@ -99,7 +99,7 @@ async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(i
     inventory.reserve("one", "a1")
     with pytest.raises(NameConflictError, match="taken by instance a1"):
         inventory.reserve("one", "b2")
-    inventory.give_back("one")
+    inventory.give_back("one", "a1")
     await add(inventory, record("b2", "one"))
     await inventory.remove(inventory.resolve("one"))
     inventory.reserve("one", "c3")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.lineage import Descent, forest
+from supervisor.lineage import Descent, Link, forest, given_back
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["root", "share_memory", "copy", "delete"]), st.integers(0, 10**6)), max_size=60
@@ -53,3 +53,35 @@ def test_a_fork_whose_source_is_gone_is_a_root() -> None:
 def test_descendants_come_after_their_sources() -> None:
     built = forest([Descent("r", "r"), Descent("a", "a", "r"), Descent("b", "b", "a"), Descent("c", "c", "r")])
     assert built.descendants("r") == ("a", "b", "c")
+
+
+@given(st.lists(st.integers(-1, 30), min_size=1, max_size=60))
+def test_generations_hold_a_tree_once_and_every_fork_before_its_source(sources: list[int]) -> None:
+    # Each is forked from an earlier one, or is a root.
+    members = [
+        Descent(str(number), str(number), str(source) if 0 <= source < number else None, "copy")
+        for number, source in enumerate(sources)
+    ]
+    built = forest(members)
+    for member in members:
+        order = [one for generation in built.generations(member.id) for one in generation]
+        assert sorted(order) == sorted([member.id, *built.descendants(member.id)])
+        place = {one: number for number, one in enumerate(order)}
+        assert all(place[one] < place[built.members[one].source_id or ""] for one in order if one != member.id)
+
+
+def test_a_chain_of_ten_thousand_has_as_many_generations() -> None:
+    chain = [Descent("0", "n0"), *(Descent(str(n), f"n{n}", str(n - 1), "copy") for n in range(1, 10_000))]
+    assert len(forest(chain).generations("0")) == 10_000
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=6), st.integers(0, 3))
+def test_a_file_is_given_back_once_and_only_with_its_last_name(removals: list[list[int]], elsewhere: int) -> None:
+    names = [sum(removal.count(file) for removal in removals) for file in range(6)]
+    # The first files have a name more that is not removed.
+    links = [[Link((0, f), names[f] + (f < elsewhere), 1 << f) for f in removal] for removal in removals]
+    freed = given_back(links)
+    assert sum(freed) == sum(1 << f for f in range(elsewhere, 6) if names[f])
+    for number, removal in enumerate(removals):
+        last = {f for f in removal if f >= elsewhere and not any(f in later for later in removals[number + 1 :])}
+        assert freed[number] == sum(1 << f for f in last)

@@ -49,7 +49,7 @@ def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -
         id=new_id(), instance_id=late.id, layers=("instances/x/mem.0",), size_bytes=1 << 20, page_size=4096,
         hypervisor="embedded", snapshot_version="1",
     )  # fmt: skip
-    registry.create_template(template)
+    registry.create_template(template, lambda _: None)
     assert registry.load() == ([changed, late], [template], {})
 
 

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 import pytest
 from textual.widgets import Button, Input
 
+from forktui.app import ForkTui
 from forktui.screens.dashboard import Dashboard
 from forktui.screens.dialogs import Confirm, FanOutPrompt
 from supervisor.models import (
+    Deletion,
+    DeletionPlan,
     HostStatistics,
     Instance,
     InstanceChanged,
     InstanceDeleted,
     InstanceStatistics,
+    State,
     Statistics,
 )
 from tests.tui_hosts import BEGIN, FORKS, SUPERVISOR, chain, family, fan, fork_of, instance, locked_source, reset
@@ -29,6 +33,7 @@ from tests.tui_pilot import (
     until,
     until_shown,
 )
+from tests.tui_recording import RecordedSupervisor
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +211,40 @@ async def test_a_deletion_tells_what_stays_below() -> None:
         await until_shown(pilot, "Below it, copy-1 stay")
 
 
+class Planning(RecordedSupervisor):
+    """Tells of a host, and plans the deletion of its family."""
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        assert (reference, cascade) == ("source", True)
+        gone = [
+            Deletion(id=name, name=name, state=State.RUNNING, running=True, disk_bytes=1 << 20, private_bytes=18 << 20)
+            for name in FORKS
+        ]
+        root = Deletion(
+            id="source", name="source", state=State.STANDBY, running=False, disk_bytes=1 << 27, private_bytes=0
+        )
+        return DeletionPlan(deletions=(*gone, root), running=3, disk_bytes=131 << 20, private_bytes=54 << 20)
+
+
+@pytest.mark.parametrize(("answer", "wishes"), [("enter", []), ("y", [("delete_tree", ("source",), 1)])])
+async def test_a_locked_source_is_offered_with_its_tree_and_no_is_the_default(
+    answer: str, wishes: list[object]
+) -> None:
+    app = Wishes(ForkTui(Planning([reset(family())])))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        said = screen_text(pilot)
+        assert "Delete source and the 3 forks below it?" in said
+        assert "What goes: 4 instances, 3 of them running." in said
+        assert "131 MiB on disk and 54 MiB of private memory" in said
+        assert isinstance(app.focused, Button) and app.focused.id == "no"
+        await pilot.press(answer)
+        await until(pilot, lambda: app.screen is app.dashboard)
+        await until(pilot, lambda: app.wishes == wishes)
+
+
 async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None:
     app = Wishes(host(family()))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -213,9 +252,22 @@ async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None
         await pilot.press("f")
         await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
         await pilot.press("j", "f")
-        await until_shown(pilot, "press s first")
+        await until_shown(pilot, "C makes one of it")
         await pilot.press("y")
         await until(pilot, lambda: app.wishes[1:] == [("fork", ("fork-1",), 1)])
+
+
+async def test_a_fork_is_detached_after_a_question_that_says_what_it_takes() -> None:
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "t")
+        await until_shown(pilot, "gets all of its memory: 128 MiB in all at most")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        assert app.wishes == []
+        await pilot.press("t", "y")
+        await until(pilot, lambda: app.wishes == [("detach", ("fork-1",), 1)])
 
 
 async def test_a_fan_out_takes_only_a_number_that_can_be() -> None:
@@ -240,6 +292,7 @@ async def test_a_fan_out_asks_how_many() -> None:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("F")
         await until_shown(pilot, "How many forks of source?")
+        await until_shown(pilot, "fits: up to 431 (memory)")
         await pilot.press(*"25", "enter")
         await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
 
@@ -247,7 +300,7 @@ async def test_a_fan_out_asks_how_many() -> None:
 async def test_a_refusal_is_said_once_within_its_time() -> None:
     async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
-        await pilot.press("d", "d", "d")
+        await pilot.press("r", "r", "r")
         await until_shown(pilot, "source has 3 share_memory forks")
         assert len(pilot.app._notifications) == 1
 

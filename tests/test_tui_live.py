@@ -81,9 +81,8 @@ async def test_the_main_job_from_the_keyboard(home: Home) -> None:
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
             await until_locked_by(pilot, 1)
 
-            for key in ("r", "d"):
-                await pilot.press(key)
-                await until_shown(pilot, "(source-1)")
+            await pilot.press("r")
+            await until_shown(pilot, "(source-1)")
             assert state(pilot, "source") is State.STANDBY
 
             await until(pilot, lambda: recorded_pages(pilot) > 0)
@@ -113,6 +112,21 @@ async def test_the_main_job_from_the_keyboard(home: Home) -> None:
             await until(pilot, lambda: state(pilot, "source") is State.STOPPED)
             await pilot.press("r")
             await until(pilot, lambda: state(pilot, "source") in (State.INITIALIZING, State.RUNNING))
+
+
+async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(home: Home) -> None:
+    async with supervisor(home) as running:
+        await walking_source(running.client)
+        await running.client.standby("source")
+        async with dashboard(running) as pilot:
+            await pilot.press("f")
+            await until_locked_by(pilot, 1)
+            await pilot.press("home", "d")
+            shown = await until_shown(pilot, "Delete source and the fork below it?")
+            assert re.search(r"What goes: 2 instances, 1 of them running\.", shown)
+            assert re.search(r"That frees [0-9.]+ MiB on disk and [0-9.]+ MiB of private memory", shown)
+            await pilot.press("y")
+            await until(pilot, lambda: app_of(pilot).dashboard.world.instances == {})
 
 
 async def until_locked_by(pilot: Pilot[None], forks: int) -> None:
@@ -153,6 +167,19 @@ async def test_the_page_map_and_the_console_of_a_fork_are_shown(home: Home) -> N
             await pilot.press("escape")
             await pilot.press("home")
             await until_shown(pilot, "no VMM, so no pages")
+
+
+async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(home: Home) -> None:
+    async with supervisor(home) as running:
+        await walking_source(running.client)
+        async with dashboard(running) as pilot:
+            await pilot.press("C")
+            await until_shown(pilot, "checkpoints: source-1 (paused ")
+            await until(pilot, lambda: state(pilot, "source-1") is State.STANDBY)
+            assert state(pilot, "source") is State.RUNNING
+            await until(pilot, lambda: "Standby" in line(pilot, "source-1"))
+            await pilot.press("end", "C")
+            await until_shown(pilot, "Checkpoint refused:")
 
 
 async def test_a_marked_family_is_deleted_forks_before_their_sources(home: Home) -> None:

@@ -164,7 +164,7 @@ async def test_an_ascii_terminal_gets_nothing_but_ascii(monkeypatch: pytest.Monk
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         assert (await until_shown(pilot, "gr??e")).isascii()
         await until(pilot, lambda: tree(pilot).cursor_id == "source")
-        for key, words in (("d", "delete them first"), ("question_mark", "Virtual machines"), ("F", "How many")):
+        for key, words in (("r", "delete them first"), ("question_mark", "Virtual machines"), ("F", "How many")):
             await pilot.press("escape", key)
             assert (await until_shown(pilot, words)).isascii(), screen_text(pilot)
             await pilot.press("escape")

@@ -1,6 +1,7 @@
 """The page server's hot-page list: what it takes from disk, what it keeps there, and what it gives to forks."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.hot_list import HotList
 from supervisor.uffd.hot_pages import Run
 from supervisor.uffd.hypeman_hot_pages import RegionPage
+from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.sampling import Plan
 from tests.hypeman_hot_pages import hpl1
 
 PAGE = 4096
@@ -29,10 +32,22 @@ class Place:
         self.image = MemoryImage([layer], PAGES * PAGE)
         self.path = folder / "hot_pages"
         self.logged: list[str] = []
+        self.loop = Loop()
+        self.kept: list[str] = []
 
     def load(self, policy: Policy | None = None) -> HotList:
         """The list as a page server that starts now has it."""
-        return HotList(self.path, self.image, PAGE, policy or Policy(), self.logged.append)
+        return HotList(self.loop, self.path, self.image, PAGE, policy or Policy(), self.logged.append)
+
+    def keep(self, hot: HotList, *recordings: list[int]) -> None:
+        """Have recordings added, one after the other."""
+        for number, touched in enumerate(recordings):
+            hot.keep_recording(touched, partial(self.kept.append, f"recording{number}"))
+        hot.finish()
+
+    def plan(self, hot: HotList, fork_id: str = "fork") -> Plan:
+        """What a fork is given."""
+        return hot.plan(fork_id, MAPPINGS, partial(self.kept.append, "hypeman's"))
 
 
 @pytest.fixture
@@ -41,13 +56,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     yield made
     made.image.close()
+    made.loop.close()
 
 
 def test_recordings_and_samples_are_there_for_the_next_page_server(place: Place) -> None:
     hot = place.load()
     assert (hot.runs, hot.page_count, hot.refused) == ((), 0, "")
-    hot.keep_recording([5, 6, 100])
-    hot.keep_recording([6, 7])
+    place.keep(hot, [5, 6, 100], [6, 7])
     hot.keep_sample(10, 9)
     hot.keep_sample(10, 8)
     again = place.load()
@@ -57,32 +72,48 @@ def test_recordings_and_samples_are_there_for_the_next_page_server(place: Place)
     assert place.logged == []
 
 
+def test_recordings_are_added_in_turn_while_nothing_else_is_to_be_done(place: Place) -> None:
+    hot = place.load()
+    hot.keep_recording(list(range(1000, PAGES)), partial(place.kept.append, "first"))
+
+    def second() -> None:
+        place.kept.append("second")
+        place.loop.stop()
+
+    hot.keep_recording([1], second)
+    assert hot.page_count == 0
+    place.loop.run()
+    assert place.kept == ["first", "second"]
+    assert hot.runs == (Run(1000, PAGES), Run(1, 2))
+    assert place.load().recorded.recordings == 2
+
+
 def test_what_few_recordings_touched_is_not_prefetched(place: Place) -> None:
     hot = place.load(Policy(prefetch_share=0.5))
-    for touched in ([1, 2, 3], [1, 2], [1, 50]):
-        hot.keep_recording(touched)
+    place.keep(hot, [1, 2, 3], [1, 2], [1, 50])
     assert hot.runs == (Run(1, 3),)
     assert place.load(Policy(prefetch_share=0.0)).runs == (Run(1, 4), Run(50, 51))
 
 
 def test_every_so_manieth_fork_has_a_sample_held_back(place: Place) -> None:
     hot = place.load(Policy(sample_every=3))
-    hot.keep_recording(list(range(1000)))
-    plans = [hot.plan(f"fork{number}", MAPPINGS) for number in range(9)]
+    place.keep(hot, list(range(1000)))
+    plans = [place.plan(hot, f"fork{number}") for number in range(9)]
     assert [len(plan.held_back) for plan in plans] == [0, 0, 3] * 3
     assert all(plan.runs == (Run(0, 1000),) for plan in plans if not plan.held_back)
     assert len({plan.held_back for plan in plans}) == 4
     never = place.load(Policy(sample_every=0))
-    assert not any(never.plan(f"fork{number}", MAPPINGS).held_back for number in range(20))
+    assert not any(place.plan(never, f"fork{number}").held_back for number in range(20))
 
 
 def test_hypemans_list_is_taken_in_with_the_first_handshake(place: Place) -> None:
     place.path.write_bytes(hpl1([RegionPage(0, 8 * PAGE), RegionPage(0, 9 * PAGE), RegionPage(1, 0)]))
     hot = place.load()
     assert hot.runs == ()
-    assert hot.plan("fork", MAPPINGS).runs == (Run(8, 10), Run(1024, 1025))
+    assert place.plan(hot).runs == (Run(8, 10), Run(1024, 1025))
     again = place.load()
     assert (again.runs, again.recorded.recordings) == ((Run(8, 10), Run(1024, 1025)), 1)
+    assert place.kept == ["hypeman's"]
     assert hot_pages.unpack(place.path.read_bytes()).identity == place.image.identity
     assert place.logged == []
 
@@ -90,7 +121,7 @@ def test_hypemans_list_is_taken_in_with_the_first_handshake(place: Place) -> Non
 def test_hypemans_list_of_another_vm_is_refused(place: Place) -> None:
     place.path.write_bytes(hpl1([RegionPage(2, 0)]))
     hot = place.load()
-    assert hot.plan("fork", MAPPINGS).runs == ()
+    assert place.plan(hot).runs == ()
     assert "is refused: its page at 0x0 of region 2 is in none of the VM's 2 regions" in hot.refused
     assert place.logged == [hot.refused]
 
@@ -108,13 +139,13 @@ def test_a_file_that_is_no_list_is_refused_and_recorded_over(place: Place, data:
     hot = place.load()
     assert reason in hot.refused
     assert hot.runs == ()
-    hot.keep_recording([1])
+    place.keep(hot, [1])
     assert hot.refused == ""
     assert place.load().runs == (Run(1, 2),)
 
 
 def test_a_list_of_another_image_is_refused(place: Place, tmp_path: Path) -> None:
-    place.load().keep_recording([1])
+    place.keep(place.load(), [1])
     (tmp_path / "mem").touch()
     place.image.close()
     place.image = MemoryImage([tmp_path / "mem"], PAGES * PAGE)
@@ -126,6 +157,6 @@ def test_a_list_of_another_image_is_refused(place: Place, tmp_path: Path) -> Non
 def test_a_list_that_cannot_be_saved_is_used_all_the_same(place: Place) -> None:
     hot = place.load()
     place.path.mkdir()
-    hot.keep_recording([1])
+    place.keep(hot, [1])
     assert "cannot be saved" in hot.refused
     assert hot.runs == (Run(1, 2),)

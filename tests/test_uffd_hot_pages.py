@@ -1,4 +1,4 @@
-"""Hot-page lists: recordings and what is made of several, and a file format that trusts nothing."""
+"""Hot-page lists: the bounds of a recording, and a file format that trusts nothing."""
 
 import os
 from pathlib import Path
@@ -9,31 +9,16 @@ from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import hot_pages
-from supervisor.uffd.hot_pages import CountedRun, HotPages, Recording, Run, coalesce, merged, pages_in
+from supervisor.uffd.hot_pages import CountedRun, HotPages, Recording
 from supervisor.uffd.memory_image import LayerIdentity
+from tests.test_uffd_merging import RECORDINGS, recorded
 
 PAGES = 1000
-MOST = 1 << 20
 WORD = st.integers(0, (1 << 64) - 1)
 IDENTITY = st.builds(LayerIdentity, WORD, st.integers(-(1 << 63), (1 << 63) - 1), WORD, WORD)
 IDENTITIES = st.lists(IDENTITY, max_size=4).map(tuple)
-TOUCHED = st.lists(st.integers(0, PAGES - 1), max_size=200)
-RECORDINGS = st.lists(TOUCHED, max_size=4)
 SAMPLE = HotPages((LayerIdentity(1, 2, 3, 4),), 4096, (CountedRun(5, 9, 2), CountedRun(1, 2, 1)), 2, 40, 30)
 REFUSED = r"header|first bytes|version|has \d+ bytes|checksum"
-
-
-def recorded(*recordings: list[int], most: int = MOST) -> HotPages:
-    """The list that these recordings make."""
-    hot = HotPages(SAMPLE.identity, 4096)
-    for touched in recordings:
-        hot = merged(hot, touched, most)
-    return hot
-
-
-def counts_of(hot: HotPages) -> dict[int, int]:
-    """In how many recordings each page is, in the list's order."""
-    return {page: run.recordings for run in hot.runs for page in range(run.start, run.end)}
 
 
 HOT = st.builds(
@@ -42,56 +27,6 @@ HOT = st.builds(
     ),
     *(IDENTITIES, st.sampled_from((4096, 2 << 20)), RECORDINGS, st.tuples(WORD, WORD)),
 )
-
-
-@settings(deadline=None)
-@given(TOUCHED)
-def test_runs_cover_the_touched_pages_once_and_in_the_order_of_their_first_touch(touched: list[int]) -> None:
-    runs = recorded(touched).wanted(1.0)
-    pages = [page for run in runs for page in range(run.start, run.end)]
-    assert sorted(pages) == sorted(set(touched))
-    assert pages_in(runs) == len(pages)
-    ends = {run.end for run in runs}
-    assert not ends & {run.start for run in runs}, "two runs that touch are one"
-    first_touches = [min(touched.index(page) for page in range(run.start, run.end)) for run in runs]
-    assert first_touches == sorted(first_touches)
-
-
-def test_coalescing_keeps_what_came_first_first_and_counts_apart() -> None:
-    assert coalesce(dict.fromkeys([7, 100, 8, 101, 6], 1)) == (CountedRun(6, 9, 1), CountedRun(100, 102, 1))
-    assert coalesce({4: 1, 2: 2, 3: 1, 1: 2}) == (CountedRun(3, 5, 1), CountedRun(1, 3, 2))
-    assert coalesce({}) == ()
-
-
-@settings(deadline=None)
-@given(RECORDINGS)
-def test_every_page_has_the_count_of_the_recordings_that_touched_it(recordings: list[list[int]]) -> None:
-    hot = recorded(*recordings)
-    assert hot.recordings == len(recordings)
-    pages = {page for touched in recordings for page in touched}
-    assert counts_of(hot) == {page: sum(page in touched for touched in recordings) for page in pages}
-    assert hot_pages.mismatch(hot, hot.identity, 4096, PAGES) is None
-    for share in (0.0, 0.25, 0.5, 1.0):
-        wanted = {page for run in hot.wanted(share) for page in range(run.start, run.end)}
-        assert wanted == {page for page in pages if counts_of(hot)[page] >= share * len(recordings)}
-
-
-def test_an_older_recording_comes_first_and_the_runs_wanted_ignore_counts() -> None:
-    hot = recorded([50, 51, 10], [11, 50, 12, 10])
-    assert hot.runs == (CountedRun(50, 51, 2), CountedRun(51, 52, 1), CountedRun(10, 11, 2), CountedRun(11, 13, 1))
-    assert hot.wanted(0.5) == (Run(50, 52), Run(10, 13))
-    assert hot.wanted(0.6) == (Run(50, 51), Run(10, 11))
-
-
-def test_of_too_many_pages_the_least_touched_go_and_of_those_the_last() -> None:
-    hot = recorded([1, 3, 5], [5, 7, 9], most=4)
-    assert counts_of(hot) == {1: 1, 3: 1, 5: 2, 7: 1}
-
-
-def test_a_new_recording_forgets_what_was_said_of_the_old_list() -> None:
-    hot = merged(SAMPLE, [5], MOST)
-    assert (hot.recordings, hot.held_back, hot.touched) == (3, 0, 0)
-    assert hot.runs == (CountedRun(5, 6, 3), CountedRun(6, 9, 2), CountedRun(1, 2, 1))
 
 
 def test_a_recording_ends_when_it_is_quiet_or_long_or_full() -> None:

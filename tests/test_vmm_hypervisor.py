@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import embedded
 from supervisor.errors import DependencyMissingError
 from supervisor.vmm import hypervisor
 from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor, select_hypervisor, userfaultfd_problem
@@ -118,6 +119,21 @@ def userfaultfd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     monkeypatch.setattr(hypervisor, "USERFAULTFD_DEVICE", device)
     monkeypatch.setattr(hypervisor, "UNPRIVILEGED_USERFAULTFD", sysctl)
     return device, sysctl
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        ("1.12.1", "enable_diff_snapshots"),
+        ("1.9.0-dev", "enable_diff_snapshots"),
+        ("1.13.0", "track_dirty_pages"),
+        ("1.14.0-dev", "track_dirty_pages"),
+        ("2.0.0", "track_dirty_pages"),
+        (embedded.VERSION, "enable_diff_snapshots"),
+    ],
+)
+def test_dirty_tracking_has_the_name_that_the_version_knows(version: str, field: str) -> None:
+    assert Hypervisor("firecracker", ("firecracker",), version, "6.0.0").tracking_field == field
 
 
 def test_a_kernel_without_userfaultfd_is_named(userfaultfd_files: tuple[Path, Path]) -> None:

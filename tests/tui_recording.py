@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from forktui.client import ApiError, SupervisorClient
 from forktui.scenario import SOURCE, play
 from forktui.world import World, reduce
-from supervisor.models import Event, FanOutRequest, ForkRequest, PageMapFold, Reset, State
+from supervisor.models import Event, FanOutEstimate, FanOutRequest, ForkRequest, PageMapFold, Reset, State
 
 RECORDING = Path(__file__).parent / "snapshots" / "fan_out.json"
 SOCKET = Path("/run/forktui/supervisor.sock")
@@ -85,6 +85,9 @@ class RecordedSupervisor(SupervisorClient):
         if reference not in self._page_maps:
             raise ApiError(404, "not_found", f"{reference}: no page map was recorded")
         return refold(self._page_maps[reference], width)
+
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        return FanOutEstimate(count=request.count, fits=431, limiting="memory", resources=())
 
 
 def refold(fold: PageMapFold, width: int) -> PageMapFold:

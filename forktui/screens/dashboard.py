@@ -13,9 +13,18 @@ from textual.widgets import Input
 
 from forktui.actions import ACTIONS, BY_ID, Action
 from forktui.feed import Connection
-from forktui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.messages import (
+    ConsoleWanted,
+    EstimateWanted,
+    PageMapRead,
+    PageMapWanted,
+    PlanWanted,
+    RetryWanted,
+    Said,
+    Wanted,
+)
 from forktui.screens.dialogs import Confirm, FanOutPrompt
-from forktui.screens.questions import consequences, fan_out_facts, needs_question, question
+from forktui.screens.questions import consequences, fan_out_facts, needs_question, question, tree_consequences
 from forktui.screens.reading import READING_MARGIN, READING_WIDTH, Reading, help_lines
 from forktui.widgets.activity_log import ActivityLog
 from forktui.widgets.banner import Banner
@@ -25,7 +34,7 @@ from forktui.widgets.heat_map import HeatMap, has_page_map
 from forktui.widgets.key_bar import KeyBar
 from forktui.widgets.status_line import StatusLine
 from forktui.world import World
-from supervisor.models import Instance
+from supervisor.models import DeletionPlan, Instance
 
 PAGE_MAP_SECONDS = 0.5
 """The least time between two readings of a page map."""
@@ -107,6 +116,19 @@ class Dashboard(Screen[None]):
         else:
             self._heat_map.refuse(message.instance_id, message.refusal)
 
+    def ask_to_delete(self, plan: DeletionPlan) -> None:
+        """Ask whether a source is to go with all that is below it; a question that is open already is left alone."""
+
+        def do(yes: bool | None) -> None:
+            if yes:
+                self.post_message(Wanted("delete_tree", [root.id]))
+
+        root = plan.deletions[-1]
+        if self.is_current:
+            below = len(plan.deletions) - 1
+            asked = f"Delete {root.name} and the {'fork' if below == 1 else f'{below} forks'} below it?"
+            self.app.push_screen(Confirm(asked, tree_consequences(plan), "Delete all"), do)
+
     def refusal(self, action: Action) -> str | None:
         """Why an action cannot be done now; None where it can."""
         writable = self.world.supervisor is not None and self.world.supervisor.writable
@@ -183,6 +205,9 @@ class Dashboard(Screen[None]):
 
         if action_id == "fan_out":
             self.app.push_screen(FanOutPrompt(targets[0].name, fan_out_facts(self.world, targets[0])), do)
+            self.post_message(EstimateWanted(ids[0]))
+        elif action_id == "delete" and len(targets) == 1 and targets[0].mem_locked:
+            self.post_message(PlanWanted(ids[0]))
         elif needs_question(action_id, targets):
             says = consequences(action_id, self.world, targets)
             yes = "Copy" if action_id == "fork" else BY_ID[action_id].label

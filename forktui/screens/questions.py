@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from forktui.forest import descendants
 from forktui.quantities import count, names, size
 from forktui.world import World, totals
-from supervisor.models import Instance, State
+from supervisor.models import DeletionPlan, Instance, State
 
 NAMED = 6
 
 
 def needs_question(action_id: str, targets: Sequence[Instance]) -> bool:
-    """Whether an action is asked about before it is done: what it ends cannot be brought back."""
+    """Whether an action is asked about before it is done: what it ends or takes cannot be brought back."""
     if action_id == "fork":
         return any(instance.state is State.RUNNING for instance in targets)
-    return action_id in ("delete", "stop")
+    return action_id in ("delete", "stop", "detach")
 
 
 def question(action_id: str, targets: Sequence[Instance]) -> str:
@@ -27,10 +27,14 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
     """What becomes of the targets, a line each."""
     if action_id == "fork":
         return [
-            "A share_memory fork needs a Standby source: press s first for one.",
-            "A copy works now: the source is put to standby, its memory is copied,",
-            "and it runs again.",
+            "A share_memory fork needs a Standby source: C makes one of it, a checkpoint.",
+            "A copy works now: the source is paused while its memory is written,",
+            "and runs on.",
         ]
+    if action_id == "detach":
+        running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
+        taken = f"gets all of its memory: {size(sum(running))} in all at most" if running else "keeps its snapshot"
+        return [f"Each {taken}.", "Its source's lock is released by as much; the guest goes on meanwhile."]
     lines = [_described(world, instance) for instance in targets[:NAMED]]
     if len(targets) > NAMED:
         lines.append(f"and {len(targets) - NAMED} more")
@@ -41,6 +45,19 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
     memory = f"{size(sums.private_bytes)} of private memory and " if sums.private_bytes else ""
     lines += ["", f"What goes: {memory}the files of {'it' if len(targets) == 1 else 'all of them'}."]
     return lines + _left_behind(world, targets)
+
+
+def tree_consequences(plan: DeletionPlan) -> list[str]:
+    """What becomes of a source and all that is below it, in the order in which they go."""
+    lines = [
+        f"{one.name}  {one.state}" + (f", {size(one.private_bytes)} private" if one.private_bytes else "")
+        for one in plan.deletions
+    ]
+    if len(lines) > NAMED:
+        lines[NAMED - 1 : -1] = [f"and {len(lines) - NAMED} more"]
+    running = f", {plan.running} of them running" if plan.running else ""
+    freed = f"{size(plan.disk_bytes)} on disk and {size(plan.private_bytes)} of private memory"
+    return [*lines, "", f"What goes: {len(plan.deletions)} instances{running}.", f"That frees {freed}."]
 
 
 def fan_out_facts(world: World, source: Instance) -> str:

@@ -22,11 +22,21 @@ from supervisor.api.requests import (
     wait_bound,
 )
 from supervisor.api.streaming import Streams
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, Request, WaitResult
+from supervisor.models import (
+    CheckpointRequest,
+    CreateRequest,
+    FanOutRequest,
+    ForkRequest,
+    ImageInfo,
+    Instance,
+    Request,
+    WaitResult,
+)
 
 if TYPE_CHECKING:
     from supervisor.host import Host
 
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
@@ -46,6 +56,7 @@ class Routes:
             web.get("/health", self._health),
             web.get("/capabilities", self._capabilities),
             web.get("/events", self._streams.events, allow_head=False),
+            web.get("/images", self._images),
             web.get("/instances", self._list),
             web.post("/instances", self._create),
             web.get(one, self._get),
@@ -54,8 +65,10 @@ class Routes:
             web.post(f"{one}/stop", self._verb(self._host.stop)),
             web.post(f"{one}/standby", self._verb(self._host.standby)),
             web.post(f"{one}/restore", self._verb(self._host.restore)),
+            web.post(f"{one}/detach", self._verb(self._host.detach)),
             web.post(f"{one}/fork", self._fork),
             web.post(f"{one}/fan-out", self._fan_out),
+            web.post(f"{one}/checkpoint", self._checkpoint),
             web.get(f"{one}/wait", self._wait, allow_head=False),
             web.get(f"{one}/logs", self._logs, allow_head=False),
             web.get(f"{one}/stats", self._stats),
@@ -69,6 +82,9 @@ class Routes:
     async def _capabilities(self, request: web.Request) -> web.Response:
         return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
 
+    async def _images(self, request: web.Request) -> web.Response:
+        return web.Response(body=_IMAGES.dump_json(await self._host.images()), content_type=JSON)
+
     async def _list(self, request: web.Request) -> web.Response:
         query = parse_query(request, ListQuery)
         return web.Response(body=_INSTANCES.dump_json(self._host.instances(query.state)), content_type=JSON)
@@ -81,8 +97,10 @@ class Routes:
         return answer(self._host.instance(_reference(request)))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        parse_query(request, DeleteQuery)
-        await self._host.delete(_reference(request))
+        query = parse_query(request, DeleteQuery)
+        if query.dry_run:
+            return answer(await self._host.deletion_plan(_reference(request), cascade=query.cascade))
+        await self._host.delete(_reference(request), cascade=query.cascade)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _verb(self, verb: Callable[[str], Awaitable[Instance]]) -> Handler:
@@ -98,7 +116,13 @@ class Routes:
 
     async def _fan_out(self, request: web.Request) -> web.Response:
         body = await parse_body(request, FanOutRequest, self._closing)
+        if body.dry_run:
+            return answer(await self._host.fan_out_estimate(_reference(request), body))
         return answer(await self._host.fan_out(_reference(request), body))
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        body = await parse_body(request, CheckpointRequest, self._closing)
+        return answer(await self._host.checkpoint(_reference(request), body), HTTPStatus.CREATED)
 
     async def _wait(self, request: web.Request) -> web.Response:
         query = parse_query(request, WaitQuery)

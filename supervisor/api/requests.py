@@ -80,9 +80,14 @@ class LogsQuery(BaseModel):
 
 
 class DeleteQuery(BaseModel):
-    """`DELETE /instances/{id}`: it takes none, and one that was meant to hold it back must not be passed over."""
+    """`DELETE /instances/{id}`; an unknown field may have been meant to hold it back, and is not passed over."""
 
     model_config = ConfigDict(extra="forbid")
+
+    cascade: bool = False
+    """Delete the whole tree from the instance down."""
+    dry_run: bool = False
+    """Answer with the plan, and delete nothing."""
 
 
 class ListQuery(BaseModel):

@@ -213,6 +213,14 @@ class PageServer:
         seconds = self._handshake_seconds + _PREFETCH_SECONDS
         return Attached(**await self._request("served", seconds, fork_id=fork_id))
 
+    async def populate(self, fork_id: str) -> None:
+        """Have every absent page of the fork provided and then none reported any more; it takes as long as it takes.
+
+        The page server stays with it until `release`. PageServerError when it could not be done, or the page server
+        dies over it: the fork needs one as before then.
+        """
+        await self._request("populate", None, fork_id=fork_id)
+
     async def release(self, fork_id: str) -> None:
         """Serve the fork no more: its recording is kept, its userfaultfd closed, its socket removed; the map stays."""
         await self._request("release", fork_id=fork_id)
@@ -287,7 +295,7 @@ class PageServer:
         else:
             answer.set_result(message["result"])
 
-    async def _request(self, verb: str, seconds: float = _ANSWER_SECONDS, **fields: Any) -> Any:
+    async def _request(self, verb: str, seconds: float | None = _ANSWER_SECONDS, **fields: Any) -> Any:
         if self._writer is None:
             raise self._error("is not connected")
         self._requests += 1

@@ -2,7 +2,8 @@
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -45,43 +46,6 @@ class HotPages(NamedTuple):
     """Pages of this list that were held back from a fork to see whether it would want them, over all such forks."""
     touched: int = 0
     """How many of those it wanted."""
-
-    def wanted(self, share: float) -> tuple[Run, ...]:
-        """The longest runs of the pages that at least this share of the recordings touched, in the list's order."""
-        least = share * self.recordings
-        pieces = [(run.start, run.end, 0) for run in self.runs if run.recordings >= least]
-        return tuple(Run(start, end) for start, end, _ in _joined(pieces))
-
-
-def merged(hot: HotPages, touched: Iterable[int], most_pages: int) -> HotPages:
-    """The list with one recording more, given in touch order; of too many pages the least and the last touched go.
-
-    What the forks made of the old list does not hold for the new one, and is forgotten.
-    """
-    counts = {page: run.recordings for run in hot.runs for page in range(run.start, run.end)}
-    for page in dict.fromkeys(touched):
-        counts[page] = counts.get(page, 0) + 1
-    if len(counts) > most_pages:
-        most_touched = set(sorted(counts, key=counts.__getitem__, reverse=True)[:most_pages])
-        counts = {page: count for page, count in counts.items() if page in most_touched}
-    return HotPages(hot.identity, hot.page_size, coalesce(counts), hot.recordings + 1)
-
-
-def coalesce(counts: Mapping[int, int]) -> tuple[CountedRun, ...]:
-    """The longest runs of pages of one count, in the order in which the mapping has the first page of each."""
-    return tuple(CountedRun(*piece) for piece in _joined([(page, page + 1, count) for page, count in counts.items()]))
-
-
-def _joined(pieces: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Pieces (start, end, count) that do not overlap; those of one count that touch made one, where the first was."""
-    found: list[tuple[int, tuple[int, int, int]]] = []
-    for (start, end, count), place in sorted(zip(pieces, range(len(pieces)), strict=True)):
-        if found and found[-1][1][1:] == (start, count):
-            first_place, (first, _, _) = found[-1]
-            found[-1] = min(first_place, place), (first, end, count)
-        else:
-            found.append((place, (start, end, count)))
-    return [piece for _, piece in sorted(found)]
 
 
 def pages_in(runs: Iterable[Run]) -> int:
@@ -134,7 +98,7 @@ def pack(hot: HotPages) -> bytes:
                 *(hot.recordings, hot.held_back, hot.touched),
             ),
             *(_LAYER.pack(*layer) for layer in hot.identity),
-            *(_RUN.pack(*run) for run in hot.runs),
+            Struct(f"<{len(hot.runs) * len(CountedRun._fields)}I").pack(*chain.from_iterable(hot.runs)),
         )
     )
     return body + _CHECKSUM.pack(zlib.crc32(body))

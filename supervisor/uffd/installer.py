@@ -81,15 +81,33 @@ class Installer:
 
     def install_absent(self, runs: Iterable[tuple[int, int]], state: int) -> None:
         """Fill the absent pages of runs [start, end), which may span regions; raises as `install`."""
+        # What the guest gave back is never the image's again, and only the page map tells it from what was never there.
+        nothing_removed = not self._counters[REMOVED_PAGES]
         for start, end in runs:
-            states = self._map.states(start, end)
-            whole = states.count(ABSENT) == end - start
-            for first, last in ((start, end),) if whole else absent_runs(states, start):
+            if nothing_removed and self._copy_run(start, end, state):
+                continue
+            for first, last in absent_runs(self._map.states(start, end), start):
                 for region in self.regions:
-                    if first < region.end_page and region.first_page < last:
-                        low = first if first > region.first_page else region.first_page
-                        high = last if last < region.end_page else region.end_page
+                    low, high = max(first, region.first_page), min(last, region.end_page)
+                    if low < high:
                         self.install(region, low, high, state)
+
+    def _copy_run(self, start: int, end: int, state: int) -> bool:
+        """Fill a run by one copy, as most are where only a prefetch happens; False where it was not filled whole."""
+        page_size, region = self._page_size, self.regions[0]
+        position, length = start * page_size, (end - start) * page_size
+        layer, _, piece_end = self._image.locate(position)
+        if not layer or position + length > piece_end or end > region.end_page:
+            return False
+        try:
+            copied = kernel.copy(self._uffd, region.shift + position, layer + position, length)
+        except FileExistsError:
+            return False
+        pages = copied // page_size
+        self._map.mark(start, start + pages, state)
+        self._counters[PRESENT_PAGES] += pages
+        self._counters[COPIED_BYTES] += copied
+        return copied == length
 
     def remove(self, start: int, end: int) -> None:
         """Note that the guest gave back the addresses [start, end): zeros from now on, never the image's again."""

@@ -151,13 +151,13 @@ def copy(fd: int, dst: int, src: int, length: int) -> int:
 class PageCopy:
     """`copy` of one page at a time with its argument at hand, for the path that nearly every fault takes.
 
-    Whoever calls `now` has stored the page's address in `words[0]` and its source in `words[1]`; it raises as `copy`.
+    Whoever calls `call` has stored the page's address in `words[0]` and its source in `words[1]`; it raises as `copy`.
     """
 
     def __init__(self, fd: int, page_size: int) -> None:
         argument = bytearray(_COPY.pack(0, 0, page_size, 0, 0))
         self.words = memoryview(argument).cast("Q")
-        self.now = partial(_ioctl, fd, _UFFDIO_COPY, argument)
+        self.call = partial(_ioctl, fd, _UFFDIO_COPY, argument)
 
 
 def zeropage(fd: int, start: int, length: int) -> int:

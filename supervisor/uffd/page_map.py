@@ -19,6 +19,7 @@ ABSENT, FAULTED, FAULT_AROUND, PREFETCHED, ZERO, REMOVED = range(6)
 """A page's states. ZERO: no layer has it, it was answered with zeros. REMOVED: the guest gave it back (balloon); it is
 absent, and zero when it is touched again."""
 
+_MARKS = tuple(bytes((state,)) for state in range(REMOVED + 1))
 _MAGIC = b"FTPAGES\0"
 _VERSION = 1
 _HEADER_BYTES = 4096
@@ -170,7 +171,7 @@ class PageMap:
 
     def mark(self, start: int, end: int, state: int) -> None:
         """Set the state of pages [start, end)."""
-        self._memory[_HEADER_BYTES + start : _HEADER_BYTES + end] = bytes((state,)) * (end - start)
+        self._memory[_HEADER_BYTES + start : _HEADER_BYTES + end] = _MARKS[state] * (end - start)
 
     def close(self) -> None:
         """Unmap; the file stays as it is."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,13 +54,14 @@ class PageServer:
         self._sessions: dict[str, Session] = {}
         self._image = MemoryImage([Path(layer) for layer in configuration.layers], configuration.memory_size)
         path, policy = Path(configuration.hot_pages), configuration.policy
-        self._hot = HotList(path, self._image, configuration.page_size, policy, log)
+        self._hot = HotList(loop, path, self._image, configuration.page_size, policy, log)
         for start, end in self._hot.runs:
             self._image.read_ahead(start * configuration.page_size, end * configuration.page_size)
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "attach": self._attach,
             "adopt": self._adopt,
             "served": self._served,
+            "populate": self._populate,
             "release": self._release,
             "status": self._status,
             "stop": self._stop,
@@ -73,8 +75,7 @@ class PageServer:
 
     def keep_recording(self, fork_id: str, touched: list[int]) -> None:
         """Add the recording to the hot-page list, in memory and on disk."""
-        self._hot.keep_recording(touched)
-        self._announce_list(fork_id)
+        self._hot.keep_recording(touched, partial(self._announce_list, fork_id))
 
     def keep_sample(self, held_back: int, touched: int) -> None:
         """Add to what is known of the list's worth, in memory and on disk."""
@@ -82,11 +83,7 @@ class PageServer:
 
     def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
         """What is to be prefetched into a new fork."""
-        recordings = self._hot.recorded.recordings
-        plan = self._hot.plan(fork_id, mappings)
-        if self._hot.recorded.recordings != recordings:
-            self._announce_list(fork_id)
-        return plan
+        return self._hot.plan(fork_id, mappings, partial(self._announce_list, fork_id))
 
     def _announce_list(self, fork_id: str) -> None:
         hot, pages = self._hot, self._hot.page_count
@@ -97,6 +94,7 @@ class PageServer:
         """End every session, keep their recordings, and remove the sockets."""
         for session in self._sessions.values():
             session.end("its page server was stopped", announce=False)
+        self._hot.finish()
         self._control.close()
         self._image.close()
 
@@ -170,6 +168,14 @@ class PageServer:
                 reply({"error": f"fork {fork_id} is not served: {answer}"})
 
         session.when_served(tell)
+
+    def _populate(self, request: dict[str, Any], reply: Reply) -> None:
+        fork_id = str(request["fork_id"])
+        session = self._sessions.get(fork_id)
+        if session is None:
+            raise PageServerError(f"fork {fork_id} is not attached")
+        self._image.verify()
+        session.populate(lambda reason: reply({"error": f"fork {fork_id}: {reason}"} if reason else {"result": None}))
 
     def _release(self, request: dict[str, Any], reply: Reply) -> None:
         session = self._sessions.pop(str(request["fork_id"]), None)

@@ -70,7 +70,7 @@ class Pager:
             pages.pages,
             pages.counters,
             page_copy.words,
-            page_copy.now,
+            page_copy.call,
         )
         self._piece = 0, 0, 0, 0
         self._image = image
@@ -119,8 +119,12 @@ class Pager:
                 self._note_answers([monotonic_ns() - read_ns])
         self._note_oldest()
 
+    def populate(self, start: int, end: int) -> None:
+        """Install the absent pages of [start, end); raises as `serve`, and the other errors of an answer too."""
+        self._installer.install_absent(((start, end),), PREFETCHED)
+
     def prefetch(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Install the absent pages of runs [start, end); raises as `serve`, and the other errors of an answer too."""
+        """Install the absent pages of runs [start, end), and count what came as prefetched; raises as `populate`."""
         counters = self._counters
         present, copied = counters[PRESENT_PAGES], counters[COPIED_BYTES]
         try:
@@ -163,6 +167,7 @@ class Pager:
             page = (address - shift) // GRANULE_BYTES
             if pages[page] != ABSENT or not source:
                 break
+            # The kernel tells the page's own address, but for UFFD_FEATURE_EXACT_ADDRESS: a copy to that is EINVAL.
             copy_words[0] = address
             copy_words[1] = address + source
             try:
@@ -174,7 +179,7 @@ class Pager:
             answered += 1
             now = monotonic_ns()
             counters[_latency_word(now - read_ns)] += 1
-            read_ns = now
+            read_ns = now  # of the next one, near enough: another look at the clock would cost as much as the read
             length = read() if now < slice_ends else None
         counters[FAULTS] += answered
         counters[FAULT_NS] += read_ns - began_ns

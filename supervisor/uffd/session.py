@@ -18,6 +18,7 @@ from supervisor.uffd.loop import Loop, Timer
 from supervisor.uffd.memory_image import GRANULE_BYTES, MemoryImage
 from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.pager import GONE_ERRORS, Pager
+from supervisor.uffd.population import Population, Tell
 from supervisor.uffd.prefetching import Prefetching
 from supervisor.uffd.sampling import HeldBack, Plan
 from supervisor.uffd.takeover import note_lost_removals
@@ -87,6 +88,7 @@ class Session:
         self._failures: set[int | None] = set()
         self._attached: Attached | None = None
         self._waiting: list[Callable[[Attached | str], None]] = []
+        self._population: Population | None = None
         self._prefetching: Prefetching | None = None
         self._held_back: HeldBack | None = None
         self._listener: socket.socket | None = None
@@ -194,6 +196,8 @@ class Session:
         if announce:
             self._owner.announce(Gone(self.terms.fork_id, reason))
         self._tell_waiting(reason)
+        if self._population is not None:
+            self._population.end(reason)
 
     def _tell_waiting(self, answer: Attached | str) -> None:
         waiting, self._waiting = self._waiting, []
@@ -352,6 +356,21 @@ class Session:
             self._fault_around(self._pager)
         if recording.touched:
             self._owner.keep_recording(self.terms.fork_id, recording.touched)
+
+    def populate(self, tell: Tell) -> None:
+        """Have every absent page filled and then none reported any more; it is served on, until it is released.
+
+        What was raised before the end is still to be read: a VMM that gives pages back waits for that.
+        """
+        if self._pager is None or self._handshake is None:
+            tell(self.ended or "its VMM has made no handshake")
+            return
+        if self._population is None or self._population.ended:
+            self._end_recording()
+            # What is populated is asked for no more, wanted or not.
+            self._judge_sample()
+            self._population = Population(self._loop, self._handshake, self._pager, self._map, self._page_size)
+        self._population.when_ended(tell)
 
     # Prefetch
 

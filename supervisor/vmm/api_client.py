@@ -13,6 +13,7 @@ from supervisor.errors import VmmError
 BackendType = Literal["File", "Uffd"]
 SnapshotType = Literal["Full", "Diff"]
 VmState = Literal["Not started", "Running", "Paused"]
+TrackingField = Literal["enable_diff_snapshots", "track_dirty_pages"]
 
 QUICK: Final = 10.0
 """Seconds for a request that waits for no disk and no guest."""
@@ -78,22 +79,34 @@ class ApiClient:
     async def create_snapshot(
         self, snapshot_path: str, mem_file_path: str, snapshot_type: SnapshotType = "Full"
     ) -> None:
-        """Write the state-file and the mem-file of a paused VM; the files are not synced to the disk."""
+        """Write the state-file and the mem-file of a paused VM; the files are not synced to the disk.
+
+        Either type resets the dirty log. A Diff has the pages that were written since the last snapshot, the load or
+        the boot, and is a sparse file with holes between them; one that is there already is written into.
+        """
         body = {"snapshot_type": snapshot_type, "snapshot_path": snapshot_path, "mem_file_path": mem_file_path}
         await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
 
     async def load_snapshot(
-        self, snapshot_path: str, backend_type: BackendType, backend_path: str, *, resume: bool
+        self,
+        snapshot_path: str,
+        backend_type: BackendType,
+        backend_path: str,
+        *,
+        resume: bool,
+        tracking: TrackingField | None = None,
     ) -> None:
         """Load a snapshot into a VMM that has no VM; `backend_path` is a mem-file, or a page server's socket (Uffd).
 
-        Without `resume` the VM is paused.
+        Without `resume` the VM is paused. With `tracking`, the VMM's name for it, it logs dirty pages.
         """
         body = {
             "snapshot_path": snapshot_path,
             "mem_backend": {"backend_type": backend_type, "backend_path": backend_path},
             "resume_vm": resume,
         }
+        if tracking is not None:
+            body[tracking] = True
         await self._request("PUT", "/snapshot/load", body, LOAD)
 
     async def close(self) -> None:
@@ -101,6 +114,8 @@ class ApiClient:
         await self._session.close()
 
     async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
+        if self._session.closed:
+            raise VmmError(f"{self._name}: {method} {path} was not sent: the VMM {await self._why_gone()}")
         try:
             timeout = aiohttp.ClientTimeout(total=seconds)
             async with self._session.request(method, path, json=body, timeout=timeout) as answer:

@@ -13,6 +13,7 @@ from supervisor import embedded
 from supervisor.errors import DependencyMissingError
 from supervisor.isolation import isolated_command
 from supervisor.models import HypervisorChoice, HypervisorName
+from supervisor.vmm.api_client import TrackingField
 
 KVM_DEVICE: Final = Path("/dev/kvm")
 USERFAULTFD_DEVICE: Final = Path("/dev/userfaultfd")
@@ -33,6 +34,12 @@ class Hypervisor:
     version: str
     snapshot_version: str
     """The version of the state-files that it writes, and the newest that it loads."""
+
+    @property
+    def tracking_field(self) -> TrackingField:
+        """The field of a load that turns dirty tracking on: Firecracker 1.13 gave it another name (its CHANGELOG)."""
+        numbers = tuple(map(int, re.findall(r"[0-9]+", self.version)[:2]))
+        return "track_dirty_pages" if numbers >= (1, 13) else "enable_diff_snapshots"
 
 
 def select_hypervisor(wanted: HypervisorChoice, firecracker: Path | None) -> Hypervisor:

@@ -1,0 +1,101 @@
+"""Will so many forks fit? What one fork needs against what the host has left. Pure."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from supervisor.errors import InsufficientResourcesError
+from supervisor.models import FAN_OUT_LIMIT, FanOutEstimate, HypervisorName, ResourceEstimate, ResourceName
+
+MIB = 1 << 20
+
+VMM_BYTES: dict[HypervisorName, int] = {"firecracker": 6 * MIB, "embedded": 16 * MIB}
+"""What a VMM has privately besides guest memory, page tables and KVM's structures included: measured, rounded up."""
+VMM_TASKS: dict[HypervisorName, int] = {"firecracker": 3, "embedded": 3}
+"""Threads of a VMM besides one for each vCPU: Firecracker's main and API threads, and KVM's for large pages."""
+FORK_DISK_BYTES = 64 << 10
+"""A fork's directory, record, vm.json and first lines of log; its memory's layers are links."""
+SUPERVISOR_DESCRIPTORS = 4
+"""Of one running fork in the supervisor: pidfd, API connection, page map, and one more while it is made."""
+PAGE_SERVER_DESCRIPTORS = 5
+"""Of one fork in its page server: userfaultfd, pidfd, connection, page map, and a listener while it is made."""
+SIBLING_PERCENTILE = 0.9
+"""One sibling in ten may use more: those that run longest tell what the others come to."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing that forks take from: what one takes, what is left (None: no end of it), and where both were read."""
+
+    name: ResourceName
+    per_fork: int
+    available: int | None
+    basis: str
+
+    @property
+    def fits(self) -> int | None:
+        """How many forks it is enough for; None where it sets no bound."""
+        if self.available is None or self.per_fork == 0:
+            return None
+        return max(self.available, 0) // self.per_fork
+
+
+def private_memory(
+    siblings: Sequence[int], hot_bytes: int, data_bytes: int, size_bytes: int, vmm_bytes: int
+) -> tuple[int, str]:
+    """Return what one fork will have privately, in bytes, and what that is estimated from.
+
+    `siblings` are the private bytes of running forks of the same kind; without any it is the recorded hot pages, and
+    without those all that the image holds.
+    """
+    if siblings:
+        place = math.ceil(SIBLING_PERCENTILE * len(siblings)) - 1
+        return sorted(siblings)[place], f"what {len(siblings)} running forks have"
+    if hot_bytes:
+        return min(hot_bytes, size_bytes) + vmm_bytes, "the recorded hot pages and a VMM"
+    return min(data_bytes, size_bytes) + vmm_bytes, "all that its memory image holds and a VMM"
+
+
+def estimate(count: int, resources: Iterable[Resource]) -> FanOutEstimate:
+    """Return how many forks fit, what limits them, and each resource's share for `count` of them."""
+    rows = list(resources)
+    bounds = [(row.fits, row.name) for row in rows if row.fits is not None]
+    fits, limiting = min(bounds, key=lambda bound: bound[0], default=(FAN_OUT_LIMIT, None))
+    return FanOutEstimate(
+        count=count,
+        fits=min(fits, FAN_OUT_LIMIT),
+        limiting=limiting if fits < FAN_OUT_LIMIT else None,
+        resources=tuple(
+            ResourceEstimate(
+                name=row.name,
+                per_fork=row.per_fork,
+                needed=row.per_fork * count,
+                available=None if row.available is None else max(row.available, 0),
+                fits=row.fits,
+                basis=row.basis,
+            )
+            for row in rows
+        ),
+    )
+
+
+def check(name: str, found: FanOutEstimate) -> None:
+    """Raise InsufficientResourcesError, with a detail for each resource that is short, where the forks do not fit."""
+    if found.count <= found.fits or found.limiting is None:
+        return
+    short = [row for row in found.resources if row.fits is not None and row.fits < found.count]
+    told = {row.name: f"{row.name} for {row.fits}: {_share(row)}" for row in short}
+    most = f"ask for at most {found.fits}" if found.fits else "free some of it"
+    raise InsufficientResourcesError(
+        f"{name}: fan-out of {found.count} refused: the host has {told[found.limiting]}; {most}, or give force=true",
+        [{"code": row.name, "message": told[row.name]} for row in short],
+    )
+
+
+def _share(row: ResourceEstimate) -> str:
+    available = row.available or 0
+    if row.name in ("memory", "disk"):
+        each, rest = f"{row.per_fork / MIB:.1f} MiB", f"{available / MIB:.0f} MiB"
+    else:
+        each, rest = str(row.per_fork), str(available)
+    return f"each takes {each} ({row.basis}), and {rest} can be had"
