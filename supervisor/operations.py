@@ -183,6 +183,7 @@ class Operations:
             if childless and (below := self._inventory.forest.children.get(record.id)):
                 newest = self._inventory.instances[below[-1]].name
                 raise InvalidStateError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
+            await asyncio.to_thread(self._inventory.registry.check_removable, record.id)
             await self._templates.unpromote(record.id)
             await self.discard(record)
         self._locks.pop(record.id, None)

@@ -1,5 +1,7 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
+import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -13,7 +15,7 @@ from pydantic import ValidationError
 
 from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
-from supervisor.records import InstanceRecord, Record, TemplateRecord
+from supervisor.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -55,7 +57,8 @@ def write_atomically(target: Path, data: bytes) -> None:
         temporary.replace(target)
         sync_directory(target.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
         ) from error
@@ -108,6 +111,12 @@ class Registry:
     def save_template(self, record: TemplateRecord) -> None:
         """Replace the template's record durably."""
         write_atomically(self.template_directory(record.id) / "template.json", _encoded(record))
+
+    def check_removable(self, instance_id: str) -> None:
+        """Raise StorageError where the instance's directory certainly cannot be removed: nothing is to end for that."""
+        if not os.access(self.instances, os.W_OK):
+            reason = os.strerror(errno.EROFS if os.statvfs(self.instances).f_flag & os.ST_RDONLY else errno.EACCES)
+            raise _unremovable(self.directory(instance_id), reason)
 
     def remove_instance(self, instance_id: str) -> None:
         """Remove the instance's directory with all that is in it."""
@@ -173,10 +182,12 @@ def _remove(directory: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StorageError(
-            f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
-        ) from error
+        raise _unremovable(directory, error.strerror) from error
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _unremovable(directory: Path, reason: str | None) -> StorageError:
+    return StorageError(f"{directory}: cannot be removed: {reason}; make the data directory writable")
 
 
 def _links(directory: Path) -> Iterator[Link]:
@@ -197,8 +208,17 @@ def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tu
         try:
             yield entry.name, model.model_validate_json((entry / name).read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            yield entry.name, f"{entry / name}: {where}: {first['msg']}"
+            yield entry.name, f"{entry / name}: {_reason(error)}"
         except OSError as error:
             yield entry.name, f"{entry / name}: {error.strerror}"
+
+
+def _reason(error: ValidationError) -> str:
+    """Return what is wrong with a record in one line; of a newer supervisor's that it is newer, and no detail."""
+    problems = error.errors()
+    for problem in problems:
+        found = problem["input"]
+        if problem["loc"] == ("schema_version",) and isinstance(found, int) and found > SCHEMA_VERSION:
+            return f"it has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui"
+    where = ".".join(str(part) for part in problems[0]["loc"]) or "the file"
+    return f"{where}: {problems[0]['msg']}"
