@@ -1,5 +1,6 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
+import contextlib
 import logging
 import os
 import secrets
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
 from supervisor.progress import step
-from supervisor.records import InstanceRecord, Record, TemplateRecord
+from supervisor.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -60,7 +61,8 @@ def write_atomically(target: Path, data: bytes) -> None:
         temporary.replace(target)
         sync_directory(target.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
         ) from error
@@ -221,8 +223,17 @@ def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tu
         try:
             yield entry.name, model.model_validate_json((entry / name).read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            yield entry.name, f"{entry / name}: {where}: {first['msg']}"
+            yield entry.name, f"{entry / name}: {_reason(error)}"
         except OSError as error:
             yield entry.name, f"{entry / name}: {error.strerror}"
+
+
+def _reason(error: ValidationError) -> str:
+    """Return what is wrong with a record in one line; of a newer supervisor's that it is newer, and no detail."""
+    problems = error.errors()
+    for problem in problems:
+        found = problem["input"]
+        if problem["loc"] == ("schema_version",) and isinstance(found, int) and found > SCHEMA_VERSION:
+            return f"it has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui"
+    where = ".".join(str(part) for part in problems[0]["loc"]) or "the file"
+    return f"{where}: {problems[0]['msg']}"
