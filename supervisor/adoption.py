@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor import lifecycle
-from supervisor.errors import VmmError
+from supervisor.errors import SupervisorError, VmmError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import sweep
 from supervisor.layers import all_names
@@ -43,7 +43,11 @@ class Adoption:
         """Find VMs and page servers again; what nobody knows of is ended and removed."""
         await self._reap()
         for record in list(self._inventory.instances.values()):
-            await self._recover(record)
+            try:
+                await self._recover(record)
+            except SupervisorError as error:
+                # One that cannot be seen to is no reason to leave all others alone.
+                self._report("alarm", f"{record.name}: it is as the last supervisor left it: {error.message}", record.id)
         await self._sweep_run_directory()
         await self._page_servers.reconnect()
 
