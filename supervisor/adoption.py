@@ -47,7 +47,7 @@ class Adoption:
                 await self._recover(record)
             except SupervisorError as error:
                 # One that cannot be seen to is no reason to leave all others alone.
-                self._report("alarm", f"{record.name}: it is as the last supervisor left it: {error.message}", record.id)
+                self._report("alarm", f"{record.name}: left as it was found: {error.message}", record.id)
         await self._sweep_run_directory()
         await self._page_servers.reconnect()
 
