@@ -26,7 +26,22 @@ MODES = {
     "standby": ["Full", "Diff"],
     "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
     "merge": ["flatten", "compact"],
-    "thousand": ["2 forks", "4 forks"],
+    "thousand": [
+        "a fork of a fan-out every ms",
+        "one of a fan-out, p50 ms",
+        "one of a fan-out, p99 ms",
+        "one more fork ms",
+        "list ms",
+        "lineage ms",
+        "attach ms",
+        "idle CPU %",
+        "CPU % with a subscriber",
+        "supervisor MiB",
+        "page server CPU %",
+        "page server MiB",
+        "private MiB a VMM",
+        "cascade s",
+    ],
 }
 BARS = {
     "walk": 3,
