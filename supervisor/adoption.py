@@ -40,7 +40,7 @@ class Adoption:
         self._report = report
 
     async def adopt(self) -> None:
-        """Find VMs and page servers again; what nobody knows of is ended and removed."""
+        """Find VMs again, and what nobody knows of, which is ended and removed; page servers are yet to be reconnected."""
         await self._reap()
         for record in list(self._inventory.instances.values()):
             try:
@@ -49,7 +49,6 @@ class Adoption:
                 # One that cannot be seen to is no reason to leave all others alone.
                 self._report("alarm", f"{record.name}: left as it was found: {error.message}", record.id)
         await self._sweep_run_directory()
-        await self._page_servers.reconnect()
 
     async def _reap(self) -> None:
         """End the processes that an earlier supervisor started and had no time to note."""

@@ -35,7 +35,22 @@ MODES = {
     "merge": ["flatten", "compact"],
     "image": ["100 extents", "1,000 extents"],
     "statistics": ["20 of 20 change", "2 of 20 change"],
-    "thousand": ["2 forks", "4 forks"],
+    "thousand": [
+        "a fork of a fan-out every ms",
+        "one of a fan-out, p50 ms",
+        "one of a fan-out, p99 ms",
+        "one more fork ms",
+        "list ms",
+        "lineage ms",
+        "attach ms",
+        "idle CPU %",
+        "CPU % with a subscriber",
+        "supervisor MiB",
+        "page server CPU %",
+        "page server MiB",
+        "private MiB a VMM",
+        "cascade s",
+    ],
 }
 BARS = {
     "walk": 6,
