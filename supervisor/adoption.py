@@ -40,7 +40,7 @@ class Adoption:
         self._report = report
 
     async def adopt(self) -> None:
-        """Find VMs again, and what nobody knows of, which is ended and removed; page servers are yet to be reconnected."""
+        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this."""
         await self._reap()
         for record in list(self._inventory.instances.values()):
             try:

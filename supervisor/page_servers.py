@@ -21,6 +21,7 @@ from supervisor.models import Level
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.snapshot_images import HOT_PAGES
+from supervisor.tasks import beside
 from supervisor.uffd.handle import (
     Failing,
     Gone,
@@ -279,9 +280,11 @@ class PageServers:
         forks = len(self._running_forks(template_id))
         what = f"the page server (pid {server.pid}) of template {template_id} died"
         self._report("alarm", f"{what}; {forks} forks wait for another", self._source(template_id))
-        await self._note(template_id, page_server=None)
-        if forks:
-            await self._replace(template_id)
+        # Guests wait: the disk may be slow. What the record is to say of the next comes after this.
+        async with beside(self._note(template_id, page_server=None)) as noted:
+            if forks:
+                await self._replace(template_id)
+            await noted
 
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""
