@@ -151,11 +151,10 @@ class Forking:
     async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
-            running = lifecycle.fork_target(source.state, options) is State.RUNNING
-            if running and source.state is not State.STOPPED:
+            target = lifecycle.fork_target(source.state, options)
+            if target is State.RUNNING and source.state is not State.STOPPED:
                 lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
-                target = lifecycle.fork_target(source.state, options)
                 return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
