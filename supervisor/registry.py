@@ -43,6 +43,17 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def _synced(directory: Path) -> Iterator[None]:
+    """Make the renames of the body durable; what is needed for that is had before it begins."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_atomically(target: Path, data: bytes) -> None:
     """Replace `target` with `data` so that a crash leaves the old content or the new, never a part.
 
@@ -54,14 +65,12 @@ def write_atomically(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-        sync_directory(target.parent)
+        with _synced(target.parent):
+            temporary.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(
-            f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
-        ) from error
+        raise StorageError(f"{target}: cannot be written: {error.strerror}; {_remedy(error)}") from error
 
 
 class Registry:
@@ -158,16 +167,20 @@ def _create(directory: Path, name: str, record: Record, populate: Callable[[Path
         unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
-        unborn.rename(directory)
-        sync_directory(directory.parent)
+        with _synced(directory.parent):
+            unborn.rename(directory)
     except OSError as error:
         shutil.rmtree(unborn, ignore_errors=True)
-        raise StorageError(
-            f"{directory}: cannot be created: {error.strerror}; free space or make the data directory writable"
-        ) from error
+        raise StorageError(f"{directory}: cannot be created: {error.strerror}; {_remedy(error)}") from error
     except BaseException:
         shutil.rmtree(unborn, ignore_errors=True)
         raise
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files"
+    return "free space or make the data directory writable"
 
 
 def _encoded(record: Record) -> bytes:
@@ -178,11 +191,13 @@ def _remove(directory: Path) -> None:
     doomed = directory.with_name(f"{DOOMED}{directory.name}")
     try:
         directory.rename(doomed)
-        sync_directory(directory.parent)
     except FileNotFoundError:
         return
     except OSError as error:
         raise _unremovable(directory, error.strerror) from error
+    # It is gone. What a crash brings back, or what stays for want of descriptors, the next start removes.
+    with contextlib.suppress(OSError):
+        sync_directory(directory.parent)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
