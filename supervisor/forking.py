@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor import admission, images, lifecycle
 from supervisor.admitting import Admitting, Promise
 from supervisor.checkpoints import Checkpoints
-from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
+from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import link
 from supervisor.layers import Layers, all_names
@@ -30,10 +30,11 @@ from supervisor.models import (
     ForkRequest,
     Instance,
     Level,
+    MemoryBackend,
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord, child_of
+from supervisor.records import InstanceRecord, Intent, TemplateRecord, child_of
 from supervisor.registry import new_id
 from supervisor.templates import Templates
 
@@ -82,7 +83,7 @@ class Forking:
 
         async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
             self._operations.check(Verb.CHECKPOINT, held)
-            return await self._take(held, child_id, name, "checkpoint")
+            return await self._take(held, child_id, name, "checkpoint", None)
 
         return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
 
@@ -150,13 +151,18 @@ class Forking:
     async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
+            running = lifecycle.fork_target(source.state, options) is State.RUNNING
+            if running and source.state is not State.STOPPED:
+                lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
-                return await self._take(source, child_id, name, "copy")
+                target = lifecycle.fork_target(source.state, options)
+                return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
-        child = await self._child(source_id, name, child_id, Verb.FORK, make)
-        source_state = State.RUNNING if options.from_running else child.state
-        return await self._bring(child, lifecycle.fork_target(source_state, options))
+        async with self._operations.hold_new(child_id, Verb.FORK):
+            child = await self._child(source_id, name, child_id, Verb.FORK, make)
+            source_state = State.RUNNING if options.from_running else child.state
+            return await self._bring(child, lifecycle.fork_target(source_state, options))
 
     async def _child(
         self,
@@ -175,8 +181,10 @@ class Forking:
             self._inventory.give_back(name, child_id)
             raise
 
-    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
-        child = await self._checkpoints.take(source, child_id, name, kind)
+    async def _take(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind, intent)
         paused = child.phases[0].milliseconds
         self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
         return child
@@ -184,10 +192,9 @@ class Forking:
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
         await self._check_loads(source, options)
-        shares = options.share_memory or options.template_id is not None
-        if options.memory_backend == "uffd" and shares:
+        backend = _backend(options)
+        if backend == "uffd":
             self._machines.check_userfaultfd(source.hypervisor)
-        backend = options.memory_backend if shares else "file"
         target = lifecycle.fork_target(source.state, options)
         if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
             # Once for all of its forks, whose clean pages are then the same file's.
@@ -199,7 +206,10 @@ class Forking:
                 "attached": template is not None,
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "record_hot_pages": template is not None and self._records(template, options),
+                "intent": _intent(source.state, target),
+                "record_hot_pages": template is not None
+                and target is not State.STOPPED
+                and self._records(template, options),
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
@@ -220,18 +230,16 @@ class Forking:
             await self._machines.check_loads(source)
 
     async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
+        """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""
         try:
-            async with self._operations.hold(child.id, Verb.FORK) as record:
-                match target:
-                    case State.RUNNING if record.state is State.STANDBY:
-                        return await self._operations.resume(record)
-                    case State.RUNNING:
-                        return await self._operations.boot(record)
-                    case State.STOPPED if record.state is State.STANDBY:
-                        return await self._operations.drop_snapshot(record)
-                return record
-        except NotFoundError:
-            raise
+            match target:
+                case State.RUNNING if child.state is State.STANDBY:
+                    return await self._operations.resume(child)
+                case State.RUNNING:
+                    return await self._operations.boot(child)
+                case State.STOPPED if child.state is State.STANDBY:
+                    return await self._operations.drop_snapshot(child)
+            return child
         except BaseException:
             await asyncio.shield(self._operations.discard(child))
             raise
@@ -254,6 +262,16 @@ class Forking:
         if self._inventory.recorder(template.id) is not None:
             return False
         return options.record == "on" or template.recorded_pages == 0
+
+
+def _intent(state: State, target: State) -> Intent | None:
+    """Return what a child's first record says that is in `state` and on its way to `target`."""
+    return None if state is target else "fork"
+
+
+def _backend(options: ForkOptions) -> MemoryBackend:
+    """Return where a fork made with these takes its memory from: one that shares none has a file of its own."""
+    return options.memory_backend if options.share_memory or options.template_id is not None else "file"
 
 
 def _prefix(name: str) -> str:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
+from supervisor.progress import step
 from supervisor.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 ID_LENGTH = 24
 DOOMED = ".deleted-"
 """What a directory is renamed to before it is removed, so that a crash leaves either all of it or a name to sweep."""
+PARTIAL = ".new"
+"""What the name of a file ends with until all of it is on the disk."""
 UNBORN = ".new-"
 """What a directory is called until all of it is there, for the same reason."""
 
@@ -59,13 +62,15 @@ def write_atomically(target: Path, data: bytes) -> None:
 
     Raises StorageError where the file system refuses.
     """
-    temporary = target.with_name(f".{target.name}.new")
+    temporary = target.with_name(f".{target.name}{PARTIAL}")
     try:
+        step("write record")
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         with _synced(target.parent):
+            step("replace record")
             temporary.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -88,6 +93,8 @@ class Registry:
                 directory.mkdir(parents=True, exist_ok=True)
                 for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
                     shutil.rmtree(partial, ignore_errors=True)
+                for record in directory.glob(f"*/.*.json{PARTIAL}"):
+                    record.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
@@ -121,18 +128,24 @@ class Registry:
         """Replace the template's record durably."""
         write_atomically(self.template_directory(record.id) / "template.json", _encoded(record))
 
-    def check_removable(self, instance_id: str) -> None:
-        """Raise StorageError where the instance's directory certainly cannot be removed: nothing is to end for that."""
-        if not os.access(self.instances, os.W_OK):
-            reason = os.strerror(errno.EROFS if os.statvfs(self.instances).f_flag & os.ST_RDONLY else errno.EACCES)
-            raise _unremovable(self.directory(instance_id), reason)
+    def doom_instance(self, instance_id: str) -> None:
+        """Give the instance's directory a name by which it is gone, for whoever comes after a crash."""
+        _doom(self.directory(instance_id))
+
+    def reprieve_instance(self, instance_id: str) -> None:
+        """Undo `doom_instance`."""
+        directory = self.directory(instance_id)
+        directory.with_name(f"{DOOMED}{directory.name}").rename(directory)
+        sync_directory(directory.parent)
 
     def remove_instance(self, instance_id: str) -> None:
         """Remove the instance's directory with all that is in it."""
+        _doom(self.directory(instance_id))
         _remove(self.directory(instance_id))
 
     def remove_template(self, template_id: str) -> None:
         """Remove the template's directory with all that is in it."""
+        _doom(self.template_directory(template_id))
         _remove(self.template_directory(template_id))
 
     def links(self, instance_id: str, template_id: str | None) -> list[Link]:
@@ -164,10 +177,12 @@ class Registry:
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
     unborn = directory.with_name(f"{UNBORN}{directory.name}")
     try:
+        step("populate")
         unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
         with _synced(directory.parent):
+            step("bear")
             unborn.rename(directory)
     except OSError as error:
         shutil.rmtree(unborn, ignore_errors=True)
@@ -187,22 +202,23 @@ def _encoded(record: Record) -> bytes:
     return record.model_dump_json(indent=1).encode() + b"\n"
 
 
-def _remove(directory: Path) -> None:
-    doomed = directory.with_name(f"{DOOMED}{directory.name}")
+def _doom(directory: Path) -> None:
     try:
-        directory.rename(doomed)
+        directory.rename(directory.with_name(f"{DOOMED}{directory.name}"))
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _unremovable(directory, error.strerror) from error
-    # It is gone. What a crash brings back, or what stays for want of descriptors, the next start removes.
+        raise StorageError(
+            f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
+        ) from error
+    # The name is taken from here on, for all that this host has running; only its own crash may bring it back.
     with contextlib.suppress(OSError):
         sync_directory(directory.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _unremovable(directory: Path, reason: str | None) -> StorageError:
-    return StorageError(f"{directory}: cannot be removed: {reason}; make the data directory writable")
+def _remove(directory: Path) -> None:
+    step("remove files")
+    shutil.rmtree(directory.with_name(f"{DOOMED}{directory.name}"), ignore_errors=True)
 
 
 def _links(directory: Path) -> Iterator[Link]:

@@ -26,6 +26,8 @@ from supervisor.vmm.hypervisor import Hypervisor, loads
 
 STATE: Final = "state"
 MEM: Final = "mem"
+HOT_PAGES: Final = "hot_pages"
+"""A list of the pages that forks of the snapshot touch first, ours or hypeman's, which an image may have beside it."""
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
@@ -101,6 +103,8 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
     """Put into an instance's directory what its VMM restores; memory and state are links where that is possible."""
     place(image.directory / STATE, directory / files.state, writable=False)
     place(image.directory / MEM, directory / files.layers[0], writable=False)
+    if (image.directory / HOT_PAGES).exists():
+        place(image.directory / HOT_PAGES, directory / HOT_PAGES, writable=False)
     if image.config is not None:
         config = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
         for section in IGNORED_SECTIONS:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.stalls import Stall, age, observe, waits_for_page
+from supervisor.stalls import Stall, age, observe
 from supervisor.uffd import kernel
+from supervisor.usage import waits_for_page
 
 
 @pytest.mark.parametrize(

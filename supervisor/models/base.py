@@ -17,7 +17,7 @@ PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy", "checkpoint"]
 TargetState = Literal["Stopped", "Standby", "Running"]
-ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
+ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes", "huge_pages"]
 ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
 

@@ -26,6 +26,16 @@ class Guest(Wire):
     """The guest-physical address of the first wrong byte, or the guest's error."""
 
 
+class Operation(Wire):
+    """An operation in progress."""
+
+    verb: str
+    step: str = ""
+    """Which of its steps is being taken."""
+    asked_by: str = ""
+    since: datetime | None = None
+
+
 class Instance(Wire):
     """A VM that the supervisor owns; the first block is hypeman's."""
 
@@ -63,8 +73,13 @@ class Instance(Wire):
     """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
     vmm_pid: int | None = None
-    busy: str | None = None
-    """The verb in progress."""
+    operation: Operation | None = None
+    """What is being done to it now."""
+
+    @property
+    def busy(self) -> str | None:
+        """The verb of the operation in progress."""
+        return self.operation.verb if self.operation else None
 
 
 class Template(Wire):
@@ -80,6 +95,12 @@ class Template(Wire):
     recording_fork: str | None = None
     recorded_pages: int = 0
     recorded_runs: int = 0
+    sampled_pages: int = 0
+    """Recorded pages that were held back from some forks to see whether those would want them."""
+    precision: float | None = None
+    """The share of the recorded pages that a fork wants, estimated from those samples; None before the first."""
+    wasted_bytes: int | None = None
+    """Bytes prefetched into each fork that it does not want, estimated in the same way."""
     page_server_restarts: int = 0
     """How often a page server was replaced because it died or hung."""
 

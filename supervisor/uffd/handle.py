@@ -23,6 +23,7 @@ from supervisor.uffd.control import (
     Prefetch,
     Recorded,
     Refused,
+    Sampled,
     Status,
     decode,
     decode_event,
@@ -43,6 +44,7 @@ __all__ = [
     "Prefetch",
     "Recorded",
     "Refused",
+    "Sampled",
     "Status",
 ]
 
@@ -68,6 +70,8 @@ class PageServer:
         """Clock ticks since boot; with the pid it names the process for as long as the host is up."""
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """The exit code, negative for a signal; None for a page server that an earlier supervisor had spawned."""
+        self.forks: set[str] = set()
+        """The forks that it was given or had already, and has not told to be gone."""
         self._pidfd = process.pidfd
         self._on_event = on_event
         self._control = Path()
@@ -185,6 +189,7 @@ class PageServer:
             prefetch=prefetch,
             record=record,
         )
+        self.forks.add(fork_id)
 
     async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int) -> None:
         """Have it take over a fork whose page server died; the guest goes on where it waited.
@@ -195,6 +200,7 @@ class PageServer:
         answer = await asyncio.to_thread(_hand_over, self._control, vmm_pid, encode(request))
         if "error" in answer:
             raise PageServerError(answer["error"])
+        self.forks.add(fork_id)
 
     async def served(self, fork_id: str) -> Attached:
         """Wait for the fork's handshake and, with `before_resume`, for the end of its prefetch.
@@ -214,11 +220,16 @@ class PageServer:
 
     async def release(self, fork_id: str) -> None:
         """Serve the fork no more: its recording is kept, its userfaultfd closed, its socket removed; the map stays."""
+        self.forks.discard(fork_id)
         await self._request("release", fork_id=fork_id)
 
     async def status(self, *, seconds: float = _ANSWER_SECONDS) -> Status:
         """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""
         return decode_status(await self._request("status", seconds))
+
+    async def ping(self, *, seconds: float) -> None:
+        """Return when it has answered; PageServerError when it has not after `seconds`."""
+        await self._request("ping", seconds)
 
     async def stop(self) -> None:
         """Stop it, by SIGKILL when asking does not do; returns when it has exited and is reaped.
@@ -264,6 +275,7 @@ class PageServer:
         if status.template_id != self.template_id:
             raise self._error(f"serves template {status.template_id}")
         self._handshake_seconds = status.handshake_seconds
+        self.forks.update(status.forks)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         reason = "has closed its control connection"
@@ -276,7 +288,10 @@ class PageServer:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "event" in message:
-            self._on_event(decode_event(message))
+            event = decode_event(message)
+            if isinstance(event, Gone):
+                self.forks.discard(event.fork_id)
+            self._on_event(event)
             return
         answer = self._answers.pop(message["id"], None)
         if answer is None or answer.done():

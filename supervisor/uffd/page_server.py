@@ -23,6 +23,7 @@ from supervisor.uffd.control import (
     PageServerEvent,
     Prefetch,
     Recorded,
+    Sampled,
     Status,
     decode_configuration,
     encode_event,
@@ -30,7 +31,6 @@ from supervisor.uffd.control import (
 from supervisor.uffd.control_socket import ControlSocket, Reply
 from supervisor.uffd.handshake import PAGE_SIZES, Mapping
 from supervisor.uffd.hot_list import HotList
-from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, check_pool
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
@@ -68,6 +68,7 @@ class PageServer:
             "populate": self._populate,
             "release": self._release,
             "status": self._status,
+            "ping": self._ping,
             "stop": self._stop,
         }
         self._control = ControlSocket(loop, Path(configuration.control), self._on_request)
@@ -84,6 +85,7 @@ class PageServer:
     def keep_sample(self, held_back: int, touched: int) -> None:
         """Add to what is known of the list's worth, in memory and on disk."""
         self._hot.keep_sample(held_back, touched)
+        self.announce(Sampled(self._hot.recorded.held_back, self._hot.recorded.touched))
 
     def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
         """What is to be prefetched into a new fork."""
@@ -130,9 +132,6 @@ class PageServer:
             record=bool(request["record"]),
         )
         configuration = self._configuration
-        if configuration.page_size == HUGE_PAGE_BYTES:
-            promised = sum(session.absent_pages for session in self._sessions.values() if session.ended is None)
-            check_pool(fork_id, self._image.size // HUGE_PAGE_BYTES, promised)
         self._sessions[fork_id] = Session(
             self._loop, self, terms, self._image, configuration.page_size, configuration.policy
         )
@@ -204,6 +203,9 @@ class PageServer:
             handshake_seconds=self._configuration.policy.handshake_seconds,
         )
         reply({"result": status._asdict()})
+
+    def _ping(self, request: dict[str, Any], reply: Reply) -> None:
+        reply({"result": None})
 
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})

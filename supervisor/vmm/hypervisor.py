@@ -74,7 +74,8 @@ def snapshot_version(hypervisor: Hypervisor, program: Path) -> str:
     A file that was replaced meanwhile is another Firecracker, and a VMM that runs may still be the old one. Blocks.
     Raises DependencyMissingError where it prints none.
     """
-    if hypervisor.program is None or hypervisor.program == file_identity(program):
+    # Of a process that has ended there is no program: whatever it is asked for next says so.
+    if hypervisor.program is None or file_identity(program) in (hypervisor.program, None):
         return hypervisor.snapshot_version
     return _printed_version(program, "--snapshot-version")
 
