@@ -1,6 +1,7 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -45,6 +46,17 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def _synced(directory: Path) -> Iterator[None]:
+    """Make the renames of the body durable; what is needed for that is had before it begins."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_atomically(target: Path, data: bytes) -> None:
     """Replace `target` with `data` so that a crash leaves the old content or the new, never a part.
 
@@ -57,15 +69,13 @@ def write_atomically(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        step("replace record")
-        temporary.replace(target)
-        sync_directory(target.parent)
+        with _synced(target.parent):
+            step("replace record")
+            temporary.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(
-            f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
-        ) from error
+        raise StorageError(f"{target}: cannot be written: {error.strerror}; {_remedy(error)}") from error
 
 
 class Registry:
@@ -171,17 +181,21 @@ def _create(directory: Path, name: str, record: Record, populate: Callable[[Path
         unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
-        step("bear")
-        unborn.rename(directory)
-        sync_directory(directory.parent)
+        with _synced(directory.parent):
+            step("bear")
+            unborn.rename(directory)
     except OSError as error:
         shutil.rmtree(unborn, ignore_errors=True)
-        raise StorageError(
-            f"{directory}: cannot be created: {error.strerror}; free space or make the data directory writable"
-        ) from error
+        raise StorageError(f"{directory}: cannot be created: {error.strerror}; {_remedy(error)}") from error
     except BaseException:
         shutil.rmtree(unborn, ignore_errors=True)
         raise
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files"
+    return "free space or make the data directory writable"
 
 
 def _encoded(record: Record) -> bytes:
@@ -191,13 +205,15 @@ def _encoded(record: Record) -> bytes:
 def _doom(directory: Path) -> None:
     try:
         directory.rename(directory.with_name(f"{DOOMED}{directory.name}"))
-        sync_directory(directory.parent)
     except FileNotFoundError:
         return
     except OSError as error:
         raise StorageError(
             f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
         ) from error
+    # The name is taken from here on, for all that this host has running; only its own crash may bring it back.
+    with contextlib.suppress(OSError):
+        sync_directory(directory.parent)
 
 
 def _remove(directory: Path) -> None:

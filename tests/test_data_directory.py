@@ -159,3 +159,36 @@ async def test_a_read_only_directory_is_refused_and_one_that_becomes_so_stops_no
             for name in ("share", "source"):
                 await again.client.delete(name)
         home.kill_everything()
+
+
+async def test_records_of_the_future_are_in_the_way_of_nothing(home: Home) -> None:
+    """As a clock that was set back leaves them: a source that is made long after its fork."""
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client)
+        await client.standby("source")
+        fork = await client.fork("source", SHARED.model_copy(update={"name": "fork"}))
+        await client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
+    for folder, times in ((source.id, ("created_at", "stopped_at")), (fork.id, ("started_at",))):
+        path = home.data / "instances" / folder / "instance.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **dict.fromkeys(times, "2199-01-01T00:00:00Z")}))
+    async with supervisor(home) as running:
+        client = running.client
+        found = {one.name: one for one in await client.instances()}
+        assert (found["source"].created_at.year, found["source"].fork_count, found["source"].locked_by) == (
+            2199, 1, ("fork",),
+        )  # fmt: skip
+        assert (found["fork"].state, found["fork"].vmm_pid) == (State.RUNNING, fork.vmm_pid)
+        lineage = await client.lineage("fork")
+        assert lineage.ancestors == (source.id,)
+        await client.fork("source", SHARED.model_copy(update={"name": "second"}))
+        await until(lambda host: guest(host, "second").passes >= 1, client)
+        assert not (await client.wait("runner", State.RUNNING, PATIENCE)).timed_out
+        assert (await client.wait("runner", State.STANDBY, 0.1)).timed_out
+        for name in ("second", "fork"):
+            await client.delete(name)
+        restored = await client.restore("source")
+        assert restored.started_at is not None
+        assert restored.stopped_at is None
+        for name in ("source", "runner"):
+            await client.delete(name)

@@ -1,5 +1,6 @@
 """What goes back: models as JSON, and every refusal and failure in the one shape that errors have."""
 
+import errno
 from http import HTTPStatus
 from typing import Final
 
@@ -8,7 +9,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from supervisor.api.peer import LOGGER
-from supervisor.errors import SupervisorError
+from supervisor.errors import InsufficientResourcesError, SupervisorError
 from supervisor.models import ErrorBody, ErrorDetail
 
 JSON: Final = "application/json"
@@ -43,6 +44,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         return _refuse_http(request, error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            what = f"{request.method} {request.rel_url.raw_path} failed"
+            return refuse(InsufficientResourcesError(f"{what}: {error.strerror}; raise the limit of open files"))
         LOGGER.exception("%s %s failed", request.method, request.rel_url.raw_path)
         return refuse(SupervisorError(f"the supervisor failed: {type(error).__name__}; its log has the details"))
 

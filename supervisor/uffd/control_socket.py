@@ -1,5 +1,6 @@
 """The page server's end of its control socket: lines of JSON in, answers and events out, and nobody waited for."""
 
+import errno
 import os
 import select
 import socket
@@ -13,6 +14,8 @@ from supervisor.uffd.loop import Loop
 
 _UNSENT_BYTES = 1 << 20
 """A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
+_ACCEPT_RETRY = 1.0
+"""Seconds until a listener is asked again, once there was no descriptor for a connection."""
 
 Reply = Callable[[Mapping[str, Any]], None]
 """Answers a request, now or later, with `{"result": ...}` or `{"error": reason}`."""
@@ -31,7 +34,7 @@ class ControlSocket:
         self._on_request = on_request
         self._connections: set[_Connection] = set()
         self._listener = handshake.listen(path)
-        loop.watch(self._listener.fileno(), self._on_connection)
+        self._listen()
 
     def broadcast(self, line: bytes) -> None:
         """Send a line to every supervisor that is connected."""
@@ -46,11 +49,19 @@ class ControlSocket:
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:  # it may be closed by now
+            self._loop.watch(self._listener.fileno(), self._on_connection)
+
     def _on_connection(self) -> None:
         try:
             peer, _ = self._listener.accept()
-        except OSError:
-            return  # the peer has left again, or descriptors are short: the next connection is another chance
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # The peer stays in the queue, and the listener ready: it would be asked again and again.
+                self._loop.unwatch(self._listener.fileno())
+                self._loop.call_later(_ACCEPT_RETRY, self._listen)
+            return  # else the peer has left again
         peer.setblocking(False)
         self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
 

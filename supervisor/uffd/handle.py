@@ -31,7 +31,7 @@ from supervisor.uffd.control import (
     encode,
     encode_configuration,
 )
-from supervisor.uffd.program import start, start_time_of
+from supervisor.uffd.program import Started, start, start_time_of
 from supervisor.uffd.takeover import take_userfaultfd
 
 __all__ = [
@@ -63,16 +63,16 @@ def _absolute(path: Path) -> str:
 class PageServer:
     """One page server, and the connection to it; made by `spawn` or `connect`."""
 
-    def __init__(self, template_id: str, pid: int, pidfd: int, on_event: Callable[[PageServerEvent], None]) -> None:
+    def __init__(self, template_id: str, process: Started, on_event: Callable[[PageServerEvent], None]) -> None:
         self.template_id = template_id
-        self.pid = pid
-        self.start_time = start_time_of(pid)
+        self.pid = process.pid
+        self.start_time = process.start_time
         """Clock ticks since boot; with the pid it names the process for as long as the host is up."""
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """The exit code, negative for a signal; None for a page server that an earlier supervisor had spawned."""
         self.forks: set[str] = set()
         """The forks that it was given or had already, and has not told to be gone."""
-        self._pidfd = pidfd
+        self._pidfd = process.pidfd
         self._on_event = on_event
         self._control = Path()
         self._writer: asyncio.StreamWriter | None = None
@@ -80,7 +80,7 @@ class PageServer:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._requests = 0
         self._handshake_seconds = 0.0
-        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
     @classmethod
     async def spawn(
@@ -112,11 +112,13 @@ class PageServer:
             control=_absolute(control),
             policy=policy,
         )
-        told, tells = os.pipe()
+        try:
+            told, tells = os.pipe()
+        except OSError as error:
+            raise PageServerError(f"page server of template {template_id} cannot start: {error.strerror}") from error
         try:
             # Some hundred microseconds, and in a thread a cancellation could lose the pid.
-            pid = start(encode_configuration(configuration), tells, log)
-            server = cls(template_id, pid, os.pidfd_open(pid), on_event)
+            server = cls(template_id, start(encode_configuration(configuration), tells, log), on_event)
         except OSError as error:
             os.close(told)
             raise PageServerError(f"page server of template {template_id} cannot start: {error.strerror}") from error
@@ -149,7 +151,7 @@ class PageServer:
         except OSError as error:
             raise PageServerError(f"page server of template {template_id}, pid {pid}, is not alive") from error
         try:
-            server = cls(template_id, pid, pidfd, on_event)
+            server = cls(template_id, Started(pid, start_time_of(pid), pidfd), on_event)
         except PageServerError:
             os.close(pidfd)
             raise

@@ -1,10 +1,11 @@
 """The page server's process: started, and known again."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
 from supervisor.isolation import isolated_command
@@ -14,11 +15,19 @@ _CONNECT_SECONDS: Final = 1.0
 """A connection waits where the queue of a listener that accepts nobody is full."""
 
 
-def start(configuration: str, ready: int, log: Path) -> int:
-    """Start the program; its stdout is the pipe `ready`, its stderr the log; returns its pid."""
+class Started(NamedTuple):
+    """A process, by its pid with the time of its start (clock ticks since boot), and by a pidfd."""
+
+    pid: int
+    start_time: int
+    pidfd: int
+
+
+def start(configuration: str, ready: int, log: Path) -> Started:
+    """Start the program; its stdout is the pipe `ready`, its stderr the log. Raises OSError."""
     stderr = _open_log(log)
     try:
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             sys.executable,
             [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
             os.environ,
@@ -31,6 +40,12 @@ def start(configuration: str, ready: int, log: Path) -> int:
         )
     finally:
         os.close(stderr)
+    try:
+        return Started(pid, _start_time(pid), os.pidfd_open(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _open_log(log: Path) -> int:
@@ -59,8 +74,12 @@ def listener_at(control: Path) -> tuple[int, int] | None:
 def start_time_of(pid: int) -> int:
     """When the process started, in clock ticks since boot (field 22 of /proc/pid/stat); PageServerError without it."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return _start_time(pid)
     except OSError as error:
         raise PageServerError(f"page server pid {pid} is not alive: {error.strerror}") from error
+
+
+def _start_time(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
     # The second field is the program's name in parentheses, and may hold anything.
     return int(stat.rpartition(")")[2].split()[19])

@@ -1,5 +1,6 @@
 """Firecracker's API over a VMM's Unix socket, as far as the supervisor uses it."""
 
+import errno
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -144,6 +145,10 @@ class ApiClient:
         except TimeoutError as error:
             raise VmmError(f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s") from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise VmmError(
+                    f"{self._name}: {method} {path} was not sent: {error.strerror}; raise the limit of open files"
+                ) from error
             # RuntimeError is aiohttp's for a session that is closed, as it is once the VMM has ended.
             why = await self._why_gone()
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,16 @@ def begin_logs(directory: Path) -> None:
         (directory / VMM_LOG).rename(directory / PREVIOUS_VMM_LOG)
     (directory / STDERR_LOG).unlink(missing_ok=True)
     os.close(os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+
+
+@contextlib.contextmanager
+def appended(path: Path) -> Iterator[int]:
+    """Open a log that a VMM appends to; raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def last_words(directory: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from supervisor.errors import VmmError
-from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, begin_logs, last_words
+from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, begin_logs, last_words
 
 KILL_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
@@ -64,30 +64,32 @@ class Process:
         """Start a program with `directory` as its working directory, its stdout appended to the console log there.
 
         It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
-        a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started.
+        a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started, and OSError.
         """
         begin_logs(directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        console = os.open(directory / CONSOLE_LOG, flags, 0o640)
-        stderr = os.open(directory / STDERR_LOG, flags, 0o640)
+        with appended(directory / CONSOLE_LOG) as console, appended(directory / STDERR_LOG) as stderr:
+            try:
+                child = subprocess.Popen(
+                    command,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=console,
+                    stderr=stderr,
+                    start_new_session=True,
+                    umask=UMASK,
+                )
+            except OSError as error:
+                raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
         try:
-            child = subprocess.Popen(
-                command,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=stderr,
-                start_new_session=True,
-                umask=UMASK,
-            )
-        except OSError as error:
-            raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
-        finally:
-            os.close(console)
-            os.close(stderr)
+            start_time = _start_time(child.pid)
+            process = cls(child.pid, os.pidfd_open(child.pid), start_time, directory)
+        except OSError:
+            child.kill()
+            child.wait()
+            raise
         # The pidfd's reader reaps it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
-        return cls(child.pid, os.pidfd_open(child.pid), _start_time(child.pid), directory)
+        return process
 
     @classmethod
     def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
