@@ -27,6 +27,8 @@ PERIOD = 0.25
 PROCESSES_PER_SAMPLE = 8
 """How many VMMs have their memory read in one sample: smaps_rollup walks the page tables of the whole process, and a
 thousand idle VMs are to cost the supervisor next to nothing."""
+LOOKS_PER_SAMPLE = 64
+"""How many VMMs are looked at in one sample for threads that wait for a page, beside those that are known to wait."""
 
 
 _log = logging.getLogger(__name__)
@@ -100,9 +102,12 @@ class Telemetry:
         """Take one sample of everything that runs and publish what differs from the one before."""
         records = [record for record in self._inventory.instances.values() if record.process is not None]
         self._follow(records)
-        due = self._due([record.id for record in records])
+        self._turn += 1
+        running = [record.id for record in records]
+        due = _in_turn(running, PROCESSES_PER_SAMPLE, self._turn)
+        looks = _in_turn(running, LOOKS_PER_SAMPLE, self._turn)
         servers = self._page_servers.pids
-        found, self.host = await asyncio.to_thread(self._read, records, due, servers)
+        found, self.host = await asyncio.to_thread(self._read, records, due, looks, servers)
         # What has not changed is the very object of the sample before: comparing models costs more than reading maps.
         before = self.statistics
         changed = [one for key, one in found.items() if one is not before.get(key) and one != before.get(key)]
@@ -134,16 +139,12 @@ class Telemetry:
                     console = Console(path, record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
 
-    def _due(self, instance_ids: list[str]) -> frozenset[str]:
-        """Return the instances whose processes this sample reads, in turn."""
-        if len(instance_ids) <= PROCESSES_PER_SAMPLE:
-            return frozenset(instance_ids)
-        start = self._turn % len(instance_ids)
-        self._turn += PROCESSES_PER_SAMPLE
-        return frozenset((instance_ids * 2)[start : start + PROCESSES_PER_SAMPLE])
-
     def _read(
-        self, records: Iterable[InstanceRecord], due: frozenset[str], servers: tuple[int, ...]
+        self,
+        records: Iterable[InstanceRecord],
+        due: frozenset[str],
+        looks: frozenset[str],
+        servers: tuple[int, ...],
     ) -> tuple[dict[str, InstanceStatistics], HostStatistics]:
         found: dict[str, InstanceStatistics] = {}
         for record in records:
@@ -153,7 +154,7 @@ class Telemetry:
             if watched.console is not None:
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
-            if watched.counters is not None and (record.id in due or watched.stall.since is not None):
+            if watched.counters is not None and (record.id in looks or _may_wait(watched)):
                 waits = waits_for_page(watched.pid)
                 watched.stall = observe(watched.stall, waits, watched.counters.faults, time.monotonic())
             # What has not changed is not made again: at a thousand VMs that is nearly all.
@@ -205,6 +206,20 @@ class Telemetry:
             page_server_rss_bytes=rss,
             page_server_cpu_seconds=seconds,
         )
+
+
+def _in_turn(instance_ids: list[str], count: int, turn: int) -> frozenset[str]:
+    """Return so many instances, others at each turn until all have had theirs."""
+    if len(instance_ids) <= count:
+        return frozenset(instance_ids)
+    start = turn * count % len(instance_ids)
+    return frozenset((instance_ids * 2)[start : start + count])
+
+
+def _may_wait(watched: Watched) -> bool:
+    """Return whether a fault waits as far as its page server knows, or did when it was last looked at."""
+    waits = watched.counters is not None and watched.counters.oldest_fault_age_seconds > 0
+    return waits or watched.stall.since is not None
 
 
 def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
