@@ -252,7 +252,7 @@ class Machines:
         return self._run_dir / f"{instance_id}.sock"
 
     async def _spawn(self, record: InstanceRecord, config_file: str | None) -> Vmm:
-        share = self._huge_pages.promise(record.name, record.huge_pages)
+        share = await self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),

@@ -155,20 +155,22 @@ async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(
     assert free_pages() == 3 * PAGES
 
 
-def test_a_share_ends_with_its_vm_and_is_what_the_pool_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_share_ends_with_its_vm_and_is_what_the_pool_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huge_pages, "_POOL", tmp_path)
     numbers = {"free_hugepages": 10, "resv_hugepages": 0, "nr_overcommit_hugepages": 0, "surplus_hugepages": 0}
     for name, number in numbers.items():
         (tmp_path / name).write_text(f"{number}\n")
     pool = HugePagePool()
-    first = pool.promise("first", 6)
+    first = await pool.promise("first", 6)
     with pytest.raises(
         InsufficientResourcesError, match=r"second: refused: it needs 6 .* the pool has 4 .* 2 are missi"
     ):
-        pool.promise("second", 6)
-    pool.promise("small", 0)
-    assert pool.left() == 4
+        await pool.promise("second", 6)
+    await pool.promise("small", 0)
+    assert await pool.left(4) == 4
     pool.keep(7, 1 << 22)
-    assert pool.left() == -3
+    assert await pool.left(4) == -3
     pool.end(first)
-    assert pool.left() == 3
+    assert await pool.left(4) == 3
