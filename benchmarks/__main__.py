@@ -23,6 +23,7 @@ from benchmarks import (
     storm,
     takeover,
     telemetry,
+    thousand,
     walk,
 )
 from benchmarks.bench import QUICK, Bench, Sizes
@@ -32,7 +33,7 @@ from supervisor.vmm.hypervisor import available, embedded_hypervisor
 
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
     module.NAME: module.measure
-    for module in (walk, faults, storm, forks, memory, takeover, standby, checkpoint, merge, image, telemetry)
+    for module in (walk, faults, storm, forks, memory, takeover, standby, checkpoint, merge, image, telemetry, thousand)
 }
 ROUNDS: Final = 15
 INTERRUPTED: Final = 130

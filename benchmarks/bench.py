@@ -38,6 +38,10 @@ class Sizes:
     """Of the images in `image`."""
     forks: int = 1_000
     """Whose statistics are read in `statistics`."""
+    crowds: tuple[int, int] = (10, 1000)
+    """Forks alive at once in `thousand`: few, and many."""
+    idle_seconds: float = 20.0
+    """For which the supervisor of a crowd is left alone."""
 
 
 QUICK: Final = Sizes(
@@ -52,6 +56,8 @@ QUICK: Final = Sizes(
     image_mib=64,
     extents=(100, 1_000),
     forks=20,
+    crowds=(2, 4),
+    idle_seconds=0.5,
 )
 """Everything runs and nothing is measured."""
 

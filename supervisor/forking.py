@@ -10,7 +10,7 @@ from pathlib import Path
 from supervisor import admission, images, lifecycle
 from supervisor.admitting import Admitting, Promise
 from supervisor.checkpoints import Checkpoints
-from supervisor.errors import BadRequestError, NotFoundError, SupervisorError
+from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import link
 from supervisor.layers import Layers, all_names
@@ -34,7 +34,7 @@ from supervisor.models import (
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord, child_of
+from supervisor.records import InstanceRecord, Intent, TemplateRecord, child_of
 from supervisor.registry import new_id
 from supervisor.templates import Templates
 
@@ -83,7 +83,7 @@ class Forking:
 
         async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
             self._operations.check(Verb.CHECKPOINT, held)
-            return await self._take(held, child_id, name, "checkpoint")
+            return await self._take(held, child_id, name, "checkpoint", None)
 
         return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
 
@@ -95,6 +95,7 @@ class Forking:
                 f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
             )
         lifecycle.check_fork(source.name, source.state, request)
+        await self._check_loads(source, request)
         return await self._admitting.estimate(source, request)
 
     async def fan_out(
@@ -154,12 +155,14 @@ class Forking:
             if running and source.state is not State.STOPPED:
                 lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
-                return await self._take(source, child_id, name, "copy")
+                target = lifecycle.fork_target(source.state, options)
+                return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
-        child = await self._child(source_id, name, child_id, Verb.FORK, make)
-        source_state = State.RUNNING if options.from_running else child.state
-        return await self._bring(child, lifecycle.fork_target(source_state, options))
+        async with self._operations.hold_new(child_id, Verb.FORK):
+            child = await self._child(source_id, name, child_id, Verb.FORK, make)
+            source_state = State.RUNNING if options.from_running else child.state
+            return await self._bring(child, lifecycle.fork_target(source_state, options))
 
     async def _child(
         self,
@@ -178,14 +181,17 @@ class Forking:
             self._inventory.give_back(name, child_id)
             raise
 
-    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
-        child = await self._checkpoints.take(source, child_id, name, kind)
+    async def _take(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind, intent)
         paused = child.phases[0].milliseconds
         self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
         return child
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
+        await self._check_loads(source, options)
         backend = _backend(options)
         if backend == "uffd":
             self._machines.check_userfaultfd(source.hypervisor)
@@ -200,7 +206,10 @@ class Forking:
                 "attached": template is not None,
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "record_hot_pages": template is not None and self._records(template, options),
+                "intent": _intent(source.state, target),
+                "record_hot_pages": template is not None
+                and target is not State.STOPPED
+                and self._records(template, options),
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
@@ -214,19 +223,23 @@ class Forking:
             self._inventory.set_recording(child.id, template.id)
         return child
 
+    async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:
+        """Refuse a fork that would not load: to run, or as one of a template, which is there for that."""
+        shares = options.share_memory or options.template_id is not None
+        if shares or lifecycle.fork_target(source.state, options) is State.RUNNING:
+            await self._machines.check_loads(source)
+
     async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
+        """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""
         try:
-            async with self._operations.hold(child.id, Verb.FORK) as record:
-                match target:
-                    case State.RUNNING if record.state is State.STANDBY:
-                        return await self._operations.resume(record)
-                    case State.RUNNING:
-                        return await self._operations.boot(record)
-                    case State.STOPPED if record.state is State.STANDBY:
-                        return await self._operations.drop_snapshot(record)
-                return record
-        except NotFoundError:
-            raise
+            match target:
+                case State.RUNNING if child.state is State.STANDBY:
+                    return await self._operations.resume(child)
+                case State.RUNNING:
+                    return await self._operations.boot(child)
+                case State.STOPPED if child.state is State.STANDBY:
+                    return await self._operations.drop_snapshot(child)
+            return child
         except BaseException:
             await asyncio.shield(self._operations.discard(child))
             raise
@@ -249,6 +262,11 @@ class Forking:
         if self._inventory.recorder(template.id) is not None:
             return False
         return options.record == "on" or template.recorded_pages == 0
+
+
+def _intent(state: State, target: State) -> Intent | None:
+    """Return what a child's first record says that is in `state` and on its way to `target`."""
+    return None if state is target else "fork"
 
 
 def _backend(options: ForkOptions) -> MemoryBackend:

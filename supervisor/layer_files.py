@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.errors import PageServerError
-from supervisor.registry import StorageError, sync_directory
+from supervisor.progress import step
+from supervisor.registry import PARTIAL, StorageError, sync_directory
 from supervisor.sparse_copy import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
-PARTIAL: Final = ".new"
-"""What the name of a file ends with until all of it is on the disk."""
 MODE: Final = 0o440
 
 
@@ -25,9 +24,11 @@ def complete(directory: Path, names: Iterable[str]) -> None:
     try:
         for name in names:
             temporary = directory / f"{name}{PARTIAL}"
+            step("sync layer")
             with opened(temporary) as fd:
                 os.fsync(fd)
                 os.fchmod(fd, MODE)
+            step("rename layer")
             temporary.rename(directory / name)
         sync_directory(directory)
     except OSError as error:

@@ -31,9 +31,9 @@ class Forest:
         """Return how many share_memory forks of this instance are alive."""
         return len(self.holders.get(instance_id, ()))
 
-    def holder_names(self, instance_id: str) -> tuple[str, ...]:
-        """Return the names of the forks that lock this instance's memory."""
-        return tuple(self.members[holder].name for holder in self.holders.get(instance_id, ()))
+    def holder_names(self, instance_id: str, limit: int | None = None) -> tuple[str, ...]:
+        """Return the names of the forks that lock this instance's memory, or of the first few of them."""
+        return tuple(self.members[holder].name for holder in self.holders.get(instance_id, ())[:limit])
 
     def ancestors(self, instance_id: str) -> tuple[str, ...]:
         """Return the ids of the sources up to the root, nearest first."""

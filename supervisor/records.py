@@ -10,6 +10,11 @@ from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
 
+Intent = Literal["create", "fork", "start", "restore"]
+"""What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory.
+
+The end of a VM needs none: without its process it is Stopped."""
+
 
 class Record(BaseModel):
     """The base of records: immutable, and strict about fields so that a foreign file is not taken for one of ours."""
@@ -69,6 +74,8 @@ class InstanceRecord(Record):
     snapshot_unfinished: bool = False
     """Whether a snapshot was begun and its layer is not in `snapshot`: its VM may be paused, and the dirty log, which
     a snapshot resets, no longer relative to `snapshot`."""
+    intent: Intent | None = None
+    """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
     process: ProcessIdentity | None = None
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
@@ -96,6 +103,24 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         snapshot=source.snapshot,
         next_layer=source.next_layer,
         track_dirty_pages=source.track_dirty_pages,
+    )
+
+
+def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+    """Return an instance as it is without a VMM and without memory."""
+    return record.model_copy(
+        update={
+            "state": State.STOPPED,
+            "process": None,
+            "snapshot": None,
+            "snapshot_unfinished": False,
+            "intent": None,
+            "attached": False,
+            "memory_backend": None,
+            "stopped_at": datetime.now(UTC),
+            "exit_code": code,
+            "exit_message": message,
+        }
     )
 
 

@@ -22,7 +22,7 @@ from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.records import SnapshotFiles
 from supervisor.vm_json import IGNORED_SECTIONS, VmJson
-from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.hypervisor import Hypervisor, loads
 
 STATE: Final = "state"
 MEM: Final = "mem"
@@ -74,8 +74,7 @@ def check_snapshot(image: SnapshotImage, hypervisor: Hypervisor) -> None:
             f"image {image.name} is a snapshot of {image.hypervisor}: {hypervisor.name} cannot load it; "
             f"give hypervisor={image.hypervisor}"
         )
-    its, ours = (tuple(map(int, one.split(".")[:2])) for one in (image.snapshot_version, hypervisor.snapshot_version))
-    if its[0] != ours[0] or its > ours:
+    if not loads(hypervisor.name, hypervisor.snapshot_version, image.snapshot_version):
         raise InvalidImageError(
             f"image {image.name} has snapshot version {image.snapshot_version}, and {hypervisor.name} "
             f"{hypervisor.version} loads {hypervisor.snapshot_version}: use the VMM that wrote it, or make it anew"

@@ -1,30 +1,9 @@
-"""Guests that wait too long for a page, seen from outside: by what their VMM's threads wait in."""
+"""Guests that wait too long for a page, seen from outside: by what their VMM's threads wait in. Pure."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 BOUND = 1.0
 """Seconds that one and the same page fault may wait before it is an alarm."""
-WAIT_CHANNEL = "handle_userfault"
-"""The kernel's function in which a thread waits for a page server: fs/userfaultfd.c; proc_pid_wchan(5)."""
-
-
-def waits_for_page(pid: int) -> bool:
-    """Return whether a thread of the process waits for a page server; False where that cannot be seen.
-
-    A vCPU's thread is among them: KVM takes its guest's fault in the thread that runs it.
-    """
-    try:
-        return any(_wait_channel(task) == WAIT_CHANNEL for task in Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return False
-
-
-def _wait_channel(task: Path) -> str:
-    try:
-        return (task / "wchan").read_text()
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +15,7 @@ class Stall:
 
 
 def observe(stall: Stall, waits: bool, answered: int, now: float) -> Stall:
-    """Return the wait after one more look, at which `answered` faults had been answered in all. Pure.
+    """Return the wait after one more look, at which `answered` faults had been answered in all.
 
     A guest that faults quickly is seen waiting at every look, and answers in between tell that it goes on.
     """

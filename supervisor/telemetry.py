@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 
@@ -18,17 +18,21 @@ from supervisor.inventory import Inventory
 from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Level, State, Statistics
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
-from supervisor.stalls import BOUND, Stall, age, observe, waits_for_page
+from supervisor.stalls import BOUND, Stall, age, observe
 from supervisor.uffd.page_map import PageCounters, PageMapReader
+from supervisor.usage import Memory, Usage, memory, usage, waits_for_page
 from supervisor.vmm.logs import CONSOLE_LOG
 
 PERIOD = 0.25
 """Seconds between samples."""
+QUIET_PER_SAMPLE = 64
+"""How many of the VMs of which nothing was new are looked at in one sample, in turn: a thousand idle VMs are to cost
+the supervisor next to nothing."""
 PROCESSES_PER_SAMPLE = 8
-"""How many VMMs have their memory read in one sample: smaps_rollup walks the page tables of the whole process, and a
-thousand idle VMs are to cost the supervisor next to nothing."""
-LOOKS_PER_SAMPLE = 64
-"""How many VMMs are looked at in one sample for threads that wait for a page, beside those that are known to wait."""
+"""How many VMMs have their /proc looked at in one sample, in turn."""
+ROLLUPS_SPARED = 16
+"""How many such looks at a VMM that has not run may pass without smaps_rollup, which walks the page tables of the whole
+process: pages of files that it shared become private when others end."""
 
 
 _log = logging.getLogger(__name__)
@@ -41,13 +45,19 @@ class Watched:
     pid: int
     console: Console | None
     page_map: PageMapReader | None = None
-    memory: Mapping[str, int | float] | None = None
+    usage: Usage | None = None
+    memory: Memory = field(default_factory=Memory)
+    present_pages: int = 0
+    """As of the last look at the memory: a page server puts pages there without the VMM's doing."""
+    rollups_spared: int = 0
     guest: Guest | None = None
     counters: PageCounters | None = None
     stall: Stall = field(default_factory=Stall)
     alarmed: bool = False
     sources: tuple[object, ...] = ()
     """What the last statistics were made of."""
+    quiet: bool = False
+    """Whether there was nothing new at the last look."""
 
     def close(self) -> None:
         """Let go of the page map."""
@@ -72,7 +82,7 @@ class Telemetry:
         self._on_ready = on_ready
         self._report = report
         self._watched: dict[str, Watched] = {}
-        self._process = psutil.Process()
+        self._pid = os.getpid()
         self._turn = 0
         self._failures: set[type[Exception]] = set()
         self._stop = asyncio.Event()
@@ -99,19 +109,13 @@ class Telemetry:
         self._stop.set()
 
     async def sample(self) -> None:
-        """Take one sample of everything that runs and publish what differs from the one before."""
-        records = [record for record in self._inventory.instances.values() if record.process is not None]
-        self._follow(records)
-        self._turn += 1
-        running = [record.id for record in records]
-        due = _in_turn(running, PROCESSES_PER_SAMPLE, self._turn)
-        looks = _in_turn(running, LOOKS_PER_SAMPLE, self._turn)
-        servers = self._page_servers.pids
-        found, self.host = await asyncio.to_thread(self._read, records, due, looks, servers)
-        # What has not changed is the very object of the sample before: comparing models costs more than reading maps.
-        before = self.statistics
-        changed = [one for key, one in found.items() if one is not before.get(key) and one != before.get(key)]
-        self.statistics = found
+        """Take one sample of what runs and publish what differs from the one before."""
+        running = {record.id: record for record in self._inventory.instances.values() if record.process is not None}
+        self._follow(running)
+        due, records = self._due(list(running.values()))
+        changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
+        changed = [one for one in changed if one.id in self._inventory.instances]
+        self.statistics |= {one.id: one for one in changed}
         self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
         for record in records:
@@ -124,13 +128,13 @@ class Telemetry:
         found = self.statistics.get(instance_id)
         return found.private_bytes if found else 0
 
-    def _follow(self, records: Iterable[InstanceRecord]) -> None:
+    def _follow(self, running: Mapping[str, InstanceRecord]) -> None:
         """Watch what has begun to run, and forget what has ended."""
-        running = {record.id: record for record in records}
-        for instance_id in list(self._watched):
+        for instance_id, watched in list(self._watched.items()):
             record = running.get(instance_id)
-            if record is None or record.process is None or record.process.pid != self._watched[instance_id].pid:
+            if record is None or record.process is None or record.process.pid != watched.pid:
                 self._watched.pop(instance_id).close()
+                self.statistics.pop(instance_id, None)
         for record in running.values():
             if record.id not in self._watched and record.process is not None:
                 console = None
@@ -139,32 +143,40 @@ class Telemetry:
                     console = Console(path, record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
 
+    def _due(self, running: Sequence[InstanceRecord]) -> tuple[frozenset[str], list[InstanceRecord]]:
+        """Return whose processes this sample looks at, and all that it looks at: those, the lively ones, and a share
+        of the quiet ones in turn.
+        """
+        due = frozenset(record.id for record in _turn(running, self._turn, PROCESSES_PER_SAMPLE))
+        quiet = [record for record in running if self._watched[record.id].quiet]
+        spared = {record.id for record in quiet}.difference(
+            due, (record.id for record in _turn(quiet, self._turn, QUIET_PER_SAMPLE))
+        )
+        self._turn += 1
+        return due, [record for record in running if record.id not in spared]
+
     def _read(
-        self,
-        records: Iterable[InstanceRecord],
-        due: frozenset[str],
-        looks: frozenset[str],
-        servers: tuple[int, ...],
-    ) -> tuple[dict[str, InstanceStatistics], HostStatistics]:
-        found: dict[str, InstanceStatistics] = {}
+        self, records: Iterable[InstanceRecord], due: frozenset[str], servers: Iterable[int]
+    ) -> tuple[list[InstanceStatistics], HostStatistics]:
+        """Return the statistics that are new, and the host's."""
+        changed = []
         for record in records:
             watched = self._watched[record.id]
-            if watched.memory is None or record.id in due:
-                watched.memory = process_memory(watched.pid)
-            if watched.console is not None:
+            if watched.usage is None or record.id in due:
+                _look_at_process(watched)
+            if watched.console is not None and not (watched.guest and watched.guest.done):
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
-            if watched.counters is not None and (record.id in looks or _may_wait(watched)):
+            if watched.counters is not None and (record.id in due or _may_wait(watched)):
                 waits = waits_for_page(watched.pid)
                 watched.stall = observe(watched.stall, waits, watched.counters.faults, time.monotonic())
-            # What has not changed is not made again: at a thousand VMs that is nearly all.
-            known = self.statistics.get(record.id)
-            sources = (watched.counters, watched.memory, watched.guest, watched.stall)
-            if known is None or watched.stall.since is not None or sources != watched.sources:
-                known = _statistics(record.id, watched)
-            watched.sources = sources
-            found[record.id] = known
-        return found, self._host(servers)
+            sources = (watched.counters, watched.memory, watched.usage, watched.guest, watched.stall)
+            boots = record.state is State.INITIALIZING
+            watched.quiet = watched.stall.since is None and not boots and sources == watched.sources
+            if not watched.quiet:
+                watched.sources = sources
+                changed.append(_statistics(record.id, watched))
+        return changed, self._host(servers)
 
     def _tell_stalls(self, records: Iterable[InstanceRecord]) -> None:
         """Raise an alarm for each guest that waits too long, once, and say when it goes on."""
@@ -192,28 +204,17 @@ class Telemetry:
             return None
 
     def _host(self, servers: Iterable[int]) -> HostStatistics:
-        memory = psutil.virtual_memory()
-        rss, seconds = 0, 0.0
-        for pid in servers:
-            sample = process_memory(pid)
-            rss += int(sample["rss_bytes"])
-            seconds += sample["cpu_seconds"]
+        host = psutil.virtual_memory()
+        used = [found for found in map(usage, servers) if found is not None]
+        own = usage(self._pid)
         return HostStatistics(
             cpu_percent=psutil.cpu_percent(None),
-            memory_total_bytes=memory.total,
-            memory_available_bytes=memory.available,
-            supervisor_rss_bytes=self._process.memory_info().rss,
-            page_server_rss_bytes=rss,
-            page_server_cpu_seconds=seconds,
+            memory_total_bytes=host.total,
+            memory_available_bytes=host.available,
+            supervisor_rss_bytes=own.rss_bytes if own else 0,
+            page_server_rss_bytes=sum(one.rss_bytes for one in used),
+            page_server_cpu_seconds=sum(one.cpu_seconds for one in used),
         )
-
-
-def _in_turn(instance_ids: list[str], count: int, turn: int) -> frozenset[str]:
-    """Return so many instances, others at each turn until all have had theirs."""
-    if len(instance_ids) <= count:
-        return frozenset(instance_ids)
-    start = turn * count % len(instance_ids)
-    return frozenset((instance_ids * 2)[start : start + count])
 
 
 def _may_wait(watched: Watched) -> bool:
@@ -222,15 +223,35 @@ def _may_wait(watched: Watched) -> bool:
     return waits or watched.stall.since is not None
 
 
+def _turn(records: Sequence[InstanceRecord], turn: int, count: int) -> Sequence[InstanceRecord]:
+    """Return about `count` of the records, so that every one has its turn."""
+    shares = -(-len(records) // count)
+    return records[turn % shares :: shares] if shares else ()
+
+
+def _look_at_process(watched: Watched) -> None:
+    """Read what a VMM uses, and its memory where that may have changed since."""
+    used = usage(watched.pid)
+    present = watched.counters.present_pages if watched.counters else 0
+    if used is not None and (used, present) == (watched.usage, watched.present_pages):
+        watched.rollups_spared += 1
+        if watched.rollups_spared < ROLLUPS_SPARED:
+            return
+    watched.rollups_spared = 0
+    watched.usage, watched.present_pages = used, present
+    watched.memory = memory(watched.pid)
+
+
 def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
-    memory, counters = watched.memory or {}, watched.counters
+    counters = watched.counters
+    used = watched.memory._asdict() | {"cpu_seconds": watched.usage.cpu_seconds if watched.usage else 0.0}
     if counters is None or watched.page_map is None:
-        return InstanceStatistics(id=instance_id, guest=watched.guest, **memory)
+        return InstanceStatistics(id=instance_id, guest=watched.guest, **used)
     oldest = max(counters.oldest_fault_age_seconds, age(watched.stall, time.monotonic()))
     return InstanceStatistics(
         id=instance_id,
         guest=watched.guest,
-        **memory,
+        **used,
         faults=counters.faults,
         fault_around_pages=counters.fault_around_pages,
         present_pages=counters.present_pages,
@@ -245,29 +266,3 @@ def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
         copy_errors=counters.copy_errors,
         oldest_fault_ms=round(oldest * 1e3, 3),
     )
-
-
-def process_memory(pid: int) -> Mapping[str, int | float]:
-    """Return a process's resident, private and shared bytes and its CPU seconds; zeros where it has ended.
-
-    Private and shared are the sums of smaps_rollup's Private_* and Shared_* (proc_pid_smaps(5)).
-    """
-    private = shared = 0
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            times, rss = process.cpu_times(), process.memory_info().rss
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-            key, _, value = line.partition(":")
-            if key.startswith("Private_"):
-                private += int(value.split()[0]) * 1024
-            elif key.startswith("Shared_"):
-                shared += int(value.split()[0]) * 1024
-    except (OSError, psutil.Error):
-        return {"rss_bytes": 0, "private_bytes": 0, "shared_bytes": 0, "cpu_seconds": 0.0}
-    return {
-        "rss_bytes": rss,
-        "private_bytes": private,
-        "shared_bytes": shared,
-        "cpu_seconds": round(times.user + times.system, 2),
-    }

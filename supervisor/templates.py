@@ -10,6 +10,7 @@ from supervisor.inventory import Inventory
 from supervisor.layer_files import link, marks
 from supervisor.layers import own_snapshot
 from supervisor.page_servers import PageServers
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import new_id
 from supervisor.snapshot_images import HOT_PAGES
@@ -28,6 +29,7 @@ class Templates:
         existing = self._inventory.template_of(source.id)
         if existing is not None:
             return existing
+        step("promote")
         snapshot = own_snapshot(source)
         template_id = new_id()
         directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
@@ -57,6 +59,7 @@ class Templates:
                 f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
                 f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
             )
+        step("unpromote")
         await self._page_servers.stop(template.id)
         await self._inventory.remove_template(template.id)
 

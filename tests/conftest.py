@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import leftovers
 from tests.firecracker import Unavailable, find_firecracker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the whole session looked at for what it leaves."""
+    config.pluginmanager.register(leftovers)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
 from supervisor.inventory import Inventory
-from supervisor.models import Event, State, TemplateDeleted
+from supervisor.models import Event, InstanceChanged, State, TemplateChanged, TemplateDeleted
 from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import Registry
 
@@ -80,6 +80,34 @@ async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, eve
     await asyncio.gather(inventory.remove_template("t"), inventory.update_template("t", recorded_pages=1))
     assert inventory.registry.load()[1] == []
     assert events[-1] == TemplateDeleted(id="t")
+
+
+async def test_who_records_a_template_is_told_of_the_fork_and_of_the_template(
+    inventory: Inventory, events: list[Event]
+) -> None:
+    await add(inventory, record("a1", "source"))
+    await inventory.add_template(template(), lambda directory: None)
+    await add(inventory, record("f1", "fork", "a1"))
+    for template_id, recorder in (("t", "f1"), (None, None)):
+        events.clear()
+        inventory.set_recording("f1", template_id)
+        fork, changed = events
+        assert isinstance(fork, InstanceChanged)
+        assert isinstance(changed, TemplateChanged)
+        assert (fork.instance.recording, changed.template.recording_fork) == (recorder is not None, recorder)
+    events.clear()
+    inventory.set_recording("f1", None)
+    assert events == [], "nothing has changed"
+
+
+async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(inventory: Inventory) -> None:
+    await add(inventory, record("a1", "source"))
+    await inventory.add_template(template(), lambda directory: None)
+    fork = record("f1", "fork", "a1").model_copy(update={"template_id": "t"})
+    await add(inventory, fork)
+    inventory.set_recording("f1", "t")
+    await inventory.detach(fork.model_copy(update={"fork_kind": "copy", "template_id": None}))
+    assert inventory.recorder("t") is None
 
 
 async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory) -> None:

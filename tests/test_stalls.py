@@ -18,11 +18,12 @@ from supervisor.models import State
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord, ProcessIdentity
 from supervisor.registry import Registry
-from supervisor.stalls import Stall, age, observe, waits_for_page
+from supervisor.stalls import Stall, age, observe
 from supervisor.telemetry import Telemetry
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS, PageMap
+from supervisor.usage import waits_for_page
 from tests.uffd_fork import TIMEOUT, Fork
 
 
@@ -82,8 +83,7 @@ def test_a_thread_in_a_fault_that_nobody_answers_is_seen() -> None:
 async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_turn(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Among very many VMs a turn is as good as never.
-    monkeypatch.setattr("supervisor.telemetry.LOOKS_PER_SAMPLE", 0)
+    monkeypatch.setattr("supervisor.telemetry.PROCESSES_PER_SAMPLE", 1)
     reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
     inventory = Inventory(Registry(run_dir), lambda _: None)
     servers = PageServers(inventory, run_dir, run_dir, Policy(), lambda *_: None)
@@ -92,6 +92,10 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
     fork = await Fork.start(run_dir / "nobody", run_dir / "expected", [4096])
     try:
         fork.tell("walk", 0, 1)
+        # Its turn would come after theirs: four a second.
+        for number in range(10 * int(TIMEOUT)):
+            quiet = _running(f"vm{number}", fork.pid)
+            inventory.instances[quiet.id] = quiet.model_copy(update={"attached": False, "memory_backend": None})
         stuck = _running("stuck", fork.pid)
         inventory.instances[stuck.id] = stuck
         (run_dir / "pages").mkdir()

@@ -182,10 +182,14 @@ class PageMap:
 
 
 class PageMapReader:
-    """The supervisor's side: reads a page map that a page server writes, or has written."""
+    """The supervisor's side: reads a page map that a page server writes, or has written.
+
+    Only the header is mapped for as long as the reader is there: a supervisor has one for each fork.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Map the file; PageServerError when it is no page map or not a whole one, OSError when it cannot be opened."""
+        """Map the header; PageServerError where the file is no whole page map, OSError where it cannot be opened."""
+        self._path = path
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
@@ -193,7 +197,7 @@ class PageMapReader:
                 raise PageServerError(
                     f"{path} is no page map: it has {size} bytes and the header alone {_HEADER_BYTES}"
                 )
-            self._memory = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+            self._memory = mmap.mmap(fd, _HEADER_BYTES, prot=mmap.PROT_READ)
         finally:
             os.close(fd)
         self._raw = b""
@@ -251,11 +255,16 @@ class PageMapReader:
         return self._counters
 
     def pages(self) -> bytes:
-        """A copy of all states, one byte a page."""
-        return self._memory[_HEADER_BYTES:]
+        """A copy of all states, one byte a page; OSError when the file has gone."""
+        with self._path.open("rb") as file:
+            file.seek(_HEADER_BYTES)
+            return file.read(self.page_count)
 
     def fold(self, width: int) -> list[CellCounts]:
-        """The map in `width` cells (fewer when there are fewer pages), each with its pages counted by state."""
+        """The map in `width` cells (fewer when there are fewer pages), each with its pages counted by state.
+
+        OSError when the file has gone.
+        """
         pages = self.pages()
         cells = min(width, self.page_count)
         folded = []

@@ -5,6 +5,7 @@ on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends o
 not when its supervisor does.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,8 +38,11 @@ from supervisor.uffd.session import Session, Terms
 
 
 def log(text: str) -> None:
-    """One line on stderr, which the supervisor has made the log file."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+    """One line on stderr, which the supervisor has made the log file; one that cannot be written stops no guest."""
+    with contextlib.suppress(OSError):
+        os.write(
+            sys.stderr.fileno(), f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n".encode(errors="backslashreplace")
+        )
 
 
 class PageServer:
@@ -64,6 +68,7 @@ class PageServer:
             "populate": self._populate,
             "release": self._release,
             "status": self._status,
+            "ping": self._ping,
             "stop": self._stop,
         }
         self._control = ControlSocket(loop, Path(configuration.control), self._on_request)
@@ -198,6 +203,9 @@ class PageServer:
             handshake_seconds=self._configuration.policy.handshake_seconds,
         )
         reply({"result": status._asdict()})
+
+    def _ping(self, request: dict[str, Any], reply: Reply) -> None:
+        reply({"result": None})
 
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})

@@ -1,0 +1,99 @@
+"""What a process uses and what it waits for, as /proc tells. Blocks on /proc.
+
+Thousands of looks a minute are to cost next to nothing: hence no pathlib.
+"""
+
+import os
+from typing import Final, NamedTuple
+
+PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+WAIT_CHANNEL: Final = b"handle_userfault"
+"""The kernel's function in which a thread waits for a page server: fs/userfaultfd.c; proc_pid_wchan(5)."""
+_READ: Final = 1 << 16
+"""More than any of the files has."""
+
+
+class Usage(NamedTuple):
+    """What a process has used so far: cheap to read, and as long as it is the same the process has not run."""
+
+    page_faults: int
+    cpu_ticks: int
+    rss_pages: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time, in user and in kernel mode."""
+        return round(self.cpu_ticks / CLOCK_TICKS, 2)
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory, as the kernel keeps count of it: it may lag behind by some pages for each core."""
+        return self.rss_pages * PAGE_SIZE
+
+
+class Memory(NamedTuple):
+    """What smaps_rollup sums up, in bytes; private and shared are its Private_* and Shared_* (proc_pid_smaps(5))."""
+
+    rss_bytes: int = 0
+    private_bytes: int = 0
+    shared_bytes: int = 0
+
+
+def usage(pid: int) -> Usage | None:
+    """Return what a process has used; None where it has ended."""
+    try:
+        stat = _contents(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, and may hold anything: proc_pid_stat(5), whose minflt,
+    # majflt, utime, stime and rss are the fields 10, 12, 14, 15 and 24.
+    fields = stat[stat.rindex(b")") + 2 :].split(b" ", 22)
+    return Usage(int(fields[7]) + int(fields[9]), int(fields[11]) + int(fields[12]), int(fields[21]))
+
+
+def memory(pid: int) -> Memory:
+    """Return a process's memory; zeros where it has ended. It walks the page tables of the whole process."""
+    try:
+        lines = _contents(f"/proc/{pid}/smaps_rollup").splitlines()[1:]
+    except OSError:
+        return Memory()
+    rss = private = shared = 0
+    for line in lines:
+        if line.startswith(b"Rss:"):
+            rss = _bytes(line)
+        elif line.startswith(b"Private_"):
+            private += _bytes(line)
+        elif line.startswith(b"Shared_"):
+            shared += _bytes(line)
+    return Memory(rss, private, shared)
+
+
+def waits_for_page(pid: int) -> bool:
+    """Return whether a thread of the process waits for a page server; False where that cannot be seen.
+
+    A vCPU's thread is among them: KVM takes its guest's fault in the thread that runs it.
+    """
+    try:
+        return any(_wait_channel(pid, task) == WAIT_CHANNEL for task in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
+    except OSError:
+        return False
+
+
+def _wait_channel(pid: int, task: str) -> bytes:
+    try:
+        return _contents(f"/proc/{pid}/task/{task}/wchan")
+    except OSError:
+        return b""
+
+
+def _bytes(line: bytes) -> int:
+    return int(line.split()[1]) * 1024
+
+
+def _contents(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _READ)
+    finally:
+        os.close(fd)
