@@ -54,7 +54,8 @@ class Admitting:
         """Return what a fan-out takes and how many forks fit beside those that are being made."""
         template = self._inventory.template_of(source.id) if request.share_memory or request.template_id else None
         siblings = self._siblings(source, request)
-        resources = await asyncio.to_thread(self._resources, source, request, template, siblings)
+        huge_pages = await self._huge_pages.left(source.huge_pages * request.count) if source.huge_pages else None
+        resources = await asyncio.to_thread(self._resources, source, request, template, siblings, huge_pages)
         return admission.estimate(request.count, resources)
 
     @contextlib.contextmanager
@@ -79,7 +80,12 @@ class Admitting:
         return [size for size in alike if size]
 
     def _resources(
-        self, source: InstanceRecord, request: FanOutRequest, template: TemplateRecord | None, siblings: list[int]
+        self,
+        source: InstanceRecord,
+        request: FanOutRequest,
+        template: TemplateRecord | None,
+        siblings: list[int],
+        huge_pages: int | None,
     ) -> list[Resource]:
         directory = self._inventory.registry.directory(source.id)
         fork_disk = admission.FORK_DISK_BYTES + images.copied_bytes(directory)
@@ -93,10 +99,10 @@ class Admitting:
         vmm_bytes = admission.VMM_BYTES[source.hypervisor]
         hot_bytes = template.recorded_pages * template.page_size if template else 0
         data_bytes = _data_bytes(directory, source)
-        if source.huge_pages:
+        if huge_pages is not None:
             # The pool's pages are no part of what MemAvailable tells.
             memory, basis = vmm_bytes, "a VMM; the guest has huge pages"
-            pool = headroom.Left(self._huge_pages.left(), "free in the pool of 2 MiB pages and promised to nobody")
+            pool = headroom.Left(huge_pages, "free in the pool of 2 MiB pages and promised to nobody")
             found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
         else:
             memory, basis = admission.private_memory(siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)

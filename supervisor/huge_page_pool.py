@@ -1,5 +1,6 @@
 """The host's pool of huge pages, shared out to VMs: none starts that it could not give all that its guest may touch."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -7,8 +8,9 @@ from typing import Final
 from supervisor.errors import InsufficientResourcesError
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 
-_LOOKS: Final = 8
-"""How often what is free and what VMs have is looked at until both are of one moment; after that it may be too few."""
+_LOOKS: Final = 20
+_LOOK_AGAIN_SECONDS: Final = 0.005
+"""How often, and in what distance, there is another look at a pool that seems to have too few."""
 
 
 @dataclass(eq=False)
@@ -29,24 +31,35 @@ class HugePagePool:
     def __init__(self) -> None:
         self._shares: set[Share] = set()
 
-    def left(self) -> int:
-        """How many pages are free and promised to nobody; PageServerError on a kernel without such pages."""
-        free = free_pages()
-        for _ in range(_LOOKS):
-            promised = sum(max(share.pages - held_pages(share.pid), 0) for share in self._shares)
-            before, free = free, free_pages()
-            if before == free:
-                break
-        return free - promised
+    async def left(self, wanted: int) -> int:
+        """How many pages are free and promised to nobody; PageServerError on a kernel without such pages.
 
-    def promise(self, name: str, pages: int) -> Share:
+        A page that is on its way into a VM is neither free nor that VM's, and a UFFDIO_COPY that has to read its source
+        has two of them for a while (hugetlb_mfill_atomic_pte in mm/hugetlb.c): with fewer than wanted it looks again.
+        """
+        most = self._look()
+        for _ in range(_LOOKS):
+            if most >= wanted:
+                break
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            most = max(most, self._look())
+        return most
+
+    def _look(self) -> int:
+        """How many are left now, or fewer."""
+        before = free_pages()
+        promised = sum(max(share.pages - held_pages(share.pid), 0) for share in self._shares)
+        # The fewer of the two: what has come into a VM in between was free before.
+        return min(before, free_pages()) - promised
+
+    async def promise(self, name: str, pages: int) -> Share:
         """Set aside what a VM that is about to start may take: so many pages, or none.
 
         InsufficientResourcesError that says how many pages are missing, where they are.
         """
         share = Share(pages)
         if pages:
-            left = self.left()
+            left = await self.left(pages)
             missing = pages - left
             if missing > 0:
                 raise InsufficientResourcesError(

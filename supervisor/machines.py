@@ -305,7 +305,7 @@ class Machines:
         config_file: str | None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Vmm:
-        share = self._huge_pages.promise(record.name, record.huge_pages)
+        share = await self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),

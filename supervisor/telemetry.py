@@ -167,7 +167,7 @@ class Telemetry:
             if watched.console is not None and not (watched.guest and watched.guest.done):
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
-            if watched.counters is not None and (record.id in due or watched.stall.since is not None):
+            if watched.counters is not None and (record.id in due or _may_wait(watched)):
                 waits = waits_for_page(watched.pid)
                 watched.stall = observe(watched.stall, waits, watched.counters.faults, time.monotonic())
             sources = (watched.counters, watched.memory, watched.usage, watched.guest, watched.stall)
@@ -215,6 +215,12 @@ class Telemetry:
             page_server_rss_bytes=sum(one.rss_bytes for one in used),
             page_server_cpu_seconds=sum(one.cpu_seconds for one in used),
         )
+
+
+def _may_wait(watched: Watched) -> bool:
+    """Return whether a fault waits as far as its page server knows, or did when it was last looked at."""
+    waits = watched.counters is not None and watched.counters.oldest_fault_age_seconds > 0
+    return waits or watched.stall.since is not None
 
 
 def _turn(records: Sequence[InstanceRecord], turn: int, count: int) -> Sequence[InstanceRecord]:

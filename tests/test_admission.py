@@ -231,6 +231,9 @@ async def test_a_second_fan_out_is_estimated_beside_what_the_first_is_promised(e
         outcomes = []
         with contextlib.suppress(ApiError):
             outcomes.append(await client.fan_out("source", FanOutRequest(count=9, name_prefix="one")))
+            # All that they take is open once their page maps were read.
+            made = [child.name for child in outcomes[0].children]
+            await until(lambda host: all(sample(host, name).total_pages for name in made), client)
         error = await refused(client.fan_out("source", FanOutRequest(count=9, name_prefix="two")))
         assert error.code == "insufficient_resources", json.dumps(error.message)
         assert len(outcomes) == 1

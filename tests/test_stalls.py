@@ -1,18 +1,30 @@
 """Guests that wait too long for a page are found from outside."""
 
+import asyncio
 import ctypes
 import mmap
 import os
 import threading
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.inventory import Inventory
+from supervisor.models import State
+from supervisor.page_servers import PageServers
+from supervisor.records import InstanceRecord, ProcessIdentity
+from supervisor.registry import Registry
 from supervisor.stalls import Stall, age, observe
+from supervisor.telemetry import Telemetry
 from supervisor.uffd import kernel
+from supervisor.uffd.handle import Policy
+from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS, PageMap
 from supervisor.usage import waits_for_page
+from tests.uffd_fork import TIMEOUT, Fork
 
 
 @pytest.mark.parametrize(
@@ -66,3 +78,55 @@ def test_a_thread_in_a_fault_that_nobody_answers_is_seen() -> None:
         assert not waits_for_page(os.getpid())
     finally:
         os.close(uffd)
+
+
+async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_turn(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.telemetry.PROCESSES_PER_SAMPLE", 1)
+    reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
+    inventory = Inventory(Registry(run_dir), lambda _: None)
+    servers = PageServers(inventory, run_dir, run_dir, Policy(), lambda *_: None)
+    telemetry = Telemetry(inventory, servers, lambda _: None, _is_ready, lambda *told: reports.put_nowait(told))
+    (run_dir / "expected").write_bytes(bytes(4096))
+    fork = await Fork.start(run_dir / "nobody", run_dir / "expected", [4096])
+    try:
+        fork.tell("walk", 0, 1)
+        # Its turn would come after theirs: four a second.
+        for number in range(10 * int(TIMEOUT)):
+            quiet = _running(f"vm{number}", fork.pid)
+            inventory.instances[quiet.id] = quiet.model_copy(update={"attached": False, "memory_backend": None})
+        stuck = _running("stuck", fork.pid)
+        inventory.instances[stuck.id] = stuck
+        (run_dir / "pages").mkdir()
+        pages = PageMap.create(servers.page_map(stuck.id), 4096, 1)
+        pages.counters[OLDEST_UNANSWERED_NS] = time.monotonic_ns()
+        sampling = asyncio.create_task(telemetry.run())
+        level, message, instance_id = await asyncio.wait_for(reports.get(), TIMEOUT)
+        assert (level, instance_id) == ("alarm", "stuck")
+        assert message.startswith("stuck: its guest has waited 1.")
+        telemetry.stop()
+        await sampling
+        pages.close()
+    finally:
+        await fork.kill()
+
+
+async def _is_ready(_: str) -> None:
+    raise AssertionError("nothing here is on its way to Running")
+
+
+def _running(instance_id: str, pid: int) -> InstanceRecord:
+    return InstanceRecord(
+        id=instance_id,
+        name=instance_id,
+        image="linux",
+        state=State.RUNNING,
+        hypervisor="firecracker",
+        size_bytes=4096,
+        vcpus=1,
+        created_at=datetime.now(UTC),
+        attached=True,
+        memory_backend="uffd",
+        process=ProcessIdentity(pid=pid, start_time=0),
+    )
