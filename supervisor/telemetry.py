@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -110,9 +110,7 @@ class Telemetry:
 
     async def sample(self) -> None:
         """Take one sample of what runs and publish what differs from the one before."""
-        running = {record.id: record for record in self._inventory.instances.values() if record.process is not None}
-        self._follow(running)
-        due, records = self._due(list(running.values()))
+        due, records = self._due(self._follow())
         changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
         changed = [one for one in changed if one.id in self._inventory.instances]
         self.statistics |= {one.id: one for one in changed}
@@ -128,20 +126,30 @@ class Telemetry:
         found = self.statistics.get(instance_id)
         return found.private_bytes if found else 0
 
-    def _follow(self, running: Mapping[str, InstanceRecord]) -> None:
-        """Watch what has begun to run, and forget what has ended."""
-        for instance_id, watched in list(self._watched.items()):
-            record = running.get(instance_id)
-            if record is None or record.process is None or record.process.pid != watched.pid:
-                self._watched.pop(instance_id).close()
-                self.statistics.pop(instance_id, None)
-        for record in running.values():
-            if record.id not in self._watched and record.process is not None:
+    def _follow(self) -> list[InstanceRecord]:
+        """Watch what has begun to run, and forget what has ended; returns what runs."""
+        running = []
+        for record in self._inventory.instances.values():
+            if record.process is None:
+                continue
+            running.append(record)
+            watched = self._watched.get(record.id)
+            if watched is None or watched.pid != record.process.pid:
+                self._forget(record.id)
                 console = None
                 if images.announces_ready(record.image):
                     path = self._inventory.registry.directory(record.id) / CONSOLE_LOG
                     console = Console(path, record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
+        for instance_id in self._watched.keys() - {record.id for record in running}:
+            self._forget(instance_id)
+        return running
+
+    def _forget(self, instance_id: str) -> None:
+        watched = self._watched.pop(instance_id, None)
+        if watched is not None:
+            watched.close()
+        self.statistics.pop(instance_id, None)
 
     def _due(self, running: Sequence[InstanceRecord]) -> tuple[frozenset[str], list[InstanceRecord]]:
         """Return whose processes this sample looks at, and all that it looks at: those, the lively ones, and a share
