@@ -25,6 +25,8 @@ from supervisor.vmm.logs import CONSOLE_LOG
 
 PERIOD = 0.25
 """Seconds between samples."""
+QUIET_PERIOD = 0.5
+"""The same after one in which there was nothing new."""
 QUIET_PER_SAMPLE = 64
 """How many of the VMs of which nothing was new are looked at in one sample, in turn: a thousand idle VMs are to cost
 the supervisor next to nothing."""
@@ -84,6 +86,7 @@ class Telemetry:
         self._watched: dict[str, Watched] = {}
         self._pid = os.getpid()
         self._turn = 0
+        self._quiet = False
         self._failures: set[type[Exception]] = set()
         self._stop = asyncio.Event()
         self.statistics: dict[str, InstanceStatistics] = {}
@@ -100,7 +103,7 @@ class Telemetry:
                     self._failures.add(type(error))
                     _log.exception("a sample failed; the next are tried all the same")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), PERIOD)
+                await asyncio.wait_for(self._stop.wait(), QUIET_PERIOD if self._quiet else PERIOD)
         for watched in self._watched.values():
             watched.close()
 
@@ -113,6 +116,7 @@ class Telemetry:
         due, records = self._due(self._follow())
         changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
         changed = [one for one in changed if one.id in self._inventory.instances]
+        self._quiet = not changed
         self.statistics |= {one.id: one for one in changed}
         self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
