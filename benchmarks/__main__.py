@@ -11,7 +11,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import checkpoint, faults, forks, machine, memory, merge, standby, storm, takeover, thousand, walk
+from benchmarks import (
+    checkpoint,
+    faults,
+    forks,
+    image,
+    machine,
+    memory,
+    merge,
+    standby,
+    storm,
+    takeover,
+    telemetry,
+    thousand,
+    walk,
+)
 from benchmarks.bench import QUICK, Bench, Sizes
 from benchmarks.measurement import Result, Skipped
 from benchmarks.report import as_json, as_text
@@ -19,7 +33,7 @@ from supervisor.vmm.hypervisor import available, embedded_hypervisor
 
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
     module.NAME: module.measure
-    for module in (walk, faults, storm, forks, memory, takeover, standby, checkpoint, merge, thousand)
+    for module in (walk, faults, storm, forks, memory, takeover, standby, checkpoint, merge, image, telemetry, thousand)
 }
 ROUNDS: Final = 15
 INTERRUPTED: Final = 130

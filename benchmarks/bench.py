@@ -33,6 +33,11 @@ class Sizes:
     """Forks that `forks` makes in one fan-out."""
     family: int = 8
     """Forks alive at once in `memory` and `takeover`."""
+    image_mib: int = 4096
+    extents: tuple[int, ...] = (1_000, 10_000, 100_000)
+    """Of the images in `image`."""
+    forks: int = 1_000
+    """Whose statistics are read in `statistics`."""
     crowds: tuple[int, int] = (10, 1000)
     """Forks alive at once in `thousand`: few, and many."""
     idle_seconds: float = 20.0
@@ -48,6 +53,9 @@ QUICK: Final = Sizes(
     burst=3,
     family=2,
     storm_mib=32,
+    image_mib=64,
+    extents=(100, 1_000),
+    forks=20,
     crowds=(2, 4),
     idle_seconds=0.5,
 )

@@ -10,7 +10,8 @@ from typing import Final
 from benchmarks.bench import MIB, Bench
 from benchmarks.measurement import Result, Rounds, Sample
 from supervisor.guests.pagewalker import PAGE_SIZE
-from supervisor.layer_files import PARTIAL, allocated, complete, merge, remove
+from supervisor.layer_files import allocated, complete, merge, remove
+from supervisor.registry import PARTIAL
 
 NAME: Final = "merge"
 FLATTEN, COMPACT = "flatten", "compact"

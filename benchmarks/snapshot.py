@@ -5,13 +5,15 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bench import PATIENCE, Bench
 from benchmarks.page_servers import page_map
 from supervisor.images import VM_JSON, load_image, prepare
+from supervisor.tasks import beside
 from supervisor.uffd.handle import PageServer, Prefetch
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
@@ -93,18 +95,11 @@ class Fork:
         if server is None:
             await self.vmm.api.load_snapshot(state, "File", memory, resume=True)
             return
-        listen = self._bench.folder / f"{self._name}.uffd"
-        await server.attach(
-            self._name,
-            listen=listen,
-            page_map=page_map(self._bench, self._name),
-            vmm_pid=self.vmm.pid,
-            prefetch=backing.prefetch,
-            record=backing.record,
-        )
         paused = backing.prefetch == "before_resume"
-        await self.vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not paused)
-        await server.served(self._name)
+        async with beside(server.served(self._name)) as served:
+            listen = str(_uffd_socket(self._bench, self._name))
+            await self.vmm.api.load_snapshot(state, "Uffd", listen, resume=not paused)
+            await served
         if paused:
             await self.vmm.api.resume()
 
@@ -121,8 +116,20 @@ class Fork:
 
 @contextlib.asynccontextmanager
 async def fork(bench: Bench, name: str, snapshot: Snapshot, backing: Backing) -> AsyncIterator[Fork]:
-    """Spawn a VMM for a fork; it and its files are gone with the context."""
-    async with _vmm(bench, name, snapshot.hypervisor) as (vmm, console):
+    """Spawn a VMM for a fork, attached to its page server; it and its files are gone with the context."""
+
+    async def attach(vmm_pid: int) -> None:
+        if backing.server is not None:
+            await backing.server.attach(
+                name,
+                listen=_uffd_socket(bench, name),
+                page_map=page_map(bench, name),
+                vmm_pid=vmm_pid,
+                prefetch=backing.prefetch,
+                record=backing.record,
+            )
+
+    async with _vmm(bench, name, snapshot.hypervisor, meanwhile=attach) as (vmm, console):
         try:
             yield Fork(bench, name, snapshot, backing, vmm, console)
         finally:
@@ -144,9 +151,17 @@ async def take_snapshot(bench: Bench, name: str, hypervisor: Hypervisor, hot_mib
     return Snapshot(hypervisor, directory / "state", directory / "memory")
 
 
+def _uffd_socket(bench: Bench, name: str) -> Path:
+    return bench.folder / f"{name}.uffd"
+
+
 @contextlib.asynccontextmanager
 async def _vmm(
-    bench: Bench, name: str, hypervisor: Hypervisor, boot: Path | None = None
+    bench: Bench,
+    name: str,
+    hypervisor: Hypervisor,
+    boot: Path | None = None,
+    meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
 ) -> AsyncIterator[tuple[Vmm, Console]]:
     """Spawn a VMM, with the VM of the directory `boot` or without one."""
     directory = boot or bench.directory(name)
@@ -158,6 +173,7 @@ async def _vmm(
             directory=directory,
             api_socket=bench.folder / f"{name}.sock",
             config_file=VM_JSON if boot else None,
+            meanwhile=meanwhile,
         )
         try:
             yield vmm, console

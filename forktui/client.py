@@ -27,10 +27,12 @@ from supervisor.models import (
     FanOutRequest,
     FanOutResult,
     ForkRequest,
+    HostSnapshot,
     ImageInfo,
     Instance,
     Lineage,
     PageMapFold,
+    Reset,
     ResourceStats,
     State,
     WaitResult,
@@ -208,6 +210,14 @@ class SupervisorClient:
                 if sent.type in _EVENT_TYPES:
                     yield sent.id, _EVENT.validate_json(sent.data)
         raise self._lost("the stream of events ended")
+
+    async def snapshot(self) -> HostSnapshot:
+        """Return the whole host: instances, templates and statistics."""
+        async with aclosing(self.events()) as events:
+            async for _, event in events:
+                if isinstance(event, Reset):
+                    return event.snapshot
+        raise AssertionError("a stream of events ends by an error only")
 
     async def _log(self, reference: str, tail: int, source: LogSource, *, follow: bool) -> AsyncGenerator[str, None]:
         query = {"tail": str(tail), "source": source, "follow": str(follow).lower()}

@@ -98,10 +98,13 @@ def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
 
 
 async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    instances = await client.instances()
     if settings.json_output:
-        print(json.dumps([_as_json(instance) for instance in instances], indent=2))
+        host = await client.snapshot()
+        templates = {template.instance_id: template.model_dump(mode="json") for template in host.templates}
+        listed = [{**one.model_dump(mode="json"), "template": templates.get(one.id)} for one in host.instances]
+        print(json.dumps(listed, indent=2))
         return True
+    instances = await client.instances()
     head = ("NAME", "STATE", "HYPERVISOR", "IMAGE", "MIB", "BACKEND", "FORKS", "LOCK", "SOURCE", "PID", "ID")
     safe = [safe_model(instance) for instance in instances]
     names = {instance.id: instance.name for instance in safe}

@@ -19,7 +19,7 @@ def facts(world: World, instance: Instance, glyphs: Glyphs) -> list[Line]:
     """One line a fact, the most urgent first; what does not apply to the instance is left out."""
     counters = world.statistics_of(instance.id)
     template = world.template_of(instance)
-    lines = [_title(instance, glyphs), *_alarms(instance, counters)]
+    lines = [_title(instance, glyphs), _under_way(instance), *_alarms(instance, counters)]
     lines += [_fact("source", _source(world, instance))]
     lines += _as_source(world, instance, template)
     lines += [_fact("machine", _machine(instance, glyphs)), _fact("memory", _memory(instance, glyphs))]
@@ -64,6 +64,14 @@ def _title(instance: Instance, glyphs: Glyphs) -> Line:
     if instance.busy:
         line += [("  ", "plain"), (f"{glyphs.working} {instance.busy}", "waiting")]
     return [*line, (f"  {instance.id}", "muted")]
+
+
+def _under_way(instance: Instance) -> Line:
+    operation = instance.operation
+    if operation is None or operation.since is None:
+        return []
+    since = f"  since {operation.since.astimezone():%H:%M:%S}, asked by {operation.asked_by}"
+    return _fact("under way", [(f"{operation.verb}: {operation.step}", "waiting"), (since, "muted")])
 
 
 def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
@@ -111,7 +119,10 @@ def _hot_pages(template: Template, instance: Instance) -> Line:
     if not template.recorded_pages:
         return [("none recorded", "muted")]
     recorded = f"{count(template.recorded_pages)} pages in {count(template.recorded_runs)} runs"
-    return [(recorded, "prefetched"), (f"  {size(template.recorded_pages * template.page_size)}", "muted")]
+    worth = "" if template.precision is None else f", {template.precision:.0%} wanted"
+    if template.wasted_bytes:
+        worth += f", {size(template.wasted_bytes)} wasted"
+    return [(recorded, "prefetched"), (f"  {size(template.recorded_pages * template.page_size)}{worth}", "muted")]
 
 
 def _family(family: Totals) -> Line:

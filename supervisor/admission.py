@@ -84,7 +84,7 @@ def check(name: str, found: FanOutEstimate) -> None:
     if found.count <= found.fits or found.limiting is None:
         return
     short = [row for row in found.resources if row.fits is not None and row.fits < found.count]
-    told = {row.name: f"{row.name} for {row.fits}: {_share(row)}" for row in short}
+    told = {row.name: f"{_spoken(row.name)} for {row.fits}: {_share(row)}" for row in short}
     most = f"ask for at most {found.fits}" if found.fits else "free some of it"
     raise InsufficientResourcesError(
         f"{name}: fan-out of {found.count} refused: the host has {told[found.limiting]}; {most}, or give force=true",
@@ -96,6 +96,11 @@ def _share(row: ResourceEstimate) -> str:
     available = row.available or 0
     if row.name in ("memory", "disk"):
         each, rest = f"{row.per_fork / MIB:.1f} MiB", f"{available / MIB:.0f} MiB"
+        missing = f"{(row.needed - available) / MIB:.0f} MiB"
     else:
-        each, rest = str(row.per_fork), str(available)
-    return f"each takes {each} ({row.basis}), and {rest} can be had"
+        each, rest, missing = str(row.per_fork), str(available), str(row.needed - available)
+    return f"each takes {each} ({row.basis}), and {rest} can be had: {missing} missing"
+
+
+def _spoken(name: ResourceName) -> str:
+    return name.replace("_", " ")

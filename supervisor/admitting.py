@@ -9,6 +9,7 @@ from pathlib import Path
 
 from supervisor import admission, headroom, images
 from supervisor.admission import Resource
+from supervisor.huge_page_pool import HugePagePool
 from supervisor.inventory import Inventory
 from supervisor.layer_files import allocated
 from supervisor.lifecycle import fork_target
@@ -40,9 +41,12 @@ class Promise:
 class Admitting:
     """Estimates fan-outs; `private_bytes` is the private memory of an instance's VMM."""
 
-    def __init__(self, inventory: Inventory, data_dir: Path, private_bytes: Callable[[str], int]) -> None:
+    def __init__(
+        self, inventory: Inventory, data_dir: Path, huge_pages: HugePagePool, private_bytes: Callable[[str], int]
+    ) -> None:
         self._inventory = inventory
         self._data_dir = data_dir
+        self._huge_pages = huge_pages
         self._private_bytes = private_bytes
         self._promised: Counter[ResourceName] = Counter()
 
@@ -89,7 +93,13 @@ class Admitting:
         vmm_bytes = admission.VMM_BYTES[source.hypervisor]
         hot_bytes = template.recorded_pages * template.page_size if template else 0
         data_bytes = _data_bytes(directory, source)
-        memory, basis = admission.private_memory(siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
+        if source.huge_pages:
+            # The pool's pages are no part of what MemAvailable tells.
+            memory, basis = vmm_bytes, "a VMM; the guest has huge pages"
+            pool = headroom.Left(self._huge_pages.left(), "free in the pool of 2 MiB pages and promised to nobody")
+            found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
+        else:
+            memory, basis = admission.private_memory(siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
         tasks = admission.VMM_TASKS[source.hypervisor] + source.vcpus
         found.insert(0, self._resource("memory", memory, headroom.memory(), basis))
         descriptors = headroom.descriptors(os.getpid())

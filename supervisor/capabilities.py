@@ -4,33 +4,40 @@ import platform
 from collections.abc import Mapping
 
 from supervisor.models import HypervisorName
+from supervisor.vmm.hypervisor import Hypervisor
 
 FEATURES = ("instances", "images", "logs", "fan-out", "events")
 RUNTIME_FEATURES = ("snapshots", "standby", "fork", "pause")
 API_VERSION = "0.1.0"
 
 
-def describe(version: str, default: HypervisorName, problems: Mapping[HypervisorName, str | None]) -> dict[str, object]:
-    """Return hypeman's Capabilities; `problems` says for each hypervisor why it cannot run here, or None.
+def describe(
+    version: str, default: HypervisorName, found: Mapping[HypervisorName, Hypervisor | str]
+) -> dict[str, object]:
+    """Return hypeman's Capabilities; `found` has each hypervisor, or why it cannot run here.
 
-    A runtime that cannot run carries the reason as `unavailable_reason`.
+    A runtime that can run carries its `version`, and the `snapshot_version` that it writes, which is the newest that it
+    loads; one that cannot carries the reason as `unavailable_reason`.
     """
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    runtimes = [
-        {
-            "name": name,
-            "available": problem is None,
-            "features": list(RUNTIME_FEATURES),
-            **({"unavailable_reason": problem} if problem else {}),
-        }
-        for name, problem in sorted(problems.items())
-    ]
     return {
         "server": {"version": version, "api_version": API_VERSION},
         "host": {"os": "linux", "arch": architecture},
         "features": list(FEATURES),
-        "runtimes": runtimes,
-        "default_runtime": {"name": default, "available": problems.get(default) is None},
+        "runtimes": [_runtime(name, one) for name, one in sorted(found.items())],
+        "default_runtime": {"name": default, "available": isinstance(found.get(default), Hypervisor)},
         "images": {"default_platform": f"linux/{architecture}", "platforms": [f"linux/{architecture}"]},
         "network": {"model": "bridge", "guest_to_guest": False},
+    }
+
+
+def _runtime(name: HypervisorName, found: Hypervisor | str) -> dict[str, object]:
+    runtime: dict[str, object] = {"name": name, "features": list(RUNTIME_FEATURES)}
+    if isinstance(found, str):
+        return {**runtime, "available": False, "unavailable_reason": found}
+    return {
+        **runtime,
+        "available": True,
+        "version": found.version,
+        "snapshot_version": found.snapshot_version,
     }

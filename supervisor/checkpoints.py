@@ -11,7 +11,7 @@ from supervisor.layers import Layers, all_names, own_snapshot
 from supervisor.machines import Machines, Stopwatch
 from supervisor.models import ForkKind, State
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, child_of
+from supervisor.records import InstanceRecord, Intent, child_of
 from supervisor.registry import StorageError
 
 
@@ -24,10 +24,12 @@ class Checkpoints:
         self._machines = machines
         self._layers = layers
 
-    async def take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
+    async def take(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
         """Return a new Standby instance with the memory and disks of a Running one, which runs on, also on failure.
 
-        Its first phase is how long the source was paused.
+        Its first phase is how long the source was paused; `intent` is what its first record says.
         """
         registry = self._inventory.registry
         directory, unborn = registry.directory(source.id), registry.unborn_directory(child_id)
@@ -50,7 +52,12 @@ class Checkpoints:
             files = await self._machines.checkpoint(source, watch, while_paused)
             base = await self._layers.compact(await self._layers.keep(source, files, {}))
             child = child_of(base, child_id, name, kind).model_copy(
-                update={"state": State.STANDBY, "memory_backend": "file", "phases": tuple(watch.phases)}
+                update={
+                    "state": State.STANDBY,
+                    "memory_backend": "file",
+                    "phases": tuple(watch.phases),
+                    "intent": intent,
+                }
             )
 
             def populate(target: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from supervisor.settings import Settings
 
@@ -13,6 +14,10 @@ DATA_MODE = 0o700
 """Snapshots hold the memory of guests."""
 RUN_MODE = 0o750
 """The group may reach the socket, whose own mode says what it may do there."""
+
+SCHEMA: Final = "schema"
+"""The file that says which schema a data directory has: a number and a newline. One without it has the first."""
+SCHEMA_VERSION: Final = 1
 
 
 class RefusedError(Exception):
@@ -24,12 +29,14 @@ def claim(settings: Settings) -> Iterator[None]:
     """Make the data and run directories and hold them while the context lasts.
 
     Where the body raises, directories that were made and that nothing has been put into are removed again.
-    Raises RefusedError where a directory cannot be used, or another supervisor has the data directory.
+    Raises RefusedError where a directory cannot be used, another supervisor has the data directory, or a newer one
+    has written it.
     """
     made: list[Path] = []
     try:
         _make(settings.data_dir, DATA_MODE, made, "--data-dir")
-        with _locked(settings.data_dir):
+        _check_schema(settings.data_dir)
+        with _locked(settings.data_dir), _marked(settings.data_dir):
             _make(settings.run_dir, RUN_MODE, made, "--run-dir")
             _check_owner(settings.run_dir)
             _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
@@ -54,8 +61,47 @@ def _make(folder: Path, mode: int, made: list[Path], option: str) -> None:
         ) from error
     if not folder.is_dir():
         raise RefusedError(f"{folder} is not a directory; name another with {option}")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise RefusedError(f"{folder} is in a read-only file system; remount that, or name another with {option}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RefusedError(f"{folder} cannot be written to by uid {os.geteuid()}; name another with {option}")
+
+
+def _check_schema(data_dir: Path) -> None:
+    """Refuse a directory in which a newer supervisor keeps things that this one would not know or would break."""
+    found = _schema(data_dir)
+    if found and not found.isdecimal():
+        raise RefusedError(f"{data_dir / SCHEMA} holds no number: this supervisor would write {SCHEMA_VERSION} there")
+    if found and int(found) > SCHEMA_VERSION:
+        raise RefusedError(
+            f"{data_dir} has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui that "
+            "wrote it, or name another with --data-dir"
+        )
+
+
+def _schema(data_dir: Path) -> str:
+    """Return what is written in the schema file: nothing where a crash or a full disk kept it from being written."""
+    try:
+        return (data_dir / SCHEMA).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def _marked(data_dir: Path) -> Iterator[None]:
+    """Have the schema written down."""
+    path = data_dir / SCHEMA
+    made = not _schema(data_dir)
+    if made:
+        # On a full disk a supervisor is needed to delete what is on it: the next one writes it.
+        with contextlib.suppress(OSError):
+            path.write_text(f"{SCHEMA_VERSION}\n")
+    try:
+        yield
+    except BaseException:
+        if made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _check_owner(run_dir: Path) -> None:
@@ -82,7 +128,9 @@ def _locked(data_dir: Path) -> Iterator[None]:
         if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
             raise RefusedError(f"a supervisor that held {data_dir} has ended just now; try again")
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        # On a full disk a supervisor is needed to delete what is on it.
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         try:
             yield
         except BaseException:

@@ -1,6 +1,11 @@
 """What can be refused or can fail, each with the API's code and status; standard library only."""
 
+import errno
 from collections.abc import Sequence
+from typing import Final
+
+STORAGE_ERRNOS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""What a system call says where the file system takes nothing more: full, over quota, read-only, broken."""
 
 
 class SupervisorError(Exception):
@@ -77,6 +82,12 @@ class DependencyMissingError(SupervisorError):
 
     code = "dependency_missing"
     status = 501
+
+
+class StorageError(SupervisorError):
+    """The data directory cannot be written: full, read-only, or gone."""
+
+    code = "storage_failed"
 
 
 class VmmError(SupervisorError):

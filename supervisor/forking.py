@@ -30,10 +30,11 @@ from supervisor.models import (
     ForkRequest,
     Instance,
     Level,
+    MemoryBackend,
     State,
 )
 from supervisor.operations import Operations
-from supervisor.records import InstanceRecord, TemplateRecord, child_of
+from supervisor.records import InstanceRecord, Intent, TemplateRecord, child_of
 from supervisor.registry import new_id
 from supervisor.templates import Templates
 
@@ -82,7 +83,7 @@ class Forking:
 
         async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
             self._operations.check(Verb.CHECKPOINT, held)
-            return await self._take(held, child_id, name, "checkpoint")
+            return await self._take(held, child_id, name, "checkpoint", None)
 
         return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
 
@@ -94,6 +95,7 @@ class Forking:
                 f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
             )
         lifecycle.check_fork(source.name, source.state, request)
+        await self._check_loads(source, request)
         return await self._admitting.estimate(source, request)
 
     async def fan_out(
@@ -149,8 +151,12 @@ class Forking:
     async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
             lifecycle.check_fork(source.name, source.state, options)
+            running = lifecycle.fork_target(source.state, options) is State.RUNNING
+            if running and source.state is not State.STOPPED:
+                lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
-                return await self._take(source, child_id, name, "copy")
+                target = lifecycle.fork_target(source.state, options)
+                return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)
 
         async with self._operations.hold_new(child_id, Verb.FORK):
@@ -175,18 +181,20 @@ class Forking:
             self._inventory.give_back(name, child_id)
             raise
 
-    async def _take(self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
-        child = await self._checkpoints.take(source, child_id, name, kind)
+    async def _take(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
+        child = await self._checkpoints.take(source, child_id, name, kind, intent)
         paused = child.phases[0].milliseconds
         self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
         return child
 
     async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
-        shares = options.share_memory or options.template_id is not None
-        if options.memory_backend == "uffd" and shares:
+        await self._check_loads(source, options)
+        backend = _backend(options)
+        if backend == "uffd":
             self._machines.check_userfaultfd(source.hypervisor)
-        backend = options.memory_backend if shares else "file"
         target = lifecycle.fork_target(source.state, options)
         if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
             # Once for all of its forks, whose clean pages are then the same file's.
@@ -198,6 +206,7 @@ class Forking:
                 "attached": template is not None,
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
+                "intent": _intent(source.state, target),
                 "record_hot_pages": template is not None
                 and target is not State.STOPPED
                 and self._records(template, options),
@@ -213,6 +222,12 @@ class Forking:
         if child.record_hot_pages and template is not None:
             self._inventory.set_recording(child.id, template.id)
         return child
+
+    async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:
+        """Refuse a fork that would not load: to run, or as one of a template, which is there for that."""
+        shares = options.share_memory or options.template_id is not None
+        if shares or lifecycle.fork_target(source.state, options) is State.RUNNING:
+            await self._machines.check_loads(source)
 
     async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
         """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""
@@ -247,6 +262,16 @@ class Forking:
         if self._inventory.recorder(template.id) is not None:
             return False
         return options.record == "on" or template.recorded_pages == 0
+
+
+def _intent(state: State, target: State) -> Intent | None:
+    """Return what a child's first record says that is in `state` and on its way to `target`."""
+    return None if state is target else "fork"
+
+
+def _backend(options: ForkOptions) -> MemoryBackend:
+    """Return where a fork made with these takes its memory from: one that shares none has a file of its own."""
+    return options.memory_backend if options.share_memory or options.template_id is not None else "file"
 
 
 def _prefix(name: str) -> str:

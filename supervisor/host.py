@@ -7,15 +7,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from supervisor import capabilities
 from supervisor.admitting import Admitting
+from supervisor.adoption import Adoption
 from supervisor.checkpoints import Checkpoints
 from supervisor.deleting import Deleting
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.events import EventBus
 from supervisor.forking import Forking
+from supervisor.huge_page_pool import HugePagePool
 from supervisor.image_catalog import ImageCatalog
 from supervisor.inventory import Inventory
 from supervisor.layers import Layers
@@ -55,6 +57,8 @@ from supervisor.vmm.hypervisor import Hypervisor, available, select_hypervisor
 from supervisor.vmm.logs import CONSOLE_LOG, VMM_LOG
 from supervisor.vmm.process import Exit
 
+Outcome = TypeVar("Outcome")
+
 LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -70,7 +74,7 @@ class Host:
         self._hypervisor = hypervisor
         self._found = found
         self._started_at = datetime.now(UTC)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.events = EventBus(self.snapshot)
         registry = Registry(settings.data_dir)
         self._inventory = Inventory(registry, self.events.publish)
@@ -84,7 +88,8 @@ class Host:
         self._layers = Layers(self._inventory, settings.max_layers, self._report)
         templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
-        self._machines = Machines(usable, self._page_servers, registry.instances, run_dir, self._on_exit)
+        huge_pages = HugePagePool()
+        self._machines = Machines(usable, self._page_servers, huge_pages, registry.instances, run_dir, self._on_exit)
         self._operations = Operations(
             self._inventory,
             self._machines,
@@ -102,7 +107,7 @@ class Host:
             self._report,
         )
         checkpoints = Checkpoints(self._inventory, self._operations, self._machines, self._layers)
-        admitting = Admitting(self._inventory, data_dir, self._telemetry.private_bytes)
+        admitting = Admitting(self._inventory, data_dir, huge_pages, self._telemetry.private_bytes)
         self._forking = Forking(
             self._inventory,
             self._operations,
@@ -111,6 +116,15 @@ class Host:
             templates,
             checkpoints,
             admitting,
+            self._report,
+        )
+        self._adoption = Adoption(
+            self._inventory,
+            self._operations,
+            self._machines,
+            self._page_servers,
+            data_dir,
+            run_dir,
             self._report,
         )
         self._images = ImageCatalog(registry.images, usable, self._report)
@@ -172,41 +186,41 @@ class Host:
 
     async def create(self, request: CreateRequest) -> Instance:
         """Make a new instance: it boots, or is in Standby where its image is a snapshot."""
-        record = await self._operations.create(request)
+        record = await self._finish(self._operations.create(request))
         self._report("info", f"{record.name}: created from image {record.image} on {record.hypervisor}", record.id)
         return self._inventory.view(record)
 
     async def start(self, reference: str) -> Instance:
         """Boot a Stopped instance."""
-        return self._done("started", await self._operations.start(reference))
+        return self._done("started", await self._finish(self._operations.start(reference)))
 
     async def stop(self, reference: str) -> Instance:
         """End an instance's VMM."""
-        return self._done("stopped", await self._operations.stop(reference))
+        return self._done("stopped", await self._finish(self._operations.stop(reference)))
 
     async def standby(self, reference: str) -> Instance:
         """Snapshot a Running instance and end its VMM."""
-        return self._done("in Standby", await self._operations.standby(reference))
+        return self._done("in Standby", await self._finish(self._operations.standby(reference)))
 
     async def restore(self, reference: str) -> Instance:
         """Run a Standby instance on."""
-        return self._done("restored", await self._operations.restore(reference))
+        return self._done("restored", await self._finish(self._operations.restore(reference)))
 
     async def detach(self, reference: str) -> Instance:
         """Let a share_memory fork go on without its source."""
-        return self._done("detached from its source", await self._operations.detach(reference))
+        return self._done("detached from its source", await self._finish(self._operations.detach(reference)))
 
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""
-        return self._inventory.view(await self._forking.fork(reference, request))
+        return self._inventory.view(await self._finish(self._forking.fork(reference, request)))
 
     async def checkpoint(self, reference: str, request: CheckpointRequest) -> Instance:
         """Make a Standby child of a Running instance, which runs on."""
-        return self._inventory.view(await self._forking.checkpoint(reference, request))
+        return self._inventory.view(await self._finish(self._forking.checkpoint(reference, request)))
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many children."""
-        return await self._forking.fan_out(reference, request, self._inventory.view)
+        return await self._finish(self._forking.fan_out(reference, request, self._inventory.view))
 
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many children fit, and make none."""
@@ -215,9 +229,9 @@ class Host:
     async def delete(self, reference: str, *, cascade: bool = False) -> None:
         """Remove an instance that no fork holds, or with `cascade` the whole tree from it down."""
         if cascade:
-            await self._deleting.delete_tree(reference)
+            await self._finish(self._deleting.delete_tree(reference))
         else:
-            await self._operations.delete(reference)
+            await self._finish(self._operations.delete(reference))
 
     async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
         """Return what `delete` would do."""
@@ -305,8 +319,7 @@ class Host:
 
     def capabilities(self) -> dict[str, object]:
         """Return hypeman's Capabilities."""
-        problems = {name: one if isinstance(one, str) else None for name, one in self._found.items()}
-        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, problems)
+        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
 
     async def _begin(self, on_adopted: Callable[[], None]) -> None:
         def prepare() -> None:
@@ -316,7 +329,7 @@ class Host:
 
         await asyncio.to_thread(prepare)
         await self._layers.probe()
-        await self._operations.adopt()
+        await self._adoption.adopt()
         on_adopted()
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
@@ -334,6 +347,13 @@ class Host:
     def _report(self, level: Level, message: str, instance_id: str | None) -> None:
         _log.log(LEVELS[level], message)
         self.events.publish(Activity(at=datetime.now(UTC), level=level, message=message, instance_id=instance_id))
+
+    async def _finish(self, verb: Coroutine[None, None, Outcome]) -> Outcome:
+        """Await a verb, which goes on to its end also when nobody waits for its answer any more."""
+        task = asyncio.create_task(verb)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -131,8 +131,7 @@ def copy_machine(source: Path, fork: Path) -> None:
 
     The source must not be running. One made from a snapshot alone has none of these. Raises OSError.
     """
-    copy_disks(source, fork, writable_disks(source))
-    copy_fixed(source, fork)
+    copy_disks(source, fork, copy_fixed(source, fork))
 
 
 def writable_disks(directory: Path) -> tuple[str, ...]:
@@ -148,18 +147,20 @@ def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:
         place(source / name, fork / name, writable=True)
 
 
-def copy_fixed(source: Path, fork: Path) -> None:
+def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
     """Put into a fork's directory what of its source's never changes: vm.json and what no guest can write.
 
-    Raises OSError.
+    Returns the names of the files that its guest can write. Raises OSError.
     """
     if not bootable(source):
-        return
+        return ()
     text = (source / VM_JSON).read_bytes()
-    for file in machine_files(parse_vm_json(text)):
+    files = tuple(machine_files(parse_vm_json(text)))
+    for file in files:
         if not file.writable:
             place(source / file.source, fork / file.source, writable=False)
     (fork / VM_JSON).write_bytes(text)
+    return tuple(file.source for file in files if file.writable)
 
 
 def bootable(directory: Path) -> bool:

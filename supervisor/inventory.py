@@ -1,12 +1,13 @@
 """What the supervisor owns, in memory: records by id and name, the forest over them, and their view on the wire."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from supervisor import lifecycle, progress
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
-from supervisor.lifecycle import Verb
 from supervisor.lineage import Descent, Forest, forest
 from supervisor.memory_size import MIB
 from supervisor.models import (
@@ -14,6 +15,7 @@ from supervisor.models import (
     Instance,
     InstanceChanged,
     InstanceDeleted,
+    Operation,
     State,
     Template,
     TemplateChanged,
@@ -25,6 +27,8 @@ from supervisor.registry import Registry
 LOCKED_BY_SHOWN = 16
 """How many holders of a lock an instance carries on the wire; `fork_count` counts them all."""
 
+STEP_SHOWN = 0.25
+"""Seconds that a step takes before it is published: most take none that anybody could read."""
 SHOWN_AS_RECORDED = (
     "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at", "exit_code",
     "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch", "phases", "size_bytes",
@@ -41,7 +45,7 @@ class Inventory:
         self.templates: dict[str, TemplateRecord] = {}
         self.unreadable: dict[str, str] = {}
         self._publish = publish
-        self._busy: dict[str, Verb] = {}
+        self._operations: dict[str, progress.Operation] = {}
         self._recording: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._views: dict[str, Instance] = {}
@@ -118,8 +122,19 @@ class Inventory:
         self._publish_family(record)
 
     async def save(self, record: InstanceRecord) -> InstanceRecord:
-        """Write and publish a change of an instance; returns the record."""
+        """Write and publish a change of an instance; returns the record.
+
+        Raises InvalidStateError for a transition that there is none of, whichever verb asks for it.
+        """
+        before, holders = self.instances[record.id].state, self.forest.holder_names(record.id)
+        lifecycle.check_transition(record.name, before, record.state, holders)
         await asyncio.to_thread(self.registry.save_instance, record)
+        self.instances[record.id] = record
+        self.publish_instance(record.id)
+        return record
+
+    def note(self, record: InstanceRecord) -> InstanceRecord:
+        """Publish a change that has happened, and that the disk did not take; a restart finds it out anew."""
         self.instances[record.id] = record
         self.publish_instance(record.id)
         return record
@@ -168,6 +183,13 @@ class Inventory:
             self.templates[template_id] = record
         self.publish_template(template_id)
 
+    def note_template(self, template_id: str, **changes: object) -> None:
+        """Publish what is so of a template and what the disk did not take; its next change writes it too."""
+        present = self.templates.get(template_id)
+        if present is not None:
+            self.templates[template_id] = present.model_copy(update=changes)
+            self.publish_template(template_id)
+
     async def remove_template(self, template_id: str) -> None:
         """Remove a template with its hot-page list."""
         async with self._template_locks[template_id]:
@@ -176,14 +198,17 @@ class Inventory:
         self._template_locks.pop(template_id, None)
         self._publish(TemplateDeleted(id=template_id))
 
-    def set_busy(self, instance_id: str, verb: Verb | None) -> None:
-        """Show, or no longer show, a verb in progress."""
-        if verb is None:
-            self._busy.pop(instance_id, None)
-        else:
-            self._busy[instance_id] = verb
-        if instance_id in self.instances:
-            self.publish_instance(instance_id)
+    @contextlib.contextmanager
+    def showing(self, instance_id: str, operation: progress.Operation) -> Iterator[None]:
+        """Show an operation in progress while the context lasts: its beginning, its end, and steps that take long."""
+        self._operations[instance_id] = operation
+        self._publish_present(instance_id)
+        self._show_step(instance_id, operation, operation.step)
+        try:
+            yield
+        finally:
+            del self._operations[instance_id]
+            self._publish_present(instance_id)
 
     def set_recording(self, instance_id: str, template_id: str | None) -> None:
         """Show, or no longer show, that a fork is the one that records its template's hot pages."""
@@ -192,8 +217,7 @@ class Inventory:
             self._recording[instance_id] = template_id
         if before == template_id:
             return
-        if instance_id in self.instances:
-            self.publish_instance(instance_id)
+        self._publish_present(instance_id)
         for template in (before, template_id):
             if template in self.templates:
                 self.publish_template(template)
@@ -217,8 +241,8 @@ class Inventory:
         await self._changed.wait()
 
     def view(self, record: InstanceRecord) -> Instance:
-        """Return an instance as the wire shows it: as it was last published, since whatever changes is."""
-        if self.instances.get(record.id) is not record:
+        """Return an instance as the wire shows it: as it was last published, but for the step of an operation."""
+        if self.instances.get(record.id) is not record or record.id in self._operations:
             return self._view(record)
         if record.id not in self._views:
             self._views[record.id] = self._view(record)
@@ -237,7 +261,7 @@ class Inventory:
             layers=len(record.snapshot.layers) if record.snapshot else 0,
             recording=record.id in self._recording,
             vmm_pid=record.process.pid if record.process else None,
-            busy=self._busy.get(record.id),
+            operation=_view_operation(self._operations.get(record.id)),
         )
 
     def view_template(self, record: TemplateRecord) -> Template:
@@ -253,8 +277,23 @@ class Inventory:
             recording_fork=self.recorder(record.id),
             recorded_pages=record.recorded_pages,
             recorded_runs=record.recorded_runs,
+            sampled_pages=record.sampled_pages,
+            precision=record.precision,
+            wasted_bytes=record.wasted_bytes,
             page_server_restarts=record.page_server_restarts,
         )
+
+    def _show_step(self, instance_id: str, operation: progress.Operation, shown: str) -> None:
+        if self._operations.get(instance_id) is not operation:
+            return
+        if operation.step != shown:
+            self._publish_present(instance_id)
+        loop = asyncio.get_running_loop()
+        loop.call_later(STEP_SHOWN, self._show_step, instance_id, operation, operation.step)
+
+    def _publish_present(self, instance_id: str) -> None:
+        if instance_id in self.instances:
+            self.publish_instance(instance_id)
 
     def _publish_family(self, record: InstanceRecord) -> None:
         self.publish_instance(record.id)
@@ -269,3 +308,9 @@ class Inventory:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _view_operation(operation: progress.Operation | None) -> Operation | None:
+    if operation is None:
+        return None
+    return Operation(verb=operation.verb, step=operation.step, asked_by=operation.asked_by, since=operation.since)

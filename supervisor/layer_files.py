@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from supervisor.registry import StorageError, sync_directory
+from supervisor.errors import PageServerError
+from supervisor.progress import step
+from supervisor.registry import PARTIAL, StorageError, sync_directory
 from supervisor.sparse_copy import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
-PARTIAL: Final = ".new"
-"""What the name of a file ends with until all of it is on the disk."""
 MODE: Final = 0o440
 
 
@@ -24,9 +24,11 @@ def complete(directory: Path, names: Iterable[str]) -> None:
     try:
         for name in names:
             temporary = directory / f"{name}{PARTIAL}"
+            step("sync layer")
             with opened(temporary) as fd:
                 os.fsync(fd)
                 os.fchmod(fd, MODE)
+            step("rename layer")
             temporary.rename(directory / name)
         sync_directory(directory)
     except OSError as error:
@@ -63,6 +65,28 @@ def link(names: Iterable[str], source: Path, target: Path) -> None:
     """Give files in the directory `source` the same names in the directory `target` as well; raises OSError."""
     for name in names:
         os.link(source / name, target / name)
+
+
+def marks(names: Iterable[str], directory: Path) -> tuple[tuple[int, int], ...]:
+    """Return of each file the size (bytes) and the mtime (ns), which writing it changes; raises StorageError."""
+    try:
+        found = [(directory / name).stat() for name in names]
+    except OSError as error:
+        raise StorageError(f"layer {error.filename} is missing: {error.strerror}; put it back") from error
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
+
+
+def check_marks(layers: Sequence[Path], marked: Sequence[tuple[int, int]]) -> None:
+    """Raise PageServerError, which says what has become of it, for a layer that is not what it was when marked."""
+    for layer, (size, mtime_ns) in zip(layers, marked, strict=False):
+        try:
+            status = layer.stat()
+        except OSError as error:
+            raise PageServerError(f"layer {layer} is missing: {error.strerror}; put it back") from error
+        if status.st_size < size:
+            raise PageServerError(f"layer {layer} was truncated from {size} to {status.st_size} bytes; put it back")
+        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
+            raise PageServerError(f"layer {layer} was written since it became a template's; put it back as it was")
 
 
 def allocated(path: Path) -> int:

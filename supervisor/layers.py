@@ -6,10 +6,11 @@ from typing import Any
 
 from supervisor.errors import InvalidStateError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import PARTIAL, allocated, complete, make_way, merge, remove, tells_pages_apart
+from supervisor.layer_files import allocated, complete, make_way, merge, remove, tells_pages_apart
 from supervisor.models import Level
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, SnapshotFiles
-from supervisor.registry import StorageError
+from supervisor.registry import PARTIAL, StorageError
 from supervisor.uffd.memory_image import GRANULE_BYTES
 from supervisor.vmm.api_client import SnapshotType
 
@@ -95,6 +96,7 @@ class Layers:
             remove(directory, new_names(record, files))
             raise
         if record.snapshot is not None:
+            step("remove old layers")
             await asyncio.to_thread(remove, directory, new_names(changed, record.snapshot))
         return changed
 
@@ -122,6 +124,7 @@ class Layers:
 
         def write() -> None:
             make_way(directory, (merged,))
+            step("merge")
             merge([directory / layer for layer in snapshot.layers[:count]], directory / f"{merged}{PARTIAL}")
             complete(directory, (merged,))
 

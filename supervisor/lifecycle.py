@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.models import ForkKind, ForkOptions, State
+from supervisor.records import Intent
 
 NAMED_HOLDERS = 5
 """How many of the forks that hold a lock a refusal names before it counts the rest."""
@@ -13,6 +14,7 @@ NAMED_HOLDERS = 5
 class Verb(StrEnum):
     """What may be asked of an instance that exists."""
 
+    CREATE = "create"
     STANDBY = "standby"
     RESTORE = "restore"
     START = "start"
@@ -23,7 +25,17 @@ class Verb(StrEnum):
     DELETE = "delete"
 
 
+class Recovery(StrEnum):
+    """What a new supervisor does with an instance that an earlier one left."""
+
+    DISCARD = "remove it: it was being made, and nobody was told that it exists"
+    LOST = "its VMM is gone: it is Stopped"
+    AT_REST = "it has no VMM by its record: whatever runs of it ends"
+    RUNS = "it goes on"
+
+
 ALLOWED_FROM: dict[Verb, frozenset[State]] = {
+    Verb.CREATE: frozenset({State.CREATED}),
     Verb.STANDBY: frozenset({State.RUNNING}),
     Verb.RESTORE: frozenset({State.STANDBY}),
     Verb.START: frozenset({State.STOPPED}),
@@ -33,6 +45,21 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
     Verb.DETACH: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
     Verb.DELETE: frozenset(State),
 }
+
+RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
+"""States of an instance that has a VMM."""
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.CREATED: frozenset({State.INITIALIZING, State.RUNNING}),
+    State.INITIALIZING: frozenset({State.RUNNING, State.STOPPED}),
+    State.RUNNING: frozenset({State.STANDBY, State.STOPPED}),
+    State.PAUSED: frozenset({State.RUNNING, State.STANDBY, State.STOPPED}),
+    State.SHUTDOWN: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset({State.INITIALIZING, State.RUNNING}),
+    State.STANDBY: frozenset({State.RUNNING, State.STOPPED}),
+    State.UNKNOWN: frozenset(),
+}
+"""What a record may say after what it says now, besides the same."""
 
 REFUSED_WHILE_LOCKED = frozenset({Verb.RESTORE, Verb.START, Verb.DELETE})
 
@@ -73,6 +100,29 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
         raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {REMEDY[state]}")
 
 
+def check_transition(name: str, before: State, after: State, holders: Sequence[str] = ()) -> None:
+    """Raise InvalidStateError unless a record's state may become `after`; a source whose lock is held never runs."""
+    if after is not before and after not in TRANSITIONS[before]:
+        raise InvalidStateError(f"{name}: it is {before} and cannot become {after}; nothing was changed")
+    if holders and after in RUNNING:
+        raise InvalidStateError(
+            f"{name}: it cannot become {after}: mem_locked by {named(holders)}; delete or detach them first"
+        )
+
+
+def recovery(state: State, intent: Intent | None, *, alive: bool) -> Recovery:
+    """Return what becomes of an instance after a crash, by its record and whether the VMM that it names is alive.
+
+    A record is written before anything is done outside and after it: with an intent it says what was begun and how
+    things stood before.
+    """
+    if intent in ("create", "fork"):
+        return Recovery.DISCARD
+    if state in RUNNING:
+        return Recovery.RUNS if alive else Recovery.LOST
+    return Recovery.AT_REST
+
+
 def check_detach(name: str, state: State, kind: ForkKind | None) -> None:
     """Raise InvalidStateError for an instance that holds no lock, or whose state forbids to let go of it."""
     if kind != "share_memory":
@@ -111,6 +161,18 @@ def check_fork(name: str, state: State, options: ForkOptions) -> None:
     if options.target_state == "Standby" and state is State.STOPPED:
         raise InvalidStateError(
             f"{name}: fork refused: it is Stopped, so its fork has no snapshot for Standby; ask for Stopped or Running"
+        )
+
+
+def check_load(verb: Verb, name: str, huge_pages: bool, backend: str | None) -> None:
+    """Raise InvalidStateError where a snapshot's memory cannot come from this backend.
+
+    Firecracker refuses to map a mem-file for memory of hugetlbfs (docs/hugepages.md).
+    """
+    if huge_pages and backend != "uffd":
+        raise InvalidStateError(
+            f"{name}: {verb} refused: its memory is of huge pages, which Firecracker takes from a page server only; "
+            "fork it with share_memory=true and memory_backend=uffd"
         )
 
 

@@ -6,17 +6,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
-from supervisor.layer_files import PARTIAL, complete, make_way, remove
+from supervisor.huge_page_pool import HugePagePool
+from supervisor.layer_files import complete, make_way, remove
 from supervisor.layers import new_names, next_snapshot, own_snapshot, snapshot_type
 from supervisor.models import HypervisorName, Phase
 from supervisor.page_servers import PageServers
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
+from supervisor.registry import PARTIAL
+from supervisor.tasks import Result, beside
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import TrackingField
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
 from supervisor.vmm.process import Exit
 
@@ -49,12 +54,14 @@ class Machines:
         self,
         hypervisors: Mapping[HypervisorName, Hypervisor],
         page_servers: PageServers,
+        huge_pages: HugePagePool,
         instances: Path,
         run_dir: Path,
         on_exit: Callable[[str, Exit], None],
     ) -> None:
         self._hypervisors = hypervisors
         self._page_servers = page_servers
+        self._huge_pages = huge_pages
         self._instances = instances
         self._run_dir = run_dir
         self._on_exit = on_exit
@@ -75,9 +82,27 @@ class Machines:
         if problem is not None:
             raise DependencyMissingError(f"{name} cannot load a snapshot with memory_backend=uffd here: {problem}")
 
+    async def check_loads(self, record: InstanceRecord) -> None:
+        """Raise DependencyMissingError where the VMM that would be started now cannot load the instance's snapshot."""
+        if record.snapshot is None:
+            return
+        hypervisor, its = self.hypervisor(record.hypervisor), record.snapshot.snapshot_version
+        program = hypervisor.command[0]
+        ours = await asyncio.to_thread(snapshot_version, hypervisor, Path(program))
+        if not loads(hypervisor.name, ours, its):
+            raise DependencyMissingError(
+                f"{record.name}: its snapshot has version {its}, and {program} loads {ours}: start the supervisor with "
+                "--firecracker and one that loads it, or boot a fork with target_state=Stopped anew"
+            )
+
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
         return instance_id in self._running
+
+    def run_files(self, instance_id: str) -> tuple[Path, ...]:
+        """Return where the sockets and the page map of an instance that runs are."""
+        page_map = self._page_servers.page_map(instance_id)
+        return self._api_socket(instance_id), self._uffd_socket(instance_id), page_map
 
     def console_offset(self, instance_id: str) -> int:
         """Return the present length of the console, in bytes: where what comes next begins."""
@@ -88,6 +113,7 @@ class Machines:
 
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM with the instance's vm.json."""
+        step("spawn")
         with watch.phase("boot"):
             vmm = await self._spawn(record, "vm.json")
         return self._keep(record, vmm)
@@ -110,9 +136,11 @@ class Machines:
         snapshot = own_snapshot(record)
         (mem_file,) = snapshot.layers
         tracking = self._tracking(record)
+        step("spawn")
         with watch.phase("spawn"):
             vmm = await self._spawn(record, None)
         try:
+            step("load")
             with watch.phase("load"):
                 await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
         except BaseException:
@@ -121,11 +149,26 @@ class Machines:
         return self._keep(record, vmm)
 
     async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
+        step("page server")
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
-        with watch.phase("spawn"):
-            vmm = await self._spawn(record, None)
+
+        async def attach(vmm_pid: int) -> None:
+            step("attach")
+            await server.attach(
+                record.id,
+                listen=self._uffd_socket(record.id),
+                page_map=self._page_servers.page_map(record.id),
+                vmm_pid=vmm_pid,
+                prefetch="off" if record.record_hot_pages else record.prefetch,
+                record=record.record_hot_pages,
+            )
+
+        vmm = None
+        step("spawn")
         try:
+            with watch.phase("spawn"):
+                vmm = await while_serving(server, self._spawn(record, None, attach))
             await while_serving(server, self._load_served(record, vmm, server, watch))
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
@@ -134,21 +177,16 @@ class Machines:
 
     async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
         wait = record.prefetch == "before_resume" and not record.record_hot_pages
-        listen = self._run_dir / f"{record.id}.uffd"
-        with watch.phase("load"):
-            await server.attach(
-                record.id,
-                listen=listen,
-                page_map=self._page_servers.page_map(record.id),
-                vmm_pid=vmm.pid,
-                prefetch="off" if record.record_hot_pages else record.prefetch,
-                record=record.record_hot_pages,
-            )
-            state, tracking = own_snapshot(record).state, self._tracking(record)
-            await vmm.api.load_snapshot(state, "Uffd", str(listen), resume=not wait, tracking=tracking)
-        with watch.phase("prefetch"):
-            await server.served(record.id)
+        state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
+        step("load")
+        async with beside(server.served(record.id)) as served:
+            with watch.phase("load"):
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=self._tracking(record))
+            step("prefetch")
+            with watch.phase("prefetch"):
+                await served
         if wait:
+            step("resume")
             with watch.phase("resume"):
                 await vmm.api.resume()
 
@@ -172,6 +210,7 @@ class Machines:
             phase.enter_context(watch.phase("paused"))
             async with self._snapshot(record) as files:
                 if while_paused is not None:
+                    step("copy disks")
                     await asyncio.to_thread(while_paused)
                 await self.resume(record.id)
                 phase.close()
@@ -182,13 +221,19 @@ class Machines:
     @contextlib.asynccontextmanager
     async def _snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
         """Pause the VM and write a snapshot under partial names; where that or the body fails, the VM runs on."""
-        vmm = self._vmm(record.id)
+        vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
+        # Its program, which another one may have replaced under the same name since.
+        written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
         kind = snapshot_type(record)
-        files = next_snapshot(record, kind, self.hypervisor(record.hypervisor).snapshot_version)
+        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards and await vmm.api.gives_memory_back():
+            kind = "Full"
+        files = next_snapshot(record, kind, written)
         directory, state, layer = self._instances / record.id, files.state, files.layers[0]
         make_way(directory, (state, layer))
         try:
+            step("pause")
             await vmm.api.pause()
+            step("snapshot")
             await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
             yield files
         except BaseException:
@@ -199,13 +244,16 @@ class Machines:
 
     async def resume(self, instance_id: str) -> None:
         """Let a paused VM run on."""
+        step("resume")
         await self._vmm(instance_id).api.resume()
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
         vmm = self._running.pop(record.id, None)
+        step("terminate")
         if vmm is not None:
             await vmm.terminate()
+        step("release")
         if record.attached:
             await self._page_servers.release(record)
         self._clear_run_files(record.id)
@@ -225,6 +273,8 @@ class Machines:
         if vmm is None:
             self._clear_run_files(record.id)
             return False
+        share = self._huge_pages.keep(record.huge_pages, vmm.pid)
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         self._keep(record, vmm)
         return True
 
@@ -246,15 +296,32 @@ class Machines:
     def _api_socket(self, instance_id: str) -> Path:
         return self._run_dir / f"{instance_id}.sock"
 
-    async def _spawn(self, record: InstanceRecord, config_file: str | None) -> Vmm:
-        return await Vmm.spawn(
-            self.hypervisor(record.hypervisor),
-            instance_id=record.id,
-            directory=self._instances / record.id,
-            api_socket=self._api_socket(record.id),
-            config_file=config_file,
-            name=record.name,
-        )
+    def _uffd_socket(self, instance_id: str) -> Path:
+        return self._run_dir / f"{instance_id}.uffd"
+
+    async def _spawn(
+        self,
+        record: InstanceRecord,
+        config_file: str | None,
+        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
+    ) -> Vmm:
+        share = self._huge_pages.promise(record.name, record.huge_pages)
+        try:
+            vmm = await Vmm.spawn(
+                self.hypervisor(record.hypervisor),
+                instance_id=record.id,
+                directory=self._instances / record.id,
+                api_socket=self._api_socket(record.id),
+                config_file=config_file,
+                name=record.name,
+                meanwhile=meanwhile,
+            )
+        except BaseException:
+            self._huge_pages.end(share)
+            raise
+        share.pid = vmm.pid
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
+        return vmm
 
     def _keep(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
         self._running[record.id] = vmm
@@ -268,21 +335,18 @@ class Machines:
             self._clear_run_files(instance_id)
             self._on_exit(instance_id, future.result())
 
-    async def _abandon(self, record: InstanceRecord, vmm: Vmm) -> None:
-        await vmm.terminate()
+    async def _abandon(self, record: InstanceRecord, vmm: Vmm | None) -> None:
+        if vmm is not None:
+            await vmm.terminate()
         await self._page_servers.release(record)
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
-        for path in (
-            self._api_socket(instance_id),
-            self._run_dir / f"{instance_id}.uffd",
-            self._page_servers.page_map(instance_id),
-        ):
+        for path in self.run_files(instance_id):
             path.unlink(missing_ok=True)
 
 
-async def while_serving(server: PageServer, work: Coroutine[None, None, None]) -> None:
+async def while_serving(server: PageServer, work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
     task = asyncio.create_task(work)
     try:

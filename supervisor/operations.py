@@ -8,23 +8,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from supervisor import images, lifecycle, snapshot_images
+from supervisor import images, lifecycle, progress, snapshot_images
 from supervisor.errors import InvalidStateError, NotFoundError, PageServerError, VmmError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import remove, sweep
+from supervisor.layer_files import remove
 from supervisor.layers import Layers, all_names, own_snapshot, snapshot_type
-from supervisor.lifecycle import Verb
+from supervisor.lifecycle import RUNNING, Verb
 from supervisor.machines import Machines, Stopwatch
 from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName, Level, State
 from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord
+from supervisor.records import InstanceRecord, Intent, stopped
 from supervisor.registry import StorageError, new_id
 from supervisor.snapshot_images import is_snapshot
 from supervisor.templates import Templates
+from supervisor.uffd.huge_pages import SMALL_PAGE_BYTES
 from supervisor.vmm.process import Exit
-
-RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
 
 
 class Operations:
@@ -57,21 +56,17 @@ class Operations:
             record = self._inventory.instances.get(instance_id)
             if record is None:
                 raise NotFoundError(f"{reference}: deleted while {verb} waited for it")
-            self._inventory.set_busy(instance_id, verb)
-            try:
+            with progress.operation(verb) as operation, self._inventory.showing(instance_id, operation):
                 yield record
-            finally:
-                self._inventory.set_busy(instance_id, None)
 
     @contextlib.asynccontextmanager
     async def hold_new(self, instance_id: str, verb: Verb) -> AsyncIterator[None]:
         """Hold an instance that is about to be made: nobody else gets it before it is what it is to become."""
         async with self._locks[instance_id]:
-            self._inventory.set_busy(instance_id, verb)
             try:
-                yield
+                with progress.operation(verb) as operation, self._inventory.showing(instance_id, operation):
+                    yield
             finally:
-                self._inventory.set_busy(instance_id, None)
                 if instance_id not in self._inventory.instances:
                     self._locks.pop(instance_id, None)
 
@@ -89,7 +84,7 @@ class Operations:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = self._created(request, hypervisor, size, vcpus)
+        record = self._created(request, hypervisor, size, vcpus, machine.page_size)
 
         def populate(directory: Path) -> None:
             images.prepare(
@@ -101,7 +96,7 @@ class Operations:
                 track_dirty_pages=record.track_dirty_pages,
             )
 
-        async with self.hold_new(record.id, Verb.START):
+        async with self.hold_new(record.id, Verb.CREATE):
             await self._add(record, populate)
             try:
                 return await self.boot(record)
@@ -115,8 +110,9 @@ class Operations:
         hypervisor = self._machines.hypervisor(image.hypervisor if chosen == "auto" else chosen)
         snapshot_images.check_snapshot(image, hypervisor)
         snapshot_images.check_request(image, request)
-        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus)
-        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1}
+        page_size = image.config.machine_config.page_size if image.config else SMALL_PAGE_BYTES
+        created = self._created(request, image.hypervisor, image.size_bytes, image.vcpus, page_size)
+        standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1, "intent": None}
         files = snapshot_images.snapshot_files(image)
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         await self._add(record, partial(snapshot_images.place_snapshot, image, files, record.track_dirty_pages))
@@ -134,14 +130,14 @@ class Operations:
         """Boot a Stopped instance from its vm.json."""
         async with self.hold(reference, Verb.START) as record:
             self.check(Verb.START, record)
-            return await self.boot(record)
+            async with self._intending(record, "start") as starting:
+                return await self.boot(starting)
 
     async def stop(self, reference: str) -> InstanceRecord:
         """End an instance's VMM; its memory is lost."""
         async with self.hold(reference, Verb.STOP) as record:
             self.check(Verb.STOP, record)
-            await self._machines.terminate(record)
-            return await self._stopped(record, 0, "stopped on request")
+            return await self.end(record)
 
     async def standby(self, reference: str) -> InstanceRecord:
         """Snapshot a Running instance and end its VMM."""
@@ -153,7 +149,8 @@ class Operations:
         """Run a Standby instance on from its snapshot; un-promotes it, since no fork holds it."""
         async with self.hold(reference, Verb.RESTORE) as record:
             self.check(Verb.RESTORE, record)
-            return await self.resume(record)
+            async with self._intending(record, "restore") as restoring:
+                return await self.resume(restoring)
 
     async def detach(self, reference: str) -> InstanceRecord:
         """Let a share_memory fork go on by itself, and release its share of its source's lock; the guest never stops.
@@ -216,7 +213,7 @@ class Operations:
             await self._machines.resume(record.id)
             raise
         await self._machines.terminate(record)
-        standby = await self._inventory.save(standby.model_copy(update={"process": None}))
+        standby = await self.settle(standby.model_copy(update={"process": None}))
         return await self._layers.compact(standby)
 
     async def begin_snapshot(self, record: InstanceRecord) -> None:
@@ -228,6 +225,8 @@ class Operations:
 
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
+        await self._machines.check_loads(record)
+        lifecycle.check_load(Verb.RESTORE, record.name, record.huge_pages > 0, record.memory_backend)
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
@@ -247,6 +246,7 @@ class Operations:
                 "exit_message": None,
                 "console_offset": offset,
                 "snapshot_unfinished": False,
+                "intent": None,
             }
         )
         await self._keep_running(running)
@@ -257,16 +257,36 @@ class Operations:
         """Bring a Standby instance, held by the caller, to Stopped."""
         return await self._stopped(record, None, "made without its source's memory")
 
-    async def discard(self, record: InstanceRecord) -> None:
-        """End whatever runs of an instance, held by the caller, and remove it; where it cannot be, it is Stopped."""
+    async def end(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring an instance, held by the caller, to Stopped on request."""
         await self._machines.terminate(record)
+        return await self.ended(record, 0, "stopped on request")
+
+    async def ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Bring an instance, held by the caller, whose VMM is gone to Stopped, whether or not the disk takes it."""
         try:
-            await self._inventory.remove(record)
-        except StorageError:
-            if record.state in RUNNING:
-                with contextlib.suppress(StorageError):
-                    await self._stopped(record, 0, "stopped by a delete that could not remove its files")
+            return await self._stopped(record, code, message)
+        except StorageError as error:
+            return self._unwritten(stopped(record, code, message), error)
+
+    async def settle(self, record: InstanceRecord) -> InstanceRecord:
+        """Write a change that has happened already, if the disk takes it."""
+        try:
+            return await self._inventory.save(record)
+        except StorageError as error:
+            return self._unwritten(record, error)
+
+    async def discard(self, record: InstanceRecord) -> None:
+        """End whatever runs of an instance, held by the caller, and remove it; on failure it is as it was."""
+        registry = self._inventory.registry
+        progress.step("doom")
+        await asyncio.to_thread(registry.doom_instance, record.id)
+        try:
+            await self._machines.terminate(record)
+        except VmmError:
+            await asyncio.to_thread(registry.reprieve_instance, record.id)
             raise
+        await self._inventory.remove(record)
 
     async def note_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""
@@ -276,7 +296,7 @@ class Operations:
                 return
             if record.attached:
                 await self._page_servers.release(record)
-            await self._stopped(record, exit_status.code, exit_status.text)
+            await self.ended(record, exit_status.code, exit_status.text)
         self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
 
     async def note_ready(self, instance_id: str) -> None:
@@ -285,28 +305,6 @@ class Operations:
             record = self._inventory.instances.get(instance_id)
             if record is not None and record.state is State.INITIALIZING:
                 await self._inventory.save(record.model_copy(update={"state": State.RUNNING}))
-
-    async def adopt(self) -> None:
-        """Find again what an earlier supervisor left running; what is gone is Stopped."""
-        for record in list(self._inventory.instances.values()):
-            alive = await self._machines.adopt(record)
-            directory = self._inventory.registry.directory(record.id)
-            await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
-            if record.state is State.STANDBY and record.process is not None:
-                await self._machines.terminate(record)
-                await self._inventory.save(record.model_copy(update={"process": None}))
-            elif record.state is State.CREATED or (record.state in RUNNING and not alive):
-                await self._machines.terminate(record)
-                await self._stopped(record, None, "ended while no supervisor ran")
-            elif record.snapshot_unfinished:
-                await self._run_on(record)
-
-    async def _run_on(self, record: InstanceRecord) -> None:
-        """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
-        try:
-            await self._machines.resume(record.id)
-        except VmmError as error:
-            self._report("alarm", f"{error.message}; it may be paused", record.id)
 
     def check(self, verb: Verb, record: InstanceRecord) -> None:
         """Raise InvalidStateError unless the verb is allowed now."""
@@ -335,9 +333,22 @@ class Operations:
                 "attached": False,
                 "memory_backend": None,
                 "console_offset": offset,
+                "intent": None,
             }
         )
         return await self._keep_running(booted)
+
+    @contextlib.asynccontextmanager
+    async def _intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:
+        """Write down what is about to be done; where it fails that is taken back, as far as the disk lets."""
+        intending = await self._inventory.save(record.model_copy(update={"intent": intent}))
+        try:
+            yield intending
+        except BaseException:
+            present = self._inventory.instances[record.id]
+            with contextlib.suppress(StorageError):
+                await asyncio.shield(self._inventory.save(present.model_copy(update={"intent": None})))
+            raise
 
     async def _keep_running(self, record: InstanceRecord) -> InstanceRecord:
         try:
@@ -347,26 +358,17 @@ class Operations:
             raise
 
     async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        stopped = await self._inventory.save(
-            record.model_copy(
-                update={
-                    "state": State.STOPPED,
-                    "process": None,
-                    "snapshot": None,
-                    "snapshot_unfinished": False,
-                    "attached": False,
-                    "memory_backend": None,
-                    "stopped_at": datetime.now(UTC),
-                    "exit_code": code,
-                    "exit_message": message,
-                }
-            )
-        )
+        """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
+        saved = await self._inventory.save(stopped(record, code, message))
         await asyncio.to_thread(remove, self._inventory.registry.directory(record.id), all_names(record.snapshot))
-        return stopped
+        return saved
+
+    def _unwritten(self, record: InstanceRecord, error: StorageError) -> InstanceRecord:
+        self._report("alarm", f"{record.name}: it is {record.state}, and its record says otherwise: {error}", record.id)
+        return self._inventory.note(record)
 
     def _created(
-        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int
+        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int
     ) -> InstanceRecord:
         return InstanceRecord(
             id=new_id(),
@@ -375,7 +377,9 @@ class Operations:
             state=State.CREATED,
             hypervisor=hypervisor,
             size_bytes=size_bytes,
+            page_size=page_size,
             vcpus=vcpus,
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+            intent="create",
         )

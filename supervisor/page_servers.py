@@ -16,9 +16,24 @@ import psutil
 
 from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
+from supervisor.layer_files import check_marks
 from supervisor.models import Level
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
-from supervisor.uffd.handle import Failing, Gone, PageServer, PageServerEvent, Policy, Recorded, Refused, start_time_of
+from supervisor.snapshot_images import HOT_PAGES
+from supervisor.tasks import beside
+from supervisor.uffd.handle import (
+    Failing,
+    Gone,
+    PageServer,
+    PageServerEvent,
+    Policy,
+    Recorded,
+    Refused,
+    Sampled,
+    Status,
+)
+from supervisor.uffd.program import listener_at, start_time_of
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -62,6 +77,10 @@ class PageServers:
         """The page servers that run."""
         return tuple(server.pid for server in self._servers.values())
 
+    def control(self, template_id: str) -> Path:
+        """Return where a template's page server listens."""
+        return self._run_dir / f"{template_id}.pages"
+
     def page_map(self, fork_id: str) -> Path:
         """Return where a fork's page map is."""
         return self._run_dir / "pages" / f"{fork_id}.map"
@@ -76,20 +95,26 @@ class PageServers:
             if template is None:
                 raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             directory = self._inventory.registry.template_directory(template_id)
+            layers = [self._data_dir / layer for layer in template.layers]
+            await asyncio.to_thread(check_marks, layers, template.layer_marks)
+            step("start page server")
             server = await PageServer.spawn(
                 template_id=template_id,
-                layers=[self._data_dir / layer for layer in template.layers],
+                layers=layers,
                 memory_size=template.size_bytes,
                 page_size=template.page_size,
-                hot_pages=directory / "hot_pages",
-                control=self._control(template_id),
+                hot_pages=directory / HOT_PAGES,
+                control=self.control(template_id),
                 log=directory / "page_server.log",
                 policy=self._policy,
                 on_event=partial(self._on_event, template_id),
             )
-            # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
-            await self._note(template_id, page_server=_identity(server))
             try:
+                status = await server.status()
+                if status.hot_pages_refused:
+                    self._report("warning", status.hot_pages_refused, template.instance_id)
+                # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
+                await self._note(template_id, page_server=_identity(server), **_list_of(status))
                 await asyncio.gather(*(self._hand_over(fork, server) for fork in self._running_forks(template_id)))
             except BaseException:
                 await asyncio.shield(server.stop())
@@ -103,7 +128,7 @@ class PageServers:
             return
         try:
             server = await self.serving(fork.template_id)
-            if fork.id not in (await server.status()).forks:
+            if fork.id not in server.forks:
                 await self._hand_over(fork, server)
         except PageServerError as error:
             # The record says Running, so that whatever page server comes next takes the fork over.
@@ -116,32 +141,43 @@ class PageServers:
         """
         if fork.template_id is not None:
             await self.confirm(fork)
+            step("populate memory")
             await (await self.serving(fork.template_id)).populate(fork.id)
 
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
-            server = await self._found(template) if template.page_server else None
+            identity = await asyncio.to_thread(self.listening, template.id) or template.page_server
+            server = await self._found(template, identity) if identity else None
             if server is not None:
                 status = await server.status()
-                missed = [fork for fork in self._running_forks(template.id) if fork.id not in status.forks]
+                running = self._running_forks(template.id)
+                missed = [fork for fork in running if fork.id not in status.forks]
                 await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
+                for fork_id in set(status.forks).difference(fork.id for fork in running):
+                    # Detached, or undone: whoever was to tell it so was killed.
+                    await server.release(fork_id)
                 for fork_id in status.recording:
                     self._inventory.set_recording(fork_id, template.id)
-                await self._note(template.id, recorded_pages=status.hot_pages, recorded_runs=status.hot_runs)
+                await self._note(template.id, page_server=_identity(server), **_list_of(status))
                 self._keep(template.id, server)
-            elif self._running_forks(template.id):
+                continue
+            self.control(template.id).unlink(missing_ok=True)
+            if self._running_forks(template.id):
                 self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
                 self._spawn(self._replace(template.id))
 
-    async def _found(self, template: TemplateRecord) -> PageServer | None:
-        """Return the page server that a template's record names, or None once it is certain that there is none."""
-        identity = template.page_server
-        assert identity is not None
+    def listening(self, template_id: str) -> ProcessIdentity | None:
+        """Return the page server that listens for a template, whatever its record says. Blocks."""
+        listener = listener_at(self.control(template_id))
+        return ProcessIdentity(pid=listener[0], start_time=listener[1]) if listener else None
+
+    async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer | None:
+        """Return the page server with this identity, or None once it is certain that there is none."""
         try:
             server = await PageServer.connect(
                 template_id=template.id,
-                control=self._control(template.id),
+                control=self.control(template.id),
                 pid=identity.pid,
                 start_time=identity.start_time,
                 on_event=partial(self._on_event, template.id),
@@ -165,6 +201,7 @@ class PageServers:
 
     async def stop(self, template_id: str) -> None:
         """End the page server of a template that no fork holds."""
+        step("stop page server")
         async with self._starting[template_id]:
             server = self._servers.pop(template_id, None)
             if server is not None:
@@ -184,9 +221,6 @@ class PageServers:
                 await self._note(template_id, page_server=None)
             else:
                 await server.disconnect()
-
-    def _control(self, template_id: str) -> Path:
-        return self._run_dir / f"{template_id}.pages"
 
     def _running_forks(self, template_id: str) -> list[InstanceRecord]:
         return [
@@ -209,6 +243,7 @@ class PageServers:
             await self._inventory.update_template(template_id, **changes)
         except SupervisorError as error:
             self._report("alarm", error.message, None)
+            self._inventory.note_template(template_id, **changes)
 
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
         if fork.process is None:
@@ -245,9 +280,11 @@ class PageServers:
         forks = len(self._running_forks(template_id))
         what = f"the page server (pid {server.pid}) of template {template_id} died"
         self._report("alarm", f"{what}; {forks} forks wait for another", self._source(template_id))
-        await self._note(template_id, page_server=None)
-        if forks:
-            await self._replace(template_id)
+        # Guests wait: the disk may be slow. What the record is to say of the next comes after this.
+        async with beside(self._note(template_id, page_server=None)) as noted:
+            if forks:
+                await self._replace(template_id)
+            await noted
 
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""
@@ -292,6 +329,8 @@ class PageServers:
             case Recorded():
                 self._inventory.set_recording(event.fork_id, None)
                 self._spawn(self._recorded(template_id, event))
+            case Sampled():
+                self._spawn(self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched))
             case Gone():
                 self._inventory.set_recording(event.fork_id, None)
             case Failing():
@@ -300,7 +339,9 @@ class PageServers:
                 self._report("alarm", f"a peer of the page server was refused: {event.reason}", event.fork_id)
 
     async def _recorded(self, template_id: str, event: Recorded) -> None:
-        await self._note(template_id, recorded_pages=event.pages, recorded_runs=event.runs)
+        # What the samples told of the list before this recording does not hold for this one (merging.py).
+        changes = {"recorded_pages": event.pages, "recorded_runs": event.runs, "sampled_pages": 0, "sampled_wanted": 0}
+        await self._note(template_id, **changes)
         self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", self._source(template_id))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -316,6 +357,16 @@ class PageServers:
 
 def _identity(server: PageServer) -> ProcessIdentity:
     return ProcessIdentity(pid=server.pid, start_time=server.start_time)
+
+
+def _list_of(status: Status) -> dict[str, object]:
+    """Return what a template's record says of the hot-page list that its page server has."""
+    return {
+        "recorded_pages": status.hot_pages,
+        "recorded_runs": status.hot_runs,
+        "sampled_pages": status.held_back_pages,
+        "sampled_wanted": status.held_back_touched,
+    }
 
 
 def _end(identity: ProcessIdentity) -> None:

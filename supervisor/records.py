@@ -6,8 +6,14 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, State
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
+
+Intent = Literal["create", "fork", "start", "restore"]
+"""What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory.
+
+The end of a VM needs none: without its process it is Stopped."""
 
 
 class Record(BaseModel):
@@ -41,6 +47,8 @@ class InstanceRecord(Record):
     state: State
     hypervisor: HypervisorName
     size_bytes: int
+    page_size: int = SMALL_PAGE_BYTES
+    """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB, which decides how it is served and loaded."""
     vcpus: int
     created_at: datetime
     started_at: datetime | None = None
@@ -66,9 +74,16 @@ class InstanceRecord(Record):
     snapshot_unfinished: bool = False
     """Whether a snapshot was begun and its layer is not in `snapshot`: its VM may be paused, and the dirty log, which
     a snapshot resets, no longer relative to `snapshot`."""
+    intent: Intent | None = None
+    """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
     process: ProcessIdentity | None = None
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
+
+    @property
+    def huge_pages(self) -> int:
+        """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
+        return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
 
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
@@ -80,6 +95,7 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         state=source.state,
         hypervisor=source.hypervisor,
         size_bytes=source.size_bytes,
+        page_size=source.page_size,
         vcpus=source.vcpus,
         created_at=datetime.now(UTC),
         source_id=source.id,
@@ -87,6 +103,24 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         snapshot=source.snapshot,
         next_layer=source.next_layer,
         track_dirty_pages=source.track_dirty_pages,
+    )
+
+
+def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+    """Return an instance as it is without a VMM and without memory."""
+    return record.model_copy(
+        update={
+            "state": State.STOPPED,
+            "process": None,
+            "snapshot": None,
+            "snapshot_unfinished": False,
+            "intent": None,
+            "attached": False,
+            "memory_backend": None,
+            "stopped_at": datetime.now(UTC),
+            "exit_code": code,
+            "exit_message": message,
+        }
     )
 
 
@@ -101,11 +135,27 @@ class TemplateRecord(Record):
     id: str
     instance_id: str
     layers: tuple[str, ...]
+    layer_marks: tuple[tuple[int, int], ...] = ()
+    """Of each layer its size (bytes) and mtime (ns) at the promotion: what a layer has that was never written since.
+    Inode and device are no part of it: a backup that was put back is the same image."""
     size_bytes: int
     page_size: int
     hypervisor: HypervisorName
     snapshot_version: str
     recorded_pages: int = 0
     recorded_runs: int = 0
+    sampled_pages: int = 0
+    sampled_wanted: int = 0
     page_server_restarts: int = 0
     page_server: ProcessIdentity | None = None
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
+        return self.sampled_wanted / self.sampled_pages if self.sampled_pages else None
+
+    @property
+    def wasted_bytes(self) -> int | None:
+        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
+        precision = self.precision
+        return None if precision is None else round(self.recorded_pages * self.page_size * (1 - precision))

@@ -1,5 +1,6 @@
 """Durable records: one JSON file in a directory of its own for each instance and template."""
 
+import contextlib
 import logging
 import os
 import secrets
@@ -11,9 +12,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from supervisor.errors import SupervisorError
+from supervisor.errors import StorageError as StorageError
 from supervisor.lineage import Link
-from supervisor.records import InstanceRecord, Record, TemplateRecord
+from supervisor.progress import step
+from supervisor.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -22,14 +24,10 @@ _log = logging.getLogger(__name__)
 ID_LENGTH = 24
 DOOMED = ".deleted-"
 """What a directory is renamed to before it is removed, so that a crash leaves either all of it or a name to sweep."""
+PARTIAL = ".new"
+"""What the name of a file ends with until all of it is on the disk."""
 UNBORN = ".new-"
 """What a directory is called until all of it is there, for the same reason."""
-
-
-class StorageError(SupervisorError):
-    """The data directory cannot be written: full, read-only, or gone."""
-
-    code = "storage_failed"
 
 
 def new_id() -> str:
@@ -52,16 +50,19 @@ def write_atomically(target: Path, data: bytes) -> None:
 
     Raises StorageError where the file system refuses.
     """
-    temporary = target.with_name(f".{target.name}.new")
+    temporary = target.with_name(f".{target.name}{PARTIAL}")
     try:
+        step("write record")
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        step("replace record")
         temporary.replace(target)
         sync_directory(target.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"{target}: cannot be written: {error.strerror}; free space or make the data directory writable"
         ) from error
@@ -82,6 +83,8 @@ class Registry:
                 directory.mkdir(parents=True, exist_ok=True)
                 for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
                     shutil.rmtree(partial, ignore_errors=True)
+                for record in directory.glob(f"*/.*.json{PARTIAL}"):
+                    record.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
@@ -115,12 +118,24 @@ class Registry:
         """Replace the template's record durably."""
         write_atomically(self.template_directory(record.id) / "template.json", _encoded(record))
 
+    def doom_instance(self, instance_id: str) -> None:
+        """Give the instance's directory a name by which it is gone, for whoever comes after a crash."""
+        _doom(self.directory(instance_id))
+
+    def reprieve_instance(self, instance_id: str) -> None:
+        """Undo `doom_instance`."""
+        directory = self.directory(instance_id)
+        directory.with_name(f"{DOOMED}{directory.name}").rename(directory)
+        sync_directory(directory.parent)
+
     def remove_instance(self, instance_id: str) -> None:
         """Remove the instance's directory with all that is in it."""
+        _doom(self.directory(instance_id))
         _remove(self.directory(instance_id))
 
     def remove_template(self, template_id: str) -> None:
         """Remove the template's directory with all that is in it."""
+        _doom(self.template_directory(template_id))
         _remove(self.template_directory(template_id))
 
     def links(self, instance_id: str, template_id: str | None) -> list[Link]:
@@ -152,9 +167,11 @@ class Registry:
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
     unborn = directory.with_name(f"{UNBORN}{directory.name}")
     try:
+        step("populate")
         unborn.mkdir(mode=0o750, exist_ok=True)
         populate(unborn)
         write_atomically(unborn / name, _encoded(record))
+        step("bear")
         unborn.rename(directory)
         sync_directory(directory.parent)
     except OSError as error:
@@ -171,10 +188,9 @@ def _encoded(record: Record) -> bytes:
     return record.model_dump_json(indent=1).encode() + b"\n"
 
 
-def _remove(directory: Path) -> None:
-    doomed = directory.with_name(f"{DOOMED}{directory.name}")
+def _doom(directory: Path) -> None:
     try:
-        directory.rename(doomed)
+        directory.rename(directory.with_name(f"{DOOMED}{directory.name}"))
         sync_directory(directory.parent)
     except FileNotFoundError:
         return
@@ -182,7 +198,11 @@ def _remove(directory: Path) -> None:
         raise StorageError(
             f"{directory}: cannot be removed: {error.strerror}; make the data directory writable"
         ) from error
-    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _remove(directory: Path) -> None:
+    step("remove files")
+    shutil.rmtree(directory.with_name(f"{DOOMED}{directory.name}"), ignore_errors=True)
 
 
 def _links(directory: Path) -> Iterator[Link]:
@@ -203,8 +223,17 @@ def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tu
         try:
             yield entry.name, model.model_validate_json((entry / name).read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            yield entry.name, f"{entry / name}: {where}: {first['msg']}"
+            yield entry.name, f"{entry / name}: {_reason(error)}"
         except OSError as error:
             yield entry.name, f"{entry / name}: {error.strerror}"
+
+
+def _reason(error: ValidationError) -> str:
+    """Return what is wrong with a record in one line; of a newer supervisor's that it is newer, and no detail."""
+    problems = error.errors()
+    for problem in problems:
+        found = problem["input"]
+        if problem["loc"] == ("schema_version",) and isinstance(found, int) and found > SCHEMA_VERSION:
+            return f"it has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui"
+    where = ".".join(str(part) for part in problems[0]["loc"]) or "the file"
+    return f"{where}: {problems[0]['msg']}"

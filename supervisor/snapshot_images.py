@@ -22,10 +22,12 @@ from supervisor.memory_size import MIB, parse_size
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.records import SnapshotFiles
 from supervisor.vm_json import IGNORED_SECTIONS, VmJson
-from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.hypervisor import Hypervisor, loads
 
 STATE: Final = "state"
 MEM: Final = "mem"
+HOT_PAGES: Final = "hot_pages"
+"""A list of the pages that forks of the snapshot touch first, ours or hypeman's, which an image may have beside it."""
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
@@ -72,8 +74,7 @@ def check_snapshot(image: SnapshotImage, hypervisor: Hypervisor) -> None:
             f"image {image.name} is a snapshot of {image.hypervisor}: {hypervisor.name} cannot load it; "
             f"give hypervisor={image.hypervisor}"
         )
-    its, ours = (tuple(map(int, one.split(".")[:2])) for one in (image.snapshot_version, hypervisor.snapshot_version))
-    if its[0] != ours[0] or its > ours:
+    if not loads(hypervisor.name, hypervisor.snapshot_version, image.snapshot_version):
         raise InvalidImageError(
             f"image {image.name} has snapshot version {image.snapshot_version}, and {hypervisor.name} "
             f"{hypervisor.version} loads {hypervisor.snapshot_version}: use the VMM that wrote it, or make it anew"
@@ -102,6 +103,8 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
     """Put into an instance's directory what its VMM restores; memory and state are links where that is possible."""
     place(image.directory / STATE, directory / files.state, writable=False)
     place(image.directory / MEM, directory / files.layers[0], writable=False)
+    if (image.directory / HOT_PAGES).exists():
+        place(image.directory / HOT_PAGES, directory / HOT_PAGES, writable=False)
     if image.config is not None:
         config = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
         for section in IGNORED_SECTIONS:

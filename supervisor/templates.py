@@ -1,17 +1,19 @@
 """Templates: Standby instances promoted so that share_memory forks may read their memory."""
 
+import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from supervisor.errors import InvalidStateError
 from supervisor.inventory import Inventory
-from supervisor.layer_files import link
+from supervisor.layer_files import link, marks
 from supervisor.layers import own_snapshot
 from supervisor.page_servers import PageServers
+from supervisor.progress import step
 from supervisor.records import InstanceRecord, TemplateRecord
 from supervisor.registry import new_id
-
-PAGE_SIZE = 4096
+from supervisor.snapshot_images import HOT_PAGES
 
 
 class Templates:
@@ -27,20 +29,23 @@ class Templates:
         existing = self._inventory.template_of(source.id)
         if existing is not None:
             return existing
+        step("promote")
         snapshot = own_snapshot(source)
         template_id = new_id()
         directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
+        source_directory = self._inventory.registry.directory(source.id)
         return await self._inventory.add_template(
             TemplateRecord(
                 id=template_id,
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
+                layer_marks=await asyncio.to_thread(marks, snapshot.layers, source_directory),
                 size_bytes=source.size_bytes,
-                page_size=PAGE_SIZE,
+                page_size=source.page_size,
                 hypervisor=source.hypervisor,
                 snapshot_version=snapshot.snapshot_version,
             ),
-            partial(link, snapshot.layers, self._inventory.registry.directory(source.id)),
+            partial(_populate, snapshot.layers, source_directory),
         )
 
     async def unpromote(self, instance_id: str) -> None:
@@ -54,5 +59,12 @@ class Templates:
                 f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
                 f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
             )
+        step("unpromote")
         await self._page_servers.stop(template.id)
         await self._inventory.remove_template(template.id)
+
+
+def _populate(layers: Sequence[str], source: Path, template: Path) -> None:
+    """Put into a template's directory what its page server reads: the layers, and the hot-page list of its image."""
+    names = (*layers, HOT_PAGES) if (source / HOT_PAGES).exists() else layers
+    link(names, source, template)

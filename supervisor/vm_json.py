@@ -4,10 +4,11 @@ Keys that only Firecracker reads pass through as they are.
 """
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 from supervisor.vmm.configuration import SECTIONS
 
 IGNORED_SECTIONS: Final = ("logger", "metrics")
@@ -46,6 +47,12 @@ class MachineConfig(Section):
 
     vcpu_count: int = Field(default=1, ge=1, le=32)
     mem_size_mib: int = Field(default=128, ge=1)
+    huge_pages: Literal["None", "Transparent", "2M"] = "None"
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB; transparent ones do not go with uffd."""
+        return HUGE_PAGE_BYTES if self.huge_pages == "2M" else SMALL_PAGE_BYTES
 
 
 class Drive(Section):

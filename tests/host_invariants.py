@@ -1,6 +1,7 @@
 """What holds on a host whatever was done to it: of one moment, and of its processes and files at rest."""
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,11 +73,26 @@ def broken_at_rest(home: Home, host: HostSnapshot) -> Iterator[str]:
     )
     yield from _differences("directories", names(home.data / "instances"), {one.id for one in host.instances})
     yield from _differences("templates", names(home.data / "templates"), {one.id for one in host.templates})
+    for one in host.instances:
+        yield from broken_directory(home.data / "instances" / one.id)
     running = {one.id for one in host.instances if one.vmm_pid}
     sockets = {f"{one}.sock" for one in running} | {f"{template.id}.pages" for template in host.templates}
     found = names(home.run) - NOT_OF_INSTANCES - {"pages"}
     yield from _differences("sockets", {name for name in found if not name.endswith(".pages")} | sockets, sockets)
     yield from _differences("page maps", names(home.run / "pages") - {f"{one}.map" for one in running}, set())
+
+
+def broken_directory(directory: Path) -> Iterator[str]:
+    """Yield what is wrong with the directory of an instance to which nothing is being done."""
+    record = json.loads((directory / "instance.json").read_text())
+    if record["intent"] is not None:
+        yield f"{directory}: its {record['intent']} is neither done nor undone"
+    if record["snapshot_unfinished"] and record["process"] is None:
+        yield f"{directory}: a snapshot of it is unfinished, and it has no VMM"
+    snapshot = record["snapshot"]
+    layers = {path.name for pattern in ("state.*", "mem.*") for path in directory.glob(pattern)}
+    yield from _differences(f"{directory}", layers, {snapshot["state"], *snapshot["layers"]} if snapshot else set())
+    yield from _differences(f"{directory}", {path.name for path in directory.glob(".*")}, set())
 
 
 def left_over(home: Home) -> list[str]:

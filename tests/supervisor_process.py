@@ -27,6 +27,7 @@ class Home:
     hypervisor: str = "embedded"
     firecracker: Path | None = None
     options: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -92,7 +93,11 @@ async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
     log = home.root / "supervisor.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *home.command(), stdout=asyncio.subprocess.PIPE, stderr=errors, start_new_session=True
+            *home.command(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env=os.environ | home.environment,
         )
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)

@@ -7,7 +7,7 @@ import pytest
 
 from forktui.actions import ACTIONS, BY_ID, Group
 from forktui.world import World
-from supervisor.models import Instance, State
+from supervisor.models import Instance, Operation, State
 from tests.tui_hosts import fork_of, instance, locked_source, world_of
 
 CHANGING = [action.id for action in ACTIONS if action.guard is not None]
@@ -124,7 +124,7 @@ def test_looking_is_never_refused() -> None:
 
 @pytest.mark.parametrize("action_id", CHANGING)
 def test_a_busy_instance_is_left_alone(action_id: str) -> None:
-    reason = refusal(action_id, in_state(State.STANDBY, busy="restore"), "vm")
+    reason = refusal(action_id, in_state(State.STANDBY, operation=Operation(verb="restore")), "vm")
     assert reason is not None
     assert "restore is under way" in reason
 

@@ -82,7 +82,7 @@ def test_a_refusal_names_the_limit_the_numbers_and_what_would_do() -> None:
         check("web", estimate(500, rows))
     assert caught.value.message == (
         "web: fan-out of 500 refused: the host has memory for 120: each takes 34.0 MiB (what 8 running forks have), "
-        "and 4096 MiB can be had; ask for at most 120, or give force=true"
+        "and 4096 MiB can be had: 12904 MiB missing; ask for at most 120, or give force=true"
     )
 
 

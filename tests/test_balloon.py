@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from forktui.client import SupervisorClient
 from supervisor.guests.boot import boot_args, kernel_path
+from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
+from tests.supervisor_process import Home, supervisor
 from tests.waiting import until_console_says
 
 MIB = 1 << 20
@@ -72,6 +75,22 @@ class Fork:
         return counters.removed_pages, counters.zero_pages, counters.faults
 
 
+def write_image(directory: Path) -> None:
+    """Make a directory with an endlessly walking pagewalker that has ballast, and a balloon that takes nothing yet."""
+    directory.mkdir(parents=True)
+    (directory / "kernel").write_bytes(kernel_path().read_bytes())
+    config = {
+        "boot-source": {
+            "kernel_image_path": "kernel",
+            "boot_args": boot_args(hot_mib=4, passes=0, ballast_mib=BALLAST_MIB),
+        },
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB},
+        "balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 0},
+        "drives": [],
+    }
+    (directory / "vm.json").write_text(json.dumps(config))
+
+
 async def page_server(run_dir: Path) -> PageServer:
     return await PageServer.spawn(
         template_id="template",
@@ -89,19 +108,8 @@ async def page_server(run_dir: Path) -> PageServer:
 @contextlib.asynccontextmanager
 async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncIterator[Fork]:
     source, directory = run_dir / "source", run_dir / "fork"
-    for path in (source, directory):
-        path.mkdir()
-    (source / "kernel").write_bytes(kernel_path().read_bytes())
-    config = {
-        "boot-source": {
-            "kernel_image_path": "kernel",
-            "boot_args": boot_args(hot_mib=4, passes=0, ballast_mib=BALLAST_MIB),
-        },
-        "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB},
-        "balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 0},
-        "drives": [],
-    }
-    (source / "vm.json").write_text(json.dumps(config))
+    directory.mkdir()
+    write_image(source)
     booted = await Vmm.spawn(
         hypervisor, instance_id="source", directory=source, api_socket=run_dir / "s.sock", config_file="vm.json"
     )
@@ -182,6 +190,60 @@ async def test_a_removal_outlives_the_page_server_that_was_told_of_it(hypervisor
             assert "CORRUPT" not in console(fork)
         finally:
             await other.stop()
+
+
+async def inflate(home: Home, instance: Instance, amount_mib: int) -> None:
+    """Have a VM of a supervisor give memory to its balloon, or take it back, and wait until its guest has."""
+    connection = Connection(home.run / f"{instance.id}.sock")
+    connection.set_balloon(amount_mib)
+    connection.close()
+    await until_console_says(console_of(home, instance), f"balloon {amount_mib * MIB // 4096}")
+
+
+def console_of(home: Home, instance: Instance) -> Path:
+    return home.data / "instances" / instance.id / "console.log"
+
+
+async def gets_zeros_back(home: Home, client: SupervisorClient, instance: Instance, **options: object) -> None:
+    """See that a fork, whose source has given memory to its balloon, finds zeros where it takes that back."""
+    fork = await client.fork(instance.id, ForkRequest(target_state="Running", **options))
+    await until_console_says(console_of(home, fork), "restored")
+    await inflate(home, fork, 0)
+    passes = last_pass(console_of(home, fork).read_text())
+    await until_console_says(console_of(home, fork), f"pass {passes + 2}")
+    assert "CORRUPT" not in console_of(home, fork).read_text()
+    await client.delete(fork.id)
+
+
+async def test_a_chain_of_snapshots_knows_what_the_balloon_took(firecracker: Path, run_dir: Path) -> None:
+    """Of a VM with a balloon the first snapshot is a diff layer, of what it ever touched, and the later ones whole."""
+    home = Home(run_dir, "firecracker", firecracker)
+    write_image(home.data / "images" / "ballooned")
+    try:
+        async with supervisor(home) as running:
+            client = running.client
+            source = await client.create(CreateRequest(name="source", image="ballooned"))
+            await until_console_says(console_of(home, source), "pass 1")
+            first = await client.checkpoint("source", CheckpointRequest(name="first"))
+            (layer,) = (home.data / "instances" / first.id).glob("mem.*")
+            assert layer.stat().st_blocks * 512 < layer.stat().st_size / 2, "a diff layer"
+
+            await inflate(home, source, BALLAST_MIB)
+            second = await client.checkpoint("source", CheckpointRequest(name="second"))
+            assert second.layers == 1
+            await gets_zeros_back(home, client, second, share_memory=True)
+            await gets_zeros_back(home, client, second)
+
+            fork = await client.fork("first", ForkRequest(name="fork", share_memory=True, target_state="Running"))
+            await until_console_says(console_of(home, fork), "restored")
+            await inflate(home, fork, BALLAST_MIB)
+            fork = await client.standby("fork")
+            assert fork.layers == 1
+            await gets_zeros_back(home, client, fork, share_memory=True, memory_backend="file")
+            for name in ("fork", "first", "second", "source"):
+                await client.delete(name)
+    finally:
+        home.kill_everything()
 
 
 def console(fork: Fork) -> str:

@@ -17,7 +17,14 @@ from benchmarks.measurement import Bar, Result, Rounds, Row, Sample, Spread
 from benchmarks.report import as_text
 
 MODES = {
-    "walk": ["file", "uffd, one page a fault", "uffd, fault-around", "uffd, prefetch", "C handler, one page a fault"],
+    "walk": [
+        "file",
+        "uffd, one page a fault",
+        "uffd, fault-around",
+        "uffd, prefetch",
+        "uffd, concurrent prefetch",
+        "C handler, one page a fault",
+    ],
     "faults": ["page server", "C handler", "memcpy to absent memory", "memcpy to present memory"],
     "storm": [f"{how}, {count} forks" for how in ("one page a fault", "fault-around") for count in (1, 3)],
     "forks": ["embedded, API", "embedded, bare script"],
@@ -26,6 +33,8 @@ MODES = {
     "standby": ["Full", "Diff"],
     "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
     "merge": ["flatten", "compact"],
+    "image": ["100 extents", "1,000 extents"],
+    "statistics": ["20 of 20 change", "2 of 20 change"],
     "thousand": [
         "a fork of a fan-out every ms",
         "one of a fan-out, p50 ms",
@@ -44,7 +53,7 @@ MODES = {
     ],
 }
 BARS = {
-    "walk": 3,
+    "walk": 6,
     "faults": 3,
     "storm": 2,
     "forks": 1,
@@ -53,6 +62,8 @@ BARS = {
     "standby": 0,
     "checkpoint": 1,
     "merge": 0,
+    "image": 1,
+    "statistics": 1,
     "thousand": 3,
 }
 ROOT = Path(__file__).resolve().parent.parent

@@ -263,6 +263,8 @@ async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
         assert await done("fan-out", "source", "2", "--name-prefix", "many") == "many-1 Running\nmany-2 Running\n"
         (listed,) = [one for one in json.loads(await done("ls", "--json")) if one["name"] == "source"]
         assert (listed["fork_count"], listed["mem_locked"], listed["state"]) == (3, True, "Standby")
+        assert listed["template"]["instance_id"] == listed["id"]
+        assert listed["template"].keys() >= {"recorded_pages", "sampled_pages", "precision", "wasted_bytes"}
         assert [line.split()[0] for line in (await done("ls")).splitlines()] == [
             "NAME",
             "source",

@@ -3,8 +3,22 @@
 import pytest
 
 from supervisor.errors import BadRequestError, InvalidStateError
-from supervisor.lifecycle import ALLOWED_FROM, REFUSED_WHILE_LOCKED, Verb, check, check_fork, fork_target, named
+from supervisor.lifecycle import (
+    ALLOWED_FROM,
+    REFUSED_WHILE_LOCKED,
+    RUNNING,
+    TRANSITIONS,
+    Recovery,
+    Verb,
+    check,
+    check_fork,
+    check_transition,
+    fork_target,
+    named,
+    recovery,
+)
 from supervisor.models import ForkOptions, State
+from supervisor.records import Intent
 
 
 @pytest.mark.parametrize("verb", Verb)
@@ -75,3 +89,48 @@ def test_a_fork_ends_in_the_state_asked_for_or_its_sources(
     checked = ForkOptions.model_validate(options)
     check_fork("vm", state, checked)
     assert fork_target(state, checked) is target
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+def test_a_record_takes_exactly_the_transitions_of_the_table(before: State, after: State) -> None:
+    if after is before or after in TRANSITIONS[before]:
+        check_transition("vm", before, after)
+    else:
+        with pytest.raises(InvalidStateError, match=f"^vm: it is {before} and cannot become {after}"):
+            check_transition("vm", before, after)
+
+
+@pytest.mark.parametrize("after", State)
+def test_a_locked_source_never_runs_whichever_way(after: State) -> None:
+    if after in RUNNING:
+        with pytest.raises(InvalidStateError, match=r"mem_locked by a; delete or detach"):
+            check_transition("vm", after, after, ["a"])
+    else:
+        check_transition("vm", after, after, ["a"])
+
+
+def test_every_state_is_left_by_some_way_but_unknown_and_nothing_becomes_created_again() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert [state for state, after in TRANSITIONS.items() if not after] == [State.UNKNOWN]
+    assert State.CREATED not in frozenset().union(*TRANSITIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("state", "intent", "alive", "found"),
+    [
+        (State.CREATED, "create", False, Recovery.DISCARD),
+        (State.STANDBY, "fork", False, Recovery.DISCARD),
+        (State.STOPPED, "fork", False, Recovery.DISCARD),
+        (State.RUNNING, None, True, Recovery.RUNS),
+        (State.INITIALIZING, None, True, Recovery.RUNS),
+        (State.RUNNING, None, False, Recovery.LOST),
+        (State.STANDBY, "restore", False, Recovery.AT_REST),
+        (State.STOPPED, "start", False, Recovery.AT_REST),
+        (State.STANDBY, None, True, Recovery.AT_REST),
+    ],
+)
+def test_what_was_begun_is_finished_or_undone(
+    state: State, intent: Intent | None, alive: bool, found: Recovery
+) -> None:
+    assert recovery(state, intent, alive=alive) is found

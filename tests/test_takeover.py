@@ -4,23 +4,30 @@ import asyncio
 import json
 import os
 import random
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from forktui.client import SupervisorClient
-from supervisor.guests.pagewalker import HOT_BASE, MIB
-from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Template, TemplateChanged
+from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE
+from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template, TemplateChanged
+from supervisor.uffd.page_map import PageMapReader
 from tests.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
 
 ENDLESS = "passes=0"
 STORMS = int(os.environ.get("FORKTUI_TEST_STORMS", "4"))
 """How often the page server is killed in a storm; the whole story takes a hundred."""
+STORM_FORKS = int(os.environ.get("FORKTUI_TEST_STORM_FORKS", "4"))
+"""How many new forks are in each storm, beside one that is in all of them."""
+STORM_MIB = 8
+LOOK_AGAIN = 1
+"""Milliseconds between two looks at the page maps: no event of the kernel tells of stores to a mapped file."""
 
 
 @pytest.fixture(params=["embedded", "firecracker"])
@@ -36,8 +43,26 @@ async def template_of(client: SupervisorClient) -> Template:
     return template
 
 
-def served_more_than(pages: int, host: HostSnapshot) -> bool:
-    return sum(one.present_pages for one in host.statistics) > pages
+def kill_in_a_storm(server: psutil.Process, maps: Path, before: frozenset[str], pages: int) -> list[int]:
+    """Kill the page server once so many pages are in forks that were not there before; returns what each has then."""
+    pidfd = os.pidfd_open(server.pid)
+    ended = select.poll()
+    ended.register(pidfd)
+    found: dict[str, PageMapReader] = {}
+    try:
+        while not ended.poll(LOOK_AGAIN):
+            for path in maps.glob("*.map"):
+                if path.name not in before and path.name not in found:
+                    found[path.name] = PageMapReader(path)
+            present = [reader.counters().present_pages for reader in found.values()]
+            if sum(present) >= pages:
+                server.kill()
+                return present
+    finally:
+        os.close(pidfd)
+        for reader in found.values():
+            reader.close()
+    raise AssertionError(f"the page server died by itself, with {pages} pages still to come")
 
 
 def corrupt(host: HostSnapshot) -> list[str]:
@@ -80,32 +105,45 @@ async def alarms_until_replaced(client: SupervisorClient) -> AsyncIterator[Activ
                 return
 
 
+async def ride_out_a_storm(home: Home, client: SupervisorClient, source: Instance, storm: int, pages: int) -> list[int]:
+    """Make forks, kill the page server when they have so many pages, see all walk on; returns the pages of each."""
+    template = await template_of(client)
+    assert template.page_server_pid is not None
+    before = frozenset(path.name for path in (home.run / "pages").glob("*.map"))
+    killing = asyncio.to_thread(
+        kill_in_a_storm, psutil.Process(template.page_server_pid), home.run / "pages", before, pages
+    )
+    request = FanOutRequest(
+        count=STORM_FORKS, concurrency=STORM_FORKS, name_prefix=f"storm-{storm}", prefetch="off", record="off"
+    )
+    result, present = await asyncio.gather(client.fan_out(source.id, request), killing)
+    assert [child.error for child in result.children] == [None] * STORM_FORKS
+    await served_again(client, storm + 1)
+    names = [child.name for child in result.children]
+    await walk_on(client, ["first", *names])
+    for name in names:
+        await client.delete(name)
+    return present
+
+
 async def test_a_page_server_killed_in_a_storm_is_replaced_and_no_guest_sees_a_wrong_byte(home: Home) -> None:
     seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
     chance = random.Random(seed)
+    # Small windows make the storm long; large ones have more pages that were there before the map said so.
+    window = chance.choice((1, 4, 64))
+    print(f"seed {seed}, fault-around {window}")
+    home.options = ("--fault-around-pages", str(window))
+    hot = STORM_FORKS * STORM_MIB * MIB // PAGE_SIZE
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
+        source = await walking_source(client, "source", ENDLESS, f"hot_mib={STORM_MIB}")
         await client.standby(source.id)
         await client.fork(source.id, ForkRequest(name="first", share_memory=True, prefetch="off", record="off"))
         await client.restore("first")
         for storm in range(STORMS):
-            template = await template_of(client)
-            assert template.page_server_pid is not None
-            watched = psutil.Process(template.page_server_pid)
-            request = FanOutRequest(count=4, name_prefix=f"storm-{storm}", prefetch="off", record="off")
-            result = await client.fan_out(source.id, request)
-            assert [child.error for child in result.children] == [None] * 4
-            names = [child.name for child in result.children]
-            wanted = int(chance.random() * 8192)
-            await until(partial(served_more_than, wanted), client)
-            watched.kill()
-            template = await served_again(client, storm + 1)
-            await walk_on(client, ["first", *names])
-            for name in names:
-                await client.delete(name)
-        assert template.page_server_restarts == STORMS
+            present = await ride_out_a_storm(home, client, source, storm, chance.randrange(hot))
+            print(f"storm {storm}: killed with {sum(present)} of {hot} pages there, by fork {present}")
+        assert (await template_of(client)).page_server_restarts == STORMS
         await client.delete("first")
         await client.delete("source")
     assert home.processes() == []
@@ -197,32 +235,78 @@ async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing
         home.kill_everything()
 
 
+@dataclass
+class Layer:
+    """The layer of a source whose hot set has 64 MiB, of which a test takes the last quarter: a walk's last part."""
+
+    path: Path
+    whole: os.stat_result
+    rest: bytes
+
+    KEPT = HOT_BASE + 48 * MIB
+
+    @classmethod
+    def of(cls, home: Home, source: Instance) -> "Layer":
+        path = next((home.data / "instances" / source.id).glob("mem.*"))
+        path.chmod(0o600)
+        with path.open("rb") as file:
+            file.seek(cls.KEPT)
+            return cls(path, path.stat(), file.read())
+
+    def cut(self) -> None:
+        os.truncate(self.path, self.KEPT)
+
+    def mend(self) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(self.KEPT)
+            file.write(self.rest)
+        # A layer that was written is never trusted again; this one is what it was in all that identifies it.
+        os.utime(self.path, ns=(self.whole.st_atime_ns, self.whole.st_mtime_ns))
+
+
+async def test_page_servers_that_fail_at_their_start_are_tried_with_a_growing_delay_until_one_serves(
+    home: Home,
+) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
+        await client.standby(source.id)
+        layer = Layer.of(home, source)
+        backs_off = await listening_for(client, "the next starts in 0.4 s")
+        options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+        await client.fork(source.id, options)
+        layer.cut()
+        template = await template_of(client)
+        assert template.page_server_pid is not None
+        psutil.Process(template.page_server_pid).kill()
+        seen = await backs_off
+        assert any("was truncated from" in one.message for one in seen)
+        assert [one.level for one in seen if "the next starts in" in one.message] == ["alarm"] * 2
+        # Its guest has come as far as there were pages: it waits, and has run on over nothing.
+        waiting = guest(await until(lambda host: True, client), "fork")
+        assert (waiting.passes, waiting.corrupt) == (0, None)
+        layer.mend()
+        await served_again(client, 1)
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
+
+
 async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_it_is_whole_again(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
         source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
         await client.standby(source.id)
-        layer = next((home.data / "instances" / source.id).glob("mem.*"))
-        layer.chmod(0o600)
-        # The last quarter of the hot set, which a walk comes to last.
-        kept = HOT_BASE + 48 * MIB
-        whole = layer.stat()
-        with layer.open("rb") as file:
-            file.seek(kept)
-            cut = file.read()
+        layer = Layer.of(home, source)
         alarms = await listening_for(client, "has waited")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
         await client.fork(source.id, options)
-        os.truncate(layer, kept)
+        layer.cut()
         seen = await alarms
         assert any("cannot provide a page" in one.message for one in seen)
         assert {one.level for one in seen} >= {"alarm"}
         goes_on = await listening_for(client, "goes on")
-        with layer.open("r+b") as file:
-            file.seek(kept)
-            file.write(cut)
-        # A layer that was written is never trusted again; this one is what it was in all that identifies it.
-        os.utime(layer, ns=(whole.st_atime_ns, whole.st_mtime_ns))
+        layer.mend()
         await goes_on
         await walk_on(client, ["fork"])
         for name in ("fork", "source"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from supervisor.models import (
     Guest,
     Instance,
     InstanceStatistics,
+    Operation,
     PageMapFold,
     Phase,
     State,
@@ -149,8 +151,16 @@ def test_a_row_tells_what_is_known_and_a_dot_what_does_not_apply() -> None:
     assert row(world, "broken") == "broken ● Running CORRUPT · 12.3k 0 0 0 · · uffd emb"
 
 
+def test_a_busy_instance_shows_who_asked_for_what_and_its_step() -> None:
+    began = datetime(2026, 1, 1, 12, 0, 0).astimezone()
+    operation = Operation(verb="standby", step="snapshot", asked_by="root (pid 7)", since=began)
+    vm = instance("vm", operation=operation)
+    (line,) = [text(line) for line in facts(world_of(vm), vm, UNICODE) if "under way" in text(line)]
+    assert line == "under way standby: snapshot  since 12:00:00, asked by root (pid 7)"
+
+
 def test_a_busy_instance_shows_its_verb() -> None:
-    assert "↻ standby" in row(world_of(instance("vm", busy="standby")), "vm")
+    assert "↻ standby" in row(world_of(instance("vm", operation=Operation(verb="standby"))), "vm")
 
 
 def test_a_closed_row_says_how_many_it_hides() -> None:
@@ -193,6 +203,10 @@ def test_a_source_tells_its_lock_its_recorded_pages_and_its_family() -> None:
         layers=1,
         recorded_pages=4101,
         recorded_runs=12,
+    )
+    sampled = template.model_copy(update={"sampled_pages": 40, "precision": 0.75, "wasted_bytes": 1025 * 4096})
+    assert "12 runs  16 MiB, 75% wanted, 4 MiB wasted" in told(
+        reduce(family(), TemplateChanged(template=sampled)), "source"
     )
     said = told(reduce(family(), TemplateChanged(template=template)), "source")
     assert "◆ LOCKED 2" in said

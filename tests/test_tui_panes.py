@@ -17,6 +17,7 @@ from supervisor.models import (
     Guest,
     HostStatistics,
     InstanceStatistics,
+    Operation,
     Statistics,
 )
 from tests.tui_hosts import BEGIN, chain, family, instance, reset, said
@@ -215,7 +216,14 @@ def hostile_events() -> list[object]:
     return [
         reset(
             [
-                instance("vm", state_error=HOSTILE, exit_message=HOSTILE, busy=HOSTILE, image=HOSTILE, source_id=None),
+                instance(
+                    "vm",
+                    state_error=HOSTILE,
+                    exit_message=HOSTILE,
+                    operation=Operation(verb=HOSTILE, step=HOSTILE, asked_by=HOSTILE),
+                    image=HOSTILE,
+                    source_id=None,
+                ),
                 instance("name").model_copy(update={"name": HOSTILE, "age": 1}),
             ],
             [InstanceStatistics(id="vm", guest=Guest(corrupt=HOSTILE))],

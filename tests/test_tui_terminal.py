@@ -30,13 +30,14 @@ HOSTILE = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\x9d0;OWNED\x9c\u202e\x08[red]evil[/]"
 SCRIPT = f"""
 import sys
 from forktui.app import ForkTui
-from supervisor.models import Activity, Guest, InstanceStatistics
+from supervisor.models import Activity, Guest, InstanceStatistics, Operation
 from tests.tui_hosts import BEGIN, instance, reset
 from tests.tui_recording import RecordedSupervisor
 
 hostile = {HOSTILE!r}
 vm = instance("vm", state_error=hostile, exit_message=hostile, exit_code=1, image=hostile)
-named = instance("other", age=1).model_copy(update={{"name": hostile, "busy": hostile}})
+asked = Operation(verb=hostile, asked_by=hostile)
+named = instance("other", age=1).model_copy(update={{"name": hostile, "operation": asked}})
 events = [
     reset([vm, named], [InstanceStatistics(id="vm", guest=Guest(corrupt=hostile))]),
     Activity(at=BEGIN, level="alarm", message=hostile),

@@ -11,13 +11,13 @@ import pytest_asyncio
 from supervisor.errors import PageServerError
 from supervisor.uffd import huge_pages, kernel
 from supervisor.uffd.handle import Failing, Policy, Recorded
-from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, check_pool, free_pages
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 from supervisor.uffd.page_map import FAULTED, PREFETCHED, ZERO
+from tests.huge_page_pool import free_in_pool, set_free
 from tests.uffd_template import Template, random_pages
 
 HUGE_PAGES = 4
 SIZE = HUGE_PAGES * HUGE_PAGE_BYTES
-POOL = Path("/proc/sys/vm/nr_hugepages")
 
 try:
     os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
@@ -25,27 +25,11 @@ except OSError as error:
     pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
 
 
-def set_free(pages: int) -> None:
-    """Have the pool so many pages to promise; skip where it cannot be had."""
-    try:
-        POOL.write_text(str(int(POOL.read_text()) + pages - free_pages()))
-        found = free_pages()
-    except (OSError, PageServerError) as error:
-        pytest.skip(f"huge pages: the pool cannot be changed: {error}")
-    if found != pages:
-        pytest.skip(f"huge pages: the host has {found} of 2 MiB to give and {pages} are needed")
-
-
 @pytest.fixture
 def pool() -> Iterator[None]:
     """A pool with pages for two forks, and what it was before afterwards."""
-    before = POOL.read_text() if POOL.exists() else None
-    try:
-        set_free(2 * HUGE_PAGES)
+    with free_in_pool(2 * HUGE_PAGES):
         yield
-    finally:
-        if before is not None and POOL.read_text() != before:
-            POOL.write_text(before)
 
 
 @pytest_asyncio.fixture
@@ -82,22 +66,6 @@ async def test_pages_are_prefetched_in_their_own_size(template: Template) -> Non
     assert await template.states("second") == bytes([PREFETCHED, PREFETCHED, PREFETCHED, ZERO])
 
 
-async def test_a_fork_that_the_pool_has_no_pages_for_is_refused_before_it_starts(template: Template) -> None:
-    server = await template.serve(size=SIZE, page_size=HUGE_PAGE_BYTES)
-    first = await template.fork(server, "first", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
-    await first.do("walk", 0, 1)
-    await template.fork(server, "second", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
-    # Seven are free, and promised to the two that have not touched them yet.
-    with pytest.raises(
-        PageServerError, match=r"fork third is refused: it needs 4 huge pages of 2 MiB, 7 are promised .* is 4 short"
-    ):
-        await template.fork(server, "third", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
-    await server.release("first")
-    await first.kill()
-    third = await template.fork(server, "fourth", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
-    await third.do("walk", 0, HUGE_PAGES)
-
-
 async def test_a_pool_that_runs_dry_all_the_same_makes_the_guest_wait_and_nothing_wrong(template: Template) -> None:
     server = await template.serve(size=SIZE, page_size=HUGE_PAGE_BYTES)
     fork = await template.fork(server, "one", regions=(SIZE,), page_size=HUGE_PAGE_BYTES)
@@ -123,6 +91,3 @@ def test_what_a_pool_can_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, number in numbers.items():
         (tmp_path / name).write_text(f"{number}\n")
     assert free_pages() == 11
-    check_pool("one", 8, 3)
-    with pytest.raises(PageServerError, match=r"is 2 short; add 2 to /proc/sys/vm/nr_hugepages"):
-        check_pool("one", 8, 5)

@@ -203,6 +203,26 @@ async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(spawn: Spawn, ru
     assert (await again.api.describe()).id == "vm"
 
 
+async def test_a_vmm_is_ended_when_what_is_done_meanwhile_fails(hypervisor: Hypervisor, run_dir: Path) -> None:
+    pids: list[int] = []
+
+    async def meanwhile(pid: int) -> None:
+        pids.append(pid)
+        raise RuntimeError("it cannot be served")
+
+    with pytest.raises(RuntimeError, match="it cannot be served"):
+        await Vmm.spawn(
+            hypervisor,
+            instance_id="vm",
+            directory=run_dir,
+            api_socket=run_dir / "vm.sock",
+            config_file=None,
+            meanwhile=meanwhile,
+        )
+    assert [is_gone(pid) for pid in pids] == [True]
+    assert not (run_dir / "vm.sock").exists()
+
+
 async def test_a_file_in_the_sockets_place_is_not_removed(spawn: Spawn, run_dir: Path) -> None:
     (run_dir / "vm.sock").write_text("precious")
     with pytest.raises(VmmError, match=r"vm\.sock is in the way of its API socket: remove it"):

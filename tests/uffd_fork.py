@@ -78,12 +78,21 @@ class Guest:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._listen)
         self._connections.append(connection)
-        opened = [self.uffd if kind == "uffd" else os.open(kind, os.O_RDONLY) for kind in descriptors]
+        opened = [self._descriptor(kind) for kind in descriptors]
         if opened:
             socket.send_fds(connection, [message.encode()], opened)
         else:
             connection.sendall(message.encode())
         return "sent"
+
+    def _descriptor(self, kind: str) -> int:
+        """Its own userfaultfd, one that was never told UFFDIO_API, or a file."""
+        match kind:
+            case "uffd":
+                return self.uffd
+            case "bare uffd":
+                return kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
+        return os.open(kind, os.O_RDONLY)
 
     def hang_up(self) -> str:
         """Close all connections."""

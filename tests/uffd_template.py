@@ -12,6 +12,7 @@ from supervisor.uffd.handle import PageServer, PageServerEvent, Policy, Prefetch
 from supervisor.uffd.page_map import PageCounters, PageMapReader
 from tests.uffd_fork import TIMEOUT, Fork
 
+MIB = 1 << 20
 PAGE = 4096
 PAGES = 2048
 SIZE = PAGES * PAGE

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pwd
 import socket
 import struct
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import ForbiddenError
+from supervisor.progress import asked_by
 
 LOGGER: Final = logging.getLogger("supervisor.api")
 
@@ -25,6 +27,14 @@ class Peer:
 
     pid: int
     uid: int
+
+    @property
+    def user(self) -> str:
+        """The user's name, or the uid where it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return f"uid {self.uid}"
 
     @property
     def writable(self) -> bool:
@@ -52,6 +62,7 @@ async def authorize(request: web.Request, handler: Handler) -> web.StreamRespons
             raise ForbiddenError(
                 f"uid {peer.uid} may look but not change; ask the supervisor's owner (uid {os.geteuid()})"
             )
+        asked_by.set(f"{peer.user} (pid {peer.pid})")
     return await handler(request)
 
 

@@ -1,8 +1,8 @@
 """The Unix socket that the API answers on, from its binding to its removal."""
 
+import asyncio
 import errno
 import fcntl
-import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from supervisor.api.app import build_app
 from supervisor.api.closing import Closing
+from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.events import EventBus
 from supervisor.settings import SOCKET_PATH_LIMIT
@@ -45,6 +45,7 @@ class Server:
 
     socket_path: Path
     _inode: Inode
+    _listening: asyncio.Server
     _runner: web.AppRunner
     _closing: Closing
     _events: EventBus
@@ -53,6 +54,7 @@ class Server:
         """End the streams and the waits, then the verbs and connections; remove the socket if it is still this one."""
         self._events.close()
         self._closing.close()
+        self._listening.close()
         await self._runner.cleanup()
         with _held(self.socket_path.parent):
             if _inode_at(self.socket_path) == self._inode:
@@ -67,10 +69,12 @@ async def serve(host: "Host", socket_path: Path) -> Server:
     listener, inode = _bind(socket_path)
     closing = Closing()
     app = build_app(host, closing)
-    runner = web.AppRunner(app, access_log=None, logger=_connection_logger(), shutdown_timeout=VERB_SECONDS)
+    runner = web.AppRunner(app, shutdown_timeout=VERB_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listener, backlog=BACKLOG).start()
-    return Server(socket_path, inode, runner, closing, host.events)
+    assert runner.server is not None
+    factory = connection_factory(runner.server)
+    listening = await asyncio.get_running_loop().create_unix_server(factory, sock=listener, backlog=BACKLOG)
+    return Server(socket_path, inode, listening, runner, closing, host.events)
 
 
 def _bind(path: Path) -> tuple[socket.socket, Inode]:
@@ -130,19 +134,3 @@ def _inode_at(path: Path) -> Inode | None:
     except FileNotFoundError:
         return None
     return Inode(status.st_dev, status.st_ino)
-
-
-def _connection_logger() -> logging.Logger:
-    """Return the logger for what is wrong below HTTP: anybody can send garbage, which earns a line and no traceback."""
-    logger = logging.getLogger("supervisor.api.connection")
-    logger.addFilter(_without_traceback)
-    return logger
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.msg, record.args = "a peer sent what is not HTTP: %s", (error.message.splitlines()[0],)
-        record.exc_info = None
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True

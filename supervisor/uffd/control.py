@@ -86,17 +86,6 @@ class Status(NamedTuple):
     """How many of those pages were wanted all the same."""
     handshake_seconds: float
 
-    @property
-    def precision(self) -> float | None:
-        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
-        return self.held_back_touched / self.held_back_pages if self.held_back_pages else None
-
-    @property
-    def wasted_bytes(self) -> int | None:
-        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
-        precision = self.precision
-        return None if precision is None else round(self.hot_pages * self.page_size * (1 - precision))
-
 
 class Recorded(NamedTuple):
     """A fork's recording has ended and is part of the template's hot-page list; what that list is now."""
@@ -106,6 +95,13 @@ class Recorded(NamedTuple):
     runs: int
     bytes: int
     recordings: int = 1
+
+
+class Sampled(NamedTuple):
+    """A fork has shown what it wanted of the pages that were held back from it; both numbers are of all such forks."""
+
+    held_back: int
+    touched: int
 
 
 class Gone(NamedTuple):
@@ -129,8 +125,10 @@ class Failing(NamedTuple):
     reason: str
 
 
-PageServerEvent = Recorded | Gone | Refused | Failing
-_EVENTS: dict[str, type[PageServerEvent]] = {kind.__name__: kind for kind in (Recorded, Gone, Refused, Failing)}
+PageServerEvent = Recorded | Sampled | Gone | Refused | Failing
+_EVENTS: dict[str, type[PageServerEvent]] = {
+    kind.__name__: kind for kind in (Recorded, Sampled, Gone, Refused, Failing)
+}
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

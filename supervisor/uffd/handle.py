@@ -5,13 +5,11 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from supervisor.errors import PageServerError
-from supervisor.isolation import isolated_command
 from supervisor.uffd import handshake
 from supervisor.uffd.control import (
     LINE_BYTES,
@@ -25,6 +23,7 @@ from supervisor.uffd.control import (
     Prefetch,
     Recorded,
     Refused,
+    Sampled,
     Status,
     decode,
     decode_event,
@@ -32,6 +31,7 @@ from supervisor.uffd.control import (
     encode,
     encode_configuration,
 )
+from supervisor.uffd.program import start, start_time_of
 from supervisor.uffd.takeover import take_userfaultfd
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Prefetch",
     "Recorded",
     "Refused",
+    "Sampled",
     "Status",
 ]
 
@@ -59,16 +60,6 @@ def _absolute(path: Path) -> str:
     return str(path.absolute())
 
 
-def start_time_of(pid: int) -> int:
-    """When the process started, in clock ticks since boot (field 22 of /proc/pid/stat); PageServerError without it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError as error:
-        raise PageServerError(f"page server pid {pid} is not alive: {error.strerror}") from error
-    # The second field is the program's name in parentheses, and may hold anything.
-    return int(stat.rpartition(")")[2].split()[19])
-
-
 class PageServer:
     """One page server, and the connection to it; made by `spawn` or `connect`."""
 
@@ -79,6 +70,8 @@ class PageServer:
         """Clock ticks since boot; with the pid it names the process for as long as the host is up."""
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """The exit code, negative for a signal; None for a page server that an earlier supervisor had spawned."""
+        self.forks: set[str] = set()
+        """The forks that it was given or had already, and has not told to be gone."""
         self._pidfd = pidfd
         self._on_event = on_event
         self._control = Path()
@@ -122,7 +115,7 @@ class PageServer:
         told, tells = os.pipe()
         try:
             # Some hundred microseconds, and in a thread a cancellation could lose the pid.
-            pid = _spawn(encode_configuration(configuration), tells, log)
+            pid = start(encode_configuration(configuration), tells, log)
             server = cls(template_id, pid, os.pidfd_open(pid), on_event)
         except OSError as error:
             os.close(told)
@@ -194,6 +187,7 @@ class PageServer:
             prefetch=prefetch,
             record=record,
         )
+        self.forks.add(fork_id)
 
     async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int) -> None:
         """Have it take over a fork whose page server died; the guest goes on where it waited.
@@ -204,6 +198,7 @@ class PageServer:
         answer = await asyncio.to_thread(_hand_over, self._control, vmm_pid, encode(request))
         if "error" in answer:
             raise PageServerError(answer["error"])
+        self.forks.add(fork_id)
 
     async def served(self, fork_id: str) -> Attached:
         """Wait for the fork's handshake and, with `before_resume`, for the end of its prefetch.
@@ -223,6 +218,7 @@ class PageServer:
 
     async def release(self, fork_id: str) -> None:
         """Serve the fork no more: its recording is kept, its userfaultfd closed, its socket removed; the map stays."""
+        self.forks.discard(fork_id)
         await self._request("release", fork_id=fork_id)
 
     async def status(self, *, seconds: float = _ANSWER_SECONDS) -> Status:
@@ -277,6 +273,7 @@ class PageServer:
         if status.template_id != self.template_id:
             raise self._error(f"serves template {status.template_id}")
         self._handshake_seconds = status.handshake_seconds
+        self.forks.update(status.forks)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         reason = "has closed its control connection"
@@ -289,7 +286,10 @@ class PageServer:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "event" in message:
-            self._on_event(decode_event(message))
+            event = decode_event(message)
+            if isinstance(event, Gone):
+                self.forks.discard(event.fork_id)
+            self._on_event(event)
             return
         answer = self._answers.pop(message["id"], None)
         if answer is None or answer.done():
@@ -356,21 +356,6 @@ class PageServer:
             self.kill()
             await self.exited
         self._hang_up("has been stopped")
-
-
-def _spawn(configuration: str, ready: int, log: Path) -> int:
-    """Start the program; its stdout is the pipe `ready`, its stderr the log; returns its pid."""
-    return os.posix_spawn(
-        sys.executable,
-        [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, ready, 1),
-            (os.POSIX_SPAWN_OPEN, 2, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        ],
-        setsid=True,
-    )
 
 
 def _hand_over(control: Path, vmm_pid: int, request: bytes) -> dict[str, Any]:

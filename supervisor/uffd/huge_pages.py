@@ -1,10 +1,11 @@
-"""The host's pool of huge pages: a fork that it cannot provide for is refused, rather than stopped in mid-run."""
+"""The host's pool of huge pages, as the kernel counts it."""
 
 import errno
 from pathlib import Path
 
 from supervisor.errors import PageServerError
 
+SMALL_PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2 << 20
 
 _POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
@@ -20,20 +21,6 @@ def free_pages() -> int:
         return max(_unreserved(), 0) + max(growth, 0)
     except OSError as error:
         raise PageServerError(f"the host has no pool of huge pages: {error}") from error
-
-
-def check_pool(fork_id: str, needed: int, promised: int) -> None:
-    """PageServerError that says how many pages the pool lacks to give a fork all that its guest may touch.
-
-    Firecracker reserves nothing when it maps guest memory (MAP_NORESERVE, src/vmm/src/vstate/memory.rs), so that what
-    other forks may still take, `promised`, is free by the kernel's count. Those of other page servers are not in it.
-    """
-    missing = needed + promised - free_pages()
-    if missing > 0:
-        raise PageServerError(
-            f"fork {fork_id} is refused: it needs {needed} huge pages of 2 MiB, {promised} are promised to other forks,"
-            f" and the pool is {missing} short; add {missing} to /proc/sys/vm/nr_hugepages or delete other forks"
-        )
 
 
 def check_not_empty() -> None:

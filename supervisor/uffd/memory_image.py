@@ -127,6 +127,11 @@ class MemoryImage:
         interval = bisect_right(self._starts, offset) - 1
         return self._addresses[interval], self._starts[interval], self._ends[interval]
 
+    @property
+    def interval_count(self) -> int:
+        """Into how many intervals of one owner the image falls."""
+        return len(self._starts)
+
     def read_into(self, target: memoryview, offset: int) -> None:
         """Compose the bytes from `offset` on out of all layers; OSError when a layer cannot be read."""
         position, end = offset, offset + len(target)

@@ -5,6 +5,7 @@ on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends o
 not when its supervisor does.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from supervisor.uffd.control import (
     PageServerEvent,
     Prefetch,
     Recorded,
+    Sampled,
     Status,
     decode_configuration,
     encode_event,
@@ -29,7 +31,6 @@ from supervisor.uffd.control import (
 from supervisor.uffd.control_socket import ControlSocket, Reply
 from supervisor.uffd.handshake import PAGE_SIZES, Mapping
 from supervisor.uffd.hot_list import HotList
-from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, check_pool
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
@@ -37,8 +38,11 @@ from supervisor.uffd.session import Session, Terms
 
 
 def log(text: str) -> None:
-    """One line on stderr, which the supervisor has made the log file."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+    """One line on stderr, which the supervisor has made the log file; one that cannot be written stops no guest."""
+    with contextlib.suppress(OSError):
+        os.write(
+            sys.stderr.fileno(), f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n".encode(errors="backslashreplace")
+        )
 
 
 class PageServer:
@@ -81,6 +85,7 @@ class PageServer:
     def keep_sample(self, held_back: int, touched: int) -> None:
         """Add to what is known of the list's worth, in memory and on disk."""
         self._hot.keep_sample(held_back, touched)
+        self.announce(Sampled(self._hot.recorded.held_back, self._hot.recorded.touched))
 
     def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
         """What is to be prefetched into a new fork."""
@@ -127,9 +132,6 @@ class PageServer:
             record=bool(request["record"]),
         )
         configuration = self._configuration
-        if configuration.page_size == HUGE_PAGE_BYTES:
-            promised = sum(session.absent_pages for session in self._sessions.values() if session.ended is None)
-            check_pool(fork_id, self._image.size // HUGE_PAGE_BYTES, promised)
         self._sessions[fork_id] = Session(
             self._loop, self, terms, self._image, configuration.page_size, configuration.policy
         )

@@ -158,13 +158,15 @@ class Pager:
         one straight line with everything at hand, because calls would cost Python more than what is to be done.
         """
         read, words, pages, counters, copy_words, copy = self._at_hand
-        low, high, shift, source = self._piece
+        first, last, shift, source = self._piece
         began_ns, answered = read_ns, 0
+        latency, like_it = LATENCY, 0
         while length == MESSAGE_BYTES and words[0] == UFFD_EVENT_PAGEFAULT:
             address = words[2]
-            if not low <= address < high:
-                low, high, shift, source = self._piece = self._piece_at(address)
             page = (address - shift) // GRANULE_BYTES
+            if not first <= page < last:
+                first, last, shift, source = self._piece = self._piece_at(address)
+                page = (address - shift) // GRANULE_BYTES
             if pages[page] != ABSENT or not source:
                 break
             # The kernel tells the page's own address, but for UFFD_FEATURE_EXACT_ADDRESS: a copy to that is EINVAL.
@@ -178,9 +180,14 @@ class Pager:
             asked.append(page)
             answered += 1
             now = monotonic_ns()
-            counters[_latency_word(now - read_ns)] += 1
+            word = _latency_word(now - read_ns)
+            if word != latency:
+                counters[latency] += like_it
+                latency, like_it = word, 0
+            like_it += 1
             read_ns = now  # of the next one, near enough: another look at the clock would cost as much as the read
             length = read() if now < slice_ends else None
+        counters[latency] += like_it
         counters[FAULTS] += answered
         counters[FAULT_NS] += read_ns - began_ns
         counters[PRESENT_PAGES] += answered
@@ -190,14 +197,15 @@ class Pager:
         return length, read_ns
 
     def _piece_at(self, address: int) -> tuple[int, int, int, int]:
-        """The addresses of the VMM around one that come from one place, as (low, high, shift, source).
+        """The pages around an address of the VMM that come from one place, as (first, last, shift, source).
 
-        Less `shift` they are offsets in the image, plus `source` addresses of this process; it is 0 where no layer is.
+        An address less `shift` is its offset in the image, plus `source` one of this process; 0: there is no layer.
         """
         region = self._installer.region_of(address)
         layer, start, end = self._image.locate(address - region.shift)
-        low, high = max(start + region.shift, region.base), min(end + region.shift, region.end_address)
-        return low, high, region.shift, layer - region.shift if layer else 0
+        first = max(start // GRANULE_BYTES, region.first_page)
+        last = min(end // GRANULE_BYTES, region.end_page)
+        return first, last, region.shift, layer - region.shift if layer else 0
 
     def _answer_all(self, length: int, read_ns: int, asked: list[int]) -> None:
         """Apply and answer the messages of one read, whatever they are."""

@@ -158,11 +158,6 @@ class Session:
         """Whether its faults are being recorded."""
         return self._recording is not None
 
-    @property
-    def absent_pages(self) -> int:
-        """Pages that its guest may still ask for."""
-        return self._map.page_count - self._map.counters[page_map.PRESENT_PAGES]
-
     def when_served(self, tell: Callable[[Attached | str], None]) -> None:
         """Call once, with what it was given when it is ready to run, or with the reason why it never will be."""
         answer = self._attached if self.ended is None else self.ended

@@ -1,6 +1,7 @@
 """Firecracker's API over a VMM's Unix socket, as far as the supervisor uses it."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Final, Literal
 
 import aiohttp
 
-from supervisor.errors import VmmError
+from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError
 
 BackendType = Literal["File", "Uffd"]
 SnapshotType = Literal["Full", "Diff"]
@@ -24,6 +25,9 @@ LOAD: Final = 60.0
 """With the backend Uffd a load also waits for the page server's accept."""
 SNAPSHOT: Final = 600.0
 """It writes all of the guest's memory to disk."""
+
+_OS_ERROR: Final = re.compile(r"(?:\(os error|\bcode:) ([0-9]+)")
+"""In a fault_message, as Rust shows an io::Error, or as it does inside another error."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,17 @@ class ApiClient:
         """Write the state-file and the mem-file of a paused VM; the files are not synced to the disk.
 
         Either type resets the dirty log. A Diff has the pages that were written since the last snapshot, the load or
-        the boot, and is a sparse file with holes between them; one that is there already is written into.
+        the boot, and is a sparse file with holes between them; one that is there already is written into. Raises
+        StorageError where the disk does not take it.
         """
         body = {"snapshot_type": snapshot_type, "snapshot_path": snapshot_path, "mem_file_path": mem_file_path}
-        await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
+        try:
+            await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
+        except VmmError as error:
+            number = _OS_ERROR.search(error.message)
+            if number is None or int(number[1]) not in STORAGE_ERRNOS:
+                raise
+            raise StorageError(f"{error.message}; free space, or make the data directory writable") from error
 
     async def load_snapshot(
         self,
@@ -108,6 +119,15 @@ class ApiClient:
         if tracking is not None:
             body[tracking] = True
         await self._request("PUT", "/snapshot/load", body, LOAD)
+
+    async def gives_memory_back(self) -> bool:
+        """Return whether the VM has a device by which its guest gives memory back to the host."""
+        text = await self._request("GET", "/vm/config", None, QUICK)
+        try:
+            config = json.loads(text)
+            return any(config.get(device) is not None for device in ("balloon", "memory-hotplug"))
+        except (ValueError, AttributeError) as error:
+            raise VmmError(f"{self._name}: GET /vm/config was not answered by a VMM: {_fault(text)[:80]}") from error
 
     async def close(self) -> None:
         """Close the connection."""

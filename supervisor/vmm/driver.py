@@ -6,10 +6,12 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from supervisor.errors import BadRequestError, VmmError
+from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
+from supervisor.tasks import beside
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -48,12 +50,14 @@ class Vmm:
         api_socket: Path,
         config_file: str | None,
         name: str | None = None,
+        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Self:
         """Start a VMM with `directory` as its working directory; its API answers when this returns.
 
-        With a config file (a path in `directory`) its VM runs as well. Errors call the VM by its `name`, or its id.
-        On failure nothing is left but the logs. Raises VmmError, and BadRequestError where the socket's path is too
-        long.
+        With a config file (a path in `directory`) its VM runs as well. What is to be done with its pid can be done
+        while it starts. Errors call the VM by its `name`, or its id. On failure nothing is left but the logs. Raises
+        VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path is too long, and
+        what `meanwhile` raises.
         """
         name = name or instance_id
         try:
@@ -62,14 +66,17 @@ class Vmm:
             async with creations(api_socket.parent) as created:
                 vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
                 try:
-                    await vmm._until_it_listens(created)
+                    async with beside((meanwhile or _nothing)(vmm.pid)) as other:
+                        await vmm._until_it_listens(created)
+                        await other
                     if config_file is not None:
                         await vmm._boot(directory / config_file)
                 except BaseException:
                     await vmm.terminate()
                     raise
         except OSError as error:
-            raise VmmError(f"{name}: {hypervisor.name} cannot be started: {_explain(error)}") from error
+            failure = StorageError if error.errno in STORAGE_ERRNOS else VmmError
+            raise failure(f"{name}: {hypervisor.name} cannot be started: {_explain(error)}") from error
         return vmm
 
     @classmethod
@@ -154,6 +161,10 @@ class Vmm:
             self._closing = asyncio.create_task(self.api.close())
 
 
+async def _nothing(pid: int) -> None:
+    """What is done beside a start that nobody waits for."""
+
+
 async def _listens(path: Path, created: asyncio.Event) -> None:
     """Return once a socket at `path` accepts; `created` is set when anything appears beside it."""
     while True:
@@ -200,5 +211,9 @@ def _make_way(api_socket: Path, name: str) -> Path:
 
 def _explain(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    limit = "; raise the limit of open files, or fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
-    return f"{where}{error.strerror}{limit}"
+    remedy = ""
+    if error.errno == errno.EMFILE:
+        remedy = "; raise the limit of open files, or fs.inotify.max_user_instances"
+    elif error.errno in STORAGE_ERRNOS:
+        remedy = "; free space, or make the data directory writable"
+    return f"{where}{error.strerror}{remedy}"

@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,10 @@ CAP_SYS_PTRACE: Final = 19
 """include/uapi/linux/capability.h."""
 
 
+FileIdentity = tuple[int, int, int]
+"""Device, inode and time of the last change (ns)."""
+
+
 @dataclass(frozen=True)
 class Hypervisor:
     """A VMM program that can run here; `command` comes before Firecracker's options."""
@@ -34,12 +38,46 @@ class Hypervisor:
     version: str
     snapshot_version: str
     """The version of the state-files that it writes, and the newest that it loads."""
+    program: "FileIdentity | None" = field(default=None, compare=False)
+    """Which file told the versions; None for the embedded VMM, which is of the supervisor's own."""
+
+    @property
+    def diffs_miss_discards(self) -> bool:
+        """Whether a Diff leaves out pages that a balloon, or memory unplugged, gave back to the host.
+
+        Firecracker's dirty bitmap and KVM's log know of writes only, and discard_range in its src/vmm/src/vstate/
+        memory.rs marks nothing: the layers below bring such a page's old content back.
+        """
+        return self.name == "firecracker"
 
     @property
     def tracking_field(self) -> TrackingField:
         """The field of a load that turns dirty tracking on: Firecracker 1.13 gave it another name (its CHANGELOG)."""
         numbers = tuple(map(int, re.findall(r"[0-9]+", self.version)[:2]))
         return "track_dirty_pages" if numbers >= (1, 13) else "enable_diff_snapshots"
+
+
+def loads(name: HypervisorName, own: str, version: str) -> bool:
+    """Return whether a VMM whose snapshot version is `own` loads a state-file of `version`.
+
+    Firecracker: load_without_crc_check in its src/vmm/src/snapshot/mod.rs.
+    """
+    if name == "embedded":
+        return version == own
+    (own_major, own_minor), (major, minor) = (tuple(map(int, one.split(".")[:2])) for one in (own, version))
+    return major == own_major and minor <= own_minor
+
+
+def snapshot_version(hypervisor: Hypervisor, program: Path) -> str:
+    """Return the snapshot version of a program that is or was this hypervisor's: as found at start, or asked anew.
+
+    A file that was replaced meanwhile is another Firecracker, and a VMM that runs may still be the old one. Blocks.
+    Raises DependencyMissingError where it prints none.
+    """
+    # Of a process that has ended there is no program: whatever it is asked for next says so.
+    if hypervisor.program is None or file_identity(program) in (hypervisor.program, None):
+        return hypervisor.snapshot_version
+    return _printed_version(program, "--snapshot-version")
 
 
 def select_hypervisor(wanted: HypervisorChoice, firecracker: Path | None) -> Hypervisor:
@@ -98,12 +136,22 @@ def _firecracker(named: Path | None) -> Hypervisor | str:
             return "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH"
         named = Path(found)
     path = named.resolve()
+    identity = file_identity(path)
     try:
         version = _printed_version(path, "--version")
-        snapshot_version = _printed_version(path, "--snapshot-version")
+        snapshots = _printed_version(path, "--snapshot-version")
     except DependencyMissingError as problem:
         return problem.message
-    return _kvm_problem() or Hypervisor("firecracker", (str(path),), version, snapshot_version)
+    return _kvm_problem() or Hypervisor("firecracker", (str(path),), version, snapshots, identity)
+
+
+def file_identity(path: Path) -> FileIdentity | None:
+    """Return which file a path leads to, and in which state; None where it leads nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _printed_version(program: Path, option: str) -> str:

@@ -1,0 +1,45 @@
+"""What the models of the wire are made of: names, choices, states."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+NAME_LENGTH = 63
+FAN_OUT_LIMIT = 4096
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]
+HypervisorName = Literal["firecracker", "embedded"]
+HypervisorChoice = Literal["auto", "firecracker", "embedded"]
+MemoryBackend = Literal["uffd", "file"]
+PrefetchMode = Literal["before_resume", "concurrent", "off"]
+RecordMode = Literal["auto", "on", "off"]
+ForkKind = Literal["share_memory", "copy", "checkpoint"]
+TargetState = Literal["Stopped", "Standby", "Running"]
+ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes", "huge_pages"]
+ImageKind = Literal["boot", "snapshot"]
+Level = Literal["info", "warning", "alarm"]
+
+
+class State(StrEnum):
+    """hypeman's instance states; a template is a Standby instance with `mem_locked`."""
+
+    CREATED = "Created"
+    INITIALIZING = "Initializing"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SHUTDOWN = "Shutdown"
+    STOPPED = "Stopped"
+    STANDBY = "Standby"
+    UNKNOWN = "Unknown"
+
+
+class Wire(BaseModel):
+    """The base of every model: immutable, and tolerant of fields that a newer peer adds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Request(Wire):
+    """The base of request bodies; hypeman's fields that have no meaning here are accepted and ignored."""

@@ -1,0 +1,69 @@
+"""What `GET /events` sends."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from supervisor.models.base import Level, Wire
+from supervisor.models.instances import HostSnapshot, HostStatistics, Instance, InstanceStatistics, Template
+
+
+class Reset(Wire):
+    """The first event of a stream that cannot be resumed: forget everything, start from this."""
+
+    type: Literal["reset"] = "reset"
+    snapshot: HostSnapshot
+
+
+class InstanceChanged(Wire):
+    """An instance is new or different; the whole of it."""
+
+    type: Literal["instance"] = "instance"
+    instance: Instance
+
+
+class InstanceDeleted(Wire):
+    """An instance is gone."""
+
+    type: Literal["instance_deleted"] = "instance_deleted"
+    id: str
+
+
+class TemplateChanged(Wire):
+    """A template is new or different; the whole of it."""
+
+    type: Literal["template"] = "template"
+    template: Template
+
+
+class TemplateDeleted(Wire):
+    """A template is gone: its last fork went, or its source was restored."""
+
+    type: Literal["template_deleted"] = "template_deleted"
+    id: str
+
+
+class Statistics(Wire):
+    """Counters that changed since the last such event; the only kind that may be superseded."""
+
+    type: Literal["statistics"] = "statistics"
+    at: datetime
+    instances: tuple[InstanceStatistics, ...]
+    host: HostStatistics
+
+
+class Activity(Wire):
+    """One line for the event pane: what happened, or who asked for what."""
+
+    type: Literal["activity"] = "activity"
+    at: datetime
+    level: Level
+    message: str
+    instance_id: str | None = None
+
+
+Event = Annotated[
+    Reset | InstanceChanged | InstanceDeleted | TemplateChanged | TemplateDeleted | Statistics | Activity,
+    Field(discriminator="type"),
+]

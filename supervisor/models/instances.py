@@ -1,0 +1,165 @@
+"""What there is: instances, templates, their statistics, the host."""
+
+from datetime import datetime
+
+from supervisor.models.base import ForkKind, HypervisorName, MemoryBackend, PrefetchMode, State, Wire
+
+
+class Phase(Wire):
+    """One step of how an instance came to run: flatten, prepare, spawn, load, prefetch, resume, or boot.
+
+    A checkpoint has `paused`, for how long its source was, and `write`, until its layer was durable.
+    """
+
+    name: str
+    milliseconds: float
+
+
+class Guest(Wire):
+    """What a pagewalker guest has printed since it last booted or was restored."""
+
+    ready: bool = False
+    restored: bool = False
+    passes: int = 0
+    done: bool = False
+    corrupt: str | None = None
+    """The guest-physical address of the first wrong byte, or the guest's error."""
+
+
+class Operation(Wire):
+    """An operation in progress."""
+
+    verb: str
+    step: str = ""
+    """Which of its steps is being taken."""
+    asked_by: str = ""
+    since: datetime | None = None
+
+
+class Instance(Wire):
+    """A VM that the supervisor owns; the first block is hypeman's."""
+
+    id: str
+    name: str
+    image: str
+    state: State
+    created_at: datetime
+    hypervisor: HypervisorName
+    size: str
+    vcpus: int
+    has_snapshot: bool
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    exit_code: int | None = None
+    exit_message: str | None = None
+    state_error: str | None = None
+
+    fork_count: int
+    mem_locked: bool
+    locked_by: tuple[str, ...] = ()
+    """The names of the share_memory forks that hold the lock."""
+    size_bytes: int
+    source_id: str | None = None
+    fork_kind: ForkKind | None = None
+    template_id: str | None = None
+    """The template whose mem-file this fork reads."""
+    memory_backend: MemoryBackend | None = None
+    """None where the VM has its memory from no snapshot (a cold boot)."""
+    prefetch: PrefetchMode | None = None
+    recording: bool = False
+    layers: int = 0
+    """Of its memory image: how many of them a Standby instance is restored from, or the next is put upon."""
+    track_dirty_pages: bool = True
+    """Whether its snapshots are diff layers."""
+    phases: tuple[Phase, ...] = ()
+    vmm_pid: int | None = None
+    operation: Operation | None = None
+    """What is being done to it now."""
+
+    @property
+    def busy(self) -> str | None:
+        """The verb of the operation in progress."""
+        return self.operation.verb if self.operation else None
+
+
+class Template(Wire):
+    """The internal record of a Standby instance that share_memory forks attach to."""
+
+    id: str
+    instance_id: str
+    size_bytes: int
+    page_size: int
+    fork_count: int
+    layers: int
+    page_server_pid: int | None = None
+    recording_fork: str | None = None
+    recorded_pages: int = 0
+    recorded_runs: int = 0
+    sampled_pages: int = 0
+    """Recorded pages that were held back from some forks to see whether those would want them."""
+    precision: float | None = None
+    """The share of the recorded pages that a fork wants, estimated from those samples; None before the first."""
+    wasted_bytes: int | None = None
+    """Bytes prefetched into each fork that it does not want, estimated in the same way."""
+    page_server_restarts: int = 0
+    """How often a page server was replaced because it died or hung."""
+
+
+class InstanceStatistics(Wire):
+    """Counters of one live instance; page counters are zero where no page server answers for it."""
+
+    id: str
+    faults: int = 0
+    fault_around_pages: int = 0
+    present_pages: int = 0
+    total_pages: int = 0
+    prefetched_pages: int = 0
+    prefetch_bytes: int = 0
+    prefetch_ms: float = 0.0
+    residual_faults: int = 0
+    """Demand faults since prefetch was complete."""
+    zero_pages: int = 0
+    removed_pages: int = 0
+    copied_bytes: int = 0
+    copy_errors: int = 0
+    oldest_fault_ms: float = 0.0
+    """The age of the oldest unanswered fault."""
+    rss_bytes: int = 0
+    private_bytes: int = 0
+    shared_bytes: int = 0
+    cpu_seconds: float = 0.0
+    guest: Guest | None = None
+
+
+class HostStatistics(Wire):
+    """The host and the supervisor itself."""
+
+    cpu_percent: float = 0.0
+    memory_total_bytes: int = 0
+    memory_available_bytes: int = 0
+    supervisor_rss_bytes: int = 0
+    page_server_rss_bytes: int = 0
+    page_server_cpu_seconds: float = 0.0
+
+
+class SupervisorInfo(Wire):
+    """Who answers on this socket."""
+
+    pid: int
+    version: str
+    started_at: datetime
+    data_dir: str
+    hypervisor: HypervisorName
+    hypervisor_version: str
+    writable: bool = True
+    """Whether this peer may change anything."""
+
+
+class HostSnapshot(Wire):
+    """The whole host at one moment: what a client starts from."""
+
+    supervisor: SupervisorInfo
+    instances: tuple[Instance, ...]
+    templates: tuple[Template, ...]
+    statistics: tuple[InstanceStatistics, ...]
+    host: HostStatistics

@@ -1,0 +1,231 @@
+"""What may be asked of the supervisor, and what it answers."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from supervisor.models.base import (
+    FAN_OUT_LIMIT,
+    NAME_LENGTH,
+    NAME_PATTERN,
+    ForkKind,
+    HypervisorChoice,
+    HypervisorName,
+    ImageKind,
+    MemoryBackend,
+    Name,
+    PrefetchMode,
+    RecordMode,
+    Request,
+    ResourceName,
+    State,
+    TargetState,
+    Wire,
+)
+from supervisor.models.instances import Instance, InstanceStatistics
+
+
+class CreateRequest(Request):
+    """`POST /instances`."""
+
+    name: Name
+    image: str
+    size: str | None = None
+    """None: what the image's vm.json says."""
+    vcpus: int | None = Field(default=None, ge=1, le=32)
+    """None: what the image's vm.json says."""
+    hypervisor: HypervisorChoice | None = None
+    cmd: tuple[str, ...] = ()
+    """Words appended to the kernel command line."""
+    track_dirty_pages: bool = True
+    """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
+
+
+class ForkOptions(Request):
+    """What a fork and a fan-out have in common."""
+
+    from_running: bool = False
+    target_state: TargetState | None = None
+    share_memory: bool = False
+    template_id: str | None = None
+    memory_backend: MemoryBackend = "uffd"
+    prefetch: PrefetchMode = "before_resume"
+    record: RecordMode = "auto"
+
+
+class ForkRequest(ForkOptions):
+    """`POST /instances/{id}/fork`; without a name the supervisor takes `<source>-<n>`."""
+
+    name: Name | None = None
+
+
+class CheckpointRequest(Request):
+    """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
+
+    name: Name | None = None
+
+
+class FanOutRequest(ForkOptions):
+    """`POST /instances/{id}/fan-out`: `count` forks, named `<name_prefix>-<n>`."""
+
+    share_memory: bool = True
+    target_state: TargetState | None = "Running"
+    count: int = Field(ge=1, le=FAN_OUT_LIMIT)
+    name_prefix: Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH - 5)] | None = None
+    concurrency: int = Field(default=8, ge=1, le=64)
+    dry_run: bool = False
+    """Answer with a FanOutEstimate, and make nothing."""
+    force: bool = False
+    """Make them although the estimate says that they do not fit."""
+
+
+class ErrorDetail(Wire):
+    """One cause among several; `id` and `name` tell which instance, where it is one."""
+
+    code: str = ""
+    message: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+class ErrorBody(Wire):
+    """What every refusal and failure looks like."""
+
+    code: str
+    message: str
+    details: tuple[ErrorDetail, ...] = ()
+
+
+class FanOutChild(Wire):
+    """One child of a fan-out: the instance, or why there is none."""
+
+    name: str
+    instance: Instance | None = None
+    error: ErrorBody | None = None
+
+
+class FanOutResult(Wire):
+    """`POST /instances/{id}/fan-out` answers 200 with this also when children failed."""
+
+    children: tuple[FanOutChild, ...]
+    milliseconds: float
+
+
+class ResourceEstimate(Wire):
+    """One resource of the host and a fan-out's share of it: bytes of memory and disk, else a number."""
+
+    name: ResourceName
+    per_fork: int
+    needed: int
+    available: int | None = None
+    """None where nothing limits it."""
+    fits: int | None = None
+    """How many forks it is enough for; None where it sets no bound."""
+    basis: str
+    """What the share is estimated from, and which limit says what is available."""
+
+
+class FanOutEstimate(Wire):
+    """`POST /instances/{id}/fan-out` with `dry_run`: how many forks fit, and what limits them."""
+
+    count: int
+    fits: int
+    """At most FAN_OUT_LIMIT."""
+    limiting: ResourceName | None = None
+    """None where FAN_OUT_LIMIT forks fit."""
+    resources: tuple[ResourceEstimate, ...]
+
+
+class ImageInfo(Wire):
+    """One of `GET /images`; the first block is hypeman's."""
+
+    name: str
+    status: Literal["ready", "failed"]
+    error: str | None = None
+    """What is wrong with it and what to do, in one line; None where it can be used."""
+    created_at: datetime
+    digest: str = ""
+    """hypeman's; a directory has none."""
+
+    kind: ImageKind
+    """Whether an instance of it boots, or begins in Standby."""
+    hypervisor: HypervisorName | None = None
+    """The only one that loads it, where it is a snapshot."""
+    memory_bytes: int | None = None
+
+
+class Deletion(Wire):
+    """One instance that a deletion removes, and what is given back when it goes, in bytes."""
+
+    id: str
+    name: str
+    state: State
+    fork_kind: ForkKind | None = None
+    running: bool
+    """Whether a VMM of it is ended."""
+    disk_bytes: int
+    """Of the files whose last name goes with it; a file that an instance outside of the plan has too stays."""
+    private_bytes: int
+
+
+class DeletionPlan(Wire):
+    """`DELETE /instances/{id}?dry_run=true`: what the same request without it does, in its order, forks first."""
+
+    deletions: tuple[Deletion, ...]
+    running: int
+    disk_bytes: int
+    private_bytes: int
+
+
+class WaitResult(Wire):
+    """`GET /instances/{id}/wait`."""
+
+    state: State
+    timed_out: bool
+    state_error: str | None = None
+
+
+class ResourceStats(Wire):
+    """`GET /instances/{id}/stats`: hypeman's fields, and the page counters."""
+
+    instance_id: str
+    instance_name: str
+    allocated_memory_bytes: int
+    allocated_vcpus: int
+    cpu_seconds: float
+    memory_rss_bytes: int
+    memory_vms_bytes: int
+    memory_utilization_ratio: float | None = None
+    network_rx_bytes: int = 0
+    network_tx_bytes: int = 0
+    pages: InstanceStatistics | None = None
+
+
+class PageMapFold(Wire):
+    """`GET /instances/{id}/memory`: the page map folded to a number of cells, in address order.
+
+    A cell counts its pages as (absent, faulted, fault-around, prefetched, zero).
+    """
+
+    id: str
+    page_size: int
+    pages: int
+    cells: tuple[tuple[int, int, int, int, int], ...]
+
+
+class LineageNode(Wire):
+    """One instance in the fork tree."""
+
+    id: str
+    name: str
+    state: State
+    fork_kind: ForkKind | None = None
+    children: "tuple[LineageNode, ...]" = ()
+
+
+class Lineage(Wire):
+    """`GET /instances/{id}/lineage`: the sources up to the root, nearest first, and the tree below."""
+
+    ancestors: tuple[str, ...]
+    tree: LineageNode

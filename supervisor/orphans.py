@@ -1,0 +1,72 @@
+"""Processes and sockets that a supervisor left which was killed between starting something and noting that it did."""
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from supervisor.errors import PageServerError
+from supervisor.records import ProcessIdentity
+from supervisor.uffd.program import start_time_of
+
+END_TIMEOUT: Final = 10.0
+"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
+ID: Final = "?" * 24
+"""What an id looks like to glob."""
+
+
+def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
+    """End every VMM and page server of this data directory but those that are known; return the pids.
+
+    `spared` are names of directories whose records cannot be read: nobody knows what is theirs. It blocks until the
+    processes are gone. The caller is the data directory's only supervisor.
+    """
+    found = [
+        process
+        for process, directory in _programs(data_dir.absolute())
+        if directory not in spared and _identity(process.pid) not in known
+    ]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=END_TIMEOUT)
+    return [process.pid for process in found]
+
+
+def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
+    """Remove the sockets and page maps that are named after an instance or a template, but those to be kept."""
+    for pattern in (f"{ID}.sock", f"{ID}.uffd", f"{ID}.pages", f"pages/{ID}.map"):
+        for path in run_dir.glob(pattern):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _programs(data_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield VMMs, known by their working directory, and page servers, by the layers that they serve; each with the name
+    of its instance's or template's directory.
+
+    An operator's shell may be in such a directory as well: it has no API socket.
+    """
+    home, layers = f"{data_dir / 'instances'}{os.sep}", f"{data_dir / 'templates'}{os.sep}"
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if "--api-sock" in command and process.cwd().startswith(home):
+                yield process, _first(process.cwd(), home)
+            elif any("supervisor.uffd.page_server" in word for word in command) and layers in command[-1]:
+                yield process, _first(command[-1], layers)
+
+
+def _first(text: str, prefix: str) -> str:
+    """Return the name that follows the first `prefix`."""
+    return text.partition(prefix)[2].partition(os.sep)[0]
+
+
+def _identity(pid: int) -> ProcessIdentity | None:
+    try:
+        return ProcessIdentity(pid=pid, start_time=start_time_of(pid))
+    except PageServerError:
+        return None

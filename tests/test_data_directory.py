@@ -1,0 +1,161 @@
+"""A data directory that is read-only, somebody else's, or from the future: a clear refusal, and nothing is changed."""
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forktui.client import ApiError, SupervisorClient
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, State
+from tests.small_disk import small_disk
+from tests.supervisor_process import PATIENCE, Home, gathered, guest, sample, supervisor, until, walking_source
+
+SHARED = ForkRequest(share_memory=True, target_state="Running")
+
+
+@pytest.fixture
+def home(run_dir: Path) -> Iterator[Home]:
+    made = Home(run_dir)
+    yield made
+    made.kill_everything()
+
+
+async def refusal(home: Home) -> str:
+    """Start a supervisor that has to refuse; return what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *home.command(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    printed, said = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert (process.returncode, printed) == (1, b"")
+    (line,) = said.decode().splitlines()
+    return line
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return a digest of each file and the target of each name."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+async def walks_on(client: SupervisorClient, name: str) -> None:
+    seen: list[int] = []
+
+    def further(host: HostSnapshot) -> bool:
+        assert guest(host, name).corrupt is None
+        seen.append(guest(host, name).passes)
+        return seen[-1] > seen[0]
+
+    await until(further, client)
+
+
+async def test_a_directory_of_a_newer_schema_is_refused_and_left_as_it_is(home: Home) -> None:
+    async with supervisor(home) as running:
+        await running.client.create(CreateRequest(name="one", image="pagewalker"))
+        await running.client.stop("one")
+    schema = home.data / "schema"
+    assert schema.read_text() == "1\n"
+    for text, words in (("7\n", "has schema 7, and this supervisor knows 1: start the newer"), ("x", "no number")):
+        schema.write_text(text)
+        before = contents(home.data)
+        assert words in await refusal(home)
+        assert contents(home.data) == before
+    schema.write_text("")
+    async with supervisor(home) as running:
+        assert [one.name for one in await running.client.instances()] == ["one"]
+    assert schema.read_text() == "1\n"
+
+
+async def test_a_record_of_a_newer_schema_is_set_aside_and_its_vm_let_alone(home: Home) -> None:
+    async with supervisor(home) as running:
+        source = await walking_source(running.client, "future", "passes=0")
+        await running.client.create(CreateRequest(name="present", image="pagewalker"))
+    path = home.data / "instances" / source.id / "instance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "added": {"later": True}, "schema_version": 2}))
+    before = path.read_bytes()
+    async with supervisor(home) as running:
+        found = {one.name: one for one in await running.client.instances()}
+        assert set(found) == {"present", source.id}
+        assert found[source.id].state is State.UNKNOWN
+        assert found[source.id].state_error == (
+            f"{path}: it has schema 2, and this supervisor knows 1: start the newer forktui"
+        )
+        for verb in (running.client.delete, running.client.standby, running.client.stop):
+            with pytest.raises(ApiError, match=source.id):
+                await verb(source.id)
+        await running.client.delete("present")
+    assert path.read_bytes() == before
+    assert source.vmm_pid is not None
+    os.kill(source.vmm_pid, 0)
+
+
+async def test_a_second_supervisor_is_refused_and_harms_nobody(home: Home) -> None:
+    """On the same data directory, with the same run directory or another one; or only on the same run directory."""
+    elsewhere = dataclasses.replace(home, root=home.root / "second")
+    elsewhere.root.mkdir()
+    async with supervisor(home) as running:
+        source = await walking_source(running.client, "source", "passes=0")
+        held = f"another supervisor (pid {running.process.pid}) holds {home.data}; stop it, or name another"
+        assert held in await refusal(home)
+        moved = dataclasses.replace(elsewhere, options=("--data-dir", str(home.data)))
+        assert held in await refusal(moved)
+        squeezed = dataclasses.replace(elsewhere, options=("--run-dir", str(home.run)))
+        assert f"another supervisor listens on {home.socket}; stop it, or name another path" in await refusal(squeezed)
+        await walks_on(running.client, "source")
+        assert (await running.client.checkpoint("source")).state is State.STANDBY
+        await running.end(signal.SIGKILL)
+        assert (home.data / "lock").read_text() == f"{running.process.pid}\n"
+        # The lock of one that was killed is nobody's.
+        async with supervisor(home) as again:
+            assert (await again.client.instance("source")).vmm_pid == source.vmm_pid
+            await walks_on(again.client, "source")
+
+
+async def test_a_read_only_directory_is_refused_and_one_that_becomes_so_stops_no_vm(home: Home) -> None:
+    with small_disk(home.data, 256) as disk:
+        async with supervisor(home) as running:
+            client = running.client
+            await walking_source(client, "source", "passes=0")
+            await client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
+            await client.wait("runner", State.RUNNING, PATIENCE)
+            await client.standby("source")
+            await client.fork("source", SHARED.model_copy(update={"name": "share"}))
+            with disk.read_only():
+                outcomes = await gathered(
+                    client.create(CreateRequest(name="new", image="pagewalker")),
+                    client.standby("runner"),
+                    client.checkpoint("runner", CheckpointRequest(name="new-2")),
+                    client.fork("source", ForkRequest(name="new-3")),
+                    client.fork("source", SHARED.model_copy(update={"name": "new-4"})),
+                    client.detach("share"),
+                    client.delete("share"),
+                    client.delete("runner"),
+                )
+                for outcome in outcomes:
+                    assert isinstance(outcome, ApiError), outcome
+                    assert outcome.code == "storage_failed", outcome
+                    assert "Read-only file system" in outcome.message
+                    assert "writable" in outcome.message
+                forced = await client.fan_out("source", FanOutRequest(count=2, force=True))
+                assert [child.error and child.error.code for child in forced.children] == ["storage_failed"] * 2
+            await walks_on(client, "share")
+            host = await until(lambda host: sample(host, "share").present_pages > 0, client)
+            (server,) = (template.page_server_pid for template in host.templates)
+            await running.end(signal.SIGKILL)
+        with disk.read_only():
+            line = await refusal(home)
+            assert f"{home.data} is in a read-only file system; remount that, or name another with --data-dir" in line
+        async with supervisor(home) as again:
+            await walks_on(again.client, "share")
+            host = await until(lambda host: bool(host.templates), again.client)
+            assert host.templates[0].page_server_pid == server
+            for name in ("share", "source"):
+                await again.client.delete(name)
+        home.kill_everything()

@@ -1,0 +1,146 @@
+"""Hot pages over the supervisor: who records, who is prefetched what and when, and what the list is worth."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forktui.client import SupervisorClient
+from supervisor.guests.pagewalker import HOT_BASE, PAGE_SIZE
+from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template
+from supervisor.uffd.hypeman_hot_pages import RegionPage
+from tests.hypeman_hot_pages import hpl1
+from tests.supervisor_process import Home, guest, sample, supervisor, until, walking_source
+
+HOT_MIB = 4
+HOT_PAGES = HOT_MIB * (1 << 20) // PAGE_SIZE
+
+
+@pytest.fixture(params=["embedded", "firecracker"])
+def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
+    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
+    made = Home(run_dir, request.param, binary)
+    yield made
+    made.kill_everything()
+
+
+@pytest.fixture
+def embedded(run_dir: Path) -> Iterator[Home]:
+    made = Home(run_dir)
+    yield made
+    made.kill_everything()
+
+
+async def standby_source(client: SupervisorClient) -> None:
+    await walking_source(client, "source", f"hot_mib={HOT_MIB}")
+    await client.standby("source")
+
+
+async def fork(client: SupervisorClient, name: str, **options: object) -> Instance:
+    shared = {"name": name, "share_memory": True, "target_state": "Running", **options}
+    return await client.fork("source", ForkRequest.model_validate(shared))
+
+
+async def recorded(client: SupervisorClient) -> Template:
+    """Return the template once it has a list and nobody records."""
+    host = await until(lambda host: any(t.recorded_pages and not t.recording_fork for t in host.templates), client)
+    return host.templates[0]
+
+
+async def walked(client: SupervisorClient, *names: str) -> HostSnapshot:
+    """Return the host once these forks have verified their memory, none of it wrong, and were sampled after that."""
+    done = await until(
+        lambda host: all(guest(host, name).restored and guest(host, name).passes for name in names), client
+    )
+    assert [guest(done, name).corrupt for name in names] == [None] * len(names)
+    return await until(lambda host: all(sample(host, name).present_pages >= HOT_PAGES for name in names), client)
+
+
+async def test_forks_record_when_they_are_to_and_are_prefetched_as_they_are_to(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        await standby_source(client)
+        never = await fork(client, "never", record="off")
+        assert not never.recording
+        host = await walked(client, "never")
+        assert (sample(host, "never").prefetched_pages, host.templates[0].recorded_pages) == (0, 0)
+
+        first = await fork(client, "first")
+        assert [phase.name for phase in first.phases] == ["prepare", "spawn", "load", "prefetch"]
+        list_of_first = await recorded(client)
+        assert list_of_first.recorded_pages >= HOT_PAGES
+        host = await walked(client, "first")
+        one = sample(host, "first")
+        assert (one.prefetched_pages, one.faults) == (0, list_of_first.recorded_pages)
+
+        second = await fork(client, "second")
+        assert not second.recording
+        assert second.phases[-1].name == "resume"
+        concurrent = await fork(client, "concurrent", prefetch="concurrent")
+        assert [phase.name for phase in concurrent.phases] == ["prepare", "spawn", "load", "prefetch"]
+        await fork(client, "off", prefetch="off")
+        host = await walked(client, "second", "concurrent", "off")
+        assert sample(host, "second").prefetched_pages >= HOT_PAGES
+        assert sample(host, "second").residual_faults <= HOT_PAGES // 100
+        assert sample(host, "concurrent").prefetched_pages > 0
+        assert (sample(host, "off").prefetched_pages, sample(host, "off").faults > 0) == (0, True)
+
+        again = await fork(client, "again", record="on")
+        assert again.phases[-1].name == "prefetch"
+        host = await walked(client, "again")
+        assert sample(host, "again").prefetched_pages == 0
+        assert sample(host, "again").faults >= HOT_PAGES
+        await client.delete("source", cascade=True)
+
+
+async def test_a_template_tells_what_share_of_its_list_its_forks_want(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        await fork(client, "first")
+        template = await recorded(client)
+        assert (template.sampled_pages, template.precision, template.wasted_bytes) == (0, None, None)
+        result = await client.fan_out("source", FanOutRequest(count=8))
+        names = [child.name for child in result.children]
+        await walked(client, *names)
+        for name in names:
+            await client.delete(name)
+        host = await until(lambda host: host.templates[0].precision is not None, client)
+        (template,) = host.templates
+        assert template.sampled_pages == template.recorded_pages // 251
+        # Every fork walks all that was recorded.
+        assert (template.precision, template.wasted_bytes) == (1.0, 0)
+        await running.end()
+    async with supervisor(embedded) as running:
+        (found,) = (await running.client.snapshot()).templates
+        assert (found.sampled_pages, found.precision) == (template.sampled_pages, 1.0)
+        await running.client.delete("source", cascade=True)
+
+
+@pytest.mark.parametrize("kind", ["hypeman", "damaged"])
+async def test_a_list_that_is_dropped_beside_a_snapshot_is_prefetched_or_refused_with_its_reason(
+    embedded: Home, kind: str
+) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        made, image = embedded.data / "instances" / (await client.instance("source")).id, embedded.data / "images/snap"
+        image.mkdir(parents=True)
+        shutil.copy(next(made.glob("state.*")), image / "state")
+        shutil.copy(next(made.glob("mem.*")), image / "mem")
+        pages = [RegionPage(0, HOT_BASE + number * PAGE_SIZE) for number in range(100)]
+        (image / "hot_pages").write_bytes(hpl1(pages)[: None if kind == "hypeman" else 60])
+        await client.delete("source")
+
+        await client.create(CreateRequest(name="source", image="snap"))
+        await fork(client, "fork", record="off")
+        if kind == "hypeman":
+            await until(lambda host: sample(host, "fork").prefetched_pages == 100, client)
+            assert (await recorded(client)).recorded_pages == 100
+        else:
+            await until(lambda host: any(one.name == "fork" for one in host.instances), client)
+            assert "is refused: it tells of 100 pages" in running.log.read_text()
+        await until(lambda host: sample(host, "fork").faults > 0, client)
+        assert (image / "hot_pages").read_bytes().startswith(b"HPL1")
+        await client.delete("source", cascade=True)

@@ -1,0 +1,40 @@
+"""Tasks beside others: their results, their failures, their end."""
+
+import asyncio
+
+import pytest
+
+from supervisor.tasks import beside
+
+
+async def fail() -> None:
+    raise ValueError("beside")
+
+
+async def test_the_body_has_the_result_of_what_ran_beside_it() -> None:
+    async with beside(asyncio.sleep(0, "result")) as task:
+        assert await task == "result"
+
+
+async def test_what_ran_beside_fails_who_awaits_it() -> None:
+    with pytest.raises(ValueError, match="beside"):
+        async with beside(fail()) as task:
+            await task
+
+
+async def test_a_body_that_fails_ends_what_runs_beside_it() -> None:
+    with pytest.raises(KeyError):
+        async with beside(asyncio.Event().wait()) as task:
+            raise KeyError
+    assert task.cancelled()
+
+
+async def test_of_two_failures_the_bodys_is_told_and_nothing_of_the_other() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    with pytest.raises(KeyError):
+        async with beside(fail()) as task:
+            await asyncio.wait((task,))
+            raise KeyError
+    del task
+    assert complaints == []
