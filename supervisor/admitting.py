@@ -9,6 +9,7 @@ from pathlib import Path
 
 from supervisor import admission, headroom, images
 from supervisor.admission import Resource
+from supervisor.errors import NotFoundError
 from supervisor.huge_page_pool import HugePagePool
 from supervisor.inventory import Inventory
 from supervisor.layer_files import allocated
@@ -51,11 +52,19 @@ class Admitting:
         self._promised: Counter[ResourceName] = Counter()
 
     async def estimate(self, source: InstanceRecord, request: FanOutRequest) -> FanOutEstimate:
-        """Return what a fan-out takes and how many forks fit beside those that are being made."""
+        """Return what a fan-out takes and how many forks fit beside those that are being made.
+
+        Raises NotFoundError where a file of the source is gone: nobody holds it here, and it may be deleted meanwhile.
+        """
         template = self._inventory.template_of(source.id) if request.share_memory or request.template_id else None
         siblings = self._siblings(source, request)
         huge_pages = await self._huge_pages.left(source.huge_pages * request.count) if source.huge_pages else None
-        resources = await asyncio.to_thread(self._resources, source, request, template, siblings, huge_pages)
+        try:
+            resources = await asyncio.to_thread(self._resources, source, request, template, siblings, huge_pages)
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
+            ) from error
         return admission.estimate(request.count, resources)
 
     @contextlib.contextmanager

@@ -20,6 +20,8 @@ _EVENT_ID: Final = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
 def merge(older: Statistics, newer: Statistics) -> Statistics:
     """Return `newer` with the counters of those instances that only `older` has."""
+    if not newer.instances:
+        return newer.model_copy(update={"instances": older.instances})
     instances = {counters.id: counters for counters in (*older.instances, *newer.instances)}
     return newer.model_copy(update={"instances": tuple(instances.values())})
 

@@ -50,6 +50,8 @@ class Inventory:
         self._names: dict[str, str] = {}
         self._views: dict[str, Instance] = {}
         self._forest: Forest | None = None
+        self.changes = 0
+        """How often any instance has changed."""
         self._changed = asyncio.Event()
         self._template_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -306,6 +308,7 @@ class Inventory:
             self.publish_template(record.template_id)
 
     def _wake(self) -> None:
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

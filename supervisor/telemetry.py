@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -25,6 +25,8 @@ from supervisor.vmm.logs import CONSOLE_LOG
 
 PERIOD = 0.25
 """Seconds between samples."""
+QUIET_PERIOD = 0.5
+"""The same after one in which there was nothing new, as long as no instance changes."""
 QUIET_PER_SAMPLE = 64
 """How many of the VMs of which nothing was new are looked at in one sample, in turn: a thousand idle VMs are to cost
 the supervisor next to nothing."""
@@ -84,6 +86,9 @@ class Telemetry:
         self._watched: dict[str, Watched] = {}
         self._pid = os.getpid()
         self._turn = 0
+        self._followed = -1
+        self._running: dict[str, InstanceRecord] = {}
+        self._lively: set[str] = set()
         self._failures: set[type[Exception]] = set()
         self._stop = asyncio.Event()
         self.statistics: dict[str, InstanceStatistics] = {}
@@ -99,10 +104,19 @@ class Telemetry:
                 if type(error) not in self._failures:
                     self._failures.add(type(error))
                     _log.exception("a sample failed; the next are tried all the same")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), PERIOD)
+            await self._rest()
         for watched in self._watched.values():
             watched.close()
+
+    async def _rest(self) -> None:
+        """Wait until the next sample is due: while nothing is new that is later, unless an instance changes."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), PERIOD)
+        if not self._lively and not self._stop.is_set():
+            ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._inventory.changed())]
+            await asyncio.wait(ends, timeout=QUIET_PERIOD - PERIOD, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
 
     def stop(self) -> None:
         """End the sampling after the sample in progress."""
@@ -110,11 +124,11 @@ class Telemetry:
 
     async def sample(self) -> None:
         """Take one sample of what runs and publish what differs from the one before."""
-        running = {record.id: record for record in self._inventory.instances.values() if record.process is not None}
-        self._follow(running)
-        due, records = self._due(list(running.values()))
+        self._follow()
+        due, records = self._due()
         changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
         changed = [one for one in changed if one.id in self._inventory.instances]
+        self._lively = {record.id for record in records if not self._watched[record.id].quiet}
         self.statistics |= {one.id: one for one in changed}
         self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
@@ -128,32 +142,40 @@ class Telemetry:
         found = self.statistics.get(instance_id)
         return found.private_bytes if found else 0
 
-    def _follow(self, running: Mapping[str, InstanceRecord]) -> None:
+    def _follow(self) -> None:
         """Watch what has begun to run, and forget what has ended."""
-        for instance_id, watched in list(self._watched.items()):
-            record = running.get(instance_id)
-            if record is None or record.process is None or record.process.pid != watched.pid:
-                self._watched.pop(instance_id).close()
-                self.statistics.pop(instance_id, None)
-        for record in running.values():
-            if record.id not in self._watched and record.process is not None:
+        if self._followed == self._inventory.changes:
+            return
+        self._followed = self._inventory.changes
+        self._running = {record.id: record for record in self._inventory.instances.values() if record.process}
+        for record in self._running.values():
+            watched = self._watched.get(record.id)
+            if record.process is not None and (watched is None or watched.pid != record.process.pid):
+                self._forget(record.id)
                 console = None
                 if images.announces_ready(record.image):
                     path = self._inventory.registry.directory(record.id) / CONSOLE_LOG
                     console = Console(path, record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
+                self._lively.add(record.id)
+        for instance_id in self._watched.keys() - self._running.keys():
+            self._forget(instance_id)
 
-    def _due(self, running: Sequence[InstanceRecord]) -> tuple[frozenset[str], list[InstanceRecord]]:
+    def _forget(self, instance_id: str) -> None:
+        watched = self._watched.pop(instance_id, None)
+        if watched is not None:
+            watched.close()
+        self.statistics.pop(instance_id, None)
+
+    def _due(self) -> tuple[frozenset[str], list[InstanceRecord]]:
         """Return whose processes this sample looks at, and all that it looks at: those, the lively ones, and a share
-        of the quiet ones in turn.
+        of all in turn.
         """
-        due = frozenset(record.id for record in _turn(running, self._turn, PROCESSES_PER_SAMPLE))
-        quiet = [record for record in running if self._watched[record.id].quiet]
-        spared = {record.id for record in quiet}.difference(
-            due, (record.id for record in _turn(quiet, self._turn, QUIET_PER_SAMPLE))
-        )
+        ids = list(self._running)
+        due = frozenset(_turn(ids, self._turn, PROCESSES_PER_SAMPLE))
+        looked_at = due.union(_turn(ids, self._turn, QUIET_PER_SAMPLE), self._lively & self._running.keys())
         self._turn += 1
-        return due, [record for record in running if record.id not in spared]
+        return due, [self._running[instance_id] for instance_id in looked_at]
 
     def _read(
         self, records: Iterable[InstanceRecord], due: frozenset[str], servers: Iterable[int]
@@ -223,10 +245,10 @@ def _may_wait(watched: Watched) -> bool:
     return waits or watched.stall.since is not None
 
 
-def _turn(records: Sequence[InstanceRecord], turn: int, count: int) -> Sequence[InstanceRecord]:
-    """Return about `count` of the records, so that every one has its turn."""
-    shares = -(-len(records) // count)
-    return records[turn % shares :: shares] if shares else ()
+def _turn(ids: Sequence[str], turn: int, count: int) -> Sequence[str]:
+    """Return about `count` of them, so that every one has its turn."""
+    shares = -(-len(ids) // count)
+    return ids[turn % shares :: shares] if shares else ()
 
 
 def _look_at_process(watched: Watched) -> None:

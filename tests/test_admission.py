@@ -221,6 +221,20 @@ async def test_a_dry_run_is_refused_as_the_fan_out_would_be(embedded: Home) -> N
         await client.delete("source")
 
 
+async def test_the_forks_of_a_source_whose_files_are_gone_are_not_estimated(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        source = await walking_source(client)
+        await client.standby(source.id)
+        file = embedded.data / "instances" / source.id / "vm.json"
+        drive = {"drive_id": "data", "path_on_host": "gone.img", "is_root_device": False, "is_read_only": False}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"drives": [drive]}))
+        error = await refused(client.fan_out_estimate(source.id, FanOutRequest(count=1)))
+        assert (error.status, error.code) == (404, "not_found")
+        assert "gone.img is gone" in error.message
+        await client.delete(source.id)
+
+
 async def test_a_second_fan_out_is_estimated_beside_what_the_first_is_promised(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
