@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from supervisor import admission, headroom, images
@@ -50,6 +50,7 @@ class Admitting:
         self._huge_pages = huge_pages
         self._private_bytes = private_bytes
         self._promised: Counter[ResourceName] = Counter()
+        self._one_at_a_time = asyncio.Lock()
 
     async def estimate(self, source: InstanceRecord, request: FanOutRequest) -> FanOutEstimate:
         """Return what a fan-out takes and how many forks fit beside those that are being made.
@@ -67,10 +68,18 @@ class Admitting:
             ) from error
         return admission.estimate(request.count, resources)
 
-    @contextlib.contextmanager
-    def promise(self, found: FanOutEstimate) -> Iterator[Promise]:
-        """Set aside what the forks of this estimate take, until each is made."""
-        promise = Promise(Counter({row.name: row.per_fork for row in found.resources}), self._promised, found.count)
+    @contextlib.asynccontextmanager
+    async def admit(self, source: InstanceRecord, request: FanOutRequest) -> AsyncIterator[Promise]:
+        """Set aside what the forks of a fan-out take, until each is made.
+
+        Raises InsufficientResourcesError where they do not fit, unless `force` is given, and what `estimate` raises.
+        """
+        # One after the other: each is estimated beside what those before it are promised.
+        async with self._one_at_a_time:
+            found = await self.estimate(source, request)
+            if not request.force:
+                admission.check(source.name, found)
+            promise = Promise(Counter({row.name: row.per_fork for row in found.resources}), self._promised, found.count)
         try:
             yield promise
         finally:

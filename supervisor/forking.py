@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 
-from supervisor import admission, images, lifecycle
-from supervisor.admitting import Admitting, Promise
+from supervisor import images, lifecycle
+from supervisor.admitting import Admitting
 from supervisor.checkpoints import Checkpoints
 from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.inventory import Inventory
@@ -90,12 +90,7 @@ class Forking:
     async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many forks fit, what limits them, and what `count` of them take."""
         source = self._inventory.resolve(reference)
-        if request.from_running:
-            raise BadRequestError(
-                f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
-            )
-        lifecycle.check_fork(source.name, source.state, request)
-        await self._check_loads(source, request)
+        await self._check_fan_out(source, request)
         return await self._admitting.estimate(source, request)
 
     async def fan_out(
@@ -106,47 +101,61 @@ class Forking:
         Raises InsufficientResourcesError where they do not fit, unless `force` is given.
         """
         source = self._inventory.resolve(reference)
-        estimate = await self.estimate(source.id, request)
-        if not request.force:
-            admission.check(source.name, estimate)
-        names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
-        # Taken now, all of them: another fan-out picks from what is left.
-        children_ids = {name: new_id() for name in names}
-        for name, child_id in children_ids.items():
-            self._inventory.reserve(name, child_id)
-        places = asyncio.Semaphore(request.concurrency)
-        began = time.monotonic()
-
-        async def child(name: str, promise: Promise) -> FanOutChild:
-            async with places:
-                try:
-                    made = await self._fork(source.id, name, request, children_ids[name])
-                    return FanOutChild(name=name, instance=view(made))
-                except SupervisorError as error:
-                    details = tuple(ErrorDetail(**detail) for detail in error.details)
-                    return FanOutChild(
-                        name=name, error=ErrorBody(code=error.code, message=error.message, details=details)
-                    )
-                except Exception as error:
-                    # A defect in one child's making is not to sink the others.
-                    _log.exception("fork %s failed", name)
-                    return FanOutChild(
-                        name=name, error=ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
-                    )
-                finally:
-                    promise.kept()
-
-        try:
-            with self._admitting.promise(estimate) as promise:
-                children = tuple(await asyncio.gather(*(child(name, promise) for name in names)))
-        finally:
+        await self._check_fan_out(source, request)
+        async with self._admitting.admit(source, request) as promise:
+            names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
+            # Taken now, all of them: another fan-out picks from what is left.
+            children_ids = {name: new_id() for name in names}
             for name, child_id in children_ids.items():
-                self._inventory.give_back(name, child_id)
+                self._inventory.reserve(name, child_id)
+            places = asyncio.Semaphore(request.concurrency)
+            began = time.monotonic()
+
+            async def child(name: str) -> FanOutChild:
+                async with places:
+                    try:
+                        return await self._fan_out_child(source.id, name, request, children_ids[name], view)
+                    finally:
+                        promise.kept()
+
+            try:
+                children = tuple(await asyncio.gather(*map(child, names)))
+            finally:
+                for name, child_id in children_ids.items():
+                    self._inventory.give_back(name, child_id)
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
         outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
         self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}", source.id)
         return FanOutResult(children=children, milliseconds=milliseconds)
+
+    async def _fan_out_child(
+        self,
+        source_id: str,
+        name: str,
+        request: FanOutRequest,
+        child_id: str,
+        view: Callable[[InstanceRecord], Instance],
+    ) -> FanOutChild:
+        try:
+            made = await self._fork(source_id, name, request, child_id)
+            return FanOutChild(name=name, instance=view(made))
+        except SupervisorError as error:
+            details = tuple(ErrorDetail(**detail) for detail in error.details)
+            failure = ErrorBody(code=error.code, message=error.message, details=details)
+        except Exception as error:
+            # A defect in one child's making is not to sink the others.
+            _log.exception("fork %s failed", name)
+            failure = ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
+        return FanOutChild(name=name, error=failure)
+
+    async def _check_fan_out(self, source: InstanceRecord, request: FanOutRequest) -> None:
+        if request.from_running:
+            raise BadRequestError(
+                f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
+            )
+        lifecycle.check_fork(source.name, source.state, request)
+        await self._check_loads(source, request)
 
     async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:

@@ -1,6 +1,6 @@
 """Admission: the estimate against its definition and against what forks really take, and refusals with numbers."""
 
-import contextlib
+import asyncio
 import json
 import os
 import resource
@@ -16,7 +16,7 @@ from forktui.client import ApiError, SupervisorClient
 from supervisor import headroom
 from supervisor.admission import Resource, check, estimate, private_memory
 from supervisor.errors import InsufficientResourcesError
-from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, ForkRequest, ResourceEstimate, ResourceName
+from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, FanOutResult, ForkRequest, ResourceEstimate, ResourceName
 from tests.supervisor_process import Home, guest, sample, supervisor, until, walking_source
 
 NAMES: list[ResourceName] = ["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
@@ -235,20 +235,38 @@ async def test_the_forks_of_a_source_whose_files_are_gone_are_not_estimated(embe
         await client.delete(source.id)
 
 
-async def test_a_second_fan_out_is_estimated_beside_what_the_first_is_promised(embedded: Home) -> None:
+async def test_a_second_fan_out_is_estimated_beside_what_the_first_has(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
         await walking_source(client, "source", "hot_mib=4")
         await client.standby("source")
-        limit = open_files(running.process.pid) + 60
+        # For nine with what the API opens meanwhile, and not for six more beside those.
+        limit = open_files(running.process.pid) + 48
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
-        outcomes = []
-        with contextlib.suppress(ApiError):
-            outcomes.append(await client.fan_out("source", FanOutRequest(count=9, name_prefix="one")))
-            # All that they take is open once their page maps were read.
-            made = [child.name for child in outcomes[0].children]
-            await until(lambda host: all(sample(host, name).total_pages for name in made), client)
+        first = await client.fan_out("source", FanOutRequest(count=9, name_prefix="one"))
+        # All that they take is open once their page maps were read.
+        made = [child.name for child in first.children]
+        await until(lambda host: all(sample(host, name).total_pages for name in made), client)
         error = await refused(client.fan_out("source", FanOutRequest(count=9, name_prefix="two")))
         assert error.code == "insufficient_resources", json.dumps(error.message)
-        assert len(outcomes) == 1
+        await client.delete("source", cascade=True)
+
+
+async def test_of_two_fan_outs_at_once_the_second_is_estimated_beside_what_the_first_is_promised(
+    embedded: Home,
+) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await walking_source(client, "source", "hot_mib=4")
+        await client.standby("source")
+        limit = open_files(running.process.pid) + 48
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
+        outcomes = await asyncio.gather(
+            *(client.fan_out("source", FanOutRequest(count=9, name_prefix=prefix)) for prefix in ("one", "two")),
+            return_exceptions=True,
+        )
+        (made,) = [outcome for outcome in outcomes if isinstance(outcome, FanOutResult)]
+        assert [child.error for child in made.children] == [None] * 9
+        (error,) = [outcome for outcome in outcomes if isinstance(outcome, ApiError)]
+        assert error.code == "insufficient_resources", error.message
         await client.delete("source", cascade=True)
