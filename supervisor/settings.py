@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     """where the supervisor logs, in place of standard error"""
     fault_around_pages: int = Field(default=64, ge=1, le=4096)
     """the most pages that one page fault is answered with"""
-    record_seconds: float = Field(default=2.0, gt=0, le=600)
+    record_seconds: float = Field(default=5.0, gt=0, le=600)
     """the longest that a fork's first page touches are recorded"""
     record_quiet_seconds: float = Field(default=0.3, gt=0, le=600)
     """recording ends when no new page was touched for this long"""

@@ -26,7 +26,7 @@ class Policy(NamedTuple):
     fault_around: FaultAround = "adaptive"
     """`adaptive`: the window begins with that size, is halved by faults far from each other, and grows again with those
     that follow each other; `fixed`: it always has that size."""
-    record_seconds: float = 2.0
+    record_seconds: float = 5.0
     """A recording ends so long after its first fault at the latest."""
     record_quiet_seconds: float = 0.3
     """A recording ends when no fault came for so long after the last one."""
