@@ -48,18 +48,16 @@ async def ready(client: SupervisorClient, state: State) -> None:
             await client.delete(one.id, cascade=True)
     source = find(await until(lambda host: True, client), "source")
     if source is None:
-        await walking_source(client, "source", *GUEST)
-        # From here on it has a snapshot that the next is relative to, as it has after every other telling.
-        await client.standby("source")
-        await client.restore("source")
+        source = await walking_source(client, "source", *GUEST)
     elif source.state is State.STOPPED:
         await client.start("source")
         await client.wait("source", State.RUNNING, 10)
-    elif source.state is State.STANDBY:
-        await client.restore("source")
-    if state is State.STANDBY:
+    # Whatever was killed before, it has a snapshot that its next one is relative to.
+    if source.state is not State.STANDBY:
         await client.standby("source")
-    elif state is State.STOPPED:
+    if state is not State.STANDBY:
+        await client.restore("source")
+    if state is State.STOPPED:
         await client.stop("source")
 
 

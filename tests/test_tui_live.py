@@ -120,6 +120,7 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(home: Home
         await running.client.standby("source")
         async with dashboard(running) as pilot:
             await pilot.press("f")
+            await until(pilot, lambda: private_bytes(pilot, "source-1") > 1 << 20)
             await until_locked_by(pilot, 1)
             await pilot.press("home", "d")
             shown = await until_shown(pilot, "Delete source and the fork below it?")
@@ -143,6 +144,11 @@ def verified(pilot: Pilot[None], name: str) -> bool:
     """Whether the instance's guest has verified its memory."""
     guest = app_of(pilot).dashboard.world.statistics_of(named(pilot, name) or "").guest
     return guest is not None and guest.passes > 0 and guest.corrupt is None
+
+
+def private_bytes(pilot: Pilot[None], name: str) -> int:
+    """How much private memory the instance's VMM has, as last sampled."""
+    return app_of(pilot).dashboard.world.statistics_of(named(pilot, name) or "").private_bytes
 
 
 def prefetched(pilot: Pilot[None], name: str) -> int:

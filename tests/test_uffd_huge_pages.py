@@ -54,7 +54,7 @@ async def test_pages_are_served_in_their_own_size(template: Template) -> None:
 
 
 async def test_pages_are_prefetched_in_their_own_size(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05), size=SIZE, page_size=HUGE_PAGE_BYTES)
+    server = await template.serve(Policy(record_quiet_seconds=0.5), size=SIZE, page_size=HUGE_PAGE_BYTES)
     first = await template.fork(server, "first", regions=(SIZE,), page_size=HUGE_PAGE_BYTES, record=True)
     await first.do("walk", 0, 3)
     recorded = await template.event(lambda event: isinstance(event, Recorded))
