@@ -1,6 +1,7 @@
 """The host's pool of huge pages, as a test needs it."""
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,15 @@ def set_free(pages: int) -> None:
 
 @contextlib.contextmanager
 def free_in_pool(pages: int) -> Iterator[None]:
-    """Have the pool so many pages to promise, and what it was before afterwards."""
-    before = POOL.read_text() if POOL.exists() else None
-    try:
-        set_free(pages)
-        yield
-    finally:
-        if before is not None and POOL.read_text() != before:
-            POOL.write_text(before)
+    """Have the pool so many pages to promise, and what it was before afterwards; one test has it at a time."""
+    if not POOL.exists():
+        pytest.skip("huge pages: the kernel has none")
+    with POOL.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = held.read()
+        try:
+            set_free(pages)
+            yield
+        finally:
+            if POOL.read_text() != before:
+                POOL.write_text(before)

@@ -5,11 +5,12 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-MARK = "FORKTUI_TEST_SESSION"
+MARK = "LEFT_BY_TEST_SESSION"
 """Every process that a session starts inherits it, however it detaches itself; a program that runs does not see it."""
 PATIENCE = 5.0
 """Seconds for processes that were told to end."""
@@ -27,9 +28,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session where something is left."""
     factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
-    found = session.config.stash[_found] = list(_left(factory.getbasetemp().parent))
+    found = session.config.stash.setdefault(_found, [])
+    found += _left(factory.getbasetemp().parent)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = found
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what one of several workers of pytest-xdist has left for the session's."""
+    node.config.stash.setdefault(_found, []).extend(getattr(node, "workeroutput", {}).get("left", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -48,16 +48,17 @@ async def ready(client: SupervisorClient, state: State) -> None:
             await client.delete(one.id, cascade=True)
     source = find(await until(lambda host: True, client), "source")
     if source is None:
-        source = await walking_source(client, "source", *GUEST)
+        await walking_source(client, "source", *GUEST)
     elif source.state is State.STOPPED:
         await client.start("source")
         await client.wait("source", State.RUNNING, 10)
-    # Whatever was killed before, it has a snapshot that its next one is relative to.
-    if source.state is not State.STANDBY:
+    if source is None or source.state is not State.STANDBY:
         await client.standby("source")
-    if state is not State.STANDBY:
-        await client.restore("source")
-    if state is State.STOPPED:
+    # Whatever was killed before: it is promoted no more, and its memory is one file that its next layer is relative to.
+    await client.restore("source")
+    if state is State.STANDBY:
+        await client.standby("source")
+    elif state is State.STOPPED:
         await client.stop("source")
 
 

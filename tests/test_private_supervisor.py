@@ -81,7 +81,8 @@ def test_who_listens(run_dir: Path) -> None:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     """Return a terminal for `dashboard`."""
-    for name in [name for name in os.environ if name.startswith("FORKTUI_") or name == "SSH_CONNECTION"]:
+    own = ("SSH_CONNECTION", "LINES", "COLUMNS")
+    for name in [name for name in os.environ if name.startswith("FORKTUI_") or name in own]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TERM", "xterm-256color")
     with pseudo_terminal() as made:
