@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from forktui.actions import ACTIONS
 from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.feed import Connection, Feed
 from forktui.glyphs import ASCII, glyphs
+from forktui.hang_up import on_hang_up
 from forktui.messages import (
     ConsoleWanted,
     Estimated,
@@ -118,6 +120,8 @@ class ForkTui(InkedApp):
         # Unwound by a signal, Textual would leave the terminal raw and its threads running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=1))
+        if sys.stdin.isatty():
+            on_hang_up(sys.stdin.fileno(), partial(self.exit, return_code=1))
         self.run_worker(self._live(), name="feed")
         if self._companion is not None:
             self.run_worker(self._accompany(self._companion), name="companion")

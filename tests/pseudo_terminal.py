@@ -50,6 +50,11 @@ class Terminal:
         """Press keys."""
         os.write(self.keyboard, keys.encode())
 
+    def hang_up(self) -> None:
+        """Take the terminal away from the program that draws on it."""
+        os.close(self.device)
+        os.close(self.keyboard)
+
     def leave(self) -> threading.Thread:
         """Give up this process's hold on the device, so that the terminal ends with the program that draws on it.
 

@@ -149,6 +149,17 @@ def test_a_dashboard_that_is_terminated_ends_its_supervisor(home: Home, terminal
     assert not home.socket.exists()
 
 
+def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(home: Home, terminal: Terminal) -> None:
+    process = dashboard(home, terminal)
+    terminal.until("live")
+    (private,) = psutil.Process(process.pid).children()
+    # It has no controlling terminal, as under setsid(1): no SIGHUP comes.
+    terminal.hang_up()
+    assert process.wait(PATIENCE) == FAILED
+    assert not private.is_running()
+    assert not home.socket.exists()
+
+
 def test_forktui_starts_none_where_a_socket_was_named(home: Home, terminal: Terminal) -> None:
     process = dashboard(home, terminal, "--socket", str(home.root / "other.sock"))
     terminal.until("other.sock: no supervisor listens there; start one with")
