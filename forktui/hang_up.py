@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def on_hang_up(terminal: int, call: Callable[[], object]) -> None:
-    """Have the running event loop call once a terminal, by its descriptor, is hung up; what is typed is left to others."""
+    """Have the event loop that runs call once a terminal, a descriptor, is hung up; who reads it is not disturbed."""
     loop = asyncio.get_running_loop()
     # EPOLLHUP is reported whether asked for or not: epoll_ctl(2).
     epoll = select.epoll()
