@@ -14,7 +14,8 @@ from benchmarks.measurement import Bar, Result, Row, Spread
 from benchmarks.supervised import children_of, standby_source, supervised
 from forktui.client import SupervisorClient
 from forktui.world import World, reduce
-from supervisor.models import FanOutRequest, ForkRequest, State
+from supervisor.models import FanOutRequest, ForkRequest, State, Statistics
+from supervisor.telemetry import PROCESSES_PER_SAMPLE
 
 NAME: Final = "thousand"
 SOURCE: Final = "source"
@@ -23,7 +24,8 @@ AT_ONCE: Final = 100
 WORDS: Final = ("hot_mib=1", "passes=1")
 """A guest that halts soon: a thousand that walk would share the cores, and nothing else be measured."""
 FORK, LIST, LINEAGE, ATTACH = "one more fork ms", "list ms", "lineage ms", "attach ms"
-IDLE, WATCHED, RSS = "idle CPU %", "CPU % with a subscriber", "supervisor MiB"
+AFTER, IDLE, WATCHED = "CPU % just after", "idle CPU %", "CPU % with a subscriber"
+RSS = "supervisor MiB"
 SERVER_CPU, SERVER_RSS, VMM = "page server CPU %", "page server MiB", "private MiB a VMM"
 MADE, SLOWEST, A_FORK = "one of a fan-out, p50 ms", "one of a fan-out, p99 ms", "a fork of a fan-out every ms"
 DELETED: Final = "cascade s"
@@ -80,6 +82,8 @@ async def _look(bench: Bench, client: SupervisorClient) -> Mapping[str, Spread]:
     supervisor = psutil.Process(world.supervisor.pid)
     (server,) = (psutil.Process(one.page_server_pid) for one in world.templates.values() if one.page_server_pid)
     seconds = bench.sizes.idle_seconds
+    after = await _cpu(supervisor, seconds)
+    await _settled(client, len(world.instances))
     idle, served = await asyncio.gather(_cpu(supervisor, seconds), _cpu(server, seconds))
     async with _subscribed(client):
         watched = await _cpu(supervisor, seconds)
@@ -88,6 +92,7 @@ async def _look(bench: Bench, client: SupervisorClient) -> Mapping[str, Spread]:
         LIST: await _timed(bench, client.instances),
         LINEAGE: await _timed(bench, lambda: client.lineage(SOURCE)),
         ATTACH: await _timed(bench, lambda: _until(client, lambda world: world.supervisor is not None)),
+        AFTER: _one(after),
         IDLE: _one(idle),
         WATCHED: _one(watched),
         RSS: _one(supervisor.memory_info().rss / MIB),
@@ -102,6 +107,17 @@ def _halted(world: World) -> bool:
     running = {one.id for one in world.instances.values() if one.state is State.RUNNING}
     done = {one.id for one in world.statistics.values() if one.guest and one.guest.done and one.private_bytes}
     return running <= done
+
+
+async def _settled(client: SupervisorClient, vms: int) -> None:
+    """Return when all VMMs were looked at once since there was anything new of one."""
+    left = looks = -(-vms // PROCESSES_PER_SAMPLE)
+    async with asyncio.timeout(2 * PATIENCE), aclosing(client.events()) as events:
+        async for _, event in events:
+            if isinstance(event, Statistics):
+                left = looks if event.instances else left - 1
+            if not left:
+                break
 
 
 async def _until(client: SupervisorClient, condition: Callable[[World], bool]) -> World:

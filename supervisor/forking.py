@@ -162,7 +162,7 @@ class Forking:
             lifecycle.check_fork(source.name, source.state, options)
             target = lifecycle.fork_target(source.state, options)
             if target is State.RUNNING and source.state is not State.STOPPED:
-                lifecycle.check_load(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
+                lifecycle.check_backend(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
             if options.from_running:
                 return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
             return await self._make(source, child_id, name, options)

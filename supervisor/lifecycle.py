@@ -164,7 +164,7 @@ def check_fork(name: str, state: State, options: ForkOptions) -> None:
         )
 
 
-def check_load(verb: Verb, name: str, huge_pages: bool, backend: str | None) -> None:
+def check_backend(verb: Verb, name: str, huge_pages: bool, backend: str | None) -> None:
     """Raise InvalidStateError where a snapshot's memory cannot come from this backend.
 
     Firecracker refuses to map a mem-file for memory of hugetlbfs (docs/hugepages.md).

@@ -226,7 +226,7 @@ class Operations:
     async def resume(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance, held by the caller, to Running; on failure it is in Standby as before."""
         await self._machines.check_loads(record)
-        lifecycle.check_load(Verb.RESTORE, record.name, record.huge_pages > 0, record.memory_backend)
+        lifecycle.check_backend(Verb.RESTORE, record.name, record.huge_pages > 0, record.memory_backend)
         await self._templates.unpromote(record.id)
         watch = Stopwatch()
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:

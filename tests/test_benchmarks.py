@@ -43,6 +43,7 @@ MODES = {
         "list ms",
         "lineage ms",
         "attach ms",
+        "CPU % just after",
         "idle CPU %",
         "CPU % with a subscriber",
         "supervisor MiB",

@@ -1,5 +1,6 @@
 """Widgets that draw whole lines themselves: no markup, no child widgets, no layout when their content changes."""
 
+from abc import abstractmethod
 from itertools import zip_longest
 from typing import ClassVar
 
@@ -88,9 +89,9 @@ class Painting(Inked):
         self._lines: list[Line] = []
         self._painted: Size | None = None
 
+    @abstractmethod
     def paint(self, width: int, height: int) -> list[Line]:
         """The lines to show, at most `height` of `width` cells; more of either is cut."""
-        raise NotImplementedError
 
     def repaint(self) -> None:
         """Paint again; only lines that are different are drawn, and nothing is laid out."""

@@ -34,7 +34,8 @@ from supervisor.uffd.hot_list import HotList
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
-from supervisor.uffd.session import Session, Terms
+from supervisor.uffd.session import Session
+from supervisor.uffd.terms import Terms
 
 
 def log(text: str) -> None:

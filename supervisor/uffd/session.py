@@ -6,12 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import handshake, kernel, page_map
-from supervisor.uffd.control import Attached, Failing, Gone, PageServerEvent, Policy, Prefetch, Refused
+from supervisor.uffd.control import Attached, Failing, Gone, Policy, Refused
 from supervisor.uffd.handshake import Handshake, Mapping, Reception
 from supervisor.uffd.hot_pages import Recording
 from supervisor.uffd.loop import Loop, Timer
@@ -22,36 +20,10 @@ from supervisor.uffd.population import Population, Tell
 from supervisor.uffd.prefetching import Prefetching
 from supervisor.uffd.sampling import HeldBack, Plan
 from supervisor.uffd.takeover import note_lost_removals
+from supervisor.uffd.terms import Owner, Terms
 
 _RETRY_SECONDS = 0.001
 _RETRY_LIMIT_SECONDS = 0.1
-
-
-class Owner(Protocol):
-    """What a session asks of the page server around it."""
-
-    def announce(self, event: PageServerEvent) -> None:
-        """Tell the supervisor."""
-
-    def keep_recording(self, fork_id: str, touched: list[int]) -> None:
-        """Add the pages, in touch order, to the template's hot-page list."""
-
-    def keep_sample(self, held_back: int, touched: int) -> None:
-        """Add what a fork wanted of the pages that were held back from it."""
-
-    def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
-        """What is to be prefetched into a new fork."""
-
-
-class Terms(NamedTuple):
-    """What a fork was attached with."""
-
-    fork_id: str
-    listen: Path
-    page_map: Path
-    vmm_pid: int
-    prefetch: Prefetch
-    record: bool
 
 
 class Session:

@@ -1,0 +1,36 @@
+"""What a fork is served by: the terms that it was attached with, and what its session may ask of the page server."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from supervisor.uffd.control import PageServerEvent, Prefetch
+from supervisor.uffd.handshake import Mapping
+from supervisor.uffd.sampling import Plan
+
+
+class Owner(Protocol):
+    """What a session asks of the page server around it."""
+
+    def announce(self, event: PageServerEvent) -> None:
+        """Tell the supervisor."""
+
+    def keep_recording(self, fork_id: str, touched: list[int]) -> None:
+        """Add the pages, in touch order, to the template's hot-page list."""
+
+    def keep_sample(self, held_back: int, touched: int) -> None:
+        """Add what a fork wanted of the pages that were held back from it."""
+
+    def plan(self, fork_id: str, mappings: Sequence[Mapping]) -> Plan:
+        """What is to be prefetched into a new fork."""
+
+
+class Terms(NamedTuple):
+    """What a fork was attached with."""
+
+    fork_id: str
+    listen: Path
+    page_map: Path
+    vmm_pid: int
+    prefetch: Prefetch
+    record: bool
