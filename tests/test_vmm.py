@@ -1,7 +1,9 @@
 """The driver, against a real Firecracker and the embedded VMM."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sys
 import textwrap
@@ -12,11 +14,12 @@ import pytest
 
 from supervisor.errors import BadRequestError, VmmError
 from supervisor.images import load_image, prepare
+from supervisor.uffd.program import start_time_of
 from supervisor.vmm import driver
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
 from supervisor.vmm.inotify import creations
-from supervisor.vmm.process import Exit
+from supervisor.vmm.process import Exit, Process
 from tests.waiting import until_console_says
 
 TIMEOUT = 30.0
@@ -312,6 +315,20 @@ async def test_a_pid_that_was_given_to_another_process_is_not_adopted(run_dir: P
     socket = run_dir / "vm.sock"
     adopted = await Vmm.adopt(instance_id="vm", directory=run_dir, api_socket=socket, pid=os.getpid(), start_time=1)
     assert adopted is None
+
+
+async def test_a_process_is_adopted_by_a_supervisor_of_many(run_dir: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        # select(2) takes no descriptor from 1024 on.
+        for _ in range(1024):
+            stack.callback(os.close, os.dup(0))
+        own = os.getpid()
+        adopted = Process.adopt(own, start_time_of(own), directory=run_dir)
+        assert adopted is not None
+        adopted.disconnect()
 
 
 async def test_the_embedded_vmm_imports_nothing_from_its_working_directory(run_dir: Path) -> None:

@@ -103,7 +103,7 @@ class Process:
                 raise
             return None
         try:
-            alive = _start_time(pid) == start_time and not select.select([pidfd], [], [], 0)[0]
+            alive = _start_time(pid) == start_time and not _has_ended(pidfd)
         except (FileNotFoundError, ProcessLookupError):
             alive = False
         if not alive:
@@ -157,6 +157,13 @@ def _exit(status: os.waitid_result | None, words: str) -> Exit:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     # Who was killed from outside did not know, and its last words are about something else.
     return Exit(None, number, f"killed by {name}{'' if number in _FROM_OUTSIDE else because}")
+
+
+def _has_ended(pidfd: int) -> bool:
+    # Not by select(2), which takes no descriptor from 1024 on: a supervisor of many VMs has those.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _start_time(pid: int) -> int:
