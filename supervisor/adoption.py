@@ -96,4 +96,6 @@ class Adoption:
         kept = {path for record in running for path in self._machines.run_files(record.id)}
         kept -= {self._page_servers.page_map(record.id) for record in running if not record.attached}
         kept |= set(map(self._page_servers.control, inventory.templates))
+        # Of whom nobody knows whether it runs; it goes on until its record is mended.
+        kept |= {path for name in inventory.unreadable for path in self._machines.run_files(name)}
         await asyncio.to_thread(sweep_run_directory, self._run_dir, kept)

@@ -1,6 +1,7 @@
 """Processes and sockets that a supervisor left which was killed between starting something and noting that it did."""
 
 import contextlib
+import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[
     """
     found = [
         process
-        for process, directory in _programs(data_dir.absolute())
+        for process, directory in _programs(data_dir.resolve())
         if directory not in spared and _identity(process.pid) not in known
     ]
     for process in found:
@@ -34,6 +35,15 @@ def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[
             process.kill()
     psutil.wait_procs(found, timeout=END_TIMEOUT)
     return [process.pid for process in found]
+
+
+def end(identity: ProcessIdentity) -> None:
+    """Kill the process of this identity, if it is there, and wait until it is gone. It blocks."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(identity.pid)
+        if _identity(identity.pid) == identity:
+            process.kill()
+            process.wait(END_TIMEOUT)
 
 
 def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
@@ -50,7 +60,9 @@ def _programs(data_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
 
     An operator's shell may be in such a directory as well: it has no API socket.
     """
-    home, layers = f"{data_dir / 'instances'}{os.sep}", f"{data_dir / 'templates'}{os.sep}"
+    home = f"{data_dir / 'instances'}{os.sep}"
+    # As it is in the JSON that a page server is started with.
+    layers = json.dumps(f"{data_dir / 'templates'}{os.sep}")[1:-1]
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()

@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-import select
-import signal
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
@@ -18,6 +15,7 @@ from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import check_marks
 from supervisor.models import Level
+from supervisor.orphans import end
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.snapshot_images import HOT_PAGES
@@ -33,7 +31,7 @@ from supervisor.uffd.handle import (
     Sampled,
     Status,
 )
-from supervisor.uffd.program import listener_at, start_time_of
+from supervisor.uffd.program import listener_at
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -70,6 +68,8 @@ class PageServers:
         self._servers: dict[str, PageServer] = {}
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._missed: set[str] = set()
+        """Forks that run and that no page server has: they could not be handed over."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -131,8 +131,9 @@ class PageServers:
             if fork.id not in server.forks:
                 await self._hand_over(fork, server)
         except PageServerError as error:
-            # The record says Running, so that whatever page server comes next takes the fork over.
+            # The record says Running, so that the page server that comes next takes the fork over.
             self._report("warning", f"{fork.name}: {error.message}", fork.id)
+            self._spawn(self._replace(fork.template_id))
 
     async def populate(self, fork: InstanceRecord) -> None:
         """Give a uffd fork that runs all of its pages, so that it needs no page server any more.
@@ -148,52 +149,56 @@ class PageServers:
         """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
         for template in list(self._inventory.templates.values()):
             identity = await asyncio.to_thread(self.listening, template.id) or template.page_server
-            server = await self._found(template, identity) if identity else None
-            if server is not None:
-                status = await server.status()
-                running = self._running_forks(template.id)
-                missed = [fork for fork in running if fork.id not in status.forks]
-                await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
-                for fork_id in set(status.forks).difference(fork.id for fork in running):
-                    # Detached, or undone: whoever was to tell it so was killed.
-                    await server.release(fork_id)
-                for fork_id in status.recording:
-                    self._inventory.set_recording(fork_id, template.id)
-                await self._note(template.id, page_server=_identity(server), **_list_of(status))
-                self._keep(template.id, server)
-                continue
-            self.control(template.id).unlink(missing_ok=True)
-            if self._running_forks(template.id):
-                self._report("alarm", f"template {template.id} has no page server; it gets one", template.instance_id)
-                self._spawn(self._replace(template.id))
+            if identity is None or not await self._reconnect(template, identity):
+                self.control(template.id).unlink(missing_ok=True)
+                if self._running_forks(template.id):
+                    self._report(
+                        "alarm", f"template {template.id} has no page server; it gets one", template.instance_id
+                    )
+                    self._spawn(self._replace(template.id))
+
+    async def _reconnect(self, template: TemplateRecord, identity: ProcessIdentity) -> bool:
+        """Go on with the page server of this identity; False once it is certain that there is none."""
+        try:
+            server = await self._found(template, identity)
+            status = await server.status(seconds=HANGING_BOUND)
+            running = self._running_forks(template.id)
+            missed = [fork for fork in running if fork.id not in status.forks]
+            await asyncio.gather(*(self._hand_over(fork, server) for fork in missed))
+            known = {fork.id for fork in running}.union(self._inventory.unreadable)
+            for fork_id in set(status.forks).difference(known):
+                # Detached, or undone: whoever was to tell it so was killed.
+                await server.release(fork_id)
+        except PageServerError as error:
+            self._report("alarm", error.message, template.instance_id)
+            # It may be alive and hanging, and would keep the control socket from its successor.
+            await asyncio.to_thread(end, identity)
+            await self._note(template.id, page_server=None)
+            return False
+        for fork_id in status.recording:
+            self._inventory.set_recording(fork_id, template.id)
+        await self._note(template.id, page_server=_identity(server), **_list_of(status))
+        self._keep(template.id, server)
+        return True
 
     def listening(self, template_id: str) -> ProcessIdentity | None:
         """Return the page server that listens for a template, whatever its record says. Blocks."""
         listener = listener_at(self.control(template_id))
         return ProcessIdentity(pid=listener[0], start_time=listener[1]) if listener else None
 
-    async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer | None:
-        """Return the page server with this identity, or None once it is certain that there is none."""
-        try:
-            server = await PageServer.connect(
-                template_id=template.id,
-                control=self.control(template.id),
-                pid=identity.pid,
-                start_time=identity.start_time,
-                on_event=partial(self._on_event, template.id),
-            )
-            await server.status(seconds=HANGING_BOUND)
-            return server
-        except PageServerError as error:
-            self._report("alarm", error.message, template.instance_id)
-        # It may be alive and hanging, and would keep the control socket from its successor.
-        await asyncio.to_thread(_end, identity)
-        await self._note(template.id, page_server=None)
-        return None
+    async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer:
+        return await PageServer.connect(
+            template_id=template.id,
+            control=self.control(template.id),
+            pid=identity.pid,
+            start_time=identity.start_time,
+            on_event=partial(self._on_event, template.id),
+        )
 
     async def release(self, record: InstanceRecord) -> None:
         """Tell the page server of this fork's template that the fork's VMM is gone, or needs it no more."""
         self._inventory.set_recording(record.id, None)
+        self._missed.discard(record.id)
         server = self._servers.get(record.template_id or "")
         if server is not None:
             with contextlib.suppress(PageServerError):
@@ -252,7 +257,11 @@ class PageServers:
         try:
             await server.adopt(fork.id, page_map=self.page_map(fork.id), vmm_pid=fork.process.pid)
         except PageServerError as error:
-            self._report("alarm", f"{fork.name}: its page faults are not answered: {error.message}", fork.id)
+            if fork.id not in self._missed:
+                self._report("alarm", f"{fork.name}: its page faults are not answered: {error.message}", fork.id)
+            self._missed.add(fork.id)
+        else:
+            self._missed.discard(fork.id)
 
     async def _watch(self, template_id: str, server: PageServer) -> None:
         """Ask the page server for a sign of life until it ends; kill it when it gives none."""
@@ -261,6 +270,7 @@ class PageServers:
             try:
                 await server.ping(seconds=STOPPED_BOUND)
                 silent_since = None
+                await self._hand_over_missed(template_id, server)
             except PageServerError:
                 silent_since = silent_since or time.monotonic() - STOPPED_BOUND
                 silence = time.monotonic() - silent_since
@@ -271,6 +281,12 @@ class PageServers:
                     return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(server.exited), WATCH_PERIOD)
+
+    async def _hand_over_missed(self, template_id: str, server: PageServer) -> None:
+        """Try again what has failed: descriptors may have been short."""
+        for fork in self._running_forks(template_id) if self._missed else ():
+            if fork.id in self._missed:
+                await self._hand_over(fork, server)
 
     async def _on_exit(self, template_id: str, server: PageServer) -> None:
         if self._servers.get(template_id) is not server:
@@ -367,22 +383,6 @@ def _list_of(status: Status) -> dict[str, object]:
         "sampled_pages": status.held_back_pages,
         "sampled_wanted": status.held_back_touched,
     }
-
-
-def _end(identity: ProcessIdentity) -> None:
-    """Kill the process of this identity, if it is there, and wait until it is gone."""
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except OSError:
-        return
-    try:
-        if start_time_of(identity.pid) == identity.start_time:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [], HANGING_BOUND)
-    except (OSError, PageServerError):
-        pass
-    finally:
-        os.close(pidfd)
 
 
 def _is_stopped(pid: int) -> bool:

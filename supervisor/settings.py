@@ -78,6 +78,11 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+def _resolved(path: Path) -> Path:
+    # The kernel tells a process's working directory without symbolic links: by that VMMs are known again.
+    return path.expanduser().resolve()
+
+
 def _short_socket(path: Path) -> Path:
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_LIMIT:
@@ -93,6 +98,7 @@ def _short_run_dir(path: Path) -> Path:
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+DataDirectory = Annotated[Path, AfterValidator(_resolved)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_short_socket)]
 RunDirectory = Annotated[AbsolutePath, AfterValidator(_short_run_dir)]
 
@@ -113,7 +119,7 @@ class Settings(BaseSettings):
 
     config: AbsolutePath | None = None
     """a TOML file with options, in place of the default one"""
-    data_dir: AbsolutePath = Field(default_factory=default_data_dir)
+    data_dir: DataDirectory = Field(default_factory=default_data_dir)
     """where records, snapshots and images are kept"""
     run_dir: RunDirectory = Field(default_factory=default_run_dir)
     """where sockets and page maps are"""

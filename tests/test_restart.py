@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from forktui.client import SupervisorClient
-from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, Instance
+from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, Instance, State
 from tests.host_invariants import left_over
 from tests.supervisor_process import Home, guest, supervisor, until, walking_source
 
@@ -86,3 +86,30 @@ def kill(supervisor_pid: int, servers: list[int | None]) -> None:
     for pid in (supervisor_pid, *servers):
         assert pid is not None
         psutil.Process(pid).kill()
+
+
+async def test_a_fork_whose_record_cannot_be_read_runs_on_and_is_there_again_once_it_can(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        await walking_source(client, "source", ENDLESS, "hot_mib=2")
+        await client.standby("source")
+        fork = await client.fork("source", ForkRequest(name="fork", share_memory=True, target_state="Running"))
+        await walk_on(client, ["fork"])
+        await running.end(signal.SIGKILL)
+    record = home.data / "instances" / fork.id / "instance.json"
+    written = record.read_text()
+    record.write_text(written[:-20])
+    async with supervisor(home) as running:
+        assert [one.state for one in await running.client.instances()] == [State.STANDBY, State.UNKNOWN]
+        await running.end(signal.SIGKILL)
+    assert fork.vmm_pid is not None
+    assert psutil.pid_exists(fork.vmm_pid)
+    record.write_text(written)
+    async with supervisor(home) as running:
+        client = running.client
+        assert (await client.instance("fork")).vmm_pid == fork.vmm_pid
+        await walk_on(client, ["fork"])
+        await client.standby("fork")
+        for name in ("fork", "source"):
+            await client.delete(name)
+    assert left_over(home) == []

@@ -197,3 +197,8 @@ def test_a_run_directory_that_leaves_no_room_for_sockets_is_refused(monkeypatch:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}).forks = 3  # type: ignore[misc]
+
+
+def test_a_data_directory_behind_a_link_is_known_by_its_own_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert load_settings({"data_dir": tmp_path / "link" / "data"}).data_dir == tmp_path / "disk" / "data"

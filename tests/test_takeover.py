@@ -360,3 +360,30 @@ async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(run_
         assert home.processes() == []
     finally:
         home.kill_everything()
+
+
+async def test_a_fork_that_could_not_be_handed_over_is_tried_again(run_dir: Path) -> None:
+    home = Home(run_dir)
+    try:
+        async with supervisor(home) as running:
+            client = running.client
+            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+            await client.standby(source.id)
+            options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+            fork = await client.fork(source.id, options)
+            page_map = home.run / "pages" / f"{fork.id}.map"
+            away = page_map.rename(page_map.with_suffix(".away"))
+            pid = (await template_of(client)).page_server_pid
+            assert pid is not None
+            listens = asyncio.Event()
+            failed = asyncio.create_task(activity(client, "its page faults are not answered", listens))
+            await listens.wait()
+            psutil.Process(pid).kill()
+            await failed
+            away.rename(page_map)
+            await walk_on(client, ["fork"])
+            for name in ("fork", "source"):
+                await client.delete(name)
+        assert home.processes() == []
+    finally:
+        home.kill_everything()

@@ -116,6 +116,9 @@ class PageServer:
             reply({"error": error.message})
         except (KeyError, TypeError, ValueError) as error:
             reply({"error": f"the {name} request is malformed: {error!r}"})
+        except OSError as error:
+            # Descriptors or memory are short: of this fork, and no reason to leave the others.
+            reply({"error": f"the {name} request failed: {error.strerror}"})
 
     def _attach(self, request: dict[str, Any], reply: Reply) -> None:
         fork_id = str(request["fork_id"])
@@ -154,7 +157,7 @@ class PageServer:
             self._sessions[fork_id] = Session(
                 self._loop, self, terms, self._image, configuration.page_size, configuration.policy, own
             )
-        except PageServerError:
+        except BaseException:
             os.close(own)
             raise
         reply({"result": None})
