@@ -227,8 +227,9 @@ class Forking:
             link(all_names(source.snapshot), source_directory, directory)
 
         await self._inventory.add(child, populate)
-        if child.record_hot_pages and template is not None:
-            self._inventory.set_recording(child.id, template.id)
+        if child.record_hot_pages and target is State.RUNNING:
+            # From here on, so that no other does as well.
+            self._inventory.set_recording(child.id, child.template_id)
         return child
 
     async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:

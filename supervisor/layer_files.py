@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from supervisor.sparse_copy import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
 MODE: Final = 0o440
+_SNAPSHOT_FILE: Final = re.compile(rf"(state|mem)\.\d+({re.escape(PARTIAL)})?")
 
 
 def complete(directory: Path, names: Iterable[str]) -> None:
@@ -46,8 +48,11 @@ def remove(directory: Path, names: Iterable[str]) -> None:
 
 def sweep(directory: Path, kept: Collection[str]) -> None:
     """Remove state-files and layers that a crash left without a snapshot to belong to."""
-    names = (path.name for pattern in ("state.*", "mem.*") for path in directory.glob(pattern))
-    remove(directory, [name for name in names if name not in kept])
+    for path in directory.iterdir():
+        # A disk of the guest's own may be called state.img.
+        if _SNAPSHOT_FILE.fullmatch(path.name) and path.name not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def make_way(directory: Path, names: Iterable[str]) -> None:

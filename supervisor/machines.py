@@ -252,7 +252,12 @@ class Machines:
         vmm = self._running.pop(record.id, None)
         step("terminate")
         if vmm is not None:
-            await vmm.terminate()
+            try:
+                await vmm.terminate()
+            except VmmError:
+                # It is still there, and its end is to be heard of.
+                self._running[record.id] = vmm
+                raise
         step("release")
         if record.attached:
             await self._page_servers.release(record)

@@ -48,11 +48,17 @@ def sync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _synced(directory: Path) -> Iterator[None]:
-    """Make the renames of the body durable; what is needed for that is had before it begins."""
+    """Make the renames of the body durable; what is needed for that is had before it begins.
+
+    Once they are done nothing fails any more: they are so for all that this host has running.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            _log.error("%s: what was renamed may be lost when the host crashes: %s", directory, error.strerror)
     finally:
         os.close(fd)
 

@@ -66,7 +66,11 @@ async def test_forks_record_when_they_are_to_and_are_prefetched_as_they_are_to(h
         host = await walked(client, "never")
         assert (sample(host, "never").prefetched_pages, host.templates[0].recorded_pages) == (0, 0)
 
+        # One that does not run records nothing, and is in nobody's way.
+        asleep = await fork(client, "asleep", target_state="Standby")
+        assert not asleep.recording
         first = await fork(client, "first")
+        assert first.recording
         assert [phase.name for phase in first.phases] == ["prepare", "spawn", "load", "prefetch"]
         list_of_first = await recorded(client)
         assert list_of_first.recorded_pages >= HOT_PAGES

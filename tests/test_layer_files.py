@@ -121,10 +121,17 @@ def test_a_layer_goes_with_its_last_name(directory: Path) -> None:
 
 
 def test_what_a_crash_left_without_a_snapshot_is_swept(directory: Path) -> None:
-    for name in ("mem.0", "mem.1", "mem.2.new", "state.1", "state.2", "kernel", "memo"):
+    for name in ("mem.0", "mem.1", "mem.2.new", "state.1", "state.2", "kernel", "memo", "mem.img"):
         (directory / name).touch()
     sweep(directory, ("state.1", "mem.1", "mem.0"))
-    assert sorted(path.name for path in directory.iterdir()) == ["kernel", "mem.0", "mem.1", "memo", "state.1"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "kernel",
+        "mem.0",
+        "mem.1",
+        "mem.img",
+        "memo",
+        "state.1",
+    ]
 
 
 def test_what_a_crash_left_makes_way_and_what_stays_is_in_the_way(directory: Path) -> None:

@@ -1,6 +1,8 @@
 """Records on disk: whole or not there, and never deleted because they cannot be read."""
 
+import errno
 import os
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,3 +103,23 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="Is a directory; free space or make the data directory writable"):
         write_atomically(target, b"new")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_record_that_has_its_name_is_there_whether_or_not_its_directory_can_be_synced(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sync = os.fsync
+
+    def fails_for_directories(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails_for_directories)
+    one = record()
+    registry.create_instance(one, lambda directory: None)
+    registry.save_instance(one.model_copy(update={"name": "renamed"}))
+    instances, _, unreadable = registry.load()
+    assert [found.name for found in instances] == ["renamed"]
+    assert unreadable == {}
+    assert "may be lost when the host crashes: Input/output error" in caplog.text

@@ -77,3 +77,25 @@ def test_a_descriptor_that_a_callback_has_dropped_is_not_called(loop: Loop) -> N
     for pipe in pipes:
         for fd in pipe:
             os.close(fd)
+
+
+def test_what_was_ready_is_not_told_to_another_that_got_its_number(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    called: list[str] = []
+
+    def on_ready() -> None:
+        called.append("first")
+        for ready, _ in pipes:
+            loop.unwatch(ready)
+            loop.watch(ready, lambda: called.append("another"))
+        loop.stop()
+
+    for ready, wakes in pipes:
+        loop.watch(ready, on_ready)
+        os.write(wakes, b"x")
+    loop.run()
+    assert called[0] == "first"
+    assert "another" not in called
+    for pipe in pipes:
+        for fd in pipe:
+            os.close(fd)

@@ -119,9 +119,10 @@ class Installer:
             last = (high - region.shift) // self._page_size
             states = self._map.states(first, last)
             absent = states.count(ABSENT) + states.count(REMOVED)
+            # First: without it a successor would take a run for one in which nothing is removed.
+            self._counters[REMOVED_PAGES] += len(states)
             self._map.mark(first, last, REMOVED)
             self._counters[PRESENT_PAGES] -= len(states) - absent
-            self._counters[REMOVED_PAGES] += len(states)
 
     def _fill(self, region: Region, position: int, stop: int, state: int) -> tuple[int, int]:
         """Install what comes from one place, from `position` on; returns the bytes and the state that they are in."""

@@ -76,10 +76,9 @@ class Loop:
         """Run until `stop`."""
         while not self._stopping:
             ready = self._epoll.poll(self._timeout())
-            for fd, _ in ready:
-                # A callback before this one may have unwatched it.
-                on_ready = self._readers.get(fd)
-                if on_ready is not None:
+            for fd, on_ready in [(fd, self._readers.get(fd)) for fd, _ in ready]:
+                # A callback before this one may have unwatched it, and another file have its number.
+                if on_ready is not None and self._readers.get(fd) is on_ready:
                     on_ready()
             if self._timers:
                 self._fire_timers()

@@ -85,6 +85,11 @@ class Population:
         return None
 
     def _leave(self) -> None:
+        if self._pager.deferred:
+            # A fault of a page that has come since waits for nothing but its retry.
+            self._pager.retry()
+            if self._pager.deferred and self._pager.failure is None:
+                raise BlockingIOError
         absent = self._map.states(0, self._map.page_count).count(ABSENT)
         if absent or self._pager.deferred:
             raise PageServerError(f"{absent} pages are absent and {len(self._pager.deferred)} faults unanswered")
