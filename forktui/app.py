@@ -173,9 +173,11 @@ class ForkTui(InkedApp):
         self.dashboard.show_page_map(message)
 
     def on_console_wanted(self, message: ConsoleWanted) -> None:
-        name = self.world.instances[message.instance_id].name
-        follow = partial(self.client.follow_log, message.instance_id, CONSOLE_LINES)
-        self.push_screen(Console(name, follow))
+        # What is drawn is a moment old: it may be deleted.
+        instance = self.world.instances.get(message.instance_id)
+        if instance is not None:
+            follow = partial(self.client.follow_log, instance.id, CONSOLE_LINES)
+            self.push_screen(Console(instance.name, follow))
 
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,7 @@ SILENCE_SECONDS: Final = 45.0
 
 LogSource = Literal["app", "vmm", "hypeman"]
 Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
 
 _EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
 _EVENT_TYPES: Final = frozenset(
@@ -100,12 +101,12 @@ class SupervisorClient:
 
     async def capabilities(self) -> dict[str, object]:
         """Return what the host can do, in hypeman's shape."""
-        return _CAPABILITIES.validate_json(await self._call("GET", "/capabilities"))
+        return self._understood(_CAPABILITIES.validate_json, await self._call("GET", "/capabilities"))
 
     async def instances(self, state: State | None = None) -> list[Instance]:
         """Return all instances, or those in one state."""
         query = {"state": state.value} if state else None
-        return _INSTANCES.validate_json(await self._call("GET", "/instances", query=query))
+        return self._understood(_INSTANCES.validate_json, await self._call("GET", "/instances", query=query))
 
     async def instance(self, reference: str) -> Instance:
         """Return one instance."""
@@ -113,7 +114,7 @@ class SupervisorClient:
 
     async def images(self) -> list[ImageInfo]:
         """Return every image, usable or with what is wrong with it."""
-        return _IMAGES.validate_json(await self._call("GET", "/images"))
+        return self._understood(_IMAGES.validate_json, await self._call("GET", "/images"))
 
     async def create(self, request: CreateRequest) -> Instance:
         """Boot a new instance."""
@@ -248,7 +249,14 @@ class SupervisorClient:
         body: BaseModel | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Model:
-        return model.model_validate_json(await self._call(method, path, body, query))
+        return self._understood(model.model_validate_json, await self._call(method, path, body, query))
+
+    def _understood(self, validate: Callable[[bytes], Answer], answer: bytes) -> Answer:
+        try:
+            return validate(answer)
+        except ValidationError as error:
+            why = "the supervisor's answer is not understood: is it of another version?"
+            raise SupervisorUnreachableError(f"{self.socket}: {why}") from error
 
     async def _call(
         self, method: str, path: str, body: BaseModel | None = None, query: Mapping[str, str] | None = None

@@ -10,6 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from forktui.app import ForkTui
+from forktui.messages import ConsoleWanted
 from forktui.screens.dialogs import Confirm, FanOutPrompt
 from forktui.widgets.heat_map import HeatMap
 from supervisor.models import FanOutRequest, State
@@ -133,6 +134,16 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(home: Home
 async def until_locked_by(pilot: Pilot[None], forks: int) -> None:
     """Wait until the source's line has the badge and this fork_count."""
     await until(pilot, lambda: re.search(rf"LOCKED +{forks} ", line(pilot, "source")))
+
+
+async def test_the_console_of_an_instance_that_has_just_gone_is_not_opened(home: Home) -> None:
+    async with supervisor(home) as running:
+        await walking_source(running.client)
+        async with dashboard(running) as pilot:
+            app_of(pilot).post_message(ConsoleWanted("gone"))
+            await pilot.pause()
+            assert app_of(pilot).screen is app_of(pilot).dashboard
+        await running.client.delete("source")
 
 
 def recorded_pages(pilot: Pilot[None]) -> int:

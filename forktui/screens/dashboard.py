@@ -115,6 +115,8 @@ class Dashboard(Screen[None]):
             self._heat_map.show(message.fold)
         else:
             self._heat_map.refuse(message.instance_id, message.refusal)
+            # To be asked for again, whether or not anything changes.
+            self._page_map_read = self._page_map_read[:2]
 
     def ask_to_delete(self, plan: DeletionPlan) -> None:
         """Ask whether a source is to go with all that is below it; a question that is open already is left alone."""
@@ -186,6 +188,7 @@ class Dashboard(Screen[None]):
         """Ask for the selected instance's page map where its counters have changed, twice a second at most."""
         instance, cells = self.selected, self._heat_map.cells
         if instance is None or not has_page_map(instance) or not cells or not self.connection.live:
+            self._page_map_read = ()
             return
         counters = self.world.statistics_of(instance.id)
         wanted = (instance.id, cells, counters.present_pages, counters.faults, counters.removed_pages)

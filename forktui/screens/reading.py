@@ -1,6 +1,7 @@
 """Screens to read: the help, and a guest's console."""
 
 import textwrap
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ClassVar
 
@@ -8,8 +9,8 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 from textual.screen import ModalScreen
+from textual.timer import Timer
 from textual.widgets import Static
 
 from forktui.actions import ACTIONS, Group
@@ -20,6 +21,7 @@ from forktui.widgets.lines_view import LinesView
 
 CONSOLE_LINES = 500
 CONSOLE_LINE_LIMIT = 2000
+PRINT_SECONDS = 0.1
 _KEY_WIDTH = 12
 _LABEL_WIDTH = 16
 READING_MARGIN = 12
@@ -47,33 +49,33 @@ class Reading(ModalScreen[None]):
 class Console(Reading):
     """What a guest prints, while it prints it."""
 
-    class Printed(Message):
-        """The console has one line more."""
-
-        def __init__(self, line: str) -> None:
-            super().__init__()
-            self.line = line
-
     def __init__(self, name: str, follow: Callable[[], AsyncIterator[str]]) -> None:
         super().__init__(f"Console of {name}")
         self._follow = follow
-        self._printed: list[Line] = []
+        self._printed: deque[Line] = deque(maxlen=CONSOLE_LINES)
+        self._due: Timer | None = None
 
     def on_mount(self) -> None:
         self.run_worker(self._read(), exit_on_error=False)
 
-    def on_console_printed(self, message: Printed) -> None:
-        ink: Ink = "broken" if "CORRUPT" in message.line else "plain"
-        self._printed = [*self._printed[1 - CONSOLE_LINES :], [(message.line, ink)]]
-        self.view.set_lines(self._printed)
-
     async def _read(self) -> None:
         try:
             async for line in self._follow():
-                self.post_message(self.Printed(safe_text(line, CONSOLE_LINE_LIMIT)))
-            self.post_message(self.Printed("-- the console has ended --"))
+                self._print(safe_text(line, CONSOLE_LINE_LIMIT))
+            self._print("-- the console has ended --")
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(self.Printed(safe_text(f"-- {error} --")))
+            self._print(safe_text(f"-- {error} --"))
+
+    def _print(self, line: str) -> None:
+        ink: Ink = "broken" if "CORRUPT" in line else "plain"
+        self._printed.append([(line, ink)])
+        # A guest may print faster than a terminal shows: what has come is drawn together.
+        if self._due is None:
+            self._due = self.set_timer(PRINT_SECONDS, self._show)
+
+    def _show(self) -> None:
+        self._due = None
+        self.view.set_lines(list(self._printed))
 
 
 def help_lines(moves: Sequence[tuple[str, str]], width: int) -> list[Line]:
