@@ -155,7 +155,8 @@ def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(home: Home,
     (private,) = psutil.Process(process.pid).children()
     # It has no controlling terminal, as under setsid(1): no SIGHUP comes.
     terminal.hang_up()
-    assert process.wait(PATIENCE) == FAILED
+    # Python's own is 120 where there was something left to flush: sys.exit in its library reference.
+    assert process.wait(PATIENCE) in (FAILED, 120)
     assert not private.is_running()
     assert not home.socket.exists()
 
