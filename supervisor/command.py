@@ -21,10 +21,10 @@ FAILED: Final = 1
 USAGE: Final = 2
 
 
-def run(arguments: Sequence[str] | None, on_adopted: Callable[[], None]) -> int:
+def run(arguments: Sequence[str] | None, on_serving: Callable[[], None]) -> int:
     """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong.
 
-    `on_adopted` is called when the tree is as it was, before anything is spawned that stays.
+    `on_serving` is called when the socket answers, and the tree is as it was; before anything is spawned that stays.
     """
     try:
         settings = load_settings(_parse(arguments))
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str] | None, on_adopted: Callable[[], None]) -> int:
         with claim(settings):
             _log_to(settings)
             raise_limit()
-            asyncio.run(_run(settings, on_adopted))
+            asyncio.run(_run(settings, on_serving))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
@@ -61,17 +61,19 @@ def _log_to(settings: Settings) -> None:
     )
 
 
-async def _run(settings: Settings, on_adopted: Callable[[], None]) -> None:
+async def _run(settings: Settings, on_serving: Callable[[], None]) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    host = await Host.open(settings, on_adopted)
+    host = await Host.open(settings)
     try:
         server = await serve(host, settings.socket_path)
         try:
             _announce(settings.socket_path)
+            on_serving()
+            host.go_on()
             await stop.wait()
         finally:
             await server.close()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -131,17 +131,21 @@ class Host:
         self._deleting = Deleting(self._inventory, self._operations, self._telemetry.private_bytes, self._report)
 
     @classmethod
-    async def open(cls, settings: Settings, on_adopted: Callable[[], None] = lambda: None) -> "Host":
+    async def open(cls, settings: Settings) -> "Host":
         """Read the records, find again what an earlier supervisor left running, and begin to sample.
 
-        `on_adopted` is called when the tree is as it was, before anything is spawned that stays.
+        Nothing is spawned that stays: a page server that was lost is replaced after `go_on`.
         Raises DependencyMissingError where the hypervisor that was asked for cannot run here.
         """
         hypervisor = await asyncio.to_thread(select_hypervisor, settings.hypervisor, settings.firecracker)
         found = await asyncio.to_thread(available, settings.firecracker)
         host = cls(settings, hypervisor, found)
-        await host._begin(on_adopted)
+        await host._begin()
         return host
+
+    def go_on(self) -> None:
+        """Have the page servers replaced that were lost while no supervisor ran."""
+        self._page_servers.replace_lost()
 
     async def close(self) -> None:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
@@ -321,7 +325,7 @@ class Host:
         """Return hypeman's Capabilities."""
         return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
 
-    async def _begin(self, on_adopted: Callable[[], None]) -> None:
+    async def _begin(self) -> None:
         def prepare() -> None:
             self._inventory.registry.open()
             (self._settings.run_dir / "pages").mkdir(mode=0o750, exist_ok=True)
@@ -330,7 +334,6 @@ class Host:
         await asyncio.to_thread(prepare)
         await self._layers.probe()
         await self._adoption.adopt()
-        on_adopted()
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)

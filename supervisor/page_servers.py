@@ -146,16 +146,19 @@ class PageServers:
             await (await self.serving(fork.template_id)).populate(fork.id)
 
     async def reconnect(self) -> None:
-        """Find the page servers that an earlier supervisor left running, and replace those that are gone."""
+        """Find the page servers that an earlier supervisor left running."""
         for template in list(self._inventory.templates.values()):
             identity = await asyncio.to_thread(self.listening, template.id) or template.page_server
             if identity is None or not await self._reconnect(template, identity):
                 self.control(template.id).unlink(missing_ok=True)
-                if self._running_forks(template.id):
-                    self._report(
-                        "alarm", f"template {template.id} has no page server; it gets one", template.instance_id
-                    )
-                    self._spawn(self._replace(template.id))
+
+    def replace_lost(self) -> None:
+        """Have those templates served whose forks run and that have no page server."""
+        for template in self._inventory.templates.values():
+            if template.id not in self._servers and self._running_forks(template.id):
+                what = f"template {template.id} has no page server; it gets one"
+                self._report("alarm", what, template.instance_id)
+                self._spawn(self._replace(template.id))
 
     async def _reconnect(self, template: TemplateRecord, identity: ProcessIdentity) -> bool:
         """Go on with the page server of this identity; False once it is certain that there is none."""

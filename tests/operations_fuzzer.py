@@ -90,7 +90,8 @@ class Fuzzer:
         follower = asyncio.create_task(self._follow())
         try:
             chance = random.Random(self.seed)
-            await asyncio.gather(*(self._create(chance, self.running.client) for _ in range(self.mix.sources)))
+            names = [f"source-{number}" for number in range(self.mix.sources)]
+            await asyncio.gather(*(self._boot(self.running.client, name) for name in names))
             chances = [random.Random(chance.random()) for _ in range(clients)]
             left = operations
             while left > 0 and not self.broken:
@@ -188,9 +189,10 @@ class Fuzzer:
         return f"vm-{chance.randrange(20)}" if chance.random() < 0.05 else f"vm-{next(self._numbers) + 100}"
 
     async def _create(self, chance: random.Random, client: SupervisorClient) -> str:
-        name = self._name(chance)
-        request = CreateRequest(name=name, image="pagewalker", size=SIZE, cmd=SMALL)
-        return (await client.create(request)).name
+        return await self._boot(client, self._name(chance))
+
+    async def _boot(self, client: SupervisorClient, name: str) -> str:
+        return (await client.create(CreateRequest(name=name, image="pagewalker", size=SIZE, cmd=SMALL))).name
 
     async def _fork(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         request = ForkRequest(
