@@ -67,9 +67,10 @@ async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(
     for turn in range(RESTARTS):
         began = time.monotonic()
         async with supervisor(home) as running:
-            client = running.client
+            client, ready = running.client, time.monotonic()
             after = tree(await client.instances())
-            print(f"the same tree of {len(after)} after {(time.monotonic() - began) * 1e3:.0f} ms")
+            told = f"ready after {ready - began:.2f} s, the same tree of {len(after)} told after"
+            print(f"{told} {time.monotonic() - began:.2f} s")
             assert after == before
             await until(lambda host: all(one.page_server_pid for one in host.templates), client)
             await walk_on(client, names)
