@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Most of a start is these imports.
         from supervisor.command import run
 
-        return run(arguments, ahead.end)
+        return run(arguments, ahead)
     finally:
         ahead.end()
 

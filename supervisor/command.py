@@ -5,7 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -15,16 +15,19 @@ from supervisor.descriptors import raise_limit
 from supervisor.directories import RefusedError, claim
 from supervisor.errors import SupervisorError
 from supervisor.host import Host
+from supervisor.priority import Ahead
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
 
 FAILED: Final = 1
 USAGE: Final = 2
+AHEAD_SECONDS: Final = 2.0
+"""For which a supervisor that answers still goes first: lost page servers are replaced, and clients come back."""
 
 
-def run(arguments: Sequence[str] | None, on_serving: Callable[[], None]) -> int:
+def run(arguments: Sequence[str] | None, ahead: Ahead) -> int:
     """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong.
 
-    `on_serving` is called when the socket answers, and the tree is as it was; before anything is spawned that stays.
+    It goes ahead until the socket answers and the tree is as it was, and a little longer than that.
     """
     try:
         settings = load_settings(_parse(arguments))
@@ -34,7 +37,7 @@ def run(arguments: Sequence[str] | None, on_serving: Callable[[], None]) -> int:
         with claim(settings):
             _log_to(settings)
             raise_limit()
-            asyncio.run(_run(settings, on_serving))
+            asyncio.run(_run(settings, ahead))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
@@ -61,7 +64,7 @@ def _log_to(settings: Settings) -> None:
     )
 
 
-async def _run(settings: Settings, on_serving: Callable[[], None]) -> None:
+async def _run(settings: Settings, ahead: Ahead) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,8 +75,9 @@ async def _run(settings: Settings, on_serving: Callable[[], None]) -> None:
         server = await serve(host, settings.socket_path)
         try:
             _announce(settings.socket_path)
-            on_serving()
+            ahead.spare_children()
             host.go_on()
+            loop.call_later(AHEAD_SECONDS, ahead.end)
             await stop.wait()
         finally:
             await server.close()

@@ -12,24 +12,34 @@ AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 class Ahead:
-    """Runs before all others from the beginning until `end`, where this user may."""
+    """Runs before all others from the beginning until `end`, where this user may.
+
+    What is spawned after `spare_children`, in a session of its own, does not.
+    """
 
     def __init__(self) -> None:
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         self._autogroup = _autogroup()
-        self._ended = False
+        self._threads = self._session = True
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, FIRST)
             AUTOGROUP.write_text(str(FIRST))
 
-    def end(self) -> None:
-        """Be as before, once. On Linux each thread has a nice value of its own, and inherits it (setpriority(2))."""
-        if self._ended:
+    def spare_children(self) -> None:
+        """Let every thread be as before: each has a nice value of its own, and hands it on (setpriority(2))."""
+        if not self._threads:
             return
-        self._ended = True
+        self._threads = False
         for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - names that are numbers
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, int(task), self._nice)
+
+    def end(self) -> None:
+        """Be as before altogether."""
+        self.spare_children()
+        if not self._session:
+            return
+        self._session = False
         with contextlib.suppress(OSError):
             AUTOGROUP.write_text(self._autogroup)
 
