@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import select
+import signal
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -39,11 +41,21 @@ def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[
 
 def end(identity: ProcessIdentity) -> None:
     """Kill the process of this identity, if it is there, and wait until it is gone. It blocks."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(identity.pid)
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except OSError:
+        return
+    try:
         if _identity(identity.pid) == identity:
-            process.kill()
-            process.wait(END_TIMEOUT)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            # Readable once it is a zombie: whoever is to reap it may take its time.
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(END_TIMEOUT * 1e3)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
 
 
 def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:

@@ -176,7 +176,8 @@ class PageServers:
             self._report("alarm", error.message, template.instance_id)
             # It may be alive and hanging, and would keep the control socket from its successor.
             await asyncio.to_thread(end, identity)
-            await self._note(template.id, page_server=None)
+            # On disk with the next one's: a slow disk is not to delay the start.
+            self._inventory.note_template(template.id, page_server=None)
             return False
         for fork_id in status.recording:
             self._inventory.set_recording(fork_id, template.id)
