@@ -1,6 +1,5 @@
 """`forktui-supervisor`: own the host's VMs and answer on a socket, until SIGTERM; the VMs go on without it."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -10,9 +9,6 @@ from supervisor.priority import Ahead
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong."""
     ahead = Ahead()
-    # aiohttp has the host's certificates read when it is imported, a tenth of a second; no TLS is spoken here.
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        os.environ.setdefault(name, os.devnull)
     try:
         # Most of a start is these imports.
         from supervisor.command import run
