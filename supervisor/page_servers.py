@@ -219,12 +219,10 @@ class PageServers:
 
     async def close(self) -> None:
         """Stop the page servers that no fork needs and let go of the others, which go on."""
-        # First: by that a watch ends whose cancellation is lost, as wait_for loses it that comes with its result
-        # (https://github.com/python/cpython/issues/86296).
-        servers, self._servers = self._servers, {}
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        servers, self._servers = self._servers, {}
         for template_id, server in servers.items():
             template = self._inventory.templates.get(template_id)
             if template is None or self._inventory.forest.fork_count(template.instance_id) == 0:
@@ -286,7 +284,8 @@ class PageServers:
                     server.kill()
                     return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(server.exited), WATCH_PERIOD)
+                async with asyncio.timeout(WATCH_PERIOD):
+                    await asyncio.shield(server.exited)
 
     async def _hand_over_missed(self, template_id: str, server: PageServer) -> None:
         """Try again what has failed: descriptors may have been short."""

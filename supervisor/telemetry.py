@@ -111,7 +111,8 @@ class Telemetry:
     async def _rest(self) -> None:
         """Wait until the next sample is due: while nothing is new that is later, unless an instance changes."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), PERIOD)
+            async with asyncio.timeout(PERIOD):
+                await self._stop.wait()
         if not self._lively and not self._stop.is_set():
             ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._inventory.changed())]
             await asyncio.wait(ends, timeout=QUIET_PERIOD - PERIOD, return_when=asyncio.FIRST_COMPLETED)

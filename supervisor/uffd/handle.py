@@ -240,7 +240,8 @@ class PageServer:
             with contextlib.suppress(PageServerError):
                 await self._request("stop", _STOP_SECONDS)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.exited), _STOP_SECONDS)
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await asyncio.shield(self.exited)
         await self._kill()
 
     def kill(self) -> None:
@@ -309,7 +310,8 @@ class PageServer:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
             self._writer.write(encode({"id": number, "verb": verb, **fields}))
-            return await asyncio.wait_for(answer, seconds)
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError:
             raise self._error(f"did not answer {verb} within {seconds:g} s") from None
         finally:
@@ -386,7 +388,8 @@ async def _first_line(pipe: int) -> str:
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
     )
     try:
-        return (await asyncio.wait_for(reader.readline(), _START_SECONDS)).decode().strip()
+        async with asyncio.timeout(_START_SECONDS):
+            return (await reader.readline()).decode().strip()
     except TimeoutError:
         return ""
     finally:
