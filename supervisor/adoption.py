@@ -5,17 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor import lifecycle
-from supervisor.errors import SupervisorError, VmmError
+from supervisor.errors import SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import sweep
 from supervisor.layers import all_names
-from supervisor.lifecycle import Recovery
+from supervisor.lifecycle import Recovery, Verb
 from supervisor.machines import Machines
 from supervisor.models import Level
 from supervisor.operations import Operations
 from supervisor.orphans import reap, sweep_run_directory
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
+from supervisor.vmm.api_client import SNAPSHOT
 
 
 class Adoption:
@@ -38,9 +39,13 @@ class Adoption:
         self._data_dir = data_dir
         self._run_dir = run_dir
         self._report = report
+        self._perhaps_paused: list[asyncio.Task[None]] = []
 
     async def adopt(self) -> None:
-        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this."""
+        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this.
+
+        A VMM answers nothing while it writes a snapshot: until `close` it is asked to let its VM go on after that.
+        """
         await self._reap()
         for record in list(self._inventory.instances.values()):
             try:
@@ -49,6 +54,12 @@ class Adoption:
                 # One that cannot be seen to is no reason to leave all others alone.
                 self._report("alarm", f"{record.name}: left as it was found: {error.message}", record.id)
         await self._sweep_run_directory()
+
+    async def close(self) -> None:
+        """Wait no longer for VMMs that have not answered."""
+        for task in self._perhaps_paused:
+            task.cancel()
+        await asyncio.gather(*self._perhaps_paused, return_exceptions=True)
 
     async def _reap(self) -> None:
         """End the processes that an earlier supervisor started and had no time to note."""
@@ -81,13 +92,14 @@ class Adoption:
                 await self._machines.terminate(record)
                 await self._operations.settle(record.model_copy(update={"process": None, "intent": None}))
             case Recovery.RUNS if record.snapshot_unfinished:
-                await self._run_on(record)
+                self._perhaps_paused.append(asyncio.create_task(self._run_on(record)))
 
     async def _run_on(self, record: InstanceRecord) -> None:
-        """Let a VM go on that may be paused for a snapshot of an earlier supervisor."""
+        """Let a VM go on that may be paused for a snapshot of an earlier supervisor, once it has written that."""
         try:
-            await self._machines.resume(record.id)
-        except VmmError as error:
+            async with self._operations.hold(record.id, Verb.CHECKPOINT):
+                await self._machines.resume(record.id, seconds=SNAPSHOT)
+        except SupervisorError as error:
             self._report("alarm", f"{error.message}; it may be paused", record.id)
 
     async def _sweep_run_directory(self) -> None:

@@ -151,6 +151,7 @@ class Host:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         self._telemetry.stop()
         self._images.stop()
+        await self._adoption.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self._machines.close()

@@ -19,7 +19,7 @@ from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
 from supervisor.registry import PARTIAL
 from supervisor.tasks import Result, beside
 from supervisor.uffd.handle import PageServer
-from supervisor.vmm.api_client import TrackingField
+from supervisor.vmm.api_client import PAUSE, TrackingField
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
@@ -242,10 +242,10 @@ class Machines:
             remove(directory, (state, layer))
             raise
 
-    async def resume(self, instance_id: str) -> None:
-        """Let a paused VM run on."""
+    async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
+        """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
         step("resume")
-        await self._vmm(instance_id).api.resume()
+        await self._vmm(instance_id).api.resume(seconds)
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""

@@ -367,6 +367,31 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
             await client.delete(name)
 
 
+async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its_vm_run_on_after_it(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        source = await walking_source(client, "source", "passes=0")
+        await running.end(signal.SIGKILL)
+    begun = record(home, source).model_copy(update={"snapshot_unfinished": True})
+    (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
+    api = ApiClient(home.run / f"{source.id}.sock", "source", gone)
+    await api.pause()
+    await api.close()
+    assert begun.process is not None
+    # As silent as one that writes for minutes.
+    os.kill(begun.process.pid, signal.SIGSTOP)
+    async with supervisor(home):
+        pass
+    async with supervisor(home) as running:
+        client = running.client
+        operation = (await client.instance("source")).operation
+        assert operation is not None
+        assert (operation.verb, operation.step, operation.asked_by) == ("checkpoint", "resume", "supervisor")
+        os.kill(begun.process.pid, signal.SIGCONT)
+        await until_it_walks_on(client, "source")
+        await client.delete("source")
+
+
 async def gone() -> str:
     return "has ended"
 

@@ -77,9 +77,9 @@ class ApiClient:
         """Stop the vCPUs."""
         await self._request("PATCH", "/vm", {"state": "Paused"}, PAUSE)
 
-    async def resume(self) -> None:
+    async def resume(self, seconds: float = PAUSE) -> None:
         """Let the vCPUs run on."""
-        await self._request("PATCH", "/vm", {"state": "Resumed"}, PAUSE)
+        await self._request("PATCH", "/vm", {"state": "Resumed"}, seconds)
 
     async def create_snapshot(
         self, snapshot_path: str, mem_file_path: str, snapshot_type: SnapshotType = "Full"
