@@ -5,16 +5,15 @@ import contextlib
 import json
 import re
 import shutil
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import psutil
 
 from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.interrupts import ignore_interrupts, interruptible_once, run_interruptible
 from forktui.private_supervisor import private_supervisor
 from forktui.report import judge, table
 from forktui.scenario import SOURCE, ScenarioError, play
@@ -23,7 +22,6 @@ from forktui.world import World
 from supervisor.models import Instance, State
 from supervisor.settings import SOCKET_NAME, Settings
 
-INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAILURES: Final = (ApiError, SupervisorUnreachableError, ScenarioError)
 CLEAR_TIMEOUT: Final = 60.0
 """Seconds for the supervisor to end what the demo started, before that is ended without it."""
@@ -36,34 +34,13 @@ def run_demo(settings: Settings) -> int:
     Raises what the supervisor's start and the scenario raise, and KeyboardInterrupt, each after everything is cleared.
     """
     keep = "data_dir" in settings.model_fields_set
-    with _interruptible_once(), _home(settings) as home, private_supervisor(home):
+    with interruptible_once(), _home(settings) as home, private_supervisor(home):
         try:
             return _report(home) if home.headless else _show(home)
         finally:
-            _ignore_interrupts()
+            ignore_interrupts()
             with contextlib.suppress(ApiError, SupervisorUnreachableError, TimeoutError):
                 asyncio.run(_clear(home, keep))
-
-
-@contextlib.contextmanager
-def _interruptible_once() -> Iterator[None]:
-    """Let the first SIGINT, SIGTERM or SIGHUP unwind the stack; the clearing up that follows is not interrupted."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        _ignore_interrupts()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_interrupts() -> None:
-    for number in INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -137,7 +114,7 @@ def _generations(instances: list[Instance]) -> list[list[Instance]]:
 
 def _report(home: Settings) -> int:
     try:
-        report = judge(asyncio.run(_play(home)), home.forks)
+        report = judge(run_interruptible(_play(home)), home.forks)
     except FAILURES as error:
         if home.json_output:
             print(json.dumps({"ok": False, "reasons": [str(error)]}))
