@@ -11,7 +11,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from supervisor.embedded import SNAPSHOT_VERSION, state_file
@@ -32,6 +32,10 @@ HOT_PAGES: Final = "hot_pages"
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
 _HEADER_BYTES: Final = 64
+_TAKEN: Final = re.compile(
+    r"((state|mem)\.\d+|instance\.json|vm\.json|hot_pages|console\.log|vmm\.(log|log\.1|stderr))(\.new)?"
+)
+"""Names in an instance's directory that are the supervisor's own."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def load_snapshot(directory: Path) -> SnapshotImage:
         config = read_vm_json(directory) if (directory / VM_JSON).exists() else None
         if config is not None:
             check_files(Image(name, directory, config))
+            _check_names(config)
         return _inspect(directory, config)
     except (OSError, ValueError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
@@ -116,6 +121,16 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
         for file in machine_files(image.config):
             place((image.directory / file.source).resolve(), directory / file.source, writable=file.writable)
         (directory / VM_JSON).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _check_names(config: VmJson) -> None:
+    """Raise ValueError where a file of the machine would take the place of one of the supervisor's."""
+    for file in machine_files(config):
+        if _TAKEN.fullmatch(str(PurePosixPath(file.source))):
+            raise ValueError(
+                f"{file.source} is a name that an instance's own files have: the machine that is snapshotted must "
+                "have this file under another one"
+            )
 
 
 def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:

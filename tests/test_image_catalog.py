@@ -148,6 +148,30 @@ def test_a_memory_of_another_size_than_vm_json_says_is_refused(tmp_path: Path) -
         snapshot_images.load_snapshot(directory)
 
 
+@pytest.mark.parametrize(
+    "name", ["mem.0", "state.12", "./mem.0", "mem.3.new", "instance.json", "vm.json", "console.log", "vmm.log.1"]
+)
+def test_a_disk_that_is_called_as_a_file_of_the_instances_own_is_refused(tmp_path: Path, name: str) -> None:
+    """It would be written over that, or that over it."""
+    drive = {"drive_id": "root", "is_root_device": True, "path_on_host": name}
+    directory = write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB, {**CONFIG, "drives": [drive]})
+    for file in ("vmlinux", name):
+        with (directory / file).open("ab"):
+            pass
+    with pytest.raises(InvalidImageError, match=f"image snap: {name} is a name that an instance's own files have"):
+        snapshot_images.load_snapshot(directory)
+
+
+@pytest.mark.parametrize("name", ["state.img", "mem.0.img", "disks/mem.0", "vmm.img"])
+def test_a_disk_may_be_called_nearly_so(tmp_path: Path, name: str) -> None:
+    drive = {"drive_id": "root", "is_root_device": True, "path_on_host": name}
+    directory = write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB, {**CONFIG, "drives": [drive]})
+    (directory / "disks").mkdir()
+    for file in ("vmlinux", name):
+        (directory / file).touch()
+    assert snapshot_images.load_snapshot(directory).size_bytes == 64 * MIB
+
+
 def test_half_a_snapshot_is_one_that_cannot_be_used(tmp_path: Path) -> None:
     directory = write_snapshot(tmp_path / "snap", firecracker_state(), MIB)
     (directory / "mem").unlink()
