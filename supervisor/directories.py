@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ RUN_MODE = 0o750
 SCHEMA: Final = "schema"
 """The file that says which schema a data directory has: a number and a newline. One without it has the first."""
 SCHEMA_VERSION: Final = 1
+RUN_DIR: Final = "run_dir"
+"""The file that says in which run directory the VMs of a data directory have their sockets: its path."""
 
 
 class RefusedError(Exception):
@@ -36,11 +39,14 @@ def claim(settings: Settings) -> Iterator[None]:
     try:
         _make(settings.data_dir, DATA_MODE, made, "--data-dir")
         _check_schema(settings.data_dir)
-        with _locked(settings.data_dir), _marked(settings.data_dir):
-            _make(settings.run_dir, RUN_MODE, made, "--run-dir")
-            _check_owner(settings.run_dir)
-            _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
-            yield
+        with _locked(settings.data_dir):
+            _check_sockets(settings.data_dir, settings.run_dir)
+            with _noted(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
+                _make(settings.run_dir, RUN_MODE, made, "--run-dir")
+                _check_owner(settings.run_dir)
+                _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
+                with _noted(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n"):
+                    yield
     except BaseException:
         _remove_empty(made)
         raise
@@ -81,25 +87,53 @@ def _check_schema(data_dir: Path) -> None:
 
 def _schema(data_dir: Path) -> str:
     """Return what is written in the schema file: nothing where a crash or a full disk kept it from being written."""
+    return _read(data_dir / SCHEMA).strip()
+
+
+def _check_sockets(data_dir: Path, run_dir: Path) -> None:
+    """Refuse another run directory than that in which VMs of this data directory listen: they could not be reached."""
+    before = Path(_read(data_dir / RUN_DIR))
+    if not before.is_absolute() or before == run_dir:
+        return
+    count = sum(_listens(before / f"{instance.name}.sock") for instance in (data_dir / "instances").glob("*"))
+    if count and not (run_dir.exists() and before.samefile(run_dir)):
+        vms = "a VM that runs has its socket" if count == 1 else f"{count} VMs that run have their sockets"
+        raise RefusedError(f"{data_dir}: {vms} in {before}; give --run-dir {before}")
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.setblocking(False)
+        try:
+            peer.connect(str(path))
+        except BlockingIOError:
+            # Somebody listens whose backlog is full: connect(2).
+            return True
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+def _read(path: Path) -> str:
+    """Return the line in a file, or nothing where there is none."""
     try:
-        return (data_dir / SCHEMA).read_text(errors="replace").strip()
+        return os.fsdecode(path.read_bytes()).strip("\n")
     except FileNotFoundError:
         return ""
 
 
 @contextlib.contextmanager
-def _marked(data_dir: Path) -> Iterator[None]:
-    """Have the schema written down."""
-    path = data_dir / SCHEMA
-    made = not _schema(data_dir)
-    if made:
+def _noted(path: Path, text: str) -> Iterator[None]:
+    """Have this in a file, which is removed again where the body raises and it was not there before."""
+    there = _read(path)
+    if there != text.strip("\n"):
         # On a full disk a supervisor is needed to delete what is on it: the next one writes it.
         with contextlib.suppress(OSError):
-            path.write_text(f"{SCHEMA_VERSION}\n")
+            path.write_bytes(os.fsencode(text))
     try:
         yield
     except BaseException:
-        if made:
+        if not there:
             path.unlink(missing_ok=True)
         raise
 

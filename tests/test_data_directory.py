@@ -96,6 +96,31 @@ async def test_a_record_of_a_newer_schema_is_set_aside_and_its_vm_let_alone(home
     os.kill(source.vmm_pid, 0)
 
 
+async def test_another_run_directory_is_refused_while_vms_listen_in_the_first(home: Home) -> None:
+    """They go on, and a supervisor that looks for their sockets elsewhere could not speak to them."""
+    second = home.root / "second"
+    second.mkdir()
+    moved = dataclasses.replace(home, root=second, options=("--data-dir", str(home.data)))
+    async with supervisor(home) as running:
+        await walking_source(running.client, "one", "passes=0")
+        await walking_source(running.client, "two", "passes=0")
+        await running.end(signal.SIGKILL)
+    said = await refusal(moved)
+    assert f"{home.data}: 2 VMs that run have their sockets in {home.run}; give --run-dir {home.run}" in said
+    assert not moved.run.exists()
+    same = home.root / "same"
+    same.symlink_to(home.root)
+    async with supervisor(dataclasses.replace(home, root=same)) as running:
+        await walks_on(running.client, "one")
+        await running.client.stop("two")
+        await running.client.standby("one")
+    async with supervisor(moved) as running:
+        assert [one.name for one in await running.client.instances()] == ["one", "two"]
+        await running.client.restore("one")
+        await walks_on(running.client, "one")
+        await running.client.delete("one")
+
+
 async def test_a_second_supervisor_is_refused_and_harms_nobody(home: Home) -> None:
     """On the same data directory, with the same run directory or another one; or only on the same run directory."""
     elsewhere = dataclasses.replace(home, root=home.root / "second")

@@ -2,7 +2,8 @@
 
 The VMM keeps its own userfaultfd, so the guest waits and nothing is lost with the page server. What the page map of the
 dead one says may lag the kernel by one batch: a page that was copied and not noted meets EEXIST, and a page that was
-removed and not noted is found by /proc/<pid>/pagemap.
+there, was removed and not noted is found by /proc/<pid>/pagemap. What cannot be found is the removal of a page that was
+never there, where its event was read and not noted: such a page is the image's when it is touched.
 """
 
 import contextlib
