@@ -3,12 +3,12 @@
 import contextlib
 import fcntl
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.listeners import connect
 from supervisor.settings import Settings
 
 DATA_MODE = 0o700
@@ -95,23 +95,10 @@ def _check_sockets(data_dir: Path, run_dir: Path) -> None:
     before = Path(_read(data_dir / RUN_DIR))
     if not before.is_absolute() or before == run_dir:
         return
-    count = sum(_listens(before / f"{instance.name}.sock") for instance in (data_dir / "instances").glob("*"))
+    count = sum(connect(before / f"{instance.name}.sock") == 0 for instance in (data_dir / "instances").glob("*"))
     if count and not (run_dir.exists() and before.samefile(run_dir)):
         vms = "a VM that runs has its socket" if count == 1 else f"{count} VMs that run have their sockets"
         raise RefusedError(f"{data_dir}: {vms} in {before}; give --run-dir {before}")
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.setblocking(False)
-        try:
-            peer.connect(str(path))
-        except BlockingIOError:
-            # Somebody listens whose backlog is full: connect(2).
-            return True
-        except (OSError, ValueError):
-            return False
-    return True
 
 
 def _read(path: Path) -> str:

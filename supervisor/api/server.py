@@ -18,6 +18,7 @@ from supervisor.api.closing import Closing
 from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.events import EventBus
+from supervisor.listeners import connect
 from supervisor.settings import SOCKET_PATH_LIMIT
 
 if TYPE_CHECKING:
@@ -121,9 +122,7 @@ def _clear(path: Path) -> None:
         return
     if not path.is_socket():
         raise BadRequestError(f"{path} exists and is not a socket; remove it, or name another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        answer = probe.connect_ex(os.fspath(path))
-    if answer != errno.ECONNREFUSED:
+    if connect(path) != errno.ECONNREFUSED:
         raise InvalidStateError(f"another supervisor listens on {path}; stop it, or name another path")
     path.unlink()
 

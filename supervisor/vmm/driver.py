@@ -4,13 +4,13 @@ import asyncio
 import errno
 import json
 import os
-import socket
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
 
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
+from supervisor.listeners import connect, remove_dead
 from supervisor.tasks import beside
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
@@ -62,6 +62,8 @@ class Vmm:
         name = name or instance_id
         try:
             api_socket = _make_way(api_socket, name)
+            # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
+            remove_dead(directory)
             options = ("--api-sock", str(api_socket), "--id", instance_id, "--log-path", VMM_LOG, "--level", "Warning")
             async with creations(api_socket.parent) as created:
                 vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
@@ -169,7 +171,7 @@ async def _listens(path: Path, created: asyncio.Event) -> None:
     """Return once a socket at `path` accepts; `created` is set when anything appears beside it."""
     while True:
         created.clear()
-        match _connect(path):
+        match connect(path):
             case 0:
                 return
             case errno.ECONNREFUSED:
@@ -178,14 +180,6 @@ async def _listens(path: Path, created: asyncio.Event) -> None:
                 await created.wait()
             case number:
                 raise OSError(number, os.strerror(number), str(path))
-
-
-def _connect(path: Path) -> int:
-    """Return 0 where somebody listens at `path`, or an errno: ECONNREFUSED where nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as peer:
-        number = peer.connect_ex(str(path))
-    # The queue of a listener is full: connect(2).
-    return 0 if number == errno.EAGAIN else number
 
 
 def _make_way(api_socket: Path, name: str) -> Path:
@@ -203,7 +197,7 @@ def _make_way(api_socket: Path, name: str) -> Path:
         return api_socket
     if not stat.S_ISSOCK(mode):
         raise VmmError(f"{name}: {api_socket} is in the way of its API socket: remove it")
-    if _connect(api_socket) == 0:
+    if connect(api_socket) == 0:
         raise VmmError(f"{name}: another VMM listens on {api_socket}: end it first")
     api_socket.unlink(missing_ok=True)
     return api_socket
