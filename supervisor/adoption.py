@@ -9,14 +9,14 @@ from supervisor.errors import SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import sweep
 from supervisor.layers import all_names
-from supervisor.lifecycle import Recovery, Verb
+from supervisor.lifecycle import Recovery
 from supervisor.machines import Machines
 from supervisor.models import Level
 from supervisor.operations import Operations
 from supervisor.orphans import reap, sweep_run_directory
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
-from supervisor.vmm.api_client import SNAPSHOT
+from supervisor.running_on import RunningOn
 
 
 class Adoption:
@@ -28,6 +28,7 @@ class Adoption:
         operations: Operations,
         machines: Machines,
         page_servers: PageServers,
+        running_on: RunningOn,
         data_dir: Path,
         run_dir: Path,
         report: Callable[[Level, str, str | None], None],
@@ -36,16 +37,13 @@ class Adoption:
         self._operations = operations
         self._machines = machines
         self._page_servers = page_servers
+        self._running_on = running_on
         self._data_dir = data_dir
         self._run_dir = run_dir
         self._report = report
-        self._perhaps_paused: list[asyncio.Task[None]] = []
 
     async def adopt(self) -> None:
-        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this.
-
-        A VMM answers nothing while it writes a snapshot: until `close` it is asked to let its VM go on after that.
-        """
+        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this."""
         await self._reap()
         for record in list(self._inventory.instances.values()):
             try:
@@ -54,12 +52,6 @@ class Adoption:
                 # One that cannot be seen to is no reason to leave all others alone.
                 self._report("alarm", f"{record.name}: left as it was found: {error.message}", record.id)
         await self._sweep_run_directory()
-
-    async def close(self) -> None:
-        """Wait no longer for VMMs that have not answered."""
-        for task in self._perhaps_paused:
-            task.cancel()
-        await asyncio.gather(*self._perhaps_paused, return_exceptions=True)
 
     async def _reap(self) -> None:
         """End the processes that an earlier supervisor started and had no time to note."""
@@ -92,15 +84,7 @@ class Adoption:
                 await self._machines.terminate(record)
                 await self._operations.settle(record.model_copy(update={"process": None, "intent": None}))
             case Recovery.RUNS if record.snapshot_unfinished:
-                self._perhaps_paused.append(asyncio.create_task(self._run_on(record)))
-
-    async def _run_on(self, record: InstanceRecord) -> None:
-        """Let a VM go on that may be paused for a snapshot of an earlier supervisor, once it has written that."""
-        try:
-            async with self._operations.hold(record.id, Verb.CHECKPOINT):
-                await self._machines.resume(record.id, seconds=SNAPSHOT)
-        except SupervisorError as error:
-            self._report("alarm", f"{error.message}; it may be paused", record.id)
+                self._running_on.begin(record.id)
 
     async def _sweep_run_directory(self) -> None:
         inventory = self._inventory

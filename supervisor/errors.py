@@ -97,6 +97,10 @@ class VmmError(SupervisorError):
     status = 500
 
 
+class VmmSilentError(VmmError):
+    """A VMM did not answer in time, and may do so yet."""
+
+
 class PageServerError(SupervisorError):
     """A page server refused a request, exited, or was offered a peer it does not trust."""
 

@@ -48,6 +48,7 @@ from supervisor.operations import Operations
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
 from supervisor.registry import Registry
+from supervisor.running_on import RunningOn
 from supervisor.settings import Settings
 from supervisor.telemetry import Telemetry
 from supervisor.templates import Templates
@@ -89,7 +90,9 @@ class Host:
         templates = Templates(self._inventory, data_dir, self._page_servers)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
         huge_pages = HugePagePool()
-        self._machines = Machines(usable, self._page_servers, huge_pages, registry.instances, run_dir, self._on_exit)
+        self._machines = Machines(
+            usable, self._page_servers, huge_pages, registry.instances, run_dir, self._on_exit, self._on_paused
+        )
         self._operations = Operations(
             self._inventory,
             self._machines,
@@ -99,6 +102,7 @@ class Host:
             hypervisor.name,
             self._report,
         )
+        self._running_on = RunningOn(self._operations, self._machines, self._report)
         self._telemetry = Telemetry(
             self._inventory,
             self._page_servers,
@@ -123,6 +127,7 @@ class Host:
             self._operations,
             self._machines,
             self._page_servers,
+            self._running_on,
             data_dir,
             run_dir,
             self._report,
@@ -151,7 +156,7 @@ class Host:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         self._telemetry.stop()
         self._images.stop()
-        await self._adoption.close()
+        await self._running_on.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self._machines.close()
@@ -347,6 +352,9 @@ class Host:
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
         self._spawn(self._operations.note_exit(instance_id, exit_status))
+
+    def _on_paused(self, instance_id: str) -> None:
+        self._running_on.begin(instance_id)
 
     def _report(self, level: Level, message: str, instance_id: str | None) -> None:
         _log.log(LEVELS[level], message)

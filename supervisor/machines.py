@@ -19,7 +19,7 @@ from supervisor.records import InstanceRecord, ProcessIdentity, SnapshotFiles
 from supervisor.registry import PARTIAL
 from supervisor.tasks import Result, beside
 from supervisor.uffd.handle import PageServer
-from supervisor.vmm.api_client import PAUSE, TrackingField
+from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.logs import CONSOLE_LOG
@@ -58,13 +58,16 @@ class Machines:
         instances: Path,
         run_dir: Path,
         on_exit: Callable[[str, Exit], None],
+        on_paused: Callable[[str], None],
     ) -> None:
+        """`on_paused` is told of an instance whose VM may have stayed paused."""
         self._hypervisors = hypervisors
         self._page_servers = page_servers
         self._huge_pages = huge_pages
         self._instances = instances
         self._run_dir = run_dir
         self._on_exit = on_exit
+        self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
@@ -237,10 +240,16 @@ class Machines:
             await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
             yield files
         except BaseException:
-            with contextlib.suppress(VmmError):
-                await asyncio.shield(vmm.api.resume())
+            await asyncio.shield(self.run_on(record.id))
             remove(directory, (state, layer))
             raise
+
+    async def run_on(self, instance_id: str) -> None:
+        """Let a VM run on whose snapshot came to nothing; never raises: what its VMM does not answer now it may yet."""
+        try:
+            await self.resume(instance_id, seconds=QUICK)
+        except VmmError:
+            self._on_paused(instance_id)
 
     async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
         """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""

@@ -210,7 +210,7 @@ class Operations:
         try:
             standby = await self._layers.keep(record, files, changes)
         except BaseException:
-            await self._machines.resume(record.id)
+            await self._machines.run_on(record.id)
             raise
         await self._machines.terminate(record)
         standby = await self.settle(standby.model_copy(update={"process": None}))

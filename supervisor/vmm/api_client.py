@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import aiohttp
 
-from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError
+from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
 
 BackendType = Literal["File", "Uffd"]
 SnapshotType = Literal["Full", "Diff"]
@@ -143,7 +143,9 @@ class ApiClient:
                 text = await answer.read()
                 refused = answer.status >= 300
         except TimeoutError as error:
-            raise VmmError(f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s") from error
+            raise VmmSilentError(
+                f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s"
+            ) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise VmmError(
