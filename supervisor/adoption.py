@@ -13,7 +13,7 @@ from supervisor.lifecycle import Recovery
 from supervisor.machines import Machines
 from supervisor.models import Level
 from supervisor.operations import Operations
-from supervisor.orphans import reap, sweep_run_directory
+from supervisor.orphans import check_run_directory, reap, sweep_run_directory
 from supervisor.page_servers import PageServers
 from supervisor.records import InstanceRecord
 from supervisor.running_on import RunningOn
@@ -43,9 +43,15 @@ class Adoption:
         self._report = report
 
     async def adopt(self) -> None:
-        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this."""
+        """Find VMs again; what nobody knows of is ended and removed. Page servers are reconnected after this.
+
+        InvalidStateError, and nothing is done, where the run directory is that of another data directory's VMs.
+        """
+        inventory = self._inventory
+        known = {*inventory.instances, *inventory.templates, *inventory.unreadable}
+        await asyncio.to_thread(check_run_directory, self._run_dir, self._data_dir, known)
         await self._reap()
-        for record in list(self._inventory.instances.values()):
+        for record in list(inventory.instances.values()):
             try:
                 await self._recover(record)
             except SupervisorError as error:

@@ -39,13 +39,14 @@ def claim(settings: Settings) -> Iterator[None]:
     try:
         _make(settings.data_dir, DATA_MODE, made, "--data-dir")
         _check_schema(settings.data_dir)
-        with _locked(settings.data_dir):
+        with _locked(settings.data_dir, "--data-dir"):
             _check_sockets(settings.data_dir, settings.run_dir)
             with _noted(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
                 _make(settings.run_dir, RUN_MODE, made, "--run-dir")
                 _check_owner(settings.run_dir)
                 _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
-                with _noted(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n"):
+                run_dir = _noted(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
+                with _locked(settings.run_dir, "--run-dir"), run_dir:
                     yield
     except BaseException:
         _remove_empty(made)
@@ -133,10 +134,9 @@ def _check_owner(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
+def _locked(folder: Path, option: str) -> Iterator[None]:
     """Hold the lock file's flock, which the kernel releases however this process ends; the file says who has it."""
-    path = data_dir / "lock"
-    existed = path.exists()
+    path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -144,20 +144,19 @@ def _locked(data_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             raise RefusedError(
-                f"another supervisor (pid {holder}) holds {data_dir}; stop it, or name another with --data-dir"
+                f"another supervisor (pid {holder}) holds {folder}; stop it, or name another with {option}"
             ) from error
         if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
-            raise RefusedError(f"a supervisor that held {data_dir} has ended just now; try again")
+            raise RefusedError(f"a supervisor that held {folder} has ended just now; try again")
         os.truncate(descriptor, 0)
         # On a full disk a supervisor is needed to delete what is on it.
         with contextlib.suppress(OSError):
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         try:
             yield
-        except BaseException:
-            if not existed:
+        finally:
+            with contextlib.suppress(OSError):
                 path.unlink()
-            raise
     finally:
         os.close(descriptor)
 

@@ -11,7 +11,8 @@ from typing import Final
 
 import psutil
 
-from supervisor.errors import PageServerError
+from supervisor.errors import InvalidStateError, PageServerError
+from supervisor.listeners import listener_pid
 from supervisor.records import ProcessIdentity
 from supervisor.uffd.program import start_time_of
 
@@ -19,6 +20,26 @@ END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
 ID: Final = "?" * 24
 """What an id looks like to glob."""
+
+
+def check_run_directory(run_dir: Path, data_dir: Path, known: Collection[str]) -> None:
+    """Raise InvalidStateError where VMs or page servers of another data directory listen in the run directory.
+
+    `known` are the ids of what belongs here. Their sockets would be removed as nobody's, and they could not be reached
+    any more.
+    """
+    sockets = [
+        path for suffix in (".sock", ".pages") for path in run_dir.glob(f"{ID}{suffix}") if path.stem not in known
+    ]
+    listening = {pid for pid in map(listener_pid, sockets) if pid is not None}
+    if listening:
+        listening.difference_update(process.pid for process, _ in _programs(data_dir.resolve()))
+    if listening:
+        pids = ", ".join(map(str, sorted(listening)))
+        raise InvalidStateError(
+            f"{run_dir} has the sockets of processes of another data directory (pid {pids}): give that one with "
+            "--data-dir, or name another with --run-dir"
+        )
 
 
 def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:

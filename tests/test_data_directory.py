@@ -121,6 +121,31 @@ async def test_another_run_directory_is_refused_while_vms_listen_in_the_first(ho
         await running.client.delete("one")
 
 
+async def test_the_run_directory_of_another_data_directorys_vms_is_refused_and_left_as_it_is(home: Home) -> None:
+    """Sockets that no record names are removed at a start: these are not nobody's."""
+    stranger = dataclasses.replace(home, options=("--data-dir", str(home.root / "other")))
+    async with supervisor(home) as running:
+        client = running.client
+        await walking_source(client, "source", "passes=0")
+        await client.standby("source")
+        fork = await client.fork("source", SHARED.model_copy(update={"name": "fork"}))
+        await running.end(signal.SIGKILL)
+    (home.run / "lock").unlink()
+    before = {*home.run.rglob("*")}
+    said = await refusal(stranger)
+    assert f"{home.run} has the sockets of processes of another data directory (pid " in said
+    assert f"{fork.vmm_pid}" in said
+    assert "give that one with --data-dir, or name another with --run-dir" in said
+    assert {*home.run.rglob("*")} == before
+    assert not (home.root / "other").exists()
+    async with supervisor(home) as running:
+        await walks_on(running.client, "fork")
+        for name in ("fork", "source"):
+            await running.client.delete(name)
+    async with supervisor(stranger) as running:
+        assert await running.client.instances() == []
+
+
 async def test_a_second_supervisor_is_refused_and_harms_nobody(home: Home) -> None:
     """On the same data directory, with the same run directory or another one; or only on the same run directory."""
     elsewhere = dataclasses.replace(home, root=home.root / "second")
@@ -132,7 +157,8 @@ async def test_a_second_supervisor_is_refused_and_harms_nobody(home: Home) -> No
         moved = dataclasses.replace(elsewhere, options=("--data-dir", str(home.data)))
         assert held in await refusal(moved)
         squeezed = dataclasses.replace(elsewhere, options=("--run-dir", str(home.run)))
-        assert f"another supervisor listens on {home.socket}; stop it, or name another path" in await refusal(squeezed)
+        held = f"another supervisor (pid {running.process.pid}) holds {home.run}; stop it, or name another"
+        assert held in await refusal(squeezed)
         await walks_on(running.client, "source")
         assert (await running.client.checkpoint("source")).state is State.STANDBY
         await running.end(signal.SIGKILL)
