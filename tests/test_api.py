@@ -264,6 +264,17 @@ def test_a_bad_request_is_refused(http: httpx.Client, method: str, path: str, st
     assert all(word in error["message"] for word in words), error["message"]
 
 
+def test_what_is_not_known_is_passed_over_only_where_hypeman_may_know_it(http: httpx.Client) -> None:
+    """A mistyped dry_run would make forks."""
+    assert http.post("/instances", json={"name": "some", "image": "pagewalker", "env": {"a": "b"}}).status_code == 201
+    for path, body in (("fan-out", {"count": 2, "dryrun": True}), ("checkpoint", {"named": "x"})):
+        answer = http.post(f"/instances/some/{path}", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["message"].endswith("is not known here; leave it out")
+    assert [one["name"] for one in http.get("/instances").json()] == ["some"]
+    http.delete("/instances/some")
+
+
 def test_a_body_that_is_not_json_or_is_too_large_is_refused(http: httpx.Client) -> None:
     """10 MiB are refused before they are read, by length or in pieces."""
     large = b" " * (10 << 20)

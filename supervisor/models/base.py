@@ -41,5 +41,11 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class OwnRequest(Wire):
+    """The base of request bodies that are ours alone: a field that is not known is a mistake, and is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Request(Wire):
     """The base of request bodies; hypeman's fields that have no meaning here are accepted and ignored."""

@@ -15,6 +15,7 @@ from supervisor.models.base import (
     ImageKind,
     MemoryBackend,
     Name,
+    OwnRequest,
     PrefetchMode,
     RecordMode,
     Request,
@@ -60,13 +61,13 @@ class ForkRequest(ForkOptions):
     name: Name | None = None
 
 
-class CheckpointRequest(Request):
+class CheckpointRequest(OwnRequest):
     """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
 
     name: Name | None = None
 
 
-class FanOutRequest(ForkOptions):
+class FanOutRequest(ForkOptions, OwnRequest):
     """`POST /instances/{id}/fan-out`: `count` forks, named `<name_prefix>-<n>`."""
 
     share_memory: bool = True
