@@ -343,6 +343,8 @@ class Host:
         await self._page_servers.reconnect()
         for name, reason in self._inventory.unreadable.items():
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
+        if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
+            self._report("warning", f"no VM runs on firecracker: {problem}", None)
         self._spawn(self._telemetry.run())
         self._spawn(self._images.watch())
 

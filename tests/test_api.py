@@ -461,6 +461,16 @@ async def test_a_closing_server_leaves_a_socket_that_is_not_its_own(host: Host, 
         assert path.is_socket()
 
 
+async def test_a_firecracker_that_was_named_and_cannot_run_is_told_of(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `auto` the VMs run on the embedded VMM then, which is not what was meant."""
+    named = Settings(data_dir=run_dir / "data", run_dir=run_dir, hypervisor="auto", firecracker=Path("/nowhere/fc"))
+    named.data_dir.mkdir()
+    await (await Host.open(named)).close()
+    assert "no VM runs on firecracker: /nowhere/fc cannot be run: No such file or directory" in caplog.text
+
+
 async def test_who_cannot_reach_a_supervisor_is_told_why(run_dir: Path) -> None:
     """No socket, a dead one, one that is no socket path at all, and one that hangs up."""
     path = run_dir / "none.sock"
