@@ -5,6 +5,7 @@ import json
 import os
 import select
 import signal
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -49,34 +50,38 @@ def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[
     processes are gone. The caller is the data directory's only supervisor.
     """
     found = [
-        process
-        for process, directory in _programs(data_dir.resolve())
-        if directory not in spared and _identity(process.pid) not in known
+        identity
+        for identity, directory in _programs(data_dir.resolve())
+        if directory not in spared and identity not in known
     ]
-    for process in found:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(found, timeout=END_TIMEOUT)
-    return [process.pid for process in found]
+    _end(found)
+    return [identity.pid for identity in found]
 
 
 def end(identity: ProcessIdentity) -> None:
     """Kill the process of this identity, if it is there, and wait until it is gone. It blocks."""
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except OSError:
-        return
-    try:
-        if _identity(identity.pid) == identity:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _end([identity])
+
+
+def _end(identities: Collection[ProcessIdentity]) -> None:
+    """Kill those of these processes that are there, and wait until they are gone."""
+    poll = select.poll()
+    with contextlib.ExitStack() as stack:
+        killed = 0
+        for identity in identities:
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(identity.pid)
+                stack.callback(os.close, pidfd)
+                if _identity(identity.pid) == identity:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    poll.register(pidfd, select.POLLIN)
+                    killed += 1
+        deadline = time.monotonic() + END_TIMEOUT
+        while killed and (left := deadline - time.monotonic()) > 0:
             # Readable once it is a zombie: whoever is to reap it may take its time.
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(END_TIMEOUT * 1e3)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+            for pidfd, _ in poll.poll(left * 1e3):
+                poll.unregister(pidfd)
+                killed -= 1
 
 
 def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
@@ -87,7 +92,7 @@ def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _programs(data_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
+def _programs(data_dir: Path) -> Iterator[tuple[ProcessIdentity, str]]:
     """Yield VMMs, known by their working directory, and page servers, by the layers that they serve; each with the name
     of its instance's or template's directory.
 
@@ -98,11 +103,15 @@ def _programs(data_dir: Path) -> Iterator[tuple[psutil.Process, str]]:
     layers = json.dumps(f"{data_dir / 'templates'}{os.sep}")[1:-1]
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
+            # Before anything else is read of it, so that no later process of this pid is taken for it.
+            identity = _identity(process.pid)
+            if identity is None:
+                continue
             command = process.cmdline()
             if "--api-sock" in command and process.cwd().startswith(home):
-                yield process, _first(process.cwd(), home)
+                yield identity, _first(process.cwd(), home)
             elif any("supervisor.uffd.page_server" in word for word in command) and layers in command[-1]:
-                yield process, _first(command[-1], layers)
+                yield identity, _first(command[-1], layers)
 
 
 def _first(text: str, prefix: str) -> str:

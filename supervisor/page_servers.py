@@ -68,6 +68,8 @@ class PageServers:
         self._servers: dict[str, PageServer] = {}
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._lost: set[str] = set()
+        """Templates whose records on disk name page servers that were found to be gone."""
         self._missed: set[str] = set()
         """Forks that run and that no page server has: they could not be handed over."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,12 +155,21 @@ class PageServers:
                 self.control(template.id).unlink(missing_ok=True)
 
     def replace_lost(self) -> None:
-        """Have those templates served whose forks run and that have no page server."""
+        """Have those templates served whose forks run and that have no page server; note of others that it is gone."""
         for template in self._inventory.templates.values():
             if template.id not in self._servers and self._running_forks(template.id):
                 what = f"template {template.id} has no page server; it gets one"
                 self._report("alarm", what, template.instance_id)
                 self._spawn(self._replace(template.id))
+            elif template.id in self._lost:
+                self._spawn(self._note_lost(template.id))
+        self._lost.clear()
+
+    async def _note_lost(self, template_id: str) -> None:
+        async with self._starting[template_id]:
+            # A fork may have been made meanwhile.
+            if template_id not in self._servers:
+                await self._note(template_id, page_server=None)
 
     async def _reconnect(self, template: TemplateRecord, identity: ProcessIdentity) -> bool:
         """Go on with the page server of this identity; False once it is certain that there is none."""
@@ -173,11 +184,16 @@ class PageServers:
                 # Detached, or undone: whoever was to tell it so was killed.
                 await server.release(fork_id)
         except PageServerError as error:
-            self._report("alarm", error.message, template.instance_id)
+            if self._running_forks(template.id):
+                self._report("alarm", error.message, template.instance_id)
+            else:
+                # As for every template after a reboot of the host.
+                self._report("info", f"{error.message}; no fork waits for it", template.instance_id)
             # It may be alive and hanging, and would keep the control socket from its successor.
             await asyncio.to_thread(end, identity)
-            # On disk with the next one's: a slow disk is not to delay the start.
+            # On disk with the next one's, or after the start: a slow disk is not to delay it.
             self._inventory.note_template(template.id, page_server=None)
+            self._lost.add(template.id)
             return False
         for fork_id in status.recording:
             self._inventory.set_recording(fork_id, template.id)

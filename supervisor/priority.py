@@ -7,6 +7,8 @@ from typing import Final
 
 FIRST: Final = -20
 """sched(7): the highest nice value there is, of a thread and of an autogroup."""
+USUAL: Final = 0
+"""sched(7): what a thread and an autogroup have that nobody gave another."""
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 """Where the kernel groups by session, a thread's nice value counts only within its session: sched(7)."""
 
@@ -18,8 +20,8 @@ class Ahead:
     """
 
     def __init__(self) -> None:
-        self._nice = os.getpriority(os.PRIO_PROCESS, 0)
-        self._autogroup = _autogroup()
+        self._nice = _own(os.getpriority(os.PRIO_PROCESS, 0))
+        self._autogroup = _own(_autogroup())
         self._threads = self._session = True
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, FIRST)
@@ -41,13 +43,18 @@ class Ahead:
             return
         self._session = False
         with contextlib.suppress(OSError):
-            AUTOGROUP.write_text(self._autogroup)
+            AUTOGROUP.write_text(str(self._autogroup))
 
 
-def _autogroup() -> str:
+def _own(nice: int) -> int:
+    """Return the nice value to go back to: FIRST is another start's, which overlaps or was killed before its end."""
+    return USUAL if nice == FIRST else nice
+
+
+def _autogroup() -> int:
     """Return the nice value of this session's autogroup."""
     try:
         # "/autogroup-25 nice 0": proc_sched_autogroup_show_task in kernel/sched/autogroup.c.
-        return AUTOGROUP.read_text().split()[-1]
-    except (OSError, IndexError):
-        return "0"
+        return int(AUTOGROUP.read_text().split()[-1])
+    except (OSError, IndexError, ValueError):
+        return USUAL

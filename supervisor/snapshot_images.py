@@ -33,9 +33,10 @@ _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
 _HEADER_BYTES: Final = 64
 _TAKEN: Final = re.compile(
-    r"((state|mem)\.\d+|instance\.json|vm\.json|hot_pages|console\.log|vmm\.(log|log\.1|stderr))(\.new)?"
+    r"((state|mem)\.\d+|instance\.json|vm\.json|hot_pages|console\.log|vmm\.(log|log\.1|stderr))(\.new)?|\..*\.json\.new",
+    re.DOTALL,
 )
-"""Names in an instance's directory that are the supervisor's own."""
+"""Names in an instance's directory that are the supervisor's own, or that it sweeps (Registry.open)."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,13 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
 
 
 def _check_names(config: VmJson) -> None:
-    """Raise ValueError where a file of the machine would take the place of one of the supervisor's."""
+    """Raise ValueError where a file of the machine, or its directory, would take the place of one of ours."""
     for file in machine_files(config):
-        if _TAKEN.fullmatch(str(PurePosixPath(file.source))):
+        first = PurePosixPath(file.source).parts[0]
+        if _TAKEN.fullmatch(first):
             raise ValueError(
-                f"{file.source} is a name that an instance's own files have: the machine that is snapshotted must "
-                "have this file under another one"
+                f"{file.source}: {first} is a name that an instance's own files have: the machine that is snapshotted "
+                "must have this file under another one"
             )
 
 

@@ -149,20 +149,30 @@ def test_a_memory_of_another_size_than_vm_json_says_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["mem.0", "state.12", "./mem.0", "mem.3.new", "instance.json", "vm.json", "console.log", "vmm.log.1"]
+    "name",
+    [
+        *("mem.0", "state.12", "./mem.0", "mem.3.new", "instance.json", "vm.json", "console.log", "vmm.log.1"),
+        *("mem.1/disk.img", "console.log/x", "./state.2.new/a/b", ".instance.json.new", ".any.json.new/disk.img"),
+    ],
 )
 def test_a_disk_that_is_called_as_a_file_of_the_instances_own_is_refused(tmp_path: Path, name: str) -> None:
-    """It would be written over that, or that over it."""
+    """It would be written over that, or that over it; a directory of such a name would be in its way."""
     drive = {"drive_id": "root", "is_root_device": True, "path_on_host": name}
     directory = write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB, {**CONFIG, "drives": [drive]})
     for file in ("vmlinux", name):
+        (directory / file).parent.mkdir(parents=True, exist_ok=True)
         with (directory / file).open("ab"):
             pass
-    with pytest.raises(InvalidImageError, match=f"image snap: {name} is a name that an instance's own files have"):
+    with pytest.raises(
+        InvalidImageError, match=r"image snap: .* is a name that an instance's own files have"
+    ) as refused:
         snapshot_images.load_snapshot(directory)
+    assert refused.value.message.startswith(f"image snap: {name}: {name.removeprefix('./').partition('/')[0]} is ")
 
 
-@pytest.mark.parametrize("name", ["state.img", "mem.0.img", "disks/mem.0", "vmm.img"])
+@pytest.mark.parametrize(
+    "name", ["state.img", "mem.0.img", "disks/mem.0", "vmm.img", ".disk.json", "disks/.x.json.new"]
+)
 def test_a_disk_may_be_called_nearly_so(tmp_path: Path, name: str) -> None:
     drive = {"drive_id": "root", "is_root_device": True, "path_on_host": name}
     directory = write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB, {**CONFIG, "drives": [drive]})

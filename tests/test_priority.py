@@ -32,6 +32,16 @@ session = before[1] and str(FIRST)
 print(first == ({FIRST}, session), spared == (before[0], session), after == before)
 """
 
+OVERLAPPING = """
+import os
+from supervisor.priority import AUTOGROUP, Ahead
+one, other = Ahead(), Ahead()
+one.end()
+other.end()
+print(os.getpriority(os.PRIO_PROCESS, 0), AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else "0")
+"""
+"""As two supervisors that start in one session, or one after another that was killed while it started."""
+
 
 @pytest.fixture
 def home(run_dir: Path) -> Iterator[Home]:
@@ -44,6 +54,12 @@ def home(run_dir: Path) -> Iterator[Home]:
 def test_all_threads_and_the_session_are_as_before_at_the_end() -> None:
     done = subprocess.run((sys.executable, "-c", PROGRAM), capture_output=True, text=True, start_new_session=True)
     assert done.stdout == "True True True\n", done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a negative nice value")
+def test_what_another_start_has_set_is_not_taken_for_what_was_before() -> None:
+    done = subprocess.run((sys.executable, "-c", OVERLAPPING), capture_output=True, text=True, start_new_session=True)
+    assert done.stdout == "0 0\n", done.stderr
 
 
 def priorities(pid: int) -> tuple[set[int], str]:

@@ -42,6 +42,13 @@ def take_userfaultfd(pid: int) -> int:
                         return kernel.pidfd_getfd(pidfd, int(entry.name))
         finally:
             os.close(pidfd)
+    except PermissionError as error:
+        # PTRACE_MODE_ATTACH_REALCREDS in kernel/pid.c, and yama_ptrace_access_check in security/yama/yama_lsm.c.
+        raise PageServerError(
+            f"the userfaultfd of pid {pid} cannot be had: {error.strerror}; the supervisor may not trace a VMM of "
+            "another user, nor, with kernel.yama.ptrace_scope=1, one that it did not start: give it CAP_SYS_PTRACE, or "
+            "set that to 0"
+        ) from error
     except OSError as error:
         raise PageServerError(f"the userfaultfd of pid {pid} cannot be had: {error.strerror}") from error
     raise PageServerError(f"pid {pid} has no userfaultfd")
