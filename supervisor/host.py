@@ -50,6 +50,7 @@ from supervisor.records import InstanceRecord
 from supervisor.registry import Registry
 from supervisor.running_on import RunningOn
 from supervisor.settings import Settings
+from supervisor.tasks import Background
 from supervisor.telemetry import Telemetry
 from supervisor.templates import Templates
 from supervisor.uffd.handle import Policy
@@ -75,7 +76,8 @@ class Host:
         self._hypervisor = hypervisor
         self._found = found
         self._started_at = datetime.now(UTC)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background("a background task")
+        self._verbs: set[asyncio.Task[Any]] = set()
         self.events = EventBus(self.snapshot)
         registry = Registry(settings.data_dir)
         self._inventory = Inventory(registry, self.events.publish)
@@ -157,7 +159,8 @@ class Host:
         self._telemetry.stop()
         self._images.stop()
         await self._running_on.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._verbs, return_exceptions=True)
+        await self._background.join()
         self.events.close()
         await self._machines.close()
         await self._page_servers.close()
@@ -345,15 +348,15 @@ class Host:
             self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
         if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
             self._report("warning", f"no VM runs on firecracker: {problem}", None)
-        self._spawn(self._telemetry.run())
-        self._spawn(self._images.watch())
+        self._background.spawn(self._telemetry.run())
+        self._background.spawn(self._images.watch())
 
     def _done(self, what: str, record: InstanceRecord) -> Instance:
         self._report("info", f"{record.name}: {what}", record.id)
         return self._inventory.view(record)
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
-        self._spawn(self._operations.note_exit(instance_id, exit_status))
+        self._background.spawn(self._operations.note_exit(instance_id, exit_status))
 
     def _on_paused(self, instance_id: str) -> None:
         self._running_on.begin(instance_id)
@@ -365,19 +368,9 @@ class Host:
     async def _finish(self, verb: Coroutine[None, None, Outcome]) -> Outcome:
         """Await a verb, which goes on to its end also when nobody waits for its answer any more."""
         task = asyncio.create_task(verb)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._verbs.add(task)
+        task.add_done_callback(self._verbs.discard)
         return await asyncio.shield(task)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a background task failed", exc_info=error)
 
 
 def _unreadable(name: str, reason: str) -> Instance:

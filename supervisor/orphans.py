@@ -34,7 +34,7 @@ def check_run_directory(run_dir: Path, data_dir: Path, known: Collection[str]) -
     ]
     listening = {pid for pid in map(listener_pid, sockets) if pid is not None}
     if listening:
-        listening.difference_update(process.pid for process, _ in _programs(data_dir.resolve()))
+        listening.difference_update(identity.pid for identity, _ in _programs(data_dir.resolve()))
     if listening:
         pids = ", ".join(map(str, sorted(listening)))
         raise InvalidStateError(

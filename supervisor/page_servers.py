@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import psutil
 
+from supervisor.backoff import Backoff
 from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
 from supervisor.layer_files import check_marks
@@ -19,7 +19,7 @@ from supervisor.orphans import end
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.snapshot_images import HOT_PAGES
-from supervisor.tasks import beside
+from supervisor.tasks import Background, beside
 from supervisor.uffd.handle import (
     Failing,
     Gone,
@@ -39,14 +39,6 @@ STOPPED_BOUND = 1.0
 """Seconds without an answer after which a page server that is stopped (SIGSTOP, a debugger) is replaced."""
 HANGING_BOUND = 5.0
 """Seconds without an answer after which any page server is replaced; a loaded host may take some of them."""
-DEATHS_REMEMBERED = 30.0
-"""Seconds over which deaths are counted for the backoff."""
-DEATHS_AT_ONCE = 3
-"""How many deaths in that time are answered without a delay; a crash loop is more."""
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
-
-
-_log = logging.getLogger(__name__)
 
 
 class PageServers:
@@ -67,12 +59,12 @@ class PageServers:
         self._report = report
         self._servers: dict[str, PageServer] = {}
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._backoff: defaultdict[str, Backoff] = defaultdict(Backoff)
         self._lost: set[str] = set()
         """Templates whose records on disk name page servers that were found to be gone."""
         self._missed: set[str] = set()
         """Forks that run and that no page server has: they could not be handed over."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("the care for a page server")
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -135,7 +127,7 @@ class PageServers:
         except PageServerError as error:
             # The record says Running, so that the page server that comes next takes the fork over.
             self._report("warning", f"{fork.name}: {error.message}", fork.id)
-            self._spawn(self._replace(fork.template_id))
+            self._background.spawn(self._replace(fork.template_id))
 
     async def populate(self, fork: InstanceRecord) -> None:
         """Give a uffd fork that runs all of its pages, so that it needs no page server any more.
@@ -160,9 +152,9 @@ class PageServers:
             if template.id not in self._servers and self._running_forks(template.id):
                 what = f"template {template.id} has no page server; it gets one"
                 self._report("alarm", what, template.instance_id)
-                self._spawn(self._replace(template.id))
+                self._background.spawn(self._replace(template.id))
             elif template.id in self._lost:
-                self._spawn(self._note_lost(template.id))
+                self._background.spawn(self._note_lost(template.id))
         self._lost.clear()
 
     async def _note_lost(self, template_id: str) -> None:
@@ -231,13 +223,11 @@ class PageServers:
             server = self._servers.pop(template_id, None)
             if server is not None:
                 await server.stop()
-        self._deaths.pop(template_id, None)
+        self._backoff.pop(template_id, None)
 
     async def close(self) -> None:
         """Stop the page servers that no fork needs and let go of the others, which go on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.cancel()
         servers, self._servers = self._servers, {}
         for template_id, server in servers.items():
             template = self._inventory.templates.get(template_id)
@@ -259,8 +249,8 @@ class PageServers:
 
     def _keep(self, template_id: str, server: PageServer) -> None:
         self._servers[template_id] = server
-        server.exited.add_done_callback(lambda _: self._spawn(self._on_exit(template_id, server)))
-        self._spawn(self._watch(template_id, server))
+        server.exited.add_done_callback(lambda _: self._background.spawn(self._on_exit(template_id, server)))
+        self._background.spawn(self._watch(template_id, server))
 
     async def _note(self, template_id: str, **changes: object) -> None:
         """Write what the template's record should say; guests are served whether or not the disk takes it."""
@@ -313,7 +303,7 @@ class PageServers:
         if self._servers.get(template_id) is not server:
             return
         del self._servers[template_id]
-        self._deaths[template_id].append(time.monotonic())
+        self._backoff[template_id].died()
         forks = len(self._running_forks(template_id))
         what = f"the page server (pid {server.pid}) of template {template_id} died"
         self._report("alarm", f"{what}; {forks} forks wait for another", self._source(template_id))
@@ -326,9 +316,9 @@ class PageServers:
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""
         while self._running_forks(template_id):
-            delay = self._delay(template_id)
+            delay = self._backoff[template_id].delay()
             if delay:
-                told = f"its page servers die; the next starts in {delay:.1f} s"
+                told = f"the page servers of template {template_id} die; the next starts in {delay:.1f} s"
                 self._report("alarm", told, self._source(template_id))
                 await asyncio.sleep(delay)
             forks = self._running_forks(template_id)
@@ -338,7 +328,7 @@ class PageServers:
             try:
                 server = await self.serving(template_id)
             except PageServerError as error:
-                self._deaths[template_id].append(time.monotonic())
+                self._backoff[template_id].died()
                 self._report("alarm", error.message, self._source(template_id))
                 continue
             took = (time.monotonic() - began) * 1e3
@@ -353,21 +343,15 @@ class PageServers:
         template = self._inventory.templates.get(template_id)
         return template.instance_id if template else None
 
-    def _delay(self, template_id: str) -> float:
-        """Return how long to wait before the next start, in seconds: longer with each death of a crash loop."""
-        deaths = self._deaths[template_id]
-        while deaths and deaths[0] < time.monotonic() - DEATHS_REMEMBERED:
-            deaths.popleft()
-        excess = len(deaths) - DEATHS_AT_ONCE
-        return min(FIRST_DELAY * 2**excess, LONGEST_DELAY) if excess > 0 else 0.0
-
     def _on_event(self, template_id: str, event: PageServerEvent) -> None:
         match event:
             case Recorded():
                 self._inventory.set_recording(event.fork_id, None)
-                self._spawn(self._recorded(template_id, event))
+                self._background.spawn(self._recorded(template_id, event))
             case Sampled():
-                self._spawn(self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched))
+                self._background.spawn(
+                    self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched)
+                )
             case Gone():
                 self._inventory.set_recording(event.fork_id, None)
             case Failing():
@@ -379,17 +363,8 @@ class PageServers:
         # What the samples told of the list before this recording does not hold for this one (merging.py).
         changes = {"recorded_pages": event.pages, "recorded_runs": event.runs, "sampled_pages": 0, "sampled_wanted": 0}
         await self._note(template_id, **changes)
-        self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", self._source(template_id))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("the care for a page server failed", exc_info=error)
+        told = f"template {template_id} has recorded {event.pages} hot pages in {event.runs} runs"
+        self._report("info", told, self._source(template_id))
 
 
 def _identity(server: PageServer) -> ProcessIdentity:

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -18,3 +21,32 @@ async def beside(work: Coroutine[Any, Any, Result]) -> AsyncIterator["asyncio.Ta
         task.cancel()
         # Also where the body failed before it: its own failure is nobody's then, and asyncio would complain of that.
         await asyncio.gather(task, return_exceptions=True)
+
+
+class Background:
+    """Tasks that nobody awaits; a failure of one is logged, as that of `what`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    async def join(self) -> None:
+        """Wait for those that run."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def cancel(self) -> None:
+        """Cancel those that run, and wait for them."""
+        for task in self._tasks:
+            task.cancel()
+        await self.join()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed", self._what, exc_info=error)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from supervisor.tasks import beside
+from supervisor.tasks import Background, beside
 
 
 async def fail() -> None:
@@ -38,3 +38,23 @@ async def test_of_two_failures_the_bodys_is_told_and_nothing_of_the_other() -> N
             raise KeyError
     del task
     assert complaints == []
+
+
+async def test_a_failure_in_the_background_is_logged_and_no_cancellation(caplog: pytest.LogCaptureFixture) -> None:
+    background = Background("the care for a thing")
+    background.spawn(fail())
+    await background.join()
+    assert caplog.messages == ["the care for a thing failed"]
+    ended: list[str] = []
+
+    async def until_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    background.spawn(until_cancelled())
+    await asyncio.sleep(0)
+    await background.cancel()
+    assert ended == ["cancelled"]
+    assert caplog.messages == ["the care for a thing failed"]

@@ -1,0 +1,47 @@
+"""How long a thing that dies again and again is left alone."""
+
+import itertools
+
+import pytest
+
+from supervisor import backoff
+from supervisor.backoff import DEATHS_AT_ONCE, DEATHS_REMEMBERED, LONGEST_DELAY, Backoff
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(backoff, "time", made)
+    return made
+
+
+def test_a_few_deaths_are_answered_at_once_and_more_of_them_ever_later(clock: Clock) -> None:
+    dying = Backoff()
+    delays = []
+    for _ in range(12):
+        dying.died()
+        delays.append(dying.delay())
+    assert delays[:DEATHS_AT_ONCE] == [0.0] * DEATHS_AT_ONCE
+    rising = delays[DEATHS_AT_ONCE:]
+    assert rising[0] > 0
+    assert all(later == min(2 * earlier, LONGEST_DELAY) for earlier, later in itertools.pairwise(rising))
+    assert rising[-1] == LONGEST_DELAY
+
+
+def test_deaths_are_forgotten_with_time(clock: Clock) -> None:
+    dying = Backoff()
+    for _ in range(DEATHS_AT_ONCE + 1):
+        dying.died()
+    assert dying.delay() > 0
+    clock.now += DEATHS_REMEMBERED + 1
+    assert dying.delay() == 0
