@@ -199,6 +199,18 @@ class PageServers:
             on_event=partial(self._on_event, template.id),
         )
 
+    def begin_recording(self, fork: InstanceRecord) -> bool:
+        """Return whether a fork that is about to be loaded records its template's hot pages: one does at a time.
+
+        It is the one from here on, until its recording has ended or it is released.
+        """
+        template = self._inventory.templates[fork.template_id or ""]
+        wanted = fork.record_hot_pages == "on" or (fork.record_hot_pages == "auto" and not template.recorded_pages)
+        if not wanted or self._inventory.recorder(template.id) is not None:
+            return False
+        self._inventory.set_recording(fork.id, template.id)
+        return True
+
     async def release(self, record: InstanceRecord) -> None:
         """Tell the page server of this fork's template that the fork's VMM is gone, or needs it no more."""
         self._inventory.set_recording(record.id, None)
