@@ -41,7 +41,7 @@ class Promise:
             promised.update(shares)
 
     def kept(self) -> None:
-        """One fork is made, or has failed: what it takes can now be read from the host."""
+        """One fork is made, or has failed: the host tells what it has taken, and its age that more may come."""
         self._left -= 1
         self._promised.subtract(self._shares)
 
@@ -122,11 +122,7 @@ class Admitting:
         ]
 
     def _resources(
-        self,
-        request: FanOutRequest,
-        family: Family,
-        others: list[Family],
-        huge_pages: int | None,
+        self, request: FanOutRequest, family: Family, others: list[Family], huge_pages: int | None
     ) -> list[Resource]:
         source, template = family.source, family.template
         directory = self._inventory.registry.directory(source.id)
@@ -138,20 +134,11 @@ class Admitting:
         found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
         if fork_target(source.state, request) is not State.RUNNING:
             return found
-        vmm_bytes = admission.VMM_BYTES[source.hypervisor]
+        found.insert(0, self._memory(family, others))
         if huge_pages is not None:
-            # The pool's pages are no part of what MemAvailable tells.
-            memory, basis = vmm_bytes, "a VMM; the guest has huge pages"
             pool = headroom.Left(huge_pages, "free in the pool of 2 MiB pages and promised to nobody")
             found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
-        else:
-            private = self._private_memory(family)
-            memory, basis = private.per_fork, private.basis
         tasks = admission.VMM_TASKS[source.hypervisor] + source.vcpus
-        # What guests of huge pages are yet to fill is set aside in the pool.
-        filling = [one for one in (family, *others) if not one.source.huge_pages]
-        to_fill = sum(self._private_memory(one).to_fill for one in filling)
-        found.insert(0, self._resource("memory", memory, _without(headroom.memory(), to_fill), basis))
         descriptors = headroom.descriptors(os.getpid())
         found.append(self._resource("descriptors", admission.SUPERVISOR_DESCRIPTORS, descriptors, "in the supervisor"))
         if _backend(request) == "uffd":
@@ -160,6 +147,16 @@ class Admitting:
             found.append(self._resource("page_server_descriptors", share, server, "in the page server"))
         found.append(self._resource("processes", tasks, headroom.processes(), "threads of a VMM"))
         return found
+
+    def _memory(self, family: Family, others: list[Family]) -> Resource:
+        # The pool of huge pages is no part of what MemAvailable tells, and has shares of its own for its guests.
+        filling = [one for one in (family, *others) if not one.source.huge_pages]
+        left = _without(headroom.memory(), sum(self._private_memory(one).to_fill for one in filling))
+        if family.source.huge_pages:
+            vmm_bytes = admission.VMM_BYTES[family.source.hypervisor]
+            return self._resource("memory", vmm_bytes, left, "a VMM; the guest has huge pages")
+        private = self._private_memory(family)
+        return self._resource("memory", private.per_fork, left, private.basis)
 
     def _private_memory(self, family: Family) -> PrivateMemory:
         source, template = family.source, family.template
