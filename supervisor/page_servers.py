@@ -360,7 +360,6 @@ class PageServers:
     def _on_event(self, template_id: str, event: PageServerEvent) -> None:
         match event:
             case Recorded():
-                self._inventory.set_recording(event.fork_id, None)
                 self._spawn(self._recorded(template_id, event))
             case Sampled():
                 self._spawn(self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched))
@@ -375,6 +374,8 @@ class PageServers:
         # What the samples told of the list before this recording does not hold for this one (merging.py).
         changes = {"recorded_pages": event.pages, "recorded_runs": event.runs, "sampled_pages": 0, "sampled_wanted": 0}
         await self._note(template_id, **changes)
+        # Not before: a fork that is loaded meanwhile would record it all again.
+        self._inventory.set_recording(event.fork_id, None)
         self._report("info", f"recorded {event.pages} hot pages in {event.runs} runs", self._source(template_id))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -125,6 +125,26 @@ async def test_whether_a_fork_made_in_standby_records_is_decided_when_it_is_rest
         await client.delete("source", cascade=True)
 
 
+async def test_a_fork_is_the_one_that_records_until_the_list_is_there(embedded: Home) -> None:
+    """Between them another would be loaded as if there were none to come."""
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        told: list[tuple[bool, bool]] = []
+
+        def listed(host: HostSnapshot) -> bool:
+            told.extend(
+                (template.recording_fork is not None, template.recorded_pages > 0) for template in host.templates
+            )
+            return told[-1:] == [(False, True)]
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(until(listed, client))
+            await fork(client, "first")
+        assert (False, False) not in told[told.index((True, False)) :]
+        await client.delete("source", cascade=True)
+
+
 async def test_a_fork_that_could_not_be_restored_is_in_no_others_way_to_record(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
