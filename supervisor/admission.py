@@ -21,6 +21,10 @@ PAGE_SERVER_DESCRIPTORS = 5
 """Of one fork in its page server: userfaultfd, pidfd, connection, page map, and a listener while it is made."""
 SIBLING_PERCENTILE = 0.9
 """One sibling in ten may use more: those that run longest tell what the others come to."""
+FILLING_SECONDS = 60.0
+"""A fork so young may not have touched, or not be seen to have touched, what it will. With a processor to itself it
+has once a recording would end, after 5 s by default; the forks of a fan-out share a few processors, and telemetry comes
+round to one VMM of a thousand in half a minute."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,54 @@ class Resource:
         return max(self.available, 0) // self.per_fork
 
 
-def private_memory(
-    siblings: Sequence[int], hot_bytes: int, data_bytes: int, size_bytes: int, vmm_bytes: int
-) -> tuple[int, str]:
-    """Return what one fork will have privately, in bytes, and what that is estimated from.
+@dataclass(frozen=True)
+class Sibling:
+    """A running fork of the same kind: the private bytes of its VMM (0: not sampled yet), and how long it runs."""
 
-    `siblings` are the private bytes of running forks of the same kind; without any it is the recorded hot pages, and
-    without those all that the image holds.
+    private_bytes: int
+    age_seconds: float
+
+
+@dataclass(frozen=True)
+class PrivateMemory:
+    """What one more fork will have, what young siblings are yet to take (both in bytes), and how that is known."""
+
+    per_fork: int
+    to_fill: int
+    basis: str
+
+
+def private_memory(
+    siblings: Sequence[Sibling], hot_bytes: int, data_bytes: int, size_bytes: int, vmm_bytes: int
+) -> PrivateMemory:
+    """Return what forks will have privately: what their siblings have, once those have touched what they will.
+
+    A young one comes to have the recorded hot pages; without those what the grown ones have, and without any all that
+    the image holds. So does one that is yet to be made, or more where siblings have more.
     """
-    if siblings:
-        place = math.ceil(SIBLING_PERCENTILE * len(siblings)) - 1
-        return sorted(siblings)[place], f"what {len(siblings)} running forks have"
+    grown = [one.private_bytes for one in siblings if one.age_seconds >= FILLING_SECONDS and one.private_bytes]
+    young = [one.private_bytes for one in siblings if one.age_seconds < FILLING_SECONDS]
+    measured = f"what {len(grown) + len(young)} running forks have"
+    if grown and not young:
+        return PrivateMemory(_usual(grown), 0, measured)
     if hot_bytes:
-        return min(hot_bytes, size_bytes) + vmm_bytes, "the recorded hot pages and a VMM"
-    return min(data_bytes, size_bytes) + vmm_bytes, "all that its memory image holds and a VMM"
+        expected, basis = min(hot_bytes, size_bytes) + vmm_bytes, "the recorded hot pages and a VMM"
+    elif grown:
+        expected, basis = _usual(grown), f"what {len(grown)} running forks have"
+    else:
+        expected, basis = min(data_bytes, size_bytes) + vmm_bytes, "all that its memory image holds and a VMM"
+    if not young:
+        return PrivateMemory(expected, 0, basis)
+    to_fill = sum(max(expected - size, 0) for size in young)
+    # One that has less is no measure: it is yet to take the rest.
+    full = grown + [size for size in young if size >= expected]
+    if full and _usual(full) > expected:
+        return PrivateMemory(_usual(full), to_fill, measured)
+    return PrivateMemory(expected, to_fill, f"what {len(grown) + len(young)} running forks are to have: {basis}")
+
+
+def _usual(sizes: Sequence[int]) -> int:
+    return sorted(sizes)[math.ceil(SIBLING_PERCENTILE * len(sizes)) - 1]
 
 
 def estimate(count: int, resources: Iterable[Resource]) -> FanOutEstimate:

@@ -5,17 +5,29 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, NamedTuple, get_args
 
 from supervisor import admission, headroom, images
-from supervisor.admission import Resource
+from supervisor.admission import PrivateMemory, Resource, Sibling
 from supervisor.errors import NotFoundError
 from supervisor.huge_page_pool import HugePagePool
 from supervisor.inventory import Inventory
 from supervisor.layer_files import allocated
 from supervisor.lifecycle import fork_target
-from supervisor.models import FanOutEstimate, FanOutRequest, MemoryBackend, ResourceName, State
+from supervisor.models import FanOutEstimate, FanOutRequest, ForkKind, MemoryBackend, ResourceName, State
 from supervisor.records import InstanceRecord, TemplateRecord
+
+BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
+
+
+class Family(NamedTuple):
+    """The running forks of one kind of an instance, and the template of those that share its memory."""
+
+    source: InstanceRecord
+    template: TemplateRecord | None
+    siblings: list[Sibling]
 
 
 class Promise:
@@ -29,7 +41,7 @@ class Promise:
             promised.update(shares)
 
     def kept(self) -> None:
-        """One fork is made, or has failed: what it takes can now be read from the host."""
+        """One fork is made, or has failed: the host tells what it has taken, and its age that more may come."""
         self._left -= 1
         self._promised.subtract(self._shares)
 
@@ -57,11 +69,14 @@ class Admitting:
 
         Raises NotFoundError where a file of the source is gone: nobody holds it here, and it may be deleted meanwhile.
         """
-        template = self._inventory.template_of(source.id) if request.share_memory or request.template_id else None
-        siblings = self._siblings(source, request)
+        shares = _shares(request)
+        template = self._inventory.template_of(source.id) if shares else None
+        siblings = self._siblings(source.id, "share_memory" if shares else "copy", _backend(request))
+        family = Family(source, template, siblings)
+        others = self._others(source.id, _backend(request) if shares else None)
         huge_pages = await self._huge_pages.left(source.huge_pages * request.count) if source.huge_pages else None
         try:
-            resources = await asyncio.to_thread(self._resources, source, request, template, siblings, huge_pages)
+            resources = await asyncio.to_thread(self._resources, request, family, others, huge_pages)
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
@@ -85,26 +100,31 @@ class Admitting:
         finally:
             promise.close()
 
-    def _siblings(self, source: InstanceRecord, request: FanOutRequest) -> list[int]:
-        """Return the private bytes of the running forks that such a fork would be like."""
-        backend = _backend(request)
-        kind = "share_memory" if request.share_memory or request.template_id else "copy"
-        members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source.id, ())]
-        alike = [
-            self._private_bytes(one.id)
+    def _siblings(self, source_id: str, kind: ForkKind, backend: MemoryBackend) -> list[Sibling]:
+        """Return the running forks of an instance that are of one kind."""
+        now = datetime.now(UTC)
+        members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source_id, ())]
+        return [
+            Sibling(self._private_bytes(one.id), (now - (one.started_at or one.created_at)).total_seconds())
             for one in members
             if one.process is not None and one.fork_kind == kind and one.memory_backend == backend
         ]
-        return [size for size in alike if size]
+
+    def _others(self, source_id: str, backend: MemoryBackend | None) -> list[Family]:
+        """Return the forks of every template, but for those of this source with this backend."""
+        return [
+            Family(source, template, siblings)
+            for template in self._inventory.templates.values()
+            if (source := self._inventory.instances.get(template.instance_id)) is not None
+            for other in BACKENDS
+            if (source.id, other) != (source_id, backend)
+            if (siblings := self._siblings(source.id, "share_memory", other))
+        ]
 
     def _resources(
-        self,
-        source: InstanceRecord,
-        request: FanOutRequest,
-        template: TemplateRecord | None,
-        siblings: list[int],
-        huge_pages: int | None,
+        self, request: FanOutRequest, family: Family, others: list[Family], huge_pages: int | None
     ) -> list[Resource]:
+        source, template = family.source, family.template
         directory = self._inventory.registry.directory(source.id)
         fork_disk = admission.FORK_DISK_BYTES + images.copied_bytes(directory)
         disk = headroom.disk(self._data_dir)
@@ -114,18 +134,11 @@ class Admitting:
         found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
         if fork_target(source.state, request) is not State.RUNNING:
             return found
-        vmm_bytes = admission.VMM_BYTES[source.hypervisor]
-        hot_bytes = template.recorded_pages * template.page_size if template else 0
-        data_bytes = _data_bytes(directory, source)
+        found.insert(0, self._memory(family, others))
         if huge_pages is not None:
-            # The pool's pages are no part of what MemAvailable tells.
-            memory, basis = vmm_bytes, "a VMM; the guest has huge pages"
             pool = headroom.Left(huge_pages, "free in the pool of 2 MiB pages and promised to nobody")
             found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
-        else:
-            memory, basis = admission.private_memory(siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
         tasks = admission.VMM_TASKS[source.hypervisor] + source.vcpus
-        found.insert(0, self._resource("memory", memory, headroom.memory(), basis))
         descriptors = headroom.descriptors(os.getpid())
         found.append(self._resource("descriptors", admission.SUPERVISOR_DESCRIPTORS, descriptors, "in the supervisor"))
         if _backend(request) == "uffd":
@@ -135,13 +148,42 @@ class Admitting:
         found.append(self._resource("processes", tasks, headroom.processes(), "threads of a VMM"))
         return found
 
+    def _memory(self, family: Family, others: list[Family]) -> Resource:
+        # The pool of huge pages is no part of what MemAvailable tells, and has shares of its own for its guests.
+        filling = [one for one in (family, *others) if not one.source.huge_pages]
+        left = _without(headroom.memory(), sum(self._private_memory(one).to_fill for one in filling))
+        if family.source.huge_pages:
+            vmm_bytes = admission.VMM_BYTES[family.source.hypervisor]
+            return self._resource("memory", vmm_bytes, left, "a VMM; the guest has huge pages")
+        private = self._private_memory(family)
+        return self._resource("memory", private.per_fork, left, private.basis)
+
+    def _private_memory(self, family: Family) -> PrivateMemory:
+        source, template = family.source, family.template
+        vmm_bytes = admission.VMM_BYTES[source.hypervisor]
+        hot_bytes = template.recorded_pages * template.page_size if template else 0
+        data_bytes = _data_bytes(self._inventory.registry.directory(source.id), source)
+        return admission.private_memory(family.siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
+
     def _resource(self, name: ResourceName, per_fork: int, left: headroom.Left, basis: str) -> Resource:
         free = None if left.amount is None else left.amount - self._promised[name]
         return Resource(name, per_fork, free, f"{basis}; {left.limit}" if left.limit else basis)
 
 
+def _shares(request: FanOutRequest) -> bool:
+    return request.share_memory or request.template_id is not None
+
+
 def _backend(request: FanOutRequest) -> MemoryBackend:
-    return request.memory_backend if request.share_memory or request.template_id else "file"
+    return request.memory_backend if _shares(request) else "file"
+
+
+def _without(left: headroom.Left, to_fill: int) -> headroom.Left:
+    """Return what is left once the running forks have taken what they are yet to take."""
+    if left.amount is None or not to_fill:
+        return left
+    kept = f"{left.limit} less {to_fill / admission.MIB:.0f} MiB that young forks are yet to fill"
+    return headroom.Left(left.amount - to_fill, kept)
 
 
 def _flattens(source: InstanceRecord, request: FanOutRequest) -> bool:

@@ -215,9 +215,7 @@ class Forking:
                 "memory_backend": backend if source.snapshot else None,
                 "prefetch": options.prefetch,
                 "intent": _intent(source.state, target),
-                "record_hot_pages": template is not None
-                and target is not State.STOPPED
-                and self._records(template, options),
+                "record_hot_pages": options.record if template else "off",
             }
         )
         source_directory = self._inventory.registry.directory(source.id)
@@ -227,9 +225,6 @@ class Forking:
             link(all_names(source.snapshot), source_directory, directory)
 
         await self._inventory.add(child, populate)
-        if child.record_hot_pages and target is State.RUNNING:
-            # From here on, so that no other does as well.
-            self._inventory.set_recording(child.id, child.template_id)
         return child
 
     async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:
@@ -263,14 +258,6 @@ class Forking:
                 )
             return template
         return await self._templates.promote(source) if options.share_memory else None
-
-    def _records(self, template: TemplateRecord, options: ForkOptions) -> bool:
-        """Return whether this fork is to record its template's hot pages."""
-        if options.memory_backend != "uffd" or options.record == "off":
-            return False
-        if self._inventory.recorder(template.id) is not None:
-            return False
-        return options.record == "on" or template.recorded_pages == 0
 
 
 def _intent(state: State, target: State) -> Intent | None:

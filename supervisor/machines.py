@@ -155,6 +155,8 @@ class Machines:
         step("page server")
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
+        records = self._page_servers.begin_recording(record)
+        prefetch = "off" if records else record.prefetch
 
         async def attach(vmm_pid: int) -> None:
             step("attach")
@@ -163,8 +165,8 @@ class Machines:
                 listen=self._uffd_socket(record.id),
                 page_map=self._page_servers.page_map(record.id),
                 vmm_pid=vmm_pid,
-                prefetch="off" if record.record_hot_pages else record.prefetch,
-                record=record.record_hot_pages,
+                prefetch=prefetch,
+                record=records,
             )
 
         vmm = None
@@ -172,14 +174,16 @@ class Machines:
         try:
             with watch.phase("spawn"):
                 vmm = await while_serving(server, self._spawn(record, None, attach))
-            await while_serving(server, self._load_served(record, vmm, server, watch))
+            await while_serving(server, self._load_served(record, vmm, server, watch, prefetch == "before_resume"))
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
         return self._keep(record, vmm)
 
-    async def _load_served(self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch) -> None:
-        wait = record.prefetch == "before_resume" and not record.record_hot_pages
+    async def _load_served(
+        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
+    ) -> None:
+        """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
         state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
         step("load")
         async with beside(server.served(record.id)) as served:

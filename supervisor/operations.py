@@ -233,15 +233,12 @@ class Operations:
             with watch.phase("flatten"):
                 record = await self._layers.flatten(record)
         offset = self._machines.console_offset(record.id)
-        if record.record_hot_pages:
-            self._inventory.set_recording(record.id, record.template_id)
         process = await self._machines.load(record, watch)
         running = record.model_copy(
             update={
                 "state": State.RUNNING,
                 "process": process,
                 "phases": tuple(watch.phases),
-                "record_hot_pages": False,
                 "started_at": datetime.now(UTC),
                 "stopped_at": None,
                 "exit_code": None,

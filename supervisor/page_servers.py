@@ -207,6 +207,18 @@ class PageServers:
             on_event=partial(self._on_event, template.id),
         )
 
+    def begin_recording(self, fork: InstanceRecord) -> bool:
+        """Return whether a fork that is about to be loaded records its template's hot pages: one does at a time.
+
+        It is the one from here on, until its recording has ended or it is released.
+        """
+        template = self._inventory.templates[fork.template_id or ""]
+        wanted = fork.record_hot_pages == "on" or (fork.record_hot_pages == "auto" and not template.recorded_pages)
+        if not wanted or self._inventory.recorder(template.id) is not None:
+            return False
+        self._inventory.set_recording(fork.id, template.id)
+        return True
+
     async def release(self, record: InstanceRecord) -> None:
         """Tell the page server of this fork's template that the fork's VMM is gone, or needs it no more."""
         self._inventory.set_recording(record.id, None)
@@ -346,7 +358,6 @@ class PageServers:
     def _on_event(self, template_id: str, event: PageServerEvent) -> None:
         match event:
             case Recorded():
-                self._inventory.set_recording(event.fork_id, None)
                 self._background.spawn(self._recorded(template_id, event))
             case Sampled():
                 self._background.spawn(
@@ -363,6 +374,8 @@ class PageServers:
         # What the samples told of the list before this recording does not hold for this one (merging.py).
         changes = {"recorded_pages": event.pages, "recorded_runs": event.runs, "sampled_pages": 0, "sampled_wanted": 0}
         await self._note(template_id, **changes)
+        # Not before: a fork that is loaded meanwhile would record it all again.
+        self._inventory.set_recording(event.fork_id, None)
         told = f"template {template_id} has recorded {event.pages} hot pages in {event.runs} runs"
         self._report("info", told, self._source(template_id))
 

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, State
+from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, RecordMode, State
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
@@ -62,7 +62,8 @@ class InstanceRecord(Record):
     """Whether its memory comes, or is to come, from the template: through its page server, or from its mem-file."""
     memory_backend: MemoryBackend | None = None
     prefetch: PrefetchMode = "before_resume"
-    record_hot_pages: bool = False
+    record_hot_pages: RecordMode = "off"
+    """What was asked for; whether it records is decided when it is loaded."""
     phases: tuple[Phase, ...] = ()
     snapshot: SnapshotFiles | None = None
     """Of a Standby instance what it is restored from; of one that runs what its next diff layer is relative to, where
@@ -79,6 +80,14 @@ class InstanceRecord(Record):
     process: ProcessIdentity | None = None
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
+
+    @field_validator("record_hot_pages", mode="before")
+    @classmethod
+    def _was_whether(cls, stored: object) -> object:
+        """Read the records that say only whether, and not what was asked for."""
+        if isinstance(stored, bool):
+            return "auto" if stored else "off"
+        return stored
 
     @property
     def huge_pages(self) -> int:

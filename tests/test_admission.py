@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from forktui.client import ApiError, SupervisorClient
 from supervisor import headroom
-from supervisor.admission import Resource, check, estimate, private_memory
+from supervisor.admission import (
+    FILLING_SECONDS,
+    MIB,
+    PrivateMemory,
+    Resource,
+    Sibling,
+    check,
+    estimate,
+    private_memory,
+)
 from supervisor.errors import InsufficientResourcesError
 from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, FanOutResult, ForkRequest, ResourceEstimate, ResourceName
 from tests.supervisor_process import Home, guest, sample, supervisor, until, walking_source
@@ -58,22 +68,84 @@ def test_what_fits_is_the_most_that_every_resource_is_enough_for(count: int, res
         }
 
 
+def grown(*sizes: int) -> list[Sibling]:
+    return [Sibling(size, FILLING_SECONDS) for size in sizes]
+
+
+def young(*sizes: int) -> list[Sibling]:
+    return [Sibling(size, FILLING_SECONDS - 0.1) for size in sizes]
+
+
 @pytest.mark.parametrize(
-    ("siblings", "hot", "data", "expected", "basis"),
+    ("siblings", "hot", "data", "expected", "to_fill", "basis"),
     [
-        ([], 0, 40, 46, "image"),
-        ([], 0, 400, 106, "image"),
-        ([], 16, 40, 22, "hot pages"),
-        ([30], 16, 40, 30, "1 running"),
-        ([*range(10, 110, 10)], 16, 40, 90, "10 running"),
+        ([], 0, 40, 46, 0, "all that its memory image holds and a VMM"),
+        ([], 0, 400, 106, 0, "all that its memory image holds and a VMM"),
+        ([], 16, 40, 22, 0, "the recorded hot pages and a VMM"),
+        ([], 400, 40, 106, 0, "the recorded hot pages and a VMM"),
+        (grown(30), 16, 40, 30, 0, "what 1 running forks have"),
+        (grown(12), 16, 40, 12, 0, "what 1 running forks have"),
+        (grown(0), 16, 40, 22, 0, "the recorded hot pages and a VMM"),
+        (grown(*range(10, 110, 10)), 16, 40, 90, 0, "what 10 running forks have"),
+        (young(0, 2), 16, 40, 22, 42, "what 2 running forks are to have: the recorded hot pages and a VMM"),
+        (young(2), 0, 40, 46, 44, "what 1 running forks are to have: all that its memory image holds and a VMM"),
+        (young(30, 2), 16, 40, 30, 20, "what 2 running forks have"),
+        (grown(12) + young(2), 16, 40, 22, 20, "what 2 running forks are to have: the recorded hot pages and a VMM"),
+        (grown(12) + young(2), 0, 40, 12, 10, "what 2 running forks are to have: what 1 running forks have"),
+        (grown(50) + young(2), 16, 40, 50, 20, "what 2 running forks have"),
     ],
 )
 def test_private_memory_is_estimated_from_the_best_that_is_known(
-    siblings: list[int], hot: int, data: int, expected: int, basis: str
+    siblings: list[Sibling], hot: int, data: int, expected: int, to_fill: int, basis: str
 ) -> None:
-    found, source = private_memory(siblings, hot, data, 100, 6)
-    assert found == expected
-    assert basis in source
+    assert private_memory(siblings, hot, data, 100, 6) == PrivateMemory(expected, to_fill, basis)
+
+
+SIBLINGS = st.lists(st.builds(Sibling, st.integers(0, 1 << 10), st.floats(0, 2 * FILLING_SECONDS)), max_size=12)
+SIZES = st.tuples(st.integers(0, 1 << 10), st.integers(0, 1 << 10), st.integers(1, 1 << 10), st.integers(1, 1 << 5))
+
+
+def fits(siblings: list[Sibling], sizes: tuple[int, int, int, int], left: int) -> int:
+    """How many forks fit into what is left of the host beside these siblings."""
+    found = private_memory(siblings, *sizes)
+    (row,) = estimate(1, [Resource("memory", found.per_fork, left - found.to_fill, found.basis)]).resources
+    assert row.fits is not None
+    return row.fits
+
+
+@given(SIBLINGS, SIZES)
+def test_while_a_sibling_is_young_the_estimate_is_the_hot_pages_at_least(
+    siblings: list[Sibling], sizes: tuple[int, int, int, int]
+) -> None:
+    hot, _, size, _ = sizes
+    found = private_memory([*siblings, *young(0)], *sizes)
+    assert found.per_fork >= min(hot, size)
+    for one in siblings:
+        if one.age_seconds < FILLING_SECONDS:
+            assert found.to_fill >= min(hot, size) - one.private_bytes
+
+
+@given(SIBLINGS, SIZES, st.integers(1, 64), st.integers(0, 1 << 16))
+def test_a_fan_out_that_is_yet_to_fill_leaves_room_for_so_many_fewer(
+    siblings: list[Sibling], sizes: tuple[int, int, int, int], count: int, left: int
+) -> None:
+    """Whatever they have filled so far, which is gone from what is left; once they are full they are a measure."""
+    before = fits(siblings, sizes, left)
+    expected = private_memory([*siblings, *young(0)], *sizes).to_fill - private_memory(siblings, *sizes).to_fill
+    for filled in {0, expected // 2, expected}:
+        beside = fits([*siblings, *young(*[filled] * count)], sizes, left - filled * count)
+        assert beside <= before or filled == expected
+        assert beside <= max(left - expected * count, 0) // expected
+
+
+@given(SIBLINGS, SIZES, st.integers(0, 1 << 10), st.integers(0, 1 << 16))
+def test_no_more_fit_with_more_hot_pages_or_with_less_left(
+    siblings: list[Sibling], sizes: tuple[int, int, int, int], more: int, left: int
+) -> None:
+    hot, *others = sizes
+    if hot:
+        assert fits(siblings, (hot + more, *others), left) <= fits(siblings, sizes, left)  # type: ignore[arg-type]
+    assert fits(siblings, sizes, max(left - more, 0)) <= fits(siblings, sizes, left)
 
 
 def test_a_refusal_names_the_limit_the_numbers_and_what_would_do() -> None:
@@ -137,9 +209,8 @@ async def refused(work: object) -> ApiError:
     return caught.value
 
 
-async def shares(client: SupervisorClient, **options: object) -> dict[str, ResourceEstimate]:
-    request = FanOutRequest.model_validate({"count": 1, **options})
-    return {row.name: row for row in (await client.fan_out_estimate("source", request)).resources}
+async def shares(client: SupervisorClient, source: str = "source") -> dict[str, ResourceEstimate]:
+    return {row.name: row for row in (await client.fan_out_estimate(source, FanOutRequest(count=1))).resources}
 
 
 def open_files(pid: int) -> int:
@@ -179,6 +250,55 @@ async def test_the_shares_are_what_forks_take(home: Home) -> None:
         assert f"{forks} running forks" in siblings["memory"].basis
         assert siblings["memory"].per_fork <= cold["memory"].per_fork
         await client.delete("source", cascade=True)
+
+
+async def test_forks_that_are_yet_to_fill_count_as_what_they_will_have(embedded: Home) -> None:
+    """Forks that are stopped before they have walked their memory are no measure, and theirs is kept for them."""
+    # One page a fault: they are stopped long before the end of their first pass.
+    embedded.options = ("--fault-around-pages", "1")
+    async with supervisor(embedded) as running:
+        client = running.client
+        await walking_source(client, "source", "hot_mib=32")
+        await client.standby("source")
+        await client.fork("source", ForkRequest(name="warm", share_memory=True, target_state="Running"))
+        await until(lambda host: any(t.recorded_pages and not t.recording_fork for t in host.templates), client)
+        await client.delete("warm")
+        await walking_source(client, "other", "hot_mib=4")
+        await client.standby("other")
+        before, other = (await shares(client))["memory"], (await shares(client, "other"))["memory"]
+        assert (before.per_fork >= 32 * MIB, "yet to fill" in before.basis) == (True, False)
+
+        result = await client.fan_out("source", FanOutRequest(count=2, prefetch="off"))
+        vmms = [psutil.Process(child.instance.vmm_pid) for child in result.children if child.instance is not None]
+        for vmm in vmms:
+            vmm.suspend()
+        names = [child.name for child in result.children]
+        host = await until(lambda host: all(sample(host, name).private_bytes for name in names), client)
+        missing = sum(before.per_fork - sample(host, name).private_bytes for name in names)
+        assert missing > 32 * MIB
+        beside = await shares(client)
+        assert beside["memory"].per_fork >= before.per_fork
+        assert "what 2 running forks are to have: the recorded hot pages" in beside["memory"].basis
+        # Whichever source the next forks are of.
+        others = await shares(client, "other")
+        assert others["memory"].per_fork == other.per_fork
+        for found in (beside, others):
+            assert 0 < kept(found["memory"]) <= missing / MIB + 1
+
+        for vmm in vmms:
+            vmm.resume()
+        host = await until(lambda host: all(guest(host, name).passes for name in names), client)
+        full = 0.6 * before.per_fork
+        await until(lambda host: all(sample(host, name).private_bytes > full for name in names), client)
+        assert kept((await shares(client))["memory"]) < missing / MIB / 2
+        for name in ("source", "other"):
+            await client.delete(name, cascade=True)
+
+
+def kept(memory: ResourceEstimate) -> float:
+    """Return how much is kept for young forks, in MiB; 0 where the basis tells of none."""
+    found = re.search(r"less (\d+) MiB that young forks are yet to fill", memory.basis)
+    return float(found[1]) if found else 0.0
 
 
 async def test_a_fan_out_that_does_not_fit_is_refused_with_numbers_and_can_be_forced(embedded: Home) -> None:

@@ -1,12 +1,13 @@
 """Hot pages over the supervisor: who records, who is prefetched what and when, and what the list is worth."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client import ApiError, SupervisorClient
 from supervisor.guests.pagewalker import HOT_BASE, PAGE_SIZE
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template
 from supervisor.uffd.hypeman_hot_pages import RegionPage
@@ -95,6 +96,71 @@ async def test_forks_record_when_they_are_to_and_are_prefetched_as_they_are_to(h
         host = await walked(client, "again")
         assert sample(host, "again").prefetched_pages == 0
         assert sample(host, "again").faults >= HOT_PAGES
+        await client.delete("source", cascade=True)
+
+
+async def test_whether_a_fork_made_in_standby_records_is_decided_when_it_is_restored(home: Home) -> None:
+    async with supervisor(home) as running:
+        client = running.client
+        await standby_source(client)
+        made = await client.fan_out("source", FanOutRequest(count=4, target_state="Standby", name_prefix="asleep"))
+        assert [child.error for child in made.children] == [None] * 4
+        await fork(client, "always", target_state="Standby", record="on")
+        await fork(client, "never", target_state="Standby", record="off")
+        assert not (await client.restore("never")).recording
+        at_once = await asyncio.gather(client.restore("asleep-1"), client.restore("asleep-2"))
+        assert sorted(one.recording for one in at_once) == [False, True]
+        template = await recorded(client)
+        for name in ("asleep-3", "asleep-4"):
+            restored = await client.restore(name)
+            assert (restored.recording, restored.phases[-1].name) == (False, "resume")
+        assert (await client.restore("always")).recording
+        names = [child.name for child in made.children]
+        host = await walked(client, "never", "always", *names)
+        for name in ("never", "always", *names[:2]):
+            assert sample(host, name).prefetched_pages == 0
+        for name in names[2:]:
+            assert 0.99 * template.recorded_pages <= sample(host, name).prefetched_pages <= template.recorded_pages
+            assert sample(host, name).residual_faults <= HOT_PAGES // 100
+        await client.delete("source", cascade=True)
+
+
+async def test_a_fork_is_the_one_that_records_until_the_list_is_there(embedded: Home) -> None:
+    """Between them another would be loaded as if there were none to come."""
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        told: list[tuple[bool, bool]] = []
+
+        def listed(host: HostSnapshot) -> bool:
+            told.extend(
+                (template.recording_fork is not None, template.recorded_pages > 0) for template in host.templates
+            )
+            return told[-1:] == [(False, True)]
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(until(listed, client))
+            await fork(client, "first")
+        assert (False, False) not in told[told.index((True, False)) :]
+        await client.delete("source", cascade=True)
+
+
+async def test_a_fork_that_could_not_be_restored_is_in_no_others_way_to_record(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        broken = await fork(client, "broken", target_state="Standby")
+        await fork(client, "whole", target_state="Standby")
+        (state,) = (embedded.data / "instances" / broken.id).glob("state.*")
+        # Of its own: the name is a hard link to the source's.
+        content = state.read_bytes()
+        state.unlink()
+        state.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ApiError) as caught:
+            await client.restore("broken")
+        assert caught.value.code == "vmm_failed"
+        assert not (await client.instance("broken")).recording
+        assert (await client.restore("whole")).recording
         await client.delete("source", cascade=True)
 
 

@@ -1,6 +1,7 @@
 """Records on disk: whole or not there, and never deleted because they cannot be read."""
 
 import errno
+import json
 import os
 import stat
 from datetime import UTC, datetime
@@ -53,6 +54,22 @@ def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -
     )  # fmt: skip
     registry.create_template(template, lambda _: None)
     assert registry.load() == ([changed, late], [template], {})
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"), [(True, "auto"), (False, "off"), ("on", "on"), ("auto", "auto"), ("off", "off"), (None, "off")]
+)
+def test_who_was_to_record_is_read_from_records_that_say_only_whether(
+    registry: Registry, stored: bool | str | None, read: str
+) -> None:
+    one = record()
+    registry.create_instance(one, lambda _: None)
+    file = registry.directory(one.id) / "instance.json"
+    fields = json.loads(file.read_text())
+    del fields["record_hot_pages"]
+    file.write_text(json.dumps(fields | ({} if stored is None else {"record_hot_pages": stored})))
+    (found,), _, unreadable = registry.load()
+    assert (found.record_hot_pages, unreadable) == (read, {})
 
 
 def test_a_record_that_cannot_be_read_is_reported_and_kept(registry: Registry) -> None:
