@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from forktui import cli, commands
+from forktui.client import start_command
 from supervisor.__main__ import main as supervisor_main
 from supervisor.models import CreateRequest, State
-from supervisor.settings import SUPERVISOR_OPTIONS, Settings
+from supervisor.settings import SUPERVISOR_OPTIONS, Settings, default_run_dir
 from tests.supervisor_process import PATIENCE, Home, supervisor
 
 Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -184,7 +185,20 @@ def test_an_unknown_option_is_exit_2(name: str, capsys: pytest.CaptureFixture[st
 def test_without_a_supervisor_a_verb_says_what_to_do(environment: dict[str, str], run_dir: Path) -> None:
     line = complaint(program("forktui", environment, "ls"), FAILED)
     assert f"{run_dir}/run/supervisor.sock: no supervisor listens there" in line
-    assert "start one with: forktui-supervisor" in line
+    assert line.endswith(f"start one with: forktui-supervisor --run-dir {run_dir}/run --data-dir DATA_DIR\n")
+
+
+@pytest.mark.parametrize(
+    ("socket", "command"),
+    [
+        (default_run_dir() / "supervisor.sock", "forktui-supervisor"),
+        (Path("/a b/supervisor.sock"), "forktui-supervisor --run-dir '/a b' --data-dir DATA_DIR"),
+        (Path("/a/s.sock"), "forktui-supervisor --socket /a/s.sock --run-dir RUN_DIR --data-dir DATA_DIR"),
+    ],
+    ids=["default", "of a run directory", "elsewhere"],
+)
+def test_a_supervisor_is_not_told_to_start_on_directories_of_another(socket: Path, command: str) -> None:
+    assert start_command(socket) == command
 
 
 @pytest.mark.parametrize("arguments", [(), ("demo",)], ids=["dashboard", "demo"])
