@@ -17,6 +17,7 @@ from forktui.heat import heat_lines, heat_piece, legend
 from forktui.ink import Line, clipped, fit, left, line_width, right
 from forktui.quantities import age, count, mebibytes, milliseconds, names, percentage, rate, size
 from forktui.sparkline import bars
+from forktui.widgets.heat_map import no_page_map
 from forktui.world import World, reduce
 from supervisor.models import (
     Guest,
@@ -30,6 +31,8 @@ from supervisor.models import (
     TemplateChanged,
 )
 from tests.tui_hosts import fork_of, instance, locked_source, world_of
+
+LOADED = (Phase(name="spawn", milliseconds=5), Phase(name="load", milliseconds=2))
 
 
 def text(line: Line) -> str:
@@ -315,6 +318,20 @@ def test_a_heat_map_has_its_cells_in_address_order_and_a_legend_of_what_occurs()
 
 
 # Glyphs
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"state": State.STANDBY}, "Standby: no VMM"),
+        ({"memory_backend": "file", "phases": LOADED}, "file backend"),
+        ({}, "booted cold"),
+        ({"phases": (Phase(name="boot", milliseconds=3),)}, "booted cold"),
+        ({"fork_kind": "copy", "phases": LOADED}, "detached"),
+    ],
+)
+def test_what_has_no_page_map_says_why(fields: dict[str, object], why: str) -> None:
+    assert no_page_map(instance("one", **fields)).startswith(why)
 
 
 def test_every_glyph_is_one_cell_and_every_ascii_glyph_ascii() -> None:
