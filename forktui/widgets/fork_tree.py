@@ -197,7 +197,7 @@ class ForkTree(InkedScroll):
         return self.inks["cursor"] if row.id == self.cursor_id else None
 
     def _nearest_match(self, position: int) -> str | None:
-        """The instance of the first match at or below a row, else of the last one above it; None where there is none."""
+        """The instance of the first match at or below a row, else of the last one above it; None without matches."""
         matches = [row.id for row in self.rows if row.matches]
         below = (row.id for row in self.rows[max(position, 0) :] if row.matches)
         return next(below, matches[-1] if matches else None)
