@@ -216,7 +216,12 @@ async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Se
 async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
     request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency", "force"))
     if options.dry_run:
-        return _show_estimate(await client.fan_out_estimate(options.source, request), settings)
+        estimate = await client.fan_out_estimate(options.source, request)
+        _show_estimate(estimate, settings)
+        refusal = None if options.force else _does_not_fit(options.source, estimate)
+        if refusal is not None:
+            complain(refusal)
+        return refusal is None
     result = await client.fan_out(options.source, request)
     if settings.json_output:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
@@ -229,15 +234,21 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
     return all(child.error is None for child in result.children)
 
 
-def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> bool:
-    """Print an estimate; returns whether the forks fit."""
+def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> None:
     if settings.json_output:
         print(json.dumps(estimate.model_dump(mode="json"), indent=2))
-        return estimate.count <= estimate.fits
+        return
     head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
     print(text_table([head, *map(_estimate_row, estimate.resources)]))
     print(f"fits: {fits(estimate)}")
-    return estimate.count <= estimate.fits
+
+
+def _does_not_fit(source: str, estimate: FanOutEstimate) -> str | None:
+    """Return why a fan-out would be refused and what would allow it; None where it fits."""
+    if estimate.count <= estimate.fits:
+        return None
+    fewer = f"ask for at most {estimate.fits}" if estimate.fits else "free some of it"
+    return f"{source}: a fan-out of {estimate.count} does not fit: {fits(estimate)}; {fewer}, or give --force"
 
 
 def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -316,6 +318,25 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forkt
         assert plan["disk_bytes"] == sum(one["disk_bytes"] for one in plan["deletions"]) > 4 << 20
         assert await forktui("delete", "source", "--cascade") == (DONE, "", "")
         assert json.loads((await forktui("ls", "--json"))[1]) == []
+
+
+async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        assert (await forktui("standby", "source"))[0] == DONE
+        # A real limit on the real process: room for some forks, and for the requests of this test.
+        limit = psutil.Process(running.process.pid).num_fds() + 40
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
+        code, output, errors = await forktui("fan-out", "source", "50", "--dry-run")
+        assert code == FAILED
+        assert "RESOURCE" in output
+        refusal = r"forktui: source: a fan-out of 50 does not fit: up to (\d+) \(descriptors\); "
+        found = re.fullmatch(refusal + r"ask for at most \1, or give --force\n", errors)
+        assert found, errors
+        assert (await forktui("fan-out", "source", found[1], "--dry-run"))[::2] == (DONE, "")
+        assert (await forktui("fan-out", "source", "50", "--dry-run", "--force"))[::2] == (DONE, "")
+        assert (await forktui("delete", "source"))[0] == DONE
 
 
 async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:
