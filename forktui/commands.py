@@ -33,6 +33,7 @@ Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
 Verb = Callable[[str], Awaitable[Instance]]
 
 Model = TypeVar("Model", bound=BaseModel)
+Done = TypeVar("Done")
 
 LOG_LINE_LIMIT: Final = 4096
 """Characters of a log line that are printed."""
@@ -71,14 +72,12 @@ def _request(model: type[Model], fields: dict[str, object]) -> Model:
         raise UsageError(_explain(error)) from error
 
 
-def _as_json(instance: Instance) -> object:
-    return instance.model_dump(mode="json")
-
-
 def _show(instance: Instance, settings: Settings) -> None:
     """Print what has become of an instance."""
     safe = safe_model(instance)
-    print(json.dumps(_as_json(instance), indent=2) if settings.json_output else f"{safe.name} {safe.state}")
+    print(
+        json.dumps(instance.model_dump(mode="json"), indent=2) if settings.json_output else f"{safe.name} {safe.state}"
+    )
 
 
 def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
@@ -271,21 +270,33 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        verb = verb_of(client)
-
-        async def one(reference: str) -> None:
-            _show(await verb(reference), settings)
-
-        return await _each(options.instances, one)
+        return await _show_each(options.instances, verb_of(client), _show, settings)
 
     return run
 
 
-async def _each(references: Sequence[str], do: Callable[[str], Awaitable[None]]) -> bool:
+async def _show_each(
+    references: Sequence[str],
+    ask: Callable[[str], Awaitable[Model]],
+    show: Callable[[Model, Settings], None],
+    settings: Settings,
+) -> bool:
+    """Ask for something of each and show the answers: several in JSON as one array."""
+    if not settings.json_output or len(references) == 1:
+        return await _each(references, ask, lambda answer: show(answer, settings))
+    answers: list[Model] = []
+    try:
+        return await _each(references, ask, answers.append)
+    finally:
+        # Also where the supervisor went away: what was done must be told.
+        print(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
+
+
+async def _each(references: Sequence[str], do: Callable[[str], Awaitable[Done]], then: Callable[[Done], None]) -> bool:
     done = True
     for reference in references:
         try:
-            await do(reference)
+            then(await do(reference))
         except ApiError as error:
             complain(error.message)
             done = False
@@ -299,13 +310,16 @@ def _delete_arguments(parser: ArgumentParser) -> None:
 
 
 async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    async def delete(reference: str) -> None:
-        if options.dry_run:
-            _show_plan(await client.deletion_plan(reference, cascade=options.cascade), settings)
-        else:
-            await client.delete(reference, cascade=options.cascade)
+    async def plan(reference: str) -> DeletionPlan:
+        return await client.deletion_plan(reference, cascade=options.cascade)
 
-    return await _each(options.instances, delete)
+    if options.dry_run:
+        return await _show_each(options.instances, plan, _show_plan, settings)
+
+    async def delete(reference: str) -> None:
+        await client.delete(reference, cascade=options.cascade)
+
+    return await _each(options.instances, delete, lambda _: None)
 
 
 def _show_plan(plan: DeletionPlan, settings: Settings) -> None:

@@ -320,6 +320,24 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forkt
         assert json.loads((await forktui("ls", "--json"))[1]) == []
 
 
+async def test_several_instances_are_one_json_array_and_one_is_an_object(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        for name in ("one", "two"):
+            assert (await forktui("create", name, "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+            await running.client.wait(name, State.RUNNING, PATIENCE)
+        code, output, errors = await forktui("standby", "one", "no-such-vm", "two", "--json")
+        assert (code, errors.count("\n")) == (FAILED, 1)
+        assert [(made["name"], made["state"]) for made in json.loads(output)] == [
+            ("one", "Standby"),
+            ("two", "Standby"),
+        ]
+        assert json.loads((await forktui("restore", "one", "--json"))[1])["name"] == "one"
+        plans = json.loads((await forktui("delete", "one", "two", "--dry-run", "--json"))[1])
+        assert [plan["deletions"][0]["name"] for plan in plans] == ["one", "two"]
+        assert (await forktui("restore", "no", "none", "--json"))[:2] == (FAILED, "[]\n")
+        assert await forktui("delete", "one", "two", "--json") == (DONE, "", "")
+
+
 async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktui: Forktui) -> None:
     async with supervisor(home) as running:
         assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
