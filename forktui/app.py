@@ -37,6 +37,7 @@ from forktui.messages import (
     Wanted,
 )
 from forktui.quantities import fits
+from forktui.remedies import in_dashboard
 from forktui.screens.dashboard import Dashboard
 from forktui.screens.dialogs import FanOutPrompt
 from forktui.screens.reading import CONSOLE_LINES, Console
@@ -207,7 +208,7 @@ class ForkTui(InkedApp):
         try:
             plan = await self.client.deletion_plan(instance_id, cascade=True)
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Said(safe_text(str(error)), "error"))
+            self.post_message(Said(in_dashboard(error), "error"))
         else:
             self.post_message(Planned(safe_model(plan)))
 
@@ -215,7 +216,7 @@ class ForkTui(InkedApp):
         try:
             estimate = await self.client.fan_out_estimate(instance_id, FanOutRequest(count=1))
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Estimated(safe_text(str(error))))
+            self.post_message(Estimated(in_dashboard(error)))
         else:
             self.post_message(Estimated(f"fits: {fits(estimate)}"))
 
@@ -223,7 +224,7 @@ class ForkTui(InkedApp):
         try:
             fold = await self.client.memory(wanted.instance_id, wanted.cells)
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(PageMapRead(wanted.instance_id, None, safe_text(str(error))))
+            self.post_message(PageMapRead(wanted.instance_id, None, in_dashboard(error)))
         else:
             self.post_message(PageMapRead(wanted.instance_id, fold))
 

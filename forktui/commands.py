@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
 from forktui.quantities import fits, mebibytes, size
+from forktui.remedies import in_commands
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
@@ -259,7 +260,7 @@ def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
 
 def complain(message: str) -> None:
     """Print one line on standard error, whatever is in the message."""
-    print(f"forktui: {safe_text(message, limit=LOG_LINE_LIMIT)}", file=sys.stderr)
+    print(f"forktui: {safe_text(in_commands(message), limit=LOG_LINE_LIMIT)}", file=sys.stderr)
 
 
 def _references(parser: ArgumentParser) -> None:
