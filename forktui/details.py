@@ -104,7 +104,7 @@ def _as_source(world: World, instance: Instance, template: Template | None) -> l
     lines: list[Line] = []
     if instance.mem_locked:
         held_by = names(instance.locked_by, shown=3, total=instance.fork_count)
-        lines.append(_fact("locked by", [(held_by, "plain"), ("  delete to unlock", "muted")]))
+        lines.append(_fact("locked by", [(held_by, "plain"), ("  delete or detach to unlock", "muted")]))
     if template is not None:
         lines.append(_fact("hot pages", _hot_pages(template, instance)))
     below = descendants(world, instance.id)
