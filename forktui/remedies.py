@@ -27,6 +27,7 @@ REMEDIES: Final = (
     ),
     Remedy("leave from_running out", "leave --from-running out", "press f again"),
     Remedy("from_running is for a single fork", "--from-running is for a single fork", "a copy is for a single fork"),
+    Remedy("give hypervisor=", "give --hypervisor=", "create it with --hypervisor="),
     Remedy("share_memory=true and memory_backend=uffd", "--share-memory and --memory-backend uffd", "f"),
 )
 
