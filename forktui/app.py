@@ -113,6 +113,10 @@ class ForkTui(InkedApp):
                     partial(self.dashboard.action_do, action.id),
                 )
 
+    def action_help_quit(self) -> None:
+        """Say how to leave: Textual's own answer to Ctrl-C names a key that nothing else here does."""
+        self._say("q leaves forktui", "information")
+
     def on_mount(self) -> None:
         self.set_class(self.glyphs is ASCII, "-ascii")
         ScrollBar.renderer = AsciiScrollBar if self.glyphs is ASCII else ScrollBarRender
