@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.forest import rows
-from forktui.quantities import milliseconds, names
+from forktui.quantities import milliseconds, names, plural
 from forktui.remedies import in_dashboard
 from forktui.text import safe_text
 from forktui.world import World
@@ -46,7 +46,7 @@ async def fan_out(client: SupervisorClient, world: World, instance_id: str, coun
         return Outcome("", (in_dashboard(error),))
     made = [safe_text(child.name) for child in result.children if child.error is None]
     failed = [in_dashboard(f"{child.name}: {child.error.message}") for child in result.children if child.error]
-    done = f"{len(made)} forks in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
+    done = f"{plural(len(made), 'fork')} in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
     return Outcome(done, _first(failed))
 
 

@@ -295,7 +295,7 @@ async def test_a_fork_is_detached_after_a_question_that_says_what_it_takes() -> 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("j", "t")
-        await until_shown(pilot, "gets all of its memory: 128 MiB in all at most")
+        await until_shown(pilot, "It gets all of its memory: 128 MiB at most")
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is app.dashboard)
         assert app.wishes == []
@@ -326,6 +326,10 @@ async def test_a_fan_out_asks_how_many() -> None:
         await pilot.press("F")
         await until_shown(pilot, "How many forks of source?")
         await until_shown(pilot, "fits: up to 431 (memory)")
+        dialog = app.screen.query_one(".dialog")
+        assert dialog.size.height == sum(
+            child.outer_size.height + child.styles.margin.height for child in dialog.children
+        )
         await pilot.press(*"25", "enter")
         await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
 
