@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -201,6 +202,32 @@ def test_without_a_supervisor_a_verb_says_what_to_do(environment: dict[str, str]
 )
 def test_a_supervisor_is_not_told_to_start_on_directories_of_another(socket: Path, command: str) -> None:
     assert start_command(socket) == command
+
+
+INTERRUPTED_IMPORT = """
+import importlib, importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "forktui.client":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+module, _, function = sys.argv[1].partition(":")
+sys.exit(getattr(importlib.import_module(module), function)(["demo", "--headless"]))
+"""
+
+
+def test_interrupted_while_it_starts_it_says_so_in_one_line(environment: dict[str, str]) -> None:
+    installed = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    ended = subprocess.run(
+        (sys.executable, "-P", "-c", INTERRUPTED_IMPORT, installed["forktui"]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert complaint(ended, FAILED) == "forktui: interrupted\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("demo",)], ids=["dashboard", "demo"])
