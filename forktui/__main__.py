@@ -1,8 +1,22 @@
-"""`python -m forktui` is `forktui`."""
+"""`forktui`: the dashboard and every command; `python -m forktui` is the same."""
 
 import sys
+from collections.abc import Sequence
 
-from forktui.cli import main
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code, and 1 where it is interrupted before there is anything to end."""
+    try:
+        # Most of a start is these imports.
+        from forktui.cli import main as run
+
+        return run(arguments)
+    except KeyboardInterrupt:
+        print("forktui: interrupted", file=sys.stderr)
+        return FAILED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -80,7 +80,9 @@ def _locked(instance: Instance, released: frozenset[str] = frozenset()) -> str |
         return None
     forks, them = ("share_memory fork", "it") if instance.fork_count == 1 else ("share_memory forks", "them")
     held_by = names(instance.locked_by, total=instance.fork_count)
-    return f"{instance.name} has {instance.fork_count} {forks} ({held_by}): delete {them} first"
+    return (
+        f"{instance.name} has {instance.fork_count} {forks} ({held_by}): delete {them} first (d), or detach {them} (t)"
+    )
 
 
 def _fork(instance: Instance, selected: Sequence[Instance]) -> str | None:
@@ -140,6 +142,8 @@ def _stop(instance: Instance, selected: Sequence[Instance]) -> str | None:
         return None
     if instance.state is State.STOPPED:
         return f"{instance.name} is Stopped already"
+    if instance.state is State.STANDBY:
+        return f"{instance.name} is in Standby: it does not run, so there is nothing to stop"
     return f"{instance.name} is {instance.state}: only a running VM can be stopped"
 
 

@@ -37,6 +37,7 @@ from forktui.messages import (
     Wanted,
 )
 from forktui.quantities import fits
+from forktui.remedies import in_dashboard
 from forktui.screens.dashboard import Dashboard
 from forktui.screens.dialogs import FanOutPrompt
 from forktui.screens.reading import CONSOLE_LINES, Console
@@ -111,6 +112,10 @@ class ForkTui(InkedApp):
                     action.help,
                     partial(self.dashboard.action_do, action.id),
                 )
+
+    def action_help_quit(self) -> None:
+        """Say how to leave: Textual's own answer to Ctrl-C names a key that nothing else here does."""
+        self._say("q leaves forktui", "information")
 
     def on_mount(self) -> None:
         self.set_class(self.glyphs is ASCII, "-ascii")
@@ -207,7 +212,7 @@ class ForkTui(InkedApp):
         try:
             plan = await self.client.deletion_plan(instance_id, cascade=True)
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Said(safe_text(str(error)), "error"))
+            self.post_message(Said(in_dashboard(error), "error"))
         else:
             self.post_message(Planned(safe_model(plan)))
 
@@ -215,7 +220,7 @@ class ForkTui(InkedApp):
         try:
             estimate = await self.client.fan_out_estimate(instance_id, FanOutRequest(count=1))
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Estimated(safe_text(str(error))))
+            self.post_message(Estimated(in_dashboard(error)))
         else:
             self.post_message(Estimated(f"fits: {fits(estimate)}"))
 
@@ -223,7 +228,7 @@ class ForkTui(InkedApp):
         try:
             fold = await self.client.memory(wanted.instance_id, wanted.cells)
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(PageMapRead(wanted.instance_id, None, safe_text(str(error))))
+            self.post_message(PageMapRead(wanted.instance_id, None, in_dashboard(error)))
         else:
             self.post_message(PageMapRead(wanted.instance_id, fold))
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from supervisor.models import (
     State,
     WaitResult,
 )
+from supervisor.settings import SOCKET_NAME, default_run_dir
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 45.0
@@ -289,7 +291,7 @@ class SupervisorClient:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: OSError) -> SupervisorUnreachableError:
-        start = f"start one with: forktui-supervisor --socket {self.socket}"
+        start = f"start one with: {start_command(self.socket)}"
         reason = {
             errno.ENOENT: f"no supervisor listens there; {start}",
             errno.ECONNREFUSED: f"the supervisor there is gone; {start}",
@@ -299,6 +301,15 @@ class SupervisorClient:
 
     def _lost(self, what: str) -> SupervisorUnreachableError:
         return SupervisorUnreachableError(f"{self.socket}: {what}; look whether the supervisor still runs")
+
+
+def start_command(socket: Path) -> str:
+    """Return the command that starts a supervisor on a socket, and on no directories but those that are its own."""
+    if socket == default_run_dir() / SOCKET_NAME:
+        return "forktui-supervisor"
+    if socket.name == SOCKET_NAME:
+        return f"forktui-supervisor --run-dir {shlex.quote(str(socket.parent))} --data-dir DATA_DIR"
+    return f"forktui-supervisor --socket {shlex.quote(str(socket))} --run-dir RUN_DIR --data-dir DATA_DIR"
 
 
 def _path(reference: str, *rest: str) -> str:

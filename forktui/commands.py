@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from forktui.client import ApiError, LogSource, SupervisorClient
 from forktui.quantities import fits, mebibytes, size
+from forktui.remedies import in_commands
 from forktui.text import safe_model, safe_text
 from forktui.text_table import text_table
 from supervisor.models import (
@@ -33,6 +34,7 @@ Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
 Verb = Callable[[str], Awaitable[Instance]]
 
 Model = TypeVar("Model", bound=BaseModel)
+Done = TypeVar("Done")
 
 LOG_LINE_LIMIT: Final = 4096
 """Characters of a log line that are printed."""
@@ -71,14 +73,12 @@ def _request(model: type[Model], fields: dict[str, object]) -> Model:
         raise UsageError(_explain(error)) from error
 
 
-def _as_json(instance: Instance) -> object:
-    return instance.model_dump(mode="json")
-
-
 def _show(instance: Instance, settings: Settings) -> None:
     """Print what has become of an instance."""
     safe = safe_model(instance)
-    print(json.dumps(_as_json(instance), indent=2) if settings.json_output else f"{safe.name} {safe.state}")
+    print(
+        json.dumps(instance.model_dump(mode="json"), indent=2) if settings.json_output else f"{safe.name} {safe.state}"
+    )
 
 
 def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
@@ -216,7 +216,12 @@ async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Se
 async def _fan_out(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
     request = _request(FanOutRequest, _given(options, "count", "name_prefix", "concurrency", "force"))
     if options.dry_run:
-        return _show_estimate(await client.fan_out_estimate(options.source, request), settings)
+        estimate = await client.fan_out_estimate(options.source, request)
+        _show_estimate(estimate, settings)
+        refusal = None if options.force else _does_not_fit(options.source, estimate)
+        if refusal is not None:
+            complain(refusal)
+        return refusal is None
     result = await client.fan_out(options.source, request)
     if settings.json_output:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
@@ -229,15 +234,21 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
     return all(child.error is None for child in result.children)
 
 
-def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> bool:
-    """Print an estimate; returns whether the forks fit."""
+def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> None:
     if settings.json_output:
         print(json.dumps(estimate.model_dump(mode="json"), indent=2))
-        return estimate.count <= estimate.fits
+        return
     head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
     print(text_table([head, *map(_estimate_row, estimate.resources)]))
     print(f"fits: {fits(estimate)}")
-    return estimate.count <= estimate.fits
+
+
+def _does_not_fit(source: str, estimate: FanOutEstimate) -> str | None:
+    """Return why a fan-out would be refused and what would allow it; None where it fits."""
+    if estimate.count <= estimate.fits:
+        return None
+    fewer = f"ask for at most {estimate.fits}" if estimate.fits else "free some of it"
+    return f"{source}: a fan-out of {estimate.count} does not fit: {fits(estimate)}; {fewer}, or give --force"
 
 
 def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
@@ -249,7 +260,7 @@ def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
 
 def complain(message: str) -> None:
     """Print one line on standard error, whatever is in the message."""
-    print(f"forktui: {safe_text(message, limit=LOG_LINE_LIMIT)}", file=sys.stderr)
+    print(f"forktui: {safe_text(in_commands(message), limit=LOG_LINE_LIMIT)}", file=sys.stderr)
 
 
 def _references(parser: ArgumentParser) -> None:
@@ -260,21 +271,33 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        verb = verb_of(client)
-
-        async def one(reference: str) -> None:
-            _show(await verb(reference), settings)
-
-        return await _each(options.instances, one)
+        return await _show_each(options.instances, verb_of(client), _show, settings)
 
     return run
 
 
-async def _each(references: Sequence[str], do: Callable[[str], Awaitable[None]]) -> bool:
+async def _show_each(
+    references: Sequence[str],
+    ask: Callable[[str], Awaitable[Model]],
+    show: Callable[[Model, Settings], None],
+    settings: Settings,
+) -> bool:
+    """Ask for something of each and show the answers: several in JSON as one array."""
+    if not settings.json_output or len(references) == 1:
+        return await _each(references, ask, lambda answer: show(answer, settings))
+    answers: list[Model] = []
+    try:
+        return await _each(references, ask, answers.append)
+    finally:
+        # Also where the supervisor went away: what was done must be told.
+        print(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
+
+
+async def _each(references: Sequence[str], do: Callable[[str], Awaitable[Done]], then: Callable[[Done], None]) -> bool:
     done = True
     for reference in references:
         try:
-            await do(reference)
+            then(await do(reference))
         except ApiError as error:
             complain(error.message)
             done = False
@@ -288,13 +311,16 @@ def _delete_arguments(parser: ArgumentParser) -> None:
 
 
 async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    async def delete(reference: str) -> None:
-        if options.dry_run:
-            _show_plan(await client.deletion_plan(reference, cascade=options.cascade), settings)
-        else:
-            await client.delete(reference, cascade=options.cascade)
+    async def plan(reference: str) -> DeletionPlan:
+        return await client.deletion_plan(reference, cascade=options.cascade)
 
-    return await _each(options.instances, delete)
+    if options.dry_run:
+        return await _show_each(options.instances, plan, _show_plan, settings)
+
+    async def delete(reference: str) -> None:
+        await client.delete(reference, cascade=options.cascade)
+
+    return await _each(options.instances, delete, lambda _: None)
 
 
 def _show_plan(plan: DeletionPlan, settings: Settings) -> None:

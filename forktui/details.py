@@ -6,7 +6,7 @@ from forktui.columns import STATE_INKS
 from forktui.forest import descendants
 from forktui.glyphs import Glyphs
 from forktui.ink import Ink, Line, Piece, joined, left, right
-from forktui.quantities import count, milliseconds, names, percentage, size
+from forktui.quantities import count, milliseconds, names, percentage, plural, size
 from forktui.world import Totals, World, totals
 from supervisor.models import Instance, InstanceStatistics, Phase, Template
 
@@ -82,7 +82,7 @@ def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
         waits = f" a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
         found.append([(" STUCK ", "alarm"), (waits, "broken")])
     if counters.copy_errors:
-        found.append(_fact("errors", [(f"{counters.copy_errors} pages could not be copied", "broken")]))
+        found.append(_fact("errors", [(f"{plural(counters.copy_errors, 'page')} could not be copied", "broken")]))
     if instance.state_error:
         found.append(_fact("error", [(instance.state_error, "broken")]))
     if instance.exit_message or instance.exit_code:
@@ -104,7 +104,7 @@ def _as_source(world: World, instance: Instance, template: Template | None) -> l
     lines: list[Line] = []
     if instance.mem_locked:
         held_by = names(instance.locked_by, shown=3, total=instance.fork_count)
-        lines.append(_fact("locked by", [(held_by, "plain"), ("  delete to unlock", "muted")]))
+        lines.append(_fact("locked by", [(held_by, "plain"), ("  delete or detach to unlock", "muted")]))
     if template is not None:
         lines.append(_fact("hot pages", _hot_pages(template, instance)))
     below = descendants(world, instance.id)
@@ -118,7 +118,7 @@ def _hot_pages(template: Template, instance: Instance) -> Line:
         return [("being recorded by its first fork", "recording")]
     if not template.recorded_pages:
         return [("none recorded", "muted")]
-    recorded = f"{count(template.recorded_pages)} pages in {count(template.recorded_runs)} runs"
+    recorded = f"{plural(template.recorded_pages, 'page')} in {plural(template.recorded_runs, 'run')}"
     worth = "" if template.precision is None else f", {template.precision:.0%} wanted"
     if template.wasted_bytes:
         worth += f", {size(template.wasted_bytes)} wasted"
@@ -144,7 +144,7 @@ def _memory(instance: Instance, glyphs: Glyphs) -> Line:
     if backend == "uffd" and instance.prefetch is not None:
         parts.append([(f"prefetch {instance.prefetch.replace('_', ' ')}", "plain")])
     if instance.layers > 1:
-        parts.append([(f"{instance.layers} layers", "plain")])
+        parts.append([(plural(instance.layers, "layer"), "plain")])
     return joined(parts, (f" {glyphs.dot} ", "guide"))
 
 
@@ -170,7 +170,7 @@ def _live(instance: Instance, counters: InstanceStatistics, glyphs: Glyphs) -> l
 
 
 def _prefetch(counters: InstanceStatistics) -> Line:
-    fetched = f"{count(counters.prefetched_pages)} pages"
+    fetched = plural(counters.prefetched_pages, "page")
     return [
         (fetched, "prefetched"),
         (f"  {size(counters.prefetch_bytes)} in {milliseconds(counters.prefetch_ms)}", "muted"),
@@ -192,7 +192,7 @@ def _guest(counters: InstanceStatistics) -> list[Line]:
     if guest is None:
         return []
     verified: Ink = "running" if guest.passes and guest.corrupt is None else "plain"
-    passes: list[Line] = [[(f"{count(guest.passes)} passes verified", verified)]]
+    passes: list[Line] = [[(f"{count(guest.passes)} {'pass' if guest.passes == 1 else 'passes'} verified", verified)]]
     return [*passes, [("done", "muted")]] if guest.done else passes
 
 

@@ -37,6 +37,16 @@ def count(number: int) -> str:
     return f"{amount:.0f}G"
 
 
+def plural(number: int, thing: str) -> str:
+    """How many things: `1 fork`, `8 forks`, `12.3k forks`."""
+    return f"{count(number)} {named(number, thing)}"
+
+
+def named(number: int, thing: str) -> str:
+    """The name of this many things."""
+    return thing if number == 1 else f"{thing}s"
+
+
 def rate(per_second: float) -> str:
     """A rate per second: `0`, `0.5`, `67`, `12.3k`."""
     return f"{per_second:.1f}" if 0 < per_second < 9.95 else count(round(per_second))

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from forktui.quantities import milliseconds
+from forktui.quantities import milliseconds, named, plural
 from forktui.scenario import FORK_PREFIX, SOURCE
 from forktui.text_table import text_table
 from forktui.world import World
@@ -140,13 +140,14 @@ def table(report: Report) -> str:
     phases = list(dict.fromkeys(name for fork in report.forks for name in fork.phases))
     head = ("FORK", "STATE", "PASSES", "FAULTS", "PREFETCHED", "RESIDUAL", *(name.upper() for name in phases))
     source = report.source
-    lock = f", mem_locked by {source.fork_count} forks" if source.mem_locked else ""
+    lock = f", mem_locked by {plural(source.fork_count, 'fork')}" if source.mem_locked else ""
+    runs = f"{report.recorded.runs} {named(report.recorded.runs, 'run')}"
     verdict = "ok: every fork verified its memory" if report.ok else "FAILED: " + "; ".join(report.reasons)
     return "\n".join(
         (
             f"hypervisor  {report.hypervisor} {report.hypervisor_version}",
             f"source      {source.name} ({source.image}, {source.size_bytes >> 20} MiB): {source.state}{lock}",
-            f"recorded    {report.recorded.pages} hot pages in {report.recorded.runs} runs",
+            f"recorded    {report.recorded.pages} hot pages in {runs}",
             "",
             text_table([head, *(_row(fork, phases) for fork in report.forks)]),
             "",

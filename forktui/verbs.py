@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.forest import rows
-from forktui.quantities import milliseconds, names
+from forktui.quantities import milliseconds, names, plural
+from forktui.remedies import in_dashboard
 from forktui.text import safe_text
 from forktui.world import World
 from supervisor.models import FanOutRequest, ForkRequest, Instance, State
@@ -42,10 +43,10 @@ async def fan_out(client: SupervisorClient, world: World, instance_id: str, coun
             instance_id, FanOutRequest(count=count, share_memory=True, target_state="Running")
         )
     except (ApiError, SupervisorUnreachableError) as error:
-        return Outcome("", (safe_text(str(error)),))
+        return Outcome("", (in_dashboard(error),))
     made = [safe_text(child.name) for child in result.children if child.error is None]
-    failed = [safe_text(f"{child.name}: {child.error.message}") for child in result.children if child.error]
-    done = f"{len(made)} forks in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
+    failed = [in_dashboard(f"{child.name}: {child.error.message}") for child in result.children if child.error]
+    done = f"{plural(len(made), 'fork')} in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
     return Outcome(done, _first(failed))
 
 
@@ -150,7 +151,7 @@ async def _each(
             try:
                 return safe_text(await request(instance)), ""
             except (ApiError, SupervisorUnreachableError) as error:
-                return "", safe_text(str(error))
+                return "", in_dashboard(error)
 
     instances = [world.instances[i] for i in instance_ids if i in world.instances]
     results = await asyncio.gather(*map(attempt, instances))

@@ -26,6 +26,9 @@ from supervisor.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 PAGEWALKER: Final = "pagewalker"
 VM_JSON: Final = "vm.json"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE: Final = (
+    "a name has up to 63 letters, digits, dots, dashes and underscores, no blanks, a letter or digit first"
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,19 @@ class PlacedFile:
 
 
 def list_images(images: Path) -> tuple[str, ...]:
-    """Return the names of the images, the built-in one first; whether they are usable `load_image` says."""
-    found = (path.parent.name for path in images.glob(f"*/{VM_JSON}"))
-    return (PAGEWALKER, *sorted(name for name in found if name != PAGEWALKER and _NAME.fullmatch(name)))
+    """Return the names of the images that boot, the built-in one first."""
+    found = sorted(path.parent.name for path in images.glob(f"*/{VM_JSON}"))
+    return (PAGEWALKER, *(name for name in found if name != PAGEWALKER and _boots(images, name)))
+
+
+def _boots(images: Path, name: str) -> bool:
+    if not is_name(name):
+        return False
+    try:
+        _read(images / name)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def load_image(images: Path, name: str) -> Image:
@@ -60,16 +73,24 @@ def load_image(images: Path, name: str) -> Image:
     if name == PAGEWALKER:
         return _pagewalker()
     if not _NAME.fullmatch(name):
-        raise _unknown(images, name)
+        raise _unknown(images, f"image {name[:64]!r} is refused: {_NAME_RULE}: choose another name")
     directory = images / name
     try:
-        image = Image(name, directory, read_vm_json(directory))
-        check_files(image)
+        return _read(directory)
     except FileNotFoundError as error:
-        raise _unknown(images, name) from error
+        if directory.is_dir():
+            missing = f"image {name}: {directory} has no {VM_JSON}, nor a state and a mem: put them there"
+            raise _unknown(images, missing) from error
+        raise _unknown(images, f"there is no image {name!r}: make a directory with a {VM_JSON} in {images}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidImageError(f"image {name}: {directory / VM_JSON}: {reason}") from error
+
+
+def _read(directory: Path) -> Image:
+    """Return the image in a directory; raises OSError and ValueError."""
+    image = Image(directory.name, directory, read_vm_json(directory))
+    check_files(image)
     return image
 
 
@@ -175,11 +196,8 @@ def copied_bytes(source: Path) -> int:
     return sum((source / file.source).stat().st_blocks * 512 for file in files if file.writable)
 
 
-def _unknown(images: Path, name: str) -> InvalidImageError:
-    return InvalidImageError(
-        f"there is no image {name[:64]!r}: make a directory with a {VM_JSON} in {images}, "
-        f"or take one of these: {', '.join(list_images(images))}"
-    )
+def _unknown(images: Path, problem: str) -> InvalidImageError:
+    return InvalidImageError(f"{problem}, or take one of these: {', '.join(list_images(images))}")
 
 
 def _pagewalker() -> Image:

@@ -73,6 +73,17 @@ REMEDY: dict[State, str] = {
     State.STANDBY: "restore it first",
     State.UNKNOWN: "look at its state_error and log, then delete it",
 }
+"""What may be done about an instance that is in the wrong state for a verb."""
+
+REMEDY_FOR: dict[tuple[Verb, State], str] = {
+    (Verb.STOP, State.STANDBY): "it does not run, so there is nothing to stop",
+    (Verb.STOP, State.STOPPED): "it does not run, so there is nothing to stop",
+    (Verb.RESTORE, State.RUNNING): "it runs already",
+    (Verb.START, State.RUNNING): "it runs already",
+    (Verb.RESTORE, State.STOPPED): "start it instead",
+    (Verb.START, State.STANDBY): "restore it instead",
+}
+"""What is to be said of one verb in place of REMEDY."""
 
 
 def named(holders: Sequence[str]) -> str:
@@ -97,7 +108,10 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
         )
     if state not in ALLOWED_FROM[verb]:
         wanted = " or ".join(sorted(ALLOWED_FROM[verb]))
-        raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {REMEDY[state]}")
+        remedy = REMEDY_FOR.get((verb, state), REMEDY[state])
+        if holders and state is State.STANDBY and verb is not Verb.STOP:
+            remedy = f"fork it, or detach or delete its forks ({named(holders)}) and restore it"
+        raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {remedy}")
 
 
 def check_transition(name: str, before: State, after: State, holders: Sequence[str] = ()) -> None:
@@ -155,8 +169,9 @@ def check_fork(name: str, state: State, options: ForkOptions) -> None:
             f"{name}: fork refused: it is Running; put it to standby first, or give from_running=true for a copy"
         )
     if (options.share_memory or options.template_id) and state is not State.STANDBY:
+        remedy = "start it, then put it to standby" if state is State.STOPPED else "put it to standby first"
         raise InvalidStateError(
-            f"{name}: fork refused: share_memory needs a Standby source, and it is {state}; put it to standby first"
+            f"{name}: fork refused: share_memory needs a Standby source, and it is {state}; {remedy}"
         )
     if options.target_state == "Standby" and state is State.STOPPED:
         raise InvalidStateError(

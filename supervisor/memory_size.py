@@ -27,6 +27,8 @@ def parse_size(text: str, maximum: int | None = None) -> int:
         raise InvalidSizeError(f"size {text[:40]!r} is refused: write a number with a unit, such as 128MB or 1G")
     size = int(matched[1]) * _UNITS[matched[2].upper()]
     bounds = f"{MINIMUM // MIB}MB to {maximum // MIB}MB"
+    if size < MINIMUM <= size * MIB <= maximum and matched[0].isdecimal():
+        raise InvalidSizeError(f"size {text} is refused: without a unit it is read as bytes; write {size}MB")
     if not MINIMUM <= size <= maximum:
         raise InvalidSizeError(f"size {text} is refused: a VM may have {bounds} on this host")
     if size % MIB:

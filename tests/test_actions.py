@@ -72,6 +72,11 @@ def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str,
         assert state in reason
 
 
+def test_of_what_does_not_run_nothing_is_stopped() -> None:
+    reason = refusal("stop", in_state(State.STANDBY), "vm")
+    assert reason == "Stop refused: vm is in Standby: it does not run, so there is nothing to stop"
+
+
 def test_only_what_holds_a_lock_can_let_go_of_it() -> None:
     reason = refusal("detach", in_state(State.RUNNING, fork_kind="copy"), "vm")
     assert reason == "Detach refused: vm is no share_memory fork: it holds no lock"
@@ -83,7 +88,7 @@ def test_a_fan_out_of_a_running_source_says_which_key_comes_first() -> None:
 
 
 def test_a_locked_source_names_its_holders_and_what_releases_it() -> None:
-    held = "source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first"
+    held = "source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first (d), or detach them (t)"
     assert (refusal("restore", family(), "source-1") or "").endswith(held)
     assert held in (refusal("delete", family(), "source-1", "fork-1") or "")
 
@@ -94,7 +99,7 @@ def test_a_locked_source_by_itself_can_be_deleted_as_its_whole_tree() -> None:
 
 def test_one_holder_is_spoken_of_as_one() -> None:
     reason = refusal("restore", world_of(locked_source("s", ["f"])), "s")
-    assert reason == "Restore refused: s has 1 share_memory fork (f): delete it first"
+    assert reason == "Restore refused: s has 1 share_memory fork (f): delete it first (d), or detach it (t)"
 
 
 def test_forks_of_a_locked_source_can_be_made() -> None:

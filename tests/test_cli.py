@@ -3,10 +3,13 @@
 import asyncio
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +17,10 @@ import psutil
 import pytest
 
 from forktui import cli, commands
+from forktui.client import start_command
 from supervisor.__main__ import main as supervisor_main
 from supervisor.models import CreateRequest, State
-from supervisor.settings import SUPERVISOR_OPTIONS, Settings
+from supervisor.settings import SUPERVISOR_OPTIONS, Settings, default_run_dir
 from tests.supervisor_process import PATIENCE, Home, supervisor
 
 Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -184,7 +188,46 @@ def test_an_unknown_option_is_exit_2(name: str, capsys: pytest.CaptureFixture[st
 def test_without_a_supervisor_a_verb_says_what_to_do(environment: dict[str, str], run_dir: Path) -> None:
     line = complaint(program("forktui", environment, "ls"), FAILED)
     assert f"{run_dir}/run/supervisor.sock: no supervisor listens there" in line
-    assert "start one with: forktui-supervisor" in line
+    assert line.endswith(f"start one with: forktui-supervisor --run-dir {run_dir}/run --data-dir DATA_DIR\n")
+
+
+@pytest.mark.parametrize(
+    ("socket", "command"),
+    [
+        (default_run_dir() / "supervisor.sock", "forktui-supervisor"),
+        (Path("/a b/supervisor.sock"), "forktui-supervisor --run-dir '/a b' --data-dir DATA_DIR"),
+        (Path("/a/s.sock"), "forktui-supervisor --socket /a/s.sock --run-dir RUN_DIR --data-dir DATA_DIR"),
+    ],
+    ids=["default", "of a run directory", "elsewhere"],
+)
+def test_a_supervisor_is_not_told_to_start_on_directories_of_another(socket: Path, command: str) -> None:
+    assert start_command(socket) == command
+
+
+INTERRUPTED_IMPORT = """
+import importlib, importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "forktui.client":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+module, _, function = sys.argv[1].partition(":")
+sys.exit(getattr(importlib.import_module(module), function)(["demo", "--headless"]))
+"""
+
+
+def test_interrupted_while_it_starts_it_says_so_in_one_line(environment: dict[str, str]) -> None:
+    installed = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    ended = subprocess.run(
+        (sys.executable, "-P", "-c", INTERRUPTED_IMPORT, installed["forktui"]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert complaint(ended, FAILED) == "forktui: interrupted\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("demo",)], ids=["dashboard", "demo"])
@@ -302,6 +345,43 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forkt
         assert plan["disk_bytes"] == sum(one["disk_bytes"] for one in plan["deletions"]) > 4 << 20
         assert await forktui("delete", "source", "--cascade") == (DONE, "", "")
         assert json.loads((await forktui("ls", "--json"))[1]) == []
+
+
+async def test_several_instances_are_one_json_array_and_one_is_an_object(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        for name in ("one", "two"):
+            assert (await forktui("create", name, "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+            await running.client.wait(name, State.RUNNING, PATIENCE)
+        code, output, errors = await forktui("standby", "one", "no-such-vm", "two", "--json")
+        assert (code, errors.count("\n")) == (FAILED, 1)
+        assert [(made["name"], made["state"]) for made in json.loads(output)] == [
+            ("one", "Standby"),
+            ("two", "Standby"),
+        ]
+        assert json.loads((await forktui("restore", "one", "--json"))[1])["name"] == "one"
+        plans = json.loads((await forktui("delete", "one", "two", "--dry-run", "--json"))[1])
+        assert [plan["deletions"][0]["name"] for plan in plans] == ["one", "two"]
+        assert (await forktui("restore", "no", "none", "--json"))[:2] == (FAILED, "[]\n")
+        assert await forktui("delete", "one", "two", "--json") == (DONE, "", "")
+
+
+async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        assert (await forktui("standby", "source"))[0] == DONE
+        # A real limit on the real process: room for some forks, and for the requests of this test.
+        limit = psutil.Process(running.process.pid).num_fds() + 40
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
+        code, output, errors = await forktui("fan-out", "source", "50", "--dry-run")
+        assert code == FAILED
+        assert "RESOURCE" in output
+        refusal = r"forktui: source: a fan-out of 50 does not fit: up to (\d+) \(descriptors\); "
+        found = re.fullmatch(refusal + r"ask for at most \1, or give --force\n", errors)
+        assert found, errors
+        assert (await forktui("fan-out", "source", found[1], "--dry-run"))[::2] == (DONE, "")
+        assert (await forktui("fan-out", "source", "50", "--dry-run", "--force"))[::2] == (DONE, "")
+        assert (await forktui("delete", "source"))[0] == DONE
 
 
 async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:

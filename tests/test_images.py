@@ -101,18 +101,34 @@ def test_an_image_that_cannot_be_used_is_refused_with_one_line(tmp_path: Path, c
     assert "\n" not in refused.value.message
 
 
-@pytest.mark.parametrize("name", ["gone", "", "..", "../linux", "linux/", "a\nb", "x" * 100, "empty"])
-def test_an_image_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone", "there is no image 'gone': make a directory with a vm.json in "),
+        ("empty", "image empty: {directory}/empty has no vm.json, nor a state and a mem: put them there"),
+        *(
+            (name, f"image {name[:64]!r} is refused: a name has up to 63 letters, digits")
+            for name in ("", "..", "../linux", "linux/", "a\nb", "x" * 100, "my image")
+        ),
+    ],
+)
+def test_an_image_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, name: str, problem: str) -> None:
     write_image(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidImageError, match=r"^there is no image .* take one of these: pagewalker, linux$"):
+    write_image(tmp_path, "{", name="broken")
+    for made in ("empty", "my image"):
+        (tmp_path / made).mkdir()
+    with pytest.raises(InvalidImageError) as refused:
         images.load_image(tmp_path, name)
+    assert refused.value.message.startswith(problem.format(directory=tmp_path))
+    assert refused.value.message.endswith(", or take one of these: pagewalker, linux")
+    assert "\n" not in refused.value.message
 
 
-def test_images_are_listed(tmp_path: Path) -> None:
+def test_images_that_boot_are_listed(tmp_path: Path) -> None:
     assert images.list_images(tmp_path / "gone") == ("pagewalker",)
     for name in ("zeta", "alpha", "pagewalker", "bad name"):
         write_image(tmp_path, name=name)
+    write_image(tmp_path, changed("boot-source", kernel_image_path="gone"), name="without-kernel")
     assert images.list_images(tmp_path) == ("pagewalker", "alpha", "zeta")
 
 
@@ -262,7 +278,9 @@ def test_sizes_are_read(text: str, mib: int) -> None:
         ("9" * 5000, "write a number with a unit"),
         ("0MB", "a VM may have 32MB to 2048MB"),
         ("31MB", "a VM may have 32MB to 2048MB"),
-        ("128", "a VM may have 32MB to 2048MB"),
+        ("128", "without a unit it is read as bytes; write 128MB"),
+        ("128B", "a VM may have 32MB to 2048MB"),
+        ("4000", "a VM may have 32MB to 2048MB"),
         ("2049MB", "a VM may have 32MB to 2048MB"),
         ("1000T", "a VM may have 32MB to 2048MB"),
         ("33000K", "a whole number of MiB, 32MB to 2048MB"),

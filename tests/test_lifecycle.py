@@ -43,6 +43,37 @@ def test_a_lock_refuses_what_would_change_the_memory_and_names_its_holders(verb:
         check(verb, "vm", State.STANDBY, ["a", "b"])
 
 
+@pytest.mark.parametrize("verb", [Verb.STANDBY, Verb.CHECKPOINT])
+def test_what_is_refused_to_a_locked_source_is_not_what_would_allow_it(verb: Verb) -> None:
+    with pytest.raises(
+        InvalidStateError, match=r"Running; fork it, or detach or delete its forks \(a, b\) and restore"
+    ):
+        check(verb, "vm", State.STANDBY, ["a", "b"])
+    with pytest.raises(InvalidStateError, match=r"Running; restore it first$"):
+        check(verb, "vm", State.STANDBY)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "words"),
+    [
+        (Verb.STOP, State.STANDBY, "it does not run, so there is nothing to stop"),
+        (Verb.STOP, State.STOPPED, "it does not run, so there is nothing to stop"),
+        (Verb.RESTORE, State.RUNNING, "it runs already"),
+        (Verb.START, State.RUNNING, "it runs already"),
+        (Verb.RESTORE, State.STOPPED, "start it instead"),
+        (Verb.START, State.STANDBY, "restore it instead"),
+    ],
+)
+def test_a_verb_that_is_not_needed_says_so(verb: Verb, state: State, words: str) -> None:
+    with pytest.raises(InvalidStateError, match=f"; {words}$"):
+        check(verb, "vm", state)
+
+
+def test_a_locked_source_has_nothing_to_stop_either() -> None:
+    with pytest.raises(InvalidStateError, match=r"nothing to stop$"):
+        check(Verb.STOP, "vm", State.STANDBY, ["a"])
+
+
 def test_restore_start_and_delete_are_what_a_lock_refuses() -> None:
     assert {Verb.RESTORE, Verb.START, Verb.DELETE} == REFUSED_WHILE_LOCKED
 
@@ -60,7 +91,7 @@ def test_many_holders_are_counted() -> None:
         (State.RUNNING, {}, InvalidStateError, "from_running=true"),
         (State.RUNNING, {"share_memory": True}, InvalidStateError, "put it to standby first"),
         (State.STANDBY, {"from_running": True}, InvalidStateError, "leave from_running out"),
-        (State.STOPPED, {"share_memory": True}, InvalidStateError, "needs a Standby source"),
+        (State.STOPPED, {"share_memory": True}, InvalidStateError, "it is Stopped; start it, then put it to standby"),
         (State.STOPPED, {"target_state": "Standby"}, InvalidStateError, "ask for Stopped or Running"),
         (State.PAUSED, {}, InvalidStateError, "must be Running or Standby or Stopped"),
         (State.INITIALIZING, {"from_running": True}, InvalidStateError, "wait until it is Running"),

@@ -142,6 +142,39 @@ async def test_the_filter_keeps_sources_and_ends_with_escape() -> None:
         assert tree(pilot).cursor_id == "fork-2"
 
 
+async def test_a_filter_puts_the_cursor_on_what_matches_and_not_on_what_leads_there() -> None:
+    app = Wishes(host([*chain(3), *family()]))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        assert tree(pilot).cursor_id == "i0"
+        await pilot.press("slash", *"fork-3")
+        await until(pilot, lambda: shown_rows(pilot) == ["source", "fork-3"])
+        assert tree(pilot).cursor_id == "fork-3"
+        await pilot.press("enter", "d", "y")
+        await until(pilot, lambda: app.wishes)
+    assert app.wishes == [("delete", ("fork-3",), 1)]
+
+
+async def test_the_cursor_is_on_a_match_also_where_the_one_it_was_on_goes() -> None:
+    async with host([*family(), instance("other", age=9)]).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("slash", *"fork-x", "backspace", "enter")
+        await until(pilot, lambda: shown_rows(pilot) == ["source", *FORKS])
+        assert tree(pilot).cursor_id == "fork-1"
+        await hear(pilot, InstanceDeleted(id="fork-1"))
+        await until(pilot, lambda: shown_rows(pilot) == ["source", "fork-2", "fork-3"])
+        assert tree(pilot).cursor_id == "fork-2"
+
+
+async def test_enter_takes_the_cursor_from_a_source_to_its_first_match() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("slash", *"fork", "enter", "k")
+        assert tree(pilot).cursor_id == "source"
+        await pilot.press("slash", "enter")
+        assert tree(pilot).cursor_id == "fork-1"
+
+
 async def test_keys_are_text_while_a_filter_is_typed() -> None:
     async with host(family()).run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
@@ -262,7 +295,7 @@ async def test_a_fork_is_detached_after_a_question_that_says_what_it_takes() -> 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("j", "t")
-        await until_shown(pilot, "gets all of its memory: 128 MiB in all at most")
+        await until_shown(pilot, "It gets all of its memory: 128 MiB at most")
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is app.dashboard)
         assert app.wishes == []
@@ -293,6 +326,8 @@ async def test_a_fan_out_asks_how_many() -> None:
         await pilot.press("F")
         await until_shown(pilot, "How many forks of source?")
         await until_shown(pilot, "fits: up to 431 (memory)")
+        # As high as what it says: the instance's memory, its hot pages, and how many fit.
+        assert app.screen.query_one(".consequences").size.height == 3
         await pilot.press(*"25", "enter")
         await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
 

@@ -15,8 +15,10 @@ from forktui.forest import rows
 from forktui.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.heat import heat_lines, heat_piece, legend
 from forktui.ink import Line, clipped, fit, left, line_width, right
-from forktui.quantities import age, count, mebibytes, milliseconds, names, percentage, rate, size
+from forktui.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
+from forktui.screens.questions import consequences
 from forktui.sparkline import bars
+from forktui.widgets.heat_map import no_page_map
 from forktui.world import World, reduce
 from supervisor.models import (
     Guest,
@@ -30,6 +32,8 @@ from supervisor.models import (
     TemplateChanged,
 )
 from tests.tui_hosts import fork_of, instance, locked_source, world_of
+
+LOADED = (Phase(name="spawn", milliseconds=5), Phase(name="load", milliseconds=2))
 
 
 def text(line: Line) -> str:
@@ -72,6 +76,7 @@ def test_sizes_durations_ages_and_shares() -> None:
     assert [age(n) for n in (0.9, 61, 3700)] == ["0s", "1m01s", "1h01m"]
     assert (percentage(1, 8), percentage(1, 0)) == ("12.5%", "-")
     assert [rate(n) for n in (0.0, 0.5, 67.2, 12_345.0)] == ["0", "0.5", "67", "12.3k"]
+    assert [plural(n, "fork") for n in (0, 1, 2, 12_345)] == ["0 forks", "1 fork", "2 forks", "12.3k forks"]
     assert names(["a", "b", "c"]) == "a, b, +1"
     assert names(["a"], total=4) == "a, +3"
     assert names([]) == ""
@@ -315,6 +320,30 @@ def test_a_heat_map_has_its_cells_in_address_order_and_a_legend_of_what_occurs()
 
 
 # Glyphs
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"state": State.STANDBY}, "Standby: no VMM"),
+        ({"memory_backend": "file", "phases": LOADED}, "file backend"),
+        ({}, "booted cold"),
+        ({"phases": (Phase(name="boot", milliseconds=3),)}, "booted cold"),
+        ({"fork_kind": "copy", "phases": LOADED}, "detached"),
+    ],
+)
+def test_what_has_no_page_map_says_why(fields: dict[str, object], why: str) -> None:
+    assert no_page_map(instance("one", **fields)).startswith(why)
+
+
+def test_a_detached_fork_is_said_to_go_on_only_where_it_runs() -> None:
+    runs, rests = fork_of("source", "one"), fork_of("source", "two", state=State.STANDBY)
+    world = world_of(runs, rests)
+    assert consequences("detach", world, [runs])[0] == "It gets all of its memory: 128 MiB at most."
+    assert consequences("detach", world, [runs, runs])[0] == "Each gets all of its memory: 256 MiB in all at most."
+    assert "the guest goes on" in consequences("detach", world, [runs])[1]
+    assert consequences("detach", world, [rests])[0] == "It keeps its snapshot."
+    assert "goes on" not in "".join(consequences("detach", world, [rests]))
 
 
 def test_every_glyph_is_one_cell_and_every_ascii_glyph_ascii() -> None:

@@ -89,6 +89,13 @@ async def test_q_leaves() -> None:
     assert app.return_code == 0
 
 
+async def test_ctrl_c_says_which_key_leaves() -> None:
+    async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("ctrl+c")
+        assert "ctrl+q" not in await until_shown(pilot, "q leaves forktui")
+
+
 async def test_copying_an_id_shows_it() -> None:
     async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: tree(pilot).rows)

@@ -158,6 +158,7 @@ class Dashboard(Screen[None]):
     @on(Input.Submitted, "#filter")
     def _filter_submitted(self) -> None:
         self._filter.display = bool(self._filter.value)
+        self.fork_tree.move_to_match()
         self.fork_tree.focus()
 
     def key_escape(self) -> None:

@@ -61,13 +61,13 @@ class FanOutPrompt(ModalScreen[int | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static(Text(f"How many forks of {self._source}?"), classes="question")
-            yield Static(Text(self._facts), classes="consequences", id="facts")
+            yield Static(Text(self._facts), classes="consequences", id="fan-out-facts")
             yield Input(str(DEFAULT_COUNT), type="integer", max_length=len(str(FAN_OUT_LIMIT)), select_on_focus=True)
             yield Static(Text("Enter makes them, Esc cancels"), id="hint")
 
     def show_estimate(self, line: str) -> None:
         """Say how many fit, below the other facts."""
-        self.query_one("#facts", Static).update(Text(f"{self._facts}\n{line}"))
+        self.query_one("#fan-out-facts", Static).update(Text(f"{self._facts}\n{line}"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._say(fan_out_refusal(event.value))

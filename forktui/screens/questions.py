@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from forktui.forest import descendants
-from forktui.quantities import count, names, size
+from forktui.quantities import count, names, plural, size
 from forktui.world import World, totals
 from supervisor.models import DeletionPlan, Instance, State
 
@@ -32,9 +32,7 @@ def consequences(action_id: str, world: World, targets: Sequence[Instance]) -> l
             "and runs on.",
         ]
     if action_id == "detach":
-        running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
-        taken = f"gets all of its memory: {size(sum(running))} in all at most" if running else "keeps its snapshot"
-        return [f"Each {taken}.", "Its source's lock is released by as much; the guest goes on meanwhile."]
+        return _detached(targets)
     lines = [_described(world, instance) for instance in targets[:NAMED]]
     if len(targets) > NAMED:
         lines.append(f"and {len(targets) - NAMED} more")
@@ -57,7 +55,7 @@ def tree_consequences(plan: DeletionPlan) -> list[str]:
         lines[NAMED - 1 : -1] = [f"and {len(lines) - NAMED} more"]
     running = f", {plan.running} of them running" if plan.running else ""
     freed = f"{size(plan.disk_bytes)} on disk and {size(plan.private_bytes)} of private memory"
-    return [*lines, "", f"What goes: {len(plan.deletions)} instances{running}.", f"That frees {freed}."]
+    return [*lines, "", f"What goes: {plural(len(plan.deletions), 'instance')}{running}.", f"That frees {freed}."]
 
 
 def fan_out_facts(world: World, source: Instance) -> str:
@@ -67,6 +65,17 @@ def fan_out_facts(world: World, source: Instance) -> str:
     if template is None or not template.recorded_pages:
         return f"{memory}\nno hot pages are recorded yet: the first fork records them"
     return f"{memory}\n{count(template.recorded_pages)} recorded hot pages are prefetched into each"
+
+
+def _detached(targets: Sequence[Instance]) -> list[str]:
+    whose, in_all = ("It", "") if len(targets) == 1 else ("Each", " in all")
+    running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
+    if not running:
+        return [f"{whose} keeps its snapshot.", "Its source's lock is released by as much."]
+    return [
+        f"{whose} gets all of its memory: {size(sum(running))}{in_all} at most.",
+        "Its source's lock is released by as much; the guest goes on meanwhile.",
+    ]
 
 
 def _described(world: World, instance: Instance) -> str:

@@ -16,6 +16,7 @@ from textual.widgets import Static
 from forktui.actions import ACTIONS, Group
 from forktui.client import ApiError, SupervisorUnreachableError
 from forktui.ink import Ink, Line, left
+from forktui.remedies import in_dashboard
 from forktui.text import safe_text
 from forktui.widgets.lines_view import LinesView
 
@@ -64,7 +65,7 @@ class Console(Reading):
                 self._print(safe_text(line, CONSOLE_LINE_LIMIT))
             self._print("-- the console has ended --")
         except (ApiError, SupervisorUnreachableError) as error:
-            self._print(safe_text(f"-- {error} --"))
+            self._print(f"-- {in_dashboard(error)} --")
 
     def _print(self, line: str) -> None:
         ink: Ink = "broken" if "CORRUPT" in line else "plain"

@@ -5,7 +5,7 @@ from datetime import datetime
 from forktui.details import facts, waterfall
 from forktui.forest import descendants
 from forktui.ink import Line, merged
-from forktui.quantities import milliseconds, rate
+from forktui.quantities import milliseconds, plural, rate
 from forktui.sparkline import bars
 from forktui.widgets.inked import Painting
 from forktui.world import World, fault_rates
@@ -58,7 +58,7 @@ class FaultRate(Painting):
         ids, whose = [self._instance.id], "faults/s"
         below = descendants(self._world, self._instance.id) if self._instance.vmm_pid is None else []
         if below:
-            ids, whose = below, f"faults/s of {len(below)} forks"
+            ids, whose = below, f"faults/s of {plural(len(below), 'fork')}"
         history = [sample for i in ids for sample in self._world.fault_history.get(i, ())]
         rates = fault_rates(history, self._now, width, SAMPLE_SECONDS)
         peak, last = max(rates, default=0.0), max(rates[-2:], default=0.0)

@@ -82,7 +82,7 @@ class ForkTree(InkedScroll):
         self._position = {row.id: position for position, row in enumerate(self.rows)}
         self.virtual_size = Size(self.size.width, len(self.rows) + _TOP)
         if self.cursor < 0:
-            self.cursor_id = self.rows[min(max(was_at, 0), len(self.rows) - 1)].id if self.rows else None
+            self.cursor_id = self._nearest_match(was_at)
         if self.cursor != was_at:
             self._follow_cursor()
         self.refresh()
@@ -122,9 +122,15 @@ class ForkTree(InkedScroll):
         self.post_message(self.Moved())
 
     def set_query(self, query: str) -> None:
-        """Show what matches `query`, and the sources of it."""
+        """Show what matches `query`, and the sources of it; the cursor is on a match."""
         self.query_text = query
         self.rebuild()
+        self.move_to_match()
+
+    def move_to_match(self) -> None:
+        """Take the cursor from a row that only leads to a match to the first match: actions act on what is under it."""
+        if self.cursor >= 0 and not self.rows[self.cursor].matches:
+            self._put_cursor(next(position for position, row in enumerate(self.rows) if row.matches))
 
     def next_order(self) -> Order:
         """Sort by the next order and return it."""
@@ -189,6 +195,12 @@ class ForkTree(InkedScroll):
 
     def _under(self, row: Row) -> Style | None:
         return self.inks["cursor"] if row.id == self.cursor_id else None
+
+    def _nearest_match(self, position: int) -> str | None:
+        """The instance of the first match at or below a row, else of the last one above it; None without matches."""
+        matches = [row.id for row in self.rows if row.matches]
+        below = (row.id for row in self.rows[max(position, 0) :] if row.matches)
+        return next(below, matches[-1] if matches else None)
 
     def _put_cursor(self, position: int) -> None:
         if not self.rows:

@@ -68,6 +68,8 @@ def no_page_map(instance: Instance) -> str:
         return f"{instance.state}: no VMM, so no pages; move to a running fork"
     if instance.memory_backend == "file":
         return "file backend: the kernel answers the faults and counts no pages"
+    if instance.memory_backend is None and any(phase.name == "load" for phase in instance.phases):
+        return "detached: it needs its source no more, and nobody counts its pages"
     if instance.memory_backend is None:
         return "booted cold: its memory comes from no snapshot"
     return "being read"

@@ -2,7 +2,7 @@
 
 from forktui.feed import Connection, Link
 from forktui.ink import Ink, Line, Piece, fit, joined, line_width
-from forktui.quantities import count, size
+from forktui.quantities import count, named, size
 from forktui.widgets.inked import Painting
 from forktui.world import Totals, World, totals
 
@@ -60,9 +60,17 @@ class StatusLine(Painting):
         groups: list[Line] = []
         if sums.corrupt:
             groups.append([(f" {sums.corrupt} CORRUPT ", "alarm")])
-        groups.append(_sum(count(sums.instances), "instances") + _sum(count(sums.running), " running", "running"))
-        groups.append(_sum(count(sums.forks), "forks") + _sum(count(sums.locked), " locked", "standby"))
-        groups.append(_sum(count(sums.faults), "faults", "faulted") + _sum(count(sums.residual_faults), " residual"))
+        groups.append(
+            _sum(count(sums.instances), named(sums.instances, "instance"))
+            + _sum(count(sums.running), " running", "running")
+        )
+        groups.append(
+            _sum(count(sums.forks), named(sums.forks, "fork")) + _sum(count(sums.locked), " locked", "standby")
+        )
+        groups.append(
+            _sum(count(sums.faults), named(sums.faults, "fault"), "faulted")
+            + _sum(count(sums.residual_faults), " residual")
+        )
         groups.append(_sum(count(sums.prefetched_pages), "prefetched", "prefetched"))
         groups.append(_sum(size(sums.private_bytes), "private"))
         groups.append(_sum(size(sums.shared_bytes), "shared"))
