@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from supervisor.errors import PageServerError
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Gone, PageServer, Policy
 from tests.uffd_fork import Fork
@@ -76,3 +77,14 @@ async def test_one_that_blocks_while_nobody_reads_does_not_hold_up_the_successor
     await good.answer("0")
     await turn_hostile(template, successor, hostile)
     await good.do("walk", 0, PAGES)
+
+
+async def test_one_that_is_served_no_more_may_be_adopted_again_by_the_same_page_server(template: Template) -> None:
+    server = await template.serve(Policy(fault_around_pages=1))
+    hostile, good = await siblings(template, server)
+    with pytest.raises(PageServerError, match="fork good is attached already: release it first"):
+        await server.adopt("good", page_map=template.map("good"), vmm_pid=good.pid)
+    await turn_hostile(template, server, hostile)
+    await server.adopt("hostile", page_map=template.map("hostile"), vmm_pid=hostile.pid)
+    await hostile.answer("0")
+    assert (await server.status()).forks == ("hostile", "good")

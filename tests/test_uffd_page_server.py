@@ -419,6 +419,18 @@ async def test_a_vmm_that_dies_before_its_handshake_is_told_at_once(full: Templa
         await server.served("one")
 
 
+async def test_a_fork_whose_vmm_has_gone_may_be_attached_again_with_another(full: Template) -> None:
+    server = await full.serve()
+    before = await full.fork(server, "one")
+    await server.served("one")
+    await before.kill()
+    assert isinstance(await full.event(lambda event: isinstance(event, Gone)), Gone)
+    after = await full.fork(server, "one")
+    await server.served("one")
+    await after.do("walk", 0, PAGES)
+    assert (await server.status()).forks == ("one",)
+
+
 async def test_it_outlives_its_supervisors_connection_and_is_found_again(full: Template) -> None:
     server = await full.serve()
     fork = await full.fork(server, "one")
