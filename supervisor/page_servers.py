@@ -27,6 +27,7 @@ from supervisor.uffd.handle import (
     PageServerEvent,
     Policy,
     Recorded,
+    RecordingDropped,
     Refused,
     Sampled,
     Status,
@@ -350,6 +351,9 @@ class PageServers:
             case Recorded():
                 self._inventory.set_recording(event.fork_id, None)
                 self._spawn(self._recorded(template_id, event))
+            case RecordingDropped():
+                self._inventory.set_recording(event.fork_id, None)
+                self._report("info", f"a recording was cut off after {event.pages} pages", event.fork_id)
             case Sampled():
                 self._spawn(self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched))
             case Gone():

@@ -98,7 +98,7 @@ class PageServer:
         self.announce(Recorded(fork_id, pages, len(hot.runs), length, hot.recorded.recordings))
 
     def close(self) -> None:
-        """End every session, keep their recordings, and remove the sockets."""
+        """End every session, keep what was recorded, and remove the sockets."""
         for session in self._sessions.values():
             session.end("its page server was stopped", announce=False)
         self._hot.finish()
