@@ -221,7 +221,7 @@ class PageServer:
         await self._request("populate", None, fork_id=fork_id)
 
     async def release(self, fork_id: str) -> None:
-        """Serve the fork no more: close its userfaultfd, remove its socket; its map stays, and its recording if whole."""
+        """Serve the fork no more: close its userfaultfd and its socket; its map stays, and its recording if whole."""
         self.forks.discard(fork_id)
         await self._request("release", fork_id=fork_id)
 
