@@ -61,7 +61,7 @@ async def _record(bench: Bench, served: Served, pattern: Pattern) -> None:
     """Have a toucher record the pattern's runs as the server's hot pages."""
     async with served_touchers(bench, served.server, 1, pattern, record=True) as (recorder, _):
         await recorder.touch()
-    recorded = await served.recorded()
+        recorded = await served.recorded()
     if recorded.runs != len(pattern.runs()):
         raise RuntimeError(f"{recorded.runs} runs were recorded in place of {len(pattern.runs())}")
 

@@ -72,7 +72,7 @@ async def record(bench: Bench, snapshot: Snapshot, served: Served) -> None:
     async with fork(bench, "recorder", snapshot, Backing(served.server, record=True)) as recorder:
         await recorder.run()
         await recorder.walked()
-    await served.recorded()
+        await served.recorded()
 
 
 async def _walk(bench: Bench, snapshot: Snapshot, backing: Backing) -> Sample:

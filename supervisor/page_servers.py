@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from supervisor.backoff import Backoff
 from supervisor.errors import PageServerError, SupervisorError
 from supervisor.inventory import Inventory
@@ -18,6 +16,7 @@ from supervisor.models import Level
 from supervisor.orphans import end
 from supervisor.progress import step
 from supervisor.records import InstanceRecord, ProcessIdentity, TemplateRecord
+from supervisor.silence import HANGING_BOUND, STOPPED_BOUND, Silence
 from supervisor.snapshot_images import HOT_PAGES
 from supervisor.tasks import Background, beside
 from supervisor.uffd.handle import (
@@ -27,6 +26,7 @@ from supervisor.uffd.handle import (
     PageServerEvent,
     Policy,
     Recorded,
+    RecordingDropped,
     Refused,
     Sampled,
     Status,
@@ -35,10 +35,6 @@ from supervisor.uffd.program import listener_at
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
-STOPPED_BOUND = 1.0
-"""Seconds without an answer after which a page server that is stopped (SIGSTOP, a debugger) is replaced."""
-HANGING_BOUND = 5.0
-"""Seconds without an answer after which any page server is replaced; a loaded host may take some of them."""
 
 
 class PageServers:
@@ -287,18 +283,18 @@ class PageServers:
 
     async def _watch(self, template_id: str, server: PageServer) -> None:
         """Ask the page server for a sign of life until it ends; kill it when it gives none."""
-        silent_since: float | None = None
+        silence = Silence(server.pid)
         while self._servers.get(template_id) is server and not server.exited.done():
             try:
                 await server.ping(seconds=STOPPED_BOUND)
-                silent_since = None
+                silence.answered()
                 await self._hand_over_missed(template_id, server)
             except PageServerError:
-                silent_since = silent_since or time.monotonic() - STOPPED_BOUND
-                silence = time.monotonic() - silent_since
-                if not server.exited.done() and (silence >= HANGING_BOUND or _is_stopped(server.pid)):
+                if not server.exited.done() and silence.unanswered():
                     what = f"the page server (pid {server.pid}) of template {template_id} has not answered"
-                    self._report("alarm", f"{what} for {silence:.1f} s; it is replaced", self._source(template_id))
+                    self._report(
+                        "alarm", f"{what} for {silence.seconds:.1f} s; it is replaced", self._source(template_id)
+                    )
                     server.kill()
                     return
             with contextlib.suppress(TimeoutError):
@@ -359,6 +355,9 @@ class PageServers:
         match event:
             case Recorded():
                 self._background.spawn(self._recorded(template_id, event))
+            case RecordingDropped():
+                self._inventory.set_recording(event.fork_id, None)
+                self._report("info", f"a recording was cut off after {event.pages} pages", event.fork_id)
             case Sampled():
                 self._background.spawn(
                     self._note(template_id, sampled_pages=event.held_back, sampled_wanted=event.touched)
@@ -392,10 +391,3 @@ def _list_of(status: Status) -> dict[str, object]:
         "sampled_pages": status.held_back_pages,
         "sampled_wanted": status.held_back_touched,
     }
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    except psutil.Error:
-        return False

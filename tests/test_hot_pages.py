@@ -1,7 +1,9 @@
 """Hot pages over the supervisor: who records, who is prefetched what and when, and what the list is worth."""
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +163,29 @@ async def test_a_fork_that_could_not_be_restored_is_in_no_others_way_to_record(e
         assert caught.value.code == "vmm_failed"
         assert not (await client.instance("broken")).recording
         assert (await client.restore("whole")).recording
+
+
+async def test_a_warm_up_fork_that_ends_early_leaves_the_recording_to_the_next(embedded: Home) -> None:
+    # Long enough for the first one to be ended in.
+    embedded.options = ("--record-quiet-seconds", "3")
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        first = await fork(client, "first")
+        assert first.recording
+        assert first.vmm_pid is not None
+        await until(lambda host: sample(host, "first").faults > 0, client)
+        os.kill(first.vmm_pid, signal.SIGKILL)
+        host = await until(lambda host: not any(one.recording for one in host.instances), client)
+        assert host.templates[0].recorded_pages == 0
+        second = await fork(client, "second")
+        assert second.recording
+        assert (await recorded(client)).recorded_pages >= HOT_PAGES
+        assert "a recording was cut off after " in running.log.read_text()
+        third = await fork(client, "third")
+        assert not third.recording
+        host = await walked(client, "second", "third")
+        assert sample(host, "third").prefetched_pages >= HOT_PAGES
         await client.delete("source", cascade=True)
 
 

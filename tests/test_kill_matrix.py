@@ -98,6 +98,10 @@ async def promoted(client: SupervisorClient) -> None:
 
 
 async def fork_in_standby(client: SupervisorClient) -> None:
+    child = find(await until(lambda host: True, client), "child")
+    if child is not None and child.state is State.STANDBY:
+        # What was undone is done when it is asked for again, by the page server that had it half done.
+        await client.restore("child")
     await ready(client, State.STANDBY)
     await client.fork("source", SHARED.model_copy(update={"target_state": "Standby"}))
 

@@ -42,6 +42,19 @@ def test_a_recording_ends_when_it_is_quiet_or_long_or_full() -> None:
     assert recording.touched == [1, 2, 3, 4, 5]
 
 
+def test_a_recording_is_cut_off_before_any_of_its_bounds_could_have_ended_it() -> None:
+    recording = Recording(longest_ns=1000, quiet_ns=100, most_pages=5)
+    recording.touch([1], 50)
+    assert recording.cut_off(149)
+    assert not recording.cut_off(150)
+    recording.touch([2, 3, 4, 5], 60)
+    assert not recording.cut_off(60), "it is full"
+    longest = Recording(longest_ns=100, quiet_ns=1000, most_pages=5)
+    longest.touch([1], 50)
+    assert longest.cut_off(149)
+    assert not longest.cut_off(150)
+
+
 @settings(deadline=None)
 @given(HOT)
 def test_a_list_comes_back_as_it_was_saved(hot: HotPages) -> None:

@@ -24,6 +24,7 @@ from supervisor.uffd.handle import (
     PageServerEvent,
     Policy,
     Recorded,
+    RecordingDropped,
     Refused,
     Sampled,
 )
@@ -226,17 +227,56 @@ async def test_concurrent_prefetch_does_not_hold_the_guest(full: Template) -> No
     assert (await full.counters("third")).prefetched_pages == 0
 
 
-async def test_recording_is_bounded_and_kept_when_its_fork_is_released(full: Template) -> None:
+async def test_recording_is_bounded(full: Template) -> None:
     server = await full.serve(Policy(record_quiet_seconds=60, record_seconds=60, record_pages=100))
     fork = await full.fork(server, "full", record=True)
     await fork.do("walk", 0, 300)
     assert await full.event(lambda event: isinstance(event, Recorded)) == Recorded("full", 100, 1, 100 * PAGE)
-    other = await full.fork(server, "released", record=True)
+    other = await full.fork(server, "other", record=True)
     await other.do("walk", 500, 520)
-    assert (await server.status()).recording == ("released",)
-    await server.release("released")
+    assert (await server.status()).recording == ("other",)
+    await other.do("walk", 520, 700)
     # It is added to the first one, which is as long already as a list may be.
-    await full.event(lambda event: event == Recorded("released", 100, 1, 100 * PAGE, recordings=2))
+    await full.event(lambda event: event == Recorded("other", 100, 1, 100 * PAGE, recordings=2))
+
+
+async def test_a_recording_is_kept_when_its_fork_is_released_after_the_quiet_time(full: Template) -> None:
+    # Shorter than so many faults take, one page each.
+    server = await full.serve(Policy(record_quiet_seconds=0.005, record_seconds=60))
+    fork = await full.fork(server, "one", record=True)
+    await fork.do("walk", 0, PAGES)
+    await server.release("one")
+    await full.event(lambda event: isinstance(event, Recorded))
+
+
+@pytest.mark.parametrize("end", ["killed", "released", "populated", "stopped"])
+async def test_a_recording_that_is_cut_off_is_told_and_the_next_one_is_the_first(full: Template, end: str) -> None:
+    policy = Policy(record_quiet_seconds=60, record_seconds=60, record_pages=100)
+    server = await full.serve(policy)
+    fork = await full.fork(server, "early", record=True)
+    await server.served("early")
+    await fork.do("walk", 500, 520)
+    match end:
+        case "killed":
+            await fork.kill()
+        case "released":
+            await server.release("early")
+        case "populated":
+            await server.populate("early")
+        case "stopped":
+            await server.stop()
+    if end != "stopped":
+        await full.event(lambda event: event == RecordingDropped("early", 20))
+        status = await server.status()
+        assert (status.recording, status.hot_pages, status.recordings) == ((), 0, 0)
+    assert "RecordingDropped fork_id=early pages=20" in (full.directory / "log").read_text()
+    assert not full.hot_pages.exists()
+    if end == "stopped":
+        server = await full.serve(policy)
+    full.events.clear()
+    fork = await full.fork(server, "whole", record=True)
+    await fork.do("walk", 0, 300)
+    assert await full.event(lambda event: isinstance(event, Recorded)) == Recorded("whole", 100, 1, 100 * PAGE)
 
 
 async def test_hot_pages_of_another_image_are_refused(full: Template) -> None:
@@ -419,6 +459,18 @@ async def test_a_vmm_that_dies_before_its_handshake_is_told_at_once(full: Templa
         await server.served("one")
 
 
+async def test_a_fork_whose_vmm_has_gone_may_be_attached_again_with_another(full: Template) -> None:
+    server = await full.serve()
+    before = await full.fork(server, "one")
+    await server.served("one")
+    await before.kill()
+    assert isinstance(await full.event(lambda event: isinstance(event, Gone)), Gone)
+    after = await full.fork(server, "one")
+    await server.served("one")
+    await after.do("walk", 0, PAGES)
+    assert (await server.status()).forks == ("one",)
+
+
 async def test_it_outlives_its_supervisors_connection_and_is_found_again(full: Template) -> None:
     server = await full.serve()
     fork = await full.fork(server, "one")
@@ -469,7 +521,7 @@ async def test_connect_refuses_whom_it_was_not_told_of(full: Template) -> None:
 
 
 async def test_sigterm_ends_it_cleanly_and_sigkill_is_told(full: Template) -> None:
-    server = await full.serve()
+    server = await full.serve(Policy(record_pages=10))
     fork = await full.fork(server, "one", record=True)
     await fork.do("walk", 0, 10)
     os.kill(server.pid, signal.SIGTERM)

@@ -345,3 +345,31 @@ def test_a_userfaultfd_can_be_taken_out_of_a_process(bench: Bench) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         kernel.pidfd_getfd(pidfd, 1 << 20)
     os.close(pidfd)
+
+
+@pytest.mark.parametrize("unsupported", [0, 1 << 30], ids=["RWF_NOWAIT", "before Linux 6.10"])
+def test_no_read_waits_when_the_other_side_makes_the_userfaultfd_blocking(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, unsupported: int
+) -> None:
+    # A flag that no kernel knows is refused as RWF_NOWAIT is where reads of a userfaultfd do not take it.
+    monkeypatch.setattr(kernel, "_NO_WAIT", kernel._NO_WAIT | unsupported)
+    bench.pager = bench.new_pager()
+    thread, found = bench.touch(10)
+    bench.wait_for_message()
+    assert bench.pager.serve() == [10]
+    join(thread)
+    assert found.raw == bench.page(10)
+    assert bench.pager.serve() == []
+    os.set_blocking(bench.uffd, True)
+    refused: list[OSError] = []
+
+    def serve() -> None:
+        try:
+            bench.pager.serve()
+        except OSError as error:
+            refused.append(error)
+
+    reader = threading.Thread(target=serve, daemon=True)
+    reader.start()
+    join(reader)
+    assert [error.strerror for error in refused] == ["its VMM has made it blocking"]

@@ -94,6 +94,11 @@ class Guest:
                 return kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
         return os.open(kind, os.O_RDONLY)
 
+    def block(self) -> str:
+        """Have reads of the userfaultfd wait, by whatever duplicate: O_NONBLOCK is of the open file description."""
+        os.set_blocking(self.uffd, True)
+        return "blocking"
+
     def hang_up(self) -> str:
         """Close all connections."""
         for connection in self._connections:

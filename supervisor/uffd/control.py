@@ -97,6 +97,13 @@ class Recorded(NamedTuple):
     recordings: int = 1
 
 
+class RecordingDropped(NamedTuple):
+    """A fork's recording was cut off before it could tell anything: the list is as it was, another fork may record."""
+
+    fork_id: str
+    pages: int
+
+
 class Sampled(NamedTuple):
     """A fork has shown what it wanted of the pages that were held back from it; both numbers are of all such forks."""
 
@@ -125,9 +132,9 @@ class Failing(NamedTuple):
     reason: str
 
 
-PageServerEvent = Recorded | Sampled | Gone | Refused | Failing
+PageServerEvent = Recorded | RecordingDropped | Sampled | Gone | Refused | Failing
 _EVENTS: dict[str, type[PageServerEvent]] = {
-    kind.__name__: kind for kind in (Recorded, Sampled, Gone, Refused, Failing)
+    kind.__name__: kind for kind in (Recorded, RecordingDropped, Sampled, Gone, Refused, Failing)
 }
 
 

@@ -22,6 +22,7 @@ from supervisor.uffd.control import (
     Policy,
     Prefetch,
     Recorded,
+    RecordingDropped,
     Refused,
     Sampled,
     Status,
@@ -43,6 +44,7 @@ __all__ = [
     "Policy",
     "Prefetch",
     "Recorded",
+    "RecordingDropped",
     "Refused",
     "Sampled",
     "Status",
@@ -219,7 +221,7 @@ class PageServer:
         await self._request("populate", None, fork_id=fork_id)
 
     async def release(self, fork_id: str) -> None:
-        """Serve the fork no more: its recording is kept, its userfaultfd closed, its socket removed; the map stays."""
+        """Serve the fork no more: close its userfaultfd and its socket; its map stays, and its recording if whole."""
         self.forks.discard(fork_id)
         await self._request("release", fork_id=fork_id)
 

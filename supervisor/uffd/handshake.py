@@ -131,7 +131,6 @@ class Reception:
                 kernel.wake(uffd, mapping.base, mapping.size)
         except OSError as error:
             raise PageServerError(f"the peer's userfaultfd does not take its mappings: {error.strerror}") from error
-        os.set_blocking(uffd, False)
         self._descriptors = []
         return uffd
 

@@ -88,6 +88,10 @@ class Recording:
             return self._last_ns
         return min(self._first_ns + self._longest_ns, self._last_ns + self._quiet_ns)
 
+    def cut_off(self, now_ns: int) -> bool:
+        """Whether it would end before any of its bounds could have ended it, and tells nothing of what guests want."""
+        return not self.full and now_ns < self._first_ns + min(self._longest_ns, self._quiet_ns)
+
 
 def pack(hot: HotPages) -> bytes:
     """The list's bytes on disk."""

@@ -7,11 +7,13 @@ this module, so that a call allocates nothing: one thread at a time may use them
 """
 
 import ctypes
+import errno
 import fcntl
 import io
 import mmap
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct
 
@@ -36,6 +38,8 @@ UFFD_EVENT_REMOVE = 0x15
 UFFD_EVENT_UNMAP = 0x16
 
 MESSAGE_BYTES = 32
+
+_NO_WAIT = os.RWF_NOWAIT
 
 _IOC_WRITE, _IOC_READ = 1, 2
 
@@ -189,17 +193,61 @@ def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
 
 
 class Messages:
-    """Reads the messages of one userfaultfd, many at once, into a buffer that each read overwrites."""
+    """Reads the messages of one userfaultfd, many at once, into a buffer that each read overwrites; no read waits.
+
+    O_NONBLOCK alone would not do: it is of the open file description, which the VMM shares and may change at any time.
+    """
 
     def __init__(self, fd: int, most: int) -> None:
-        """`most` is how many messages one read takes; the descriptor is non-blocking and stays the caller's."""
+        """`most` is how many messages one read takes; the descriptor is made non-blocking, and stays the caller's."""
+        os.set_blocking(fd, False)
         self.data = memoryview(bytearray(most * MESSAGE_BYTES))
         self.words = self.data.cast("Q")
         """Of a page fault that was read alone the first word is UFFD_EVENT_PAGEFAULT and the third the address."""
-        # Not os.read: this allocates no result, and finding nothing is None and no exception, which would cost more
-        # than the read.
-        self.read = partial(io.FileIO(fd, "rb", closefd=False).readinto, self.data)
+        self.read = (_reading_at_once if _takes_no_wait(fd) else _reading_if_ready)(fd, self.data)
         """Read what is there; returns its bytes, None for nothing, and raises OSError when the userfaultfd fails."""
+        self._fd = fd
+
+    def check(self) -> None:
+        """Raise OSError when the userfaultfd is blocking again: poll tells of an error then and of no message."""
+        if os.get_blocking(self._fd):
+            raise OSError(errno.EINVAL, "its VMM has made it blocking")
+
+
+def _reading_at_once(fd: int, data: memoryview) -> Callable[[], int | None]:
+    preadv = partial(os.preadv, fd, (data,), -1, _NO_WAIT)
+
+    def read() -> int | None:
+        try:
+            return preadv()
+        except BlockingIOError:
+            return None
+
+    return read
+
+
+def _reading_if_ready(fd: int, data: memoryview) -> Callable[[], int | None]:
+    """Read what poll has told of, which it does not where O_NONBLOCK is off (userfaultfd_poll, fs/userfaultfd.c).
+
+    It may wait all the same, if the VMM takes off the flag and takes away the message between the two calls.
+    """
+    readinto = io.FileIO(fd, "rb", closefd=False).readinto
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    ready = [(fd, select.POLLIN)]
+    return lambda: readinto(data) if poll.poll(0) == ready else None
+
+
+def _takes_no_wait(fd: int) -> bool:
+    """Whether reads of the userfaultfd take RWF_NOWAIT: since Linux 6.10, before it is EOPNOTSUPP (preadv2(2)).
+
+    Asked with a buffer that is too short for a message, which is EINVAL and takes none.
+    """
+    try:
+        os.preadv(fd, (bytearray(1),), -1, _NO_WAIT)
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP
+    return True
 
 
 def map_read_only(fd: int, length: int) -> int:

@@ -98,7 +98,7 @@ class PageServer:
         self.announce(Recorded(fork_id, pages, len(hot.runs), length, hot.recorded.recordings))
 
     def close(self) -> None:
-        """End every session, keep their recordings, and remove the sockets."""
+        """End every session, keep what was recorded, and remove the sockets."""
         for session in self._sessions.values():
             session.end("its page server was stopped", announce=False)
         self._hot.finish()
@@ -121,9 +121,7 @@ class PageServer:
             reply({"error": f"the {name} request failed: {error.strerror}"})
 
     def _attach(self, request: dict[str, Any], reply: Reply) -> None:
-        fork_id = str(request["fork_id"])
-        if fork_id in self._sessions:
-            raise PageServerError(f"fork {fork_id} is attached already: release it first")
+        fork_id = self._unserved(request)
         self._image.verify()
         if request["prefetch"] not in get_args(Prefetch):
             raise PageServerError(f"prefetch {request['prefetch']!r} is none of {', '.join(get_args(Prefetch))}")
@@ -143,9 +141,7 @@ class PageServer:
 
     def _adopt(self, request: dict[str, Any], reply: Reply) -> None:
         """Take over a fork from a page server that died, with its userfaultfd, which came with the request."""
-        fork_id = str(request["fork_id"])
-        if fork_id in self._sessions:
-            raise PageServerError(f"fork {fork_id} is attached already: release it first")
+        fork_id = self._unserved(request)
         uffd = request["descriptor"]
         if uffd is None:
             raise PageServerError(f"fork {fork_id}: its userfaultfd did not come with the request")
@@ -161,6 +157,17 @@ class PageServer:
             os.close(own)
             raise
         reply({"result": None})
+
+    def _unserved(self, request: dict[str, Any]) -> str:
+        """The fork of the request, which nobody is served as: one that ended may not have been released.
+
+        A supervisor that was killed between the two is not to be in the way of its successor.
+        """
+        fork_id = str(request["fork_id"])
+        session = self._sessions.get(fork_id)
+        if session is not None and session.ended is None:
+            raise PageServerError(f"fork {fork_id} is attached already: release it first")
+        return fork_id
 
     def _served(self, request: dict[str, Any], reply: Reply) -> None:
         fork_id = str(request["fork_id"])

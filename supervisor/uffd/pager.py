@@ -95,6 +95,8 @@ class Pager:
         asked: list[int] = []
         read = self._messages.read
         length = read()
+        if length is None:
+            self._messages.check()
         now = monotonic_ns()
         slice_ends = now + _SLICE_NS
         if not self.deferred:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import handshake, kernel, page_map
-from supervisor.uffd.control import Attached, Failing, Gone, Policy, Refused
+from supervisor.uffd.control import Attached, Failing, Gone, Policy, RecordingDropped, Refused
 from supervisor.uffd.handshake import Handshake, Mapping, Reception
 from supervisor.uffd.hot_pages import Recording
 from supervisor.uffd.loop import Loop, Timer
@@ -139,7 +139,7 @@ class Session:
             tell(answer)
 
     def end(self, reason: str, *, announce: bool = True) -> None:
-        """Stop serving: keep what was recorded, close and remove everything but the page map's file."""
+        """Stop serving: keep a recording that was not cut off, close and remove everything but the page map's file."""
         if self.ended is not None:
             return
         self.ended = reason
@@ -321,7 +321,9 @@ class Session:
             return
         if self._pager is not None:
             self._fault_around(self._pager)
-        if recording.touched:
+        if recording.touched and recording.cut_off(time.monotonic_ns()):
+            self._owner.announce(RecordingDropped(self.terms.fork_id, len(recording.touched)))
+        elif recording.touched:
             self._owner.keep_recording(self.terms.fork_id, recording.touched)
 
     def populate(self, tell: Tell) -> None:
