@@ -12,9 +12,11 @@ import pytest
 
 from forktui import cli
 from forktui.actions import ACTIONS
+from forktui.commands import COMMANDS
+from supervisor.embedded.walker import Options, parse_command_line
 from supervisor.images import load_image
 from supervisor.models import CreateRequest
-from supervisor.settings import load_settings
+from supervisor.settings import SUPERVISOR_OPTIONS, Settings, load_settings
 from tests.supervisor_process import PATIENCE, Home, supervisor
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -71,6 +73,22 @@ def test_the_commands_are_understood() -> None:
     assert len(ours) >= 6
     for arguments in ours:
         cli.parser().parse_args(arguments)
+
+
+def test_each_command_line_takes_the_options_that_are_said_of_it() -> None:
+    table = README.partition("| option | default | says |")[2].partition("\n\n")[0]
+    options = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
+    assert set(options) == {field.alias or name for name, field in Settings.model_fields.items()}
+    assert set(options[: options.index("max_layers") + 1]) == set(SUPERVISOR_OPTIONS)
+    assert {*cli.CLIENT_OPTIONS, *cli.DASHBOARD_OPTIONS} == {"socket", "run_dir", "config", "no_mouse"}
+    assert {name for command in COMMANDS for name in command.options} == {"json_output", "hypervisor"}
+    assert [command.name for command in COMMANDS if "hypervisor" in command.options] == ["create"]
+
+
+def test_the_words_of_pagewalker() -> None:
+    words = re.findall(r"`(\w+=\d+)`", README.partition("`pagewalker` takes words")[2].partition("\n\n")[0])
+    assert parse_command_line(" ".join(word for word in words if word != "passes=0"), 128 << 20) == Options()
+    assert len(words) == len(Options._fields) + 1
 
 
 def test_the_keys() -> None:
