@@ -13,9 +13,8 @@ from typing import Final
 import psutil
 
 from supervisor.errors import InvalidStateError, PageServerError
-from supervisor.listeners import listener_pid
 from supervisor.records import ProcessIdentity
-from supervisor.uffd.program import start_time_of
+from supervisor.uffd.program import listener_at, start_time_of
 
 END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
@@ -32,11 +31,11 @@ def check_run_directory(run_dir: Path, data_dir: Path, known: Collection[str]) -
     sockets = [
         path for suffix in (".sock", ".pages") for path in run_dir.glob(f"{ID}{suffix}") if path.stem not in known
     ]
-    listening = {pid for pid in map(listener_pid, sockets) if pid is not None}
+    listening = set(filter(None, map(listener_at, sockets)))
     if listening:
-        listening.difference_update(identity.pid for identity, _ in _programs(data_dir.resolve()))
+        listening.difference_update((one.pid, one.start_time) for one, _ in _programs(data_dir.resolve()))
     if listening:
-        pids = ", ".join(map(str, sorted(listening)))
+        pids = ", ".join(str(pid) for pid, _ in sorted(listening))
         raise InvalidStateError(
             f"{run_dir} has the sockets of processes of another data directory (pid {pids}): give that one with "
             "--data-dir, or name another with --run-dir"

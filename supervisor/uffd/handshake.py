@@ -4,6 +4,7 @@ Firecracker's side of it is `send_uffd_handshake` in src/vmm/src/persist.rs. It 
 is believed before it was checked.
 """
 
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.listeners import connect
 from supervisor.uffd import kernel
 from supervisor.uffd.control import SUN_PATH_BYTES
 
@@ -64,15 +66,11 @@ def listen(path: Path) -> socket.socket:
 
 
 def _remove_abandoned(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError:
-            return  # it is gone, or not ours to connect to: binding will say so
-        else:
+    match connect(path):
+        case 0:
             raise PageServerError(f"another page server listens at {path}")
+        case errno.ECONNREFUSED:
+            path.unlink(missing_ok=True)
 
 
 def peer_pid(connection: socket.socket) -> int:

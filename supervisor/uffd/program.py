@@ -58,12 +58,12 @@ def _open_log(log: Path) -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def listener_at(control: Path) -> tuple[int, int] | None:
-    """Return the pid and the start time of the page server that listens on a control socket, or None. Blocks."""
+def listener_at(path: Path) -> tuple[int, int] | None:
+    """Return the pid and the start time of the process that listens on a socket, or None. Blocks."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_CONNECT_SECONDS)
         try:
-            connection.connect(os.fspath(control))
+            connection.connect(os.fspath(path))
             # Of a listener they are those of whoever called listen(2): unix(7).
             pid = peer_pid(connection)
             return pid, start_time_of(pid)
