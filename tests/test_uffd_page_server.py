@@ -172,6 +172,12 @@ async def test_some_forks_have_a_sample_held_back_that_tells_what_the_list_is_wo
     status = await server.status()
     assert (status.held_back_pages, status.recordings) == (0, 1)
     held_back = PAGES // STRATUM_PAGES
+    for fork_id in ("passed over", "never run"):
+        await full.fork(server, fork_id)
+        await server.served(fork_id)
+    await server.release("never run")
+    status = await server.status()
+    assert (status.held_back_pages, status.held_back_touched) == (0, 0), "it says nothing of the list"
     for fork_id, walked, prefetched in (("whole", PAGES, PAGES), ("half", 4 * STRATUM_PAGES, PAGES - held_back)):
         fork = await full.fork(server, fork_id)
         assert (await server.served(fork_id)).prefetched_pages == prefetched

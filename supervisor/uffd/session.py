@@ -144,7 +144,9 @@ class Session:
             return
         self.ended = reason
         self._end_recording()
-        self._judge_sample()
+        if self._map.counters[page_map.FAULTS]:
+            # Else it may never have run: it was undone after its prefetch.
+            self._judge_sample()
         if self._prefetching is not None:
             self._prefetching.stop()
         if self._handshake_timer is not None:
