@@ -335,7 +335,9 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forkt
         await running.client.wait("source", State.RUNNING, PATIENCE)
         assert (await forktui("standby", "source"))[0] == DONE
         assert (await forktui("fan-out", "source", "2"))[0] == DONE
-        assert (await forktui("delete", "source", "--dry-run"))[0] == FAILED
+        code, output, errors = await forktui("delete", "source", "--dry-run")
+        assert (code, output) == (FAILED, "")
+        assert "or give --cascade to delete them too" in errors
         code, output, errors = await forktui("delete", "source", "--cascade", "--dry-run")
         assert (code, errors) == (DONE, "")
         lines = [line.split() for line in output.splitlines()]
@@ -396,7 +398,11 @@ async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, fo
             (("create", "y", "--size", "heavy"), "size 'heavy' is refused"),
             (("create", "x"), "x"),
             (("fork", "x"), "x: fork refused"),
-            (("logs", "no-such-vm"), "no-such-vm"),
+            (("fork", "x", "--no-share-memory"), "or give --from-running for a copy"),
+            (
+                ("logs", "no-such-vm"),
+                "no-such-vm: no instance has this id, name or unique id prefix; `forktui ls` lists",
+            ),
         ):
             code, output, errors = await forktui(*arguments)
             assert (code, output) == (FAILED, ""), arguments
