@@ -12,7 +12,7 @@ from supervisor.models import HostSnapshot, Instance, InstanceStatistics, State,
 from tests.supervisor_process import Home
 
 HAS_VMM = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
-NOT_OF_INSTANCES = frozenset({"supervisor.sock"})
+NOT_OF_INSTANCES = frozenset({"supervisor.sock", "lock", "pages"})
 
 
 def broken_instance(one: Instance) -> Iterator[str]:
@@ -77,7 +77,7 @@ def broken_at_rest(home: Home, host: HostSnapshot) -> Iterator[str]:
         yield from broken_directory(home.data / "instances" / one.id)
     running = {one.id for one in host.instances if one.vmm_pid}
     sockets = {f"{one}.sock" for one in running} | {f"{template.id}.pages" for template in host.templates}
-    found = names(home.run) - NOT_OF_INSTANCES - {"pages"}
+    found = names(home.run) - NOT_OF_INSTANCES
     yield from _differences("sockets", {name for name in found if not name.endswith(".pages")} | sockets, sockets)
     yield from _differences("page maps", names(home.run / "pages") - {f"{one}.map" for one in running}, set())
 

@@ -207,6 +207,9 @@ def test_a_supervisor_is_not_told_to_start_on_directories_of_another(socket: Pat
 INTERRUPTED_IMPORT = """
 import importlib, importlib.abc, os, signal, sys
 
+# A shell starts what it puts in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "forktui.client":
@@ -260,7 +263,8 @@ async def test_a_data_directory_that_another_supervisor_holds(home: Home, enviro
 
 async def test_a_socket_that_another_supervisor_holds(home: Home, environment: dict[str, str]) -> None:
     async with supervisor(home) as running:
-        line = complaint(program("supervisor", environment, "--data-dir", str(home.root / "other")), FAILED)
+        other = ("--data-dir", str(home.root / "other"), "--run-dir", str(home.root / "o"))
+        line = complaint(program("supervisor", environment, *other, "--socket", str(home.socket)), FAILED)
         assert f"another supervisor listens on {home.socket}" in line
         assert not (home.root / "other").exists()
         await running.client.health()
@@ -387,10 +391,11 @@ async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktu
 
 
 async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:
-    async with supervisor(home):
+    async with supervisor(home) as running:
         (home.data / "images" / "broken").mkdir(parents=True)
         (home.data / "images" / "broken" / "vm.json").write_text("{")
         assert (await forktui("create", "x", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("x", State.RUNNING, PATIENCE)
         for arguments, said in (
             (("create", "y", "--image", "no-such-image"), "no-such-image"),
             (("create", "y", "--image", "broken"), "image broken: "),
