@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import random
 import select
 import threading
 import time
@@ -33,6 +34,8 @@ except OSError as error:
 libc = ctypes.CDLL(None)
 libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+libc.memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
 
 
 class Bench:
@@ -373,3 +376,27 @@ def test_no_read_waits_when_the_other_side_makes_the_userfaultfd_blocking(
     reader.start()
     join(reader)
     assert [error.strerror for error in refused] == ["its VMM has made it blocking"]
+
+
+def test_a_fault_that_is_raised_while_its_range_is_unregistered_does_not_wait_for_ever() -> None:
+    """Some of so many tries meet the moment at which the kernel has woken all that wait, and lets one more in."""
+    ahead = 1 << 20
+    here, there = (kernel.anonymous_memory(ahead + PAGE) for _ in range(2))
+    for _, base in (here, there):
+        libc.memset(base, 0, ahead + PAGE)
+    last = here[1] + ahead
+    uffd = kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
+    try:
+        kernel.api(uffd, 0)
+        for attempt in range(2000):
+            libc.madvise(last, PAGE, MADV_DONTNEED)
+            kernel.register(uffd, last, PAGE)
+            # Comes to the page that is not there after a time that is another each time.
+            before = random.Random(attempt).randrange(ahead)
+            toucher = threading.Thread(target=libc.memcmp, args=(last - before, there[1] + ahead - before, before + 1))
+            toucher.start()
+            kernel.unregister(uffd, last, PAGE)
+            toucher.join(TIMEOUT)
+            assert not toucher.is_alive(), attempt
+    finally:
+        os.close(uffd)

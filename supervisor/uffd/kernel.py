@@ -124,8 +124,13 @@ def register(fd: int, start: int, length: int) -> None:
 
 
 def unregister(fd: int, start: int, length: int) -> None:
-    """Stop reporting the range and wake its waiters; a page that is still absent reads as zero from then on."""
+    """Stop reporting the range and wake its waiters; a page that is still absent reads as zero from then on.
+
+    UFFDIO_UNREGISTER wakes them before it takes the lock of their mapping (userfaultfd_unregister, fs/userfaultfd.c): a
+    fault that is raised between the two would wait for ever, since to answer it is ENOENT then.
+    """
     _ioctl(fd, _UFFDIO_UNREGISTER, bytearray(_RANGE.pack(start, length)))
+    wake(fd, start, length)
 
 
 def copy(fd: int, dst: int, src: int, length: int) -> int:
