@@ -3,13 +3,16 @@
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests import leftovers
 from tests.firecracker import Unavailable, find_firecracker
+from tests.uffd_template import PAGES, Template, random_pages
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,3 +44,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reasons:
         wants = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
         terminalreporter.write_line(f"{len(skipped)} tests skipped for want of: {wants}", yellow=True)
+
+
+@pytest_asyncio.fixture
+async def template(run_dir: Path) -> AsyncIterator[Template]:
+    """Return a template whose image is a single layer without holes; its processes end with the test."""
+    async with AsyncExitStack() as stack:
+        made = Template(run_dir, stack)
+        made.write({0: random_pages(PAGES, 1)})
+        yield made

@@ -1,18 +1,14 @@
 """A VMM that makes its userfaultfd blocking harms itself at most: its siblings are served on, also after a takeover."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Gone, PageServer, Policy
 from tests.uffd_fork import Fork
-from tests.uffd_template import PAGES, Template, random_pages
+from tests.uffd_template import PAGES, Template
 
 GONE = Gone("hostile", "its userfaultfd cannot be served: its VMM has made it blocking")
 
@@ -20,15 +16,6 @@ try:
     os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
 except OSError as error:
     pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
-
-
-@pytest_asyncio.fixture
-async def template(run_dir: Path) -> AsyncIterator[Template]:
-    """A template whose image is a single layer without holes."""
-    async with AsyncExitStack() as stack:
-        made = Template(run_dir, stack)
-        made.write({0: random_pages(PAGES, 1)})
-        yield made
 
 
 async def siblings(template: Template, server: PageServer) -> tuple[Fork, Fork]:

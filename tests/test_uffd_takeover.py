@@ -1,19 +1,15 @@
 """A page server that takes over from one that died at the worst moment: between the kernel's doing and its own note."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Failing, PageServer, Policy
 from supervisor.uffd.page_map import ABSENT, FAULTED, PREFETCHED, REMOVED, ZERO
 from tests.uffd_fork import Fork
-from tests.uffd_template import PAGE, PAGES, SIZE, Template, random_pages
+from tests.uffd_template import PAGE, PAGES, SIZE, Template
 
 PAGE_MAP_HEADER = 4096
 
@@ -21,15 +17,6 @@ try:
     os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
 except OSError as error:
     pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
-
-
-@pytest_asyncio.fixture
-async def template(run_dir: Path) -> AsyncIterator[Template]:
-    """A template whose image is a single layer without holes."""
-    async with AsyncExitStack() as stack:
-        made = Template(run_dir, stack)
-        made.write({0: random_pages(PAGES, 1)})
-        yield made
 
 
 async def killed(server: PageServer) -> None:
