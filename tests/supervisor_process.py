@@ -175,11 +175,18 @@ def guest(host: HostSnapshot, name: str) -> Guest:
 async def walking_source(client: SupervisorClient, name: str = "source", *words: str) -> Instance:
     """Create a pagewalker and return it once it has walked its memory."""
     await client.create(CreateRequest(name=name, image="pagewalker", cmd=words))
-    host = await until(lambda host: guest(host, name).passes >= 1, client)
-    source = find(host, name)
-    assert source is not None
-    await client.wait(source.id, State.RUNNING, PATIENCE)
-    return await client.instance(source.id)
+    await until_walking(client, name)
+    return await client.instance(name)
+
+
+async def until_walking(client: SupervisorClient, *names: str) -> None:
+    """Return when these guests have walked their memory and are Running, which is told after what they print."""
+
+    def walking(host: HostSnapshot, name: str) -> bool:
+        instance = find(host, name)
+        return instance is not None and instance.state is State.RUNNING and guest(host, name).passes >= 1
+
+    await until(lambda host: all(walking(host, name) for name in names), client)
 
 
 async def gathered(*work: Awaitable[object]) -> list[object]:

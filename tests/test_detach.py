@@ -12,7 +12,17 @@ import pytest
 from forktui.client import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance, State
 from supervisor.uffd.page_map import ABSENT, PageMapReader
-from tests.supervisor_process import PATIENCE, Home, find, guest, sample, supervisor, until, walking_source
+from tests.supervisor_process import (
+    PATIENCE,
+    Home,
+    find,
+    guest,
+    sample,
+    supervisor,
+    until,
+    until_walking,
+    walking_source,
+)
 
 ENDLESS = "passes=0"
 COLD = ForkRequest(share_memory=True, target_state="Running", prefetch="off", record="off")
@@ -63,7 +73,7 @@ async def cold_fork(client: SupervisorClient, hot_mib: int = 8, *, track_dirty_p
             track_dirty_pages=track_dirty_pages,
         )
     )
-    await until(lambda host: guest(host, "source").passes >= 1, client)
+    await until_walking(client, "source")
     await client.standby("source")
     return await client.fork("source", COLD.model_copy(update={"name": "fork"}))
 

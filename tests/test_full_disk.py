@@ -23,7 +23,7 @@ from supervisor.models import (
 )
 from supervisor.records import InstanceRecord
 from tests.small_disk import BLOCK, SmallDisk, small_disk
-from tests.supervisor_process import Home, find, guest, sample, supervisor, until
+from tests.supervisor_process import Home, find, guest, sample, supervisor, until, until_walking
 
 SMALL = CreateRequest(name="source", image="pagewalker", size="48MB", cmd=("hot_mib=4", "passes=0"))
 SHARED = ForkRequest(share_memory=True, target_state="Running")
@@ -109,7 +109,7 @@ async def test_every_verb_fails_whole_and_works_when_there_is_space(home: Home, 
         client = running.client
         lacking = partial(short, home, disk, client)
         assert await lacking(lambda: client.create(SMALL), 0, 1, 2) >= 6
-        await until(lambda host: guest(host, "source").passes >= 1, client)
+        await until_walking(client, "source")
         for name in ("one", "two"):
             checkpoint = CheckpointRequest(name=name)
             assert await lacking(partial(client.checkpoint, "source", checkpoint), 0, 1, 4, 512) >= 8
@@ -143,7 +143,7 @@ async def test_a_fan_out_says_of_each_child_that_the_disk_is_full(home: Home, di
     async with supervisor(home) as running:
         client = running.client
         await client.create(SMALL)
-        await until(lambda host: guest(host, "source").passes >= 1, client)
+        await until_walking(client, "source")
         await client.standby("source")
         wanted = FanOutRequest(count=3)
         with disk.filled():
@@ -164,7 +164,7 @@ async def test_guests_and_their_page_server_do_without_logs_and_lists(home: Home
     async with supervisor(home) as running:
         client = running.client
         await client.create(SMALL)
-        await until(lambda host: guest(host, "source").passes >= 1, client)
+        await until_walking(client, "source")
         await client.standby("source")
         recorder = await client.fork("source", named("recorder", SHARED))
         (template,) = (home.data / "templates").iterdir()
@@ -202,9 +202,10 @@ async def test_a_supervisor_starts_on_a_full_disk_and_knows_what_has_ended(home:
     """It adopts what runs, shows what does not, and deletes, which is how an operator gets space."""
     async with supervisor(home) as running:
         client = running.client
-        for name in ("source", "doomed", "crashing"):
+        names = ("source", "doomed", "crashing")
+        for name in names:
             await client.create(SMALL.model_copy(update={"name": name}))
-        await until(lambda host: all(guest(host, one.name).passes >= 1 for one in host.instances), client)
+        await until_walking(client, *names)
         await client.standby("source")
         await client.fork("source", named("share", SHARED))
         doomed, crashing = await client.instance("doomed"), await client.instance("crashing")

@@ -21,11 +21,11 @@ from supervisor.vmm.api_client import ApiClient
 from tests.supervisor_process import (
     PATIENCE,
     Home,
-    find,
     gathered,
     guest,
     supervisor,
     until,
+    until_walking,
     walking_source,
 )
 
@@ -325,9 +325,8 @@ async def test_a_vm_without_dirty_tracking_writes_whole_snapshots(home: Home) ->
         await client.create(
             CreateRequest(name="source", image="pagewalker", cmd=("passes=0",), track_dirty_pages=False)
         )
-        host = await until(lambda host: guest(host, "source").passes >= 1, client)
-        source = find(host, "source")
-        assert source is not None
+        await until_walking(client, "source")
+        source = await client.instance("source")
         assert not source.track_dirty_pages
         for name in ("one", "two"):
             made = await checkpoint(client, source, name)
