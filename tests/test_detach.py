@@ -1,6 +1,7 @@
 """Detach: the fork keeps every page, the guest never stops, the source is free; abandoned half-way nothing changes."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -78,17 +79,24 @@ async def cold_fork(client: SupervisorClient, hot_mib: int = 8, *, track_dirty_p
     return await client.fork("source", COLD.model_copy(update={"name": "fork"}))
 
 
-async def half_populated(home: Home, fork: Instance) -> None:
-    """Return when a tenth of what was absent has come; the rest is on its way for some 100 ms."""
+async def interrupted(home: Home, client: SupervisorClient, fork: Instance, pid: int) -> BaseException | None:
+    """Return how a detach ends when this process is killed once a tenth of what was absent has come.
 
-    def look() -> None:
-        deadline = time.monotonic() + PATIENCE
-        with PageMapReader(home.run / "pages" / f"{fork.id}.map") as pages:
-            absent = pages.pages().count(ABSENT)
+    The rest takes some 100 ms more.
+    """
+    with PageMapReader(home.run / "pages" / f"{fork.id}.map") as pages:
+        absent = pages.pages().count(ABSENT)
+
+        def kill() -> None:
+            deadline = time.monotonic() + PATIENCE
             while pages.pages().count(ABSENT) > absent * 0.9:
                 assert time.monotonic() < deadline, "nothing is populated"
+            os.kill(pid, signal.SIGKILL)
 
-    await asyncio.to_thread(look)
+        detaching = asyncio.create_task(client.detach(fork.id))
+        await asyncio.to_thread(kill)
+        await asyncio.wait((detaching,))
+        return detaching.exception()
 
 
 async def test_a_detached_fork_goes_on_and_its_source_can_be_restored_and_deleted(home: Home) -> None:
@@ -174,14 +182,10 @@ async def test_a_page_server_killed_half_way_changes_nothing_and_the_same_call_d
         client = running.client
         fork = await cold_fork(client, hot_mib=192)
         host = await until(lambda host: bool(host.templates and host.templates[0].page_server_pid), client)
-        server = psutil.Process(host.templates[0].page_server_pid or 0)
-        detaching = asyncio.create_task(client.detach("fork"))
-        await half_populated(home, fork)
-        server.kill()
-        with pytest.raises(ApiError) as caught:
-            await detaching
-        assert (caught.value.status, caught.value.code) == (500, "page_server_failed")
-        assert caught.value.message.startswith("fork: detach abandoned, it is as it was: ")
+        error = await interrupted(home, client, fork, host.templates[0].page_server_pid or 0)
+        assert isinstance(error, ApiError), "it was done before it could be interrupted"
+        assert (error.status, error.code) == (500, "page_server_failed")
+        assert error.message.startswith("fork: detach abandoned, it is as it was: ")
         kept = await client.instance("fork")
         assert (kept.fork_kind, kept.template_id, kept.vmm_pid) == ("share_memory", fork.template_id, fork.vmm_pid)
         assert (await client.instance("source")).locked_by == ("fork",)
@@ -198,12 +202,9 @@ async def test_a_supervisor_killed_half_way_leaves_a_fork_that_holds_its_lock(ho
     async with supervisor(home) as running:
         client = running.client
         fork = await cold_fork(client, hot_mib=192)
-        detaching = asyncio.create_task(client.detach("fork"))
-        await half_populated(home, fork)
-        running.process.send_signal(signal.SIGKILL)
+        error = await interrupted(home, client, fork, running.process.pid)
+        assert error is not None, "it was done before it could be interrupted"
         await running.end(signal.SIGKILL)
-        await asyncio.wait((detaching,))
-        assert detaching.exception() is not None, "it was done before it could be interrupted"
     async with supervisor(home) as running:
         client = running.client
         host = await until(lambda host: True, client)
