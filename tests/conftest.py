@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and the summary of what was skipped."""
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from supervisor.uffd import kernel
 from tests import leftovers
 from tests.firecracker import Unavailable, find_firecracker
 from tests.uffd_template import PAGES, Template, random_pages
@@ -27,6 +29,15 @@ def firecracker() -> Path:
         return find_firecracker()
     except Unavailable as reason:
         pytest.skip(f"Firecracker: {reason}")
+
+
+@pytest.fixture(scope="session")
+def userfaultfd() -> None:
+    """Skip where this process cannot have a userfaultfd."""
+    try:
+        os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
+    except OSError as error:
+        pytest.skip(f"userfaultfd: {error.strerror}")
 
 
 @pytest.fixture

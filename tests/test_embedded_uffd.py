@@ -15,7 +15,6 @@ import pytest
 from supervisor.embedded.machine import WAIT_SECONDS
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
-from supervisor.uffd import kernel
 from tests.embedded_vmm import ROOT, EmbeddedVmm, Start, merged, page_server, vmms, write_config
 
 HOT_MIB = 2
@@ -37,12 +36,8 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def start(run_dir: Path) -> Iterator[Start]:
-    """A function that starts VMMs in `run_dir`; skips where there is no userfaultfd at all."""
-    try:
-        os.close(kernel.userfaultfd(os.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-    except OSError as error:
-        pytest.skip(f"userfaultfd: {error.strerror}")
+def start(run_dir: Path, userfaultfd: None) -> Iterator[Start]:
+    """A function that starts VMMs in `run_dir`."""
     with vmms(run_dir) as start:
         yield start
 

@@ -1,21 +1,15 @@
 """A VMM that makes its userfaultfd blocking harms itself at most: its siblings are served on, also after a takeover."""
 
-import os
-
 import pytest
 
 from supervisor.errors import PageServerError
-from supervisor.uffd import kernel
 from supervisor.uffd.handle import Gone, PageServer, Policy
 from tests.uffd_fork import Fork
 from tests.uffd_template import PAGES, Template
 
 GONE = Gone("hostile", "its userfaultfd cannot be served: its VMM has made it blocking")
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 async def siblings(template: Template, server: PageServer) -> tuple[Fork, Fork]:

@@ -1,6 +1,5 @@
 """Huge pages: served and prefetched in units of 2 MiB, and a pool that has too few of them told of in time."""
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from supervisor.errors import PageServerError
-from supervisor.uffd import huge_pages, kernel
+from supervisor.uffd import huge_pages
 from supervisor.uffd.handle import Failing, Policy, Recorded
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 from supervisor.uffd.page_map import FAULTED, PREFETCHED, ZERO
@@ -19,10 +18,7 @@ from tests.uffd_template import Template, random_pages
 HUGE_PAGES = 4
 SIZE = HUGE_PAGES * HUGE_PAGE_BYTES
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from supervisor.errors import PageServerError
-from supervisor.uffd import kernel
 from supervisor.uffd.handle import (
     Attached,
     Failing,
@@ -35,10 +34,7 @@ from tests.hypeman_hot_pages import hpl1
 from tests.uffd_fork import TIMEOUT
 from tests.uffd_template import MIB, PAGE, PAGES, SIZE, Template, random_pages
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 @pytest_asyncio.fixture

@@ -26,10 +26,7 @@ MADV_DONTNEED = 4
 MADVISE = {"x86_64": "28", "aarch64": "233"}.get(platform.machine(), "")
 FAULT = "-1"
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 libc = ctypes.CDLL(None)
 libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

@@ -9,12 +9,10 @@ import pytest
 
 from supervisor.uffd import kernel
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
-if os.geteuid() != 0:
-    pytest.skip("only root may become another user", allow_module_level=True)
+pytestmark = [
+    pytest.mark.usefixtures("userfaultfd"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user"),
+]
 
 OWNER, OTHER = 65534, 65533
 TAKER = """

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from supervisor.errors import PageServerError
-from supervisor.uffd import kernel
 from supervisor.uffd.handle import Failing, PageServer, Policy
 from supervisor.uffd.page_map import ABSENT, FAULTED, PREFETCHED, REMOVED, ZERO
 from tests.uffd_fork import Fork
@@ -13,10 +12,7 @@ from tests.uffd_template import PAGE, PAGES, SIZE, Template
 
 PAGE_MAP_HEADER = 4096
 
-try:
-    os.close(kernel.userfaultfd(kernel.O_CLOEXEC | kernel.UFFD_USER_MODE_ONLY))
-except OSError as error:
-    pytest.skip(f"userfaultfd: {error.strerror}", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 async def killed(server: PageServer) -> None:
