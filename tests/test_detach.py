@@ -182,7 +182,9 @@ async def test_a_page_server_killed_half_way_changes_nothing_and_the_same_call_d
         client = running.client
         fork = await cold_fork(client, hot_mib=192)
         host = await until(lambda host: bool(host.templates and host.templates[0].page_server_pid), client)
-        error = await interrupted(home, client, fork, host.templates[0].page_server_pid or 0)
+        server = host.templates[0].page_server_pid
+        assert server is not None
+        error = await interrupted(home, client, fork, server)
         assert isinstance(error, ApiError), "it was done before it could be interrupted"
         assert (error.status, error.code) == (500, "page_server_failed")
         assert error.message.startswith("fork: detach abandoned, it is as it was: ")
