@@ -9,7 +9,7 @@ from benchmarks.dirtier import write_image
 from benchmarks.measurement import Bar, Result, Rounds, Sample
 from benchmarks.standby import newest_layer_mib
 from benchmarks.supervised import supervised
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.guests.pagewalker import PAGE_SIZE
 from supervisor.models import CreateRequest, Instance, State
 from supervisor.settings import Settings

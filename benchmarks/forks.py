@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.measurement import Bar, Result, Rounds, Row, Sample
 from benchmarks.snapshot import PASSES, Snapshot, take_snapshot
 from benchmarks.supervised import CONCURRENCY, children_of, delete, standby_source, supervised
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import FanOutRequest, FanOutResult, ForkRequest, Instance
 from supervisor.vmm.hypervisor import Hypervisor
 

@@ -10,8 +10,8 @@ from typing import Final
 from benchmarks.bench import MIB, Bench
 from benchmarks.measurement import Result, Rounds, Sample
 from supervisor.guests.pagewalker import PAGE_SIZE
-from supervisor.layer_files import allocated, complete, merge, remove
-from supervisor.registry import PARTIAL
+from supervisor.snapshots.layer_files import allocated, complete, merge, remove
+from supervisor.store.registry import PARTIAL
 
 NAME: Final = "merge"
 FLATTEN, COMPACT = "flatten", "compact"

@@ -9,10 +9,10 @@ from benchmarks.bench import MIB, PATIENCE, Bench
 from benchmarks.measurement import Bar, Result, Rounds, Sample
 from benchmarks.snapshot import PASSES
 from benchmarks.supervised import supervised
-from forktui.client import SupervisorClient
-from supervisor.layer_files import allocated
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, ForkRequest, Instance, State
 from supervisor.settings import Settings
+from supervisor.snapshots.layer_files import allocated
 
 NAME: Final = "standby"
 FULL, DIFF = "Full", "Diff"

@@ -11,8 +11,8 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.bench import PATIENCE, Bench
-from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
-from forktui.private_supervisor import private_supervisor
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.private_supervisor import private_supervisor
 from supervisor.models import CreateRequest, FanOutRequest, FanOutResult, Instance, State
 from supervisor.settings import Settings
 from supervisor.vmm.hypervisor import Hypervisor

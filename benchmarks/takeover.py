@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks.bench import PATIENCE, Bench
 from benchmarks.measurement import Bar, Result, Rounds, Sample
 from benchmarks.supervised import children_of, delete_all, standby_source, supervised
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import FanOutRequest, Reset
 from supervisor.settings import Settings
 from supervisor.uffd.page_map import PageMapReader

@@ -10,12 +10,12 @@ from typing import Final
 
 from benchmarks.bench import Bench
 from benchmarks.measurement import Bar, Result, Rounds, Sample
-from supervisor.inventory import Inventory
 from supervisor.models import State
-from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, ProcessIdentity
-from supervisor.registry import Registry
-from supervisor.telemetry import PERIOD, Telemetry
+from supervisor.runtime.page_servers import PageServers
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, ProcessIdentity
+from supervisor.store.registry import Registry
+from supervisor.telemetry.sampler import PERIOD, Telemetry
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import FAULTS, LATENCY, PRESENT_PAGES, PageMap, PageMapReader
 

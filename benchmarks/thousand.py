@@ -12,10 +12,10 @@ import psutil
 from benchmarks.bench import MIB, PATIENCE, Bench
 from benchmarks.measurement import Bar, Result, Row, Spread
 from benchmarks.supervised import children_of, standby_source, supervised
-from forktui.client import SupervisorClient
-from forktui.world import World, reduce
+from forktui.client.api import SupervisorClient
+from forktui.model.world import World, reduce
 from supervisor.models import FanOutRequest, ForkRequest, State, Statistics
-from supervisor.telemetry import PROCESSES_PER_SAMPLE
+from supervisor.telemetry.sampler import PROCESSES_PER_SAMPLE
 
 NAME: Final = "thousand"
 SOURCE: Final = "source"

@@ -10,7 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code, and 1 where it is interrupted before there is anything to end."""
     try:
         # Most of a start is these imports.
-        from forktui.cli import main as run
+        from forktui.cli.main import main as run
 
         return run(arguments)
     except KeyboardInterrupt:

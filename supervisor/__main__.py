@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from supervisor.priority import Ahead
+from supervisor.daemon.startup_priority import Ahead
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ahead = Ahead()
     try:
         # Most of a start is these imports.
-        from supervisor.command import run
+        from supervisor.daemon.command import run
 
         return run(arguments, ahead)
     finally:

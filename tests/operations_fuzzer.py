@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from forktui.client import ApiError, SupervisorClient
-from supervisor.lifecycle import ALLOWED_FROM
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import (
     CheckpointRequest,
     CreateRequest,
@@ -24,6 +23,7 @@ from supervisor.models import (
     Statistics,
     Template,
 )
+from supervisor.rules.lifecycle import ALLOWED_FROM
 from tests.host_invariants import broken_at_rest, broken_instance, broken_tree, corrupt_guests
 from tests.supervisor_process import Home, RunningSupervisor, applied, supervisor, until
 

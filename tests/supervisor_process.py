@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, Event, Guest, HostSnapshot, Instance, InstanceStatistics, Reset, State
 from supervisor.models import Statistics as StatisticsEvent
 

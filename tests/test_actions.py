@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from forktui.actions import ACTIONS, BY_ID, Group
-from forktui.world import World
+from forktui.model.actions import ACTIONS, BY_ID, Group
+from forktui.model.world import World
 from supervisor.models import Instance, Operation, State
 from tests.tui_hosts import fork_of, instance, locked_source, world_of
 

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forktui.client import ApiError, SupervisorClient
-from supervisor import headroom
-from supervisor.admission import (
+from forktui.client.api import ApiError, SupervisorClient
+from supervisor.admission import headroom
+from supervisor.errors import InsufficientResourcesError
+from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, FanOutResult, ForkRequest, ResourceEstimate, ResourceName
+from supervisor.rules.capacity import (
     FILLING_SECONDS,
     MIB,
     PrivateMemory,
@@ -25,8 +27,6 @@ from supervisor.admission import (
     estimate,
     private_memory,
 )
-from supervisor.errors import InsufficientResourcesError
-from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, FanOutResult, ForkRequest, ResourceEstimate, ResourceName
 from tests.supervisor_process import Home, guest, sample, supervisor, until, walking_source
 
 NAMES: list[ResourceName] = ["memory", "disk", "descriptors", "page_server_descriptors", "processes"]

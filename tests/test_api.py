@@ -19,10 +19,10 @@ import httpx
 import hypeman
 import pytest
 
-from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.api.server import serve
 from supervisor.errors import BadRequestError, InvalidStateError
-from supervisor.host import Host
+from supervisor.host.host import Host
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, State
 from supervisor.settings import Settings
 from tests.supervisor_process import PATIENCE, Home

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
-from forktui.server_sent_events import Parser, ServerSentEvent
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.server_sent_events import Parser, ServerSentEvent
 from supervisor.api import log_file, streaming
 from supervisor.api.log_file import LogFile
 from supervisor.api.requests import WAIT_SECONDS, WaitQuery, seconds_of, wait_bound
 from supervisor.api.server import serve
-from supervisor.host import Host
+from supervisor.host.host import Host
 from supervisor.models import Activity, CreateRequest, Event, InstanceChanged, InstanceDeleted, Reset, State
 from supervisor.settings import Settings
 from tests.supervisor_process import PATIENCE, Home, supervisor

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from supervisor import backoff
-from supervisor.backoff import DEATHS_AT_ONCE, DEATHS_REMEMBERED, LONGEST_DELAY, Backoff
+from supervisor.runtime import restart_backoff
+from supervisor.runtime.restart_backoff import DEATHS_AT_ONCE, DEATHS_REMEMBERED, LONGEST_DELAY, Backoff
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(backoff, "time", made)
+    monkeypatch.setattr(restart_backoff, "time", made)
     return made
 
 

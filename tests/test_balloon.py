@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import boot_args, kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
 from supervisor.uffd.handle import PageServer, Policy

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui import cli, commands
-from forktui.client import start_command
+from forktui.cli import commands, main
+from forktui.client.api import start_command
 from supervisor.__main__ import main as supervisor_main
 from supervisor.models import CreateRequest, State
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, default_run_dir
@@ -26,7 +26,7 @@ from tests.supervisor_process import PATIENCE, Home, supervisor
 Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
 
 DONE, FAILED, USAGE = 0, 1, 2
-PROGRAMS = {"forktui": cli.main, "forktui-supervisor": supervisor_main}
+PROGRAMS = {"forktui": main.main, "forktui-supervisor": supervisor_main}
 VERBS = (
     "ls",
     "images",
@@ -70,7 +70,7 @@ def forktui(
     monkeypatch.setattr(os, "environ", environment)
 
     async def run(*arguments: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(cli.main, arguments)
+        code = await asyncio.to_thread(main.main, arguments)
         return code, *capsys.readouterr()
 
     return run
@@ -99,7 +99,8 @@ def complaint(result: subprocess.CompletedProcess[str], code: int) -> str:
 def imported_by(environment: dict[str, str], *arguments: str) -> set[str]:
     """Return the top-level packages that a run of `forktui` imports."""
     script = (
-        "import sys, forktui.cli\ntry: forktui.cli.main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+        "import sys; from forktui.cli.main import main\n"
+        "try: main(sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
     )
     result = subprocess.run(
         (sys.executable, "-P", "-c", script, *arguments),
@@ -132,7 +133,7 @@ def test_help_names_every_verb_and_option(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_every_option_is_on_some_command_line() -> None:
-    on = {*cli.CLIENT_OPTIONS, *cli.DASHBOARD_OPTIONS, *cli.DEMO_OPTIONS, *SUPERVISOR_OPTIONS}
+    on = {*main.CLIENT_OPTIONS, *main.DASHBOARD_OPTIONS, *main.DEMO_OPTIONS, *SUPERVISOR_OPTIONS}
     assert on == set(Settings.model_fields)
 
 
@@ -212,7 +213,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "forktui.client":
+        if name == "forktui.client.api":
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.console import Console, advance
 from supervisor.models import Guest
+from supervisor.telemetry.guest_console import Console, advance
 
 
 @pytest.mark.parametrize(

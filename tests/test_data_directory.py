@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, State
 from tests.small_disk import small_disk
 from tests.supervisor_process import PATIENCE, Home, gathered, guest, sample, supervisor, until, walking_source

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import DeletionPlan, FanOutRequest, ForkRequest, HostSnapshot, State
 from tests.supervisor_process import Home, gathered, guest, sample, supervisor, until, walking_source
 

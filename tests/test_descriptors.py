@@ -12,7 +12,7 @@ import psutil
 import pytest
 from pydantic import BaseModel
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest
 from tests.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
 

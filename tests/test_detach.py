@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance, State
 from supervisor.uffd.page_map import ABSENT, PageMapReader
 from tests.supervisor_process import (

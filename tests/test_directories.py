@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.directories import RefusedError, claim
+from supervisor.daemon.directories import RefusedError, claim
 from supervisor.settings import Settings
 
 NOBODY = 65534

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError
+from forktui.client.api import ApiError
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
 from tests.supervisor_process import Home, supervisor

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.events import Backlog, EventBus, Subscription, merge
+from supervisor.host.event_bus import Backlog, EventBus, Subscription, merge
 from supervisor.models import (
     Activity,
     Event,

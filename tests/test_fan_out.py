@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, State
 from tests.supervisor_process import (
     PATIENCE,

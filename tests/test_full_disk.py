@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
-from supervisor.layers import all_names
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import (
     CheckpointRequest,
     CreateRequest,
@@ -21,7 +20,8 @@ from supervisor.models import (
     Instance,
     State,
 )
-from supervisor.records import InstanceRecord
+from supervisor.snapshots.layers import all_names
+from supervisor.store.records import InstanceRecord
 from tests.small_disk import BLOCK, SmallDisk, small_disk
 from tests.supervisor_process import Home, find, guest, sample, supervisor, until, until_walking
 

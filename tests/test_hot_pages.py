@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.guests.pagewalker import HOT_BASE, PAGE_SIZE
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template
 from supervisor.uffd.hypeman_hot_pages import RegionPage

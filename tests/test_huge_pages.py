@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.errors import InsufficientResourcesError
 from supervisor.guests.boot import kernel_path
-from supervisor.huge_page_pool import HugePagePool
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot
+from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.uffd import huge_pages
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 from tests.huge_page_pool import free_in_pool

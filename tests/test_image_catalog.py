@@ -14,12 +14,12 @@ import httpx
 import hypeman
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
-from supervisor import images, snapshot_images
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.embedded import SNAPSHOT_VERSION
 from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.guests.boot import kernel_path
-from supervisor.image_catalog import changes
+from supervisor.images import boot_image, snapshot_image
+from supervisor.images.catalog import changes
 from supervisor.models import Activity, CreateRequest, FanOutRequest, ForkRequest, HypervisorName, ImageInfo, State
 from supervisor.vmm.hypervisor import Hypervisor
 from tests.supervisor_process import PATIENCE, Home, supervisor, walking_source
@@ -91,14 +91,14 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
     (directory / "vmlinux").write_text("kernel")
     (directory / "disks").mkdir()
     (directory / "disks" / "root.img").write_text("disk")
-    assert snapshot_images.is_snapshot(directory)
-    image = snapshot_images.load_snapshot(directory)
+    assert snapshot_image.is_snapshot(directory)
+    image = snapshot_image.load_snapshot(directory)
     assert (image.hypervisor, image.snapshot_version) == ("firecracker", "6.1.3")
     assert (image.size_bytes, image.vcpus) == (64 * MIB, 3)
     instance = tmp_path / "instance"
     instance.mkdir()
-    files = snapshot_images.snapshot_files(image)
-    snapshot_images.place_snapshot(image, files, True, instance)
+    files = snapshot_image.snapshot_files(image)
+    snapshot_image.place_snapshot(image, files, True, instance)
     assert (instance / files.state).samefile(directory / "state")
     assert (instance / files.layers[0]).samefile(directory / "mem")
     assert (instance / "vmlinux").samefile(directory / "vmlinux")
@@ -109,9 +109,9 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
     assert config["machine-config"] == {"vcpu_count": 3, "mem_size_mib": 64, "track_dirty_pages": True}
     unborn = tmp_path / "unborn"
     unborn.mkdir()
-    assert images.writable_disks(instance) == ("disks/root.img",)
-    images.copy_disks(instance, unborn, images.writable_disks(instance))
-    images.copy_fixed(instance, unborn)
+    assert boot_image.writable_disks(instance) == ("disks/root.img",)
+    boot_image.copy_disks(instance, unborn, boot_image.writable_disks(instance))
+    boot_image.copy_fixed(instance, unborn)
     assert (unborn / "disks" / "root.img").read_text() == "disk"
     assert (unborn / "vmlinux").samefile(directory / "vmlinux")
 
@@ -134,7 +134,7 @@ def test_a_snapshot_that_cannot_be_used_says_why_in_one_line(
 ) -> None:
     directory = write_snapshot(tmp_path / "snap", state, mem_bytes, config)
     with pytest.raises(InvalidImageError) as refused:
-        snapshot_images.load_snapshot(directory)
+        snapshot_image.load_snapshot(directory)
     assert refused.value.message.startswith("image snap: ")
     assert reason in refused.value.message
     assert "\n" not in refused.value.message
@@ -145,7 +145,7 @@ def test_a_memory_of_another_size_than_vm_json_says_is_refused(tmp_path: Path) -
     directory = write_snapshot(tmp_path / "snap", firecracker_state(), 32 * MIB, config)
     (directory / "vmlinux").write_text("kernel")
     with pytest.raises(InvalidImageError, match=r"mem has 33554432 bytes, and vm.json says 67108864"):
-        snapshot_images.load_snapshot(directory)
+        snapshot_image.load_snapshot(directory)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_disk_that_is_called_as_a_file_of_the_instances_own_is_refused(tmp_pat
     with pytest.raises(
         InvalidImageError, match=r"image snap: .* is a name that an instance's own files have"
     ) as refused:
-        snapshot_images.load_snapshot(directory)
+        snapshot_image.load_snapshot(directory)
     assert refused.value.message.startswith(f"image snap: {name}: {name.removeprefix('./').partition('/')[0]} is ")
 
 
@@ -179,17 +179,17 @@ def test_a_disk_may_be_called_nearly_so(tmp_path: Path, name: str) -> None:
     (directory / "disks").mkdir()
     for file in ("vmlinux", name):
         (directory / file).touch()
-    assert snapshot_images.load_snapshot(directory).size_bytes == 64 * MIB
+    assert snapshot_image.load_snapshot(directory).size_bytes == 64 * MIB
 
 
 def test_half_a_snapshot_is_one_that_cannot_be_used(tmp_path: Path) -> None:
     directory = write_snapshot(tmp_path / "snap", firecracker_state(), MIB)
     (directory / "mem").unlink()
-    assert snapshot_images.is_snapshot(directory)
+    assert snapshot_image.is_snapshot(directory)
     with pytest.raises(InvalidImageError, match="mem is no file in its directory"):
-        snapshot_images.load_snapshot(directory)
+        snapshot_image.load_snapshot(directory)
     (directory / "vm.json").write_text("{}")
-    assert not snapshot_images.is_snapshot(directory), "an image that boots may have a file of this name"
+    assert not snapshot_image.is_snapshot(directory), "an image that boots may have a file of this name"
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,13 @@ def test_half_a_snapshot_is_one_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_snapshot_needs_the_vmm_that_wrote_it_or_a_newer_minor_version(
     tmp_path: Path, name: HypervisorName, ours: str, fine: bool
 ) -> None:
-    image = snapshot_images.load_snapshot(write_snapshot(tmp_path / "snap", firecracker_state(b"6.0.2"), MIB))
+    image = snapshot_image.load_snapshot(write_snapshot(tmp_path / "snap", firecracker_state(b"6.0.2"), MIB))
     hypervisor = Hypervisor(name, (name,), "1.0", ours)
     if fine:
-        snapshot_images.check_snapshot(image, hypervisor)
+        snapshot_image.check_snapshot(image, hypervisor)
     else:
         with pytest.raises(InvalidImageError, match=r"^image snap "):
-            snapshot_images.check_snapshot(image, hypervisor)
+            snapshot_image.check_snapshot(image, hypervisor)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +220,13 @@ def test_a_snapshot_needs_the_vmm_that_wrote_it_or_a_newer_minor_version(
 def test_what_is_decided_in_a_snapshot_cannot_be_asked_for(
     tmp_path: Path, asked: dict[str, object], fine: bool
 ) -> None:
-    image = snapshot_images.load_snapshot(write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB))
+    image = snapshot_image.load_snapshot(write_snapshot(tmp_path / "snap", firecracker_state(), 64 * MIB))
     request = CreateRequest.model_validate({"name": "x", "image": "snap", **asked})
     if fine:
-        snapshot_images.check_request(image, request)
+        snapshot_image.check_request(image, request)
     else:
         with pytest.raises(BadRequestError, match="image snap is a snapshot"):
-            snapshot_images.check_request(image, request)
+            snapshot_image.check_request(image, request)
 
 
 # Over the socket

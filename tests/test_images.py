@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor import images, sparse_copy
 from supervisor.errors import BadRequestError, InvalidImageError, InvalidSizeError
-from supervisor.memory_size import MIB, parse_size
+from supervisor.images import boot_image
+from supervisor.images.memory_size import parse_size
+from supervisor.models.base import MIB
+from supervisor.system import sparse_files
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available
 from tests.waiting import until_console_says
@@ -95,7 +97,7 @@ def test_an_image_that_cannot_be_used_is_refused_with_one_line(tmp_path: Path, c
     directory = write_image(tmp_path, config)
     (directory / "link").symlink_to("/bin/sh")
     with pytest.raises(InvalidImageError) as refused:
-        images.load_image(tmp_path, "linux")
+        boot_image.load_image(tmp_path, "linux")
     assert refused.value.message.startswith(f"image linux: {directory / 'vm.json'}: ")
     assert reason in refused.value.message
     assert "\n" not in refused.value.message
@@ -118,26 +120,26 @@ def test_an_image_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
     for made in ("empty", "my image"):
         (tmp_path / made).mkdir()
     with pytest.raises(InvalidImageError) as refused:
-        images.load_image(tmp_path, name)
+        boot_image.load_image(tmp_path, name)
     assert refused.value.message.startswith(problem.format(directory=tmp_path))
     assert refused.value.message.endswith(", or take one of these: pagewalker, linux")
     assert "\n" not in refused.value.message
 
 
 def test_images_that_boot_are_listed(tmp_path: Path) -> None:
-    assert images.list_images(tmp_path / "gone") == ("pagewalker",)
+    assert boot_image.list_images(tmp_path / "gone") == ("pagewalker",)
     for name in ("zeta", "alpha", "pagewalker", "bad name"):
         write_image(tmp_path, name=name)
     write_image(tmp_path, changed("boot-source", kernel_image_path="gone"), name="without-kernel")
-    assert images.list_images(tmp_path) == ("pagewalker", "alpha", "zeta")
+    assert boot_image.list_images(tmp_path) == ("pagewalker", "alpha", "zeta")
 
 
 def test_an_instance_gets_the_files_and_a_configuration_of_its_own(tmp_path: Path) -> None:
     source = write_image(tmp_path)
     instance = tmp_path / "instance"
     instance.mkdir()
-    image = images.load_image(tmp_path, "linux")
-    images.prepare(image, instance, memory_mib=256, vcpus=4, boot_args_extra=("quiet", "root=/dev/vda"))
+    image = boot_image.load_image(tmp_path, "linux")
+    boot_image.prepare(image, instance, memory_mib=256, vcpus=4, boot_args_extra=("quiet", "root=/dev/vda"))
     assert json.loads((instance / "vm.json").read_text()) == {
         "boot-source": {
             "kernel_image_path": "kernel",
@@ -164,9 +166,9 @@ def test_a_fork_gets_its_own_disks_and_shares_the_rest(tmp_path: Path) -> None:
     source, fork = tmp_path / "source", tmp_path / "fork"
     source.mkdir()
     fork.mkdir()
-    images.prepare(images.load_image(tmp_path, "linux"), source, memory_mib=256, vcpus=1)
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), source, memory_mib=256, vcpus=1)
     (source / "disk.data").write_text("written by the guest")
-    images.copy_machine(source, fork)
+    boot_image.copy_machine(source, fork)
     (source / "disk.data").write_text("written later")
     assert (fork / "disk.data").read_text() == "written by the guest"
     assert (fork / "vm.json").read_text() == (source / "vm.json").read_text()
@@ -177,21 +179,21 @@ def test_a_fork_gets_its_own_disks_and_shares_the_rest(tmp_path: Path) -> None:
 def test_a_cpu_template_in_a_file_goes_into_the_configuration(tmp_path: Path) -> None:
     directory = write_image(tmp_path, {**CONFIG, "cpu-config": "boot/cpu.json"})
     (directory / "boot" / "cpu.json").write_text('{"cpuid_modifiers": []}')
-    images.prepare(images.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
     assert json.loads((tmp_path / "vm.json").read_text())["cpu-config"] == {"cpuid_modifiers": []}
 
 
 def test_a_kernel_without_boot_args_keeps_those_of_firecracker(tmp_path: Path) -> None:
     write_image(tmp_path, {"boot-source": {"kernel_image_path": "vmlinux"}})
-    images.prepare(images.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
     assert json.loads((tmp_path / "vm.json").read_text())["boot-source"] == {"kernel_image_path": "kernel"}
 
 
 @pytest.mark.parametrize("word", ["", "a b", "a\nb", "\x1b[2J", "caf\u00e9", "\0"])
 def test_words_that_no_command_line_holds_are_refused(tmp_path: Path, word: str) -> None:
-    image = images.load_image(tmp_path, "pagewalker")
+    image = boot_image.load_image(tmp_path, "pagewalker")
     with pytest.raises(BadRequestError, match=r"^cmd: .* is refused: each word has to be printable ASCII"):
-        images.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=(word,))
+        boot_image.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=(word,))
 
 
 @pytest.mark.parametrize(
@@ -205,23 +207,23 @@ def test_words_that_no_command_line_holds_are_refused(tmp_path: Path, word: str)
 def test_what_pagewalker_cannot_follow_is_refused_before_it_boots(
     tmp_path: Path, words: tuple[str, ...], reason: str
 ) -> None:
-    image = images.load_image(tmp_path, "pagewalker")
+    image = boot_image.load_image(tmp_path, "pagewalker")
     with pytest.raises(BadRequestError, match=f"^image pagewalker .*{reason}"):
-        images.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=words)
+        boot_image.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=words)
     assert not (tmp_path / "vm.json").exists()
 
 
 def test_the_embedded_vmm_runs_pagewalker_only(tmp_path: Path) -> None:
     write_image(tmp_path)
-    linux = images.load_image(tmp_path, "linux")
-    images.check_hypervisor(images.load_image(tmp_path, "pagewalker"), "embedded")
-    images.check_hypervisor(linux, "firecracker")
+    linux = boot_image.load_image(tmp_path, "linux")
+    boot_image.check_hypervisor(boot_image.load_image(tmp_path, "pagewalker"), "embedded")
+    boot_image.check_hypervisor(linux, "firecracker")
     with pytest.raises(InvalidImageError, match=r"^image linux needs firecracker: "):
-        images.check_hypervisor(linux, "embedded")
+        boot_image.check_hypervisor(linux, "embedded")
 
 
 async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path: Path, run_dir: Path) -> None:
-    pagewalker = images.load_image(tmp_path, "pagewalker")
+    pagewalker = boot_image.load_image(tmp_path, "pagewalker")
     config = {
         "boot-source": {"kernel_image_path": "vmlinux", "boot_args": "hot_mib=1"},
         "drives": [
@@ -235,7 +237,9 @@ async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path
     (directory / "vmlinux").write_bytes(kernel.read_bytes())
     for name in ("root.img", "data.img"):
         os.truncate(directory / name, MIB)
-    images.prepare(images.load_image(tmp_path, "linux"), run_dir, memory_mib=64, vcpus=2, boot_args_extra=("passes=1",))
+    boot_image.prepare(
+        boot_image.load_image(tmp_path, "linux"), run_dir, memory_mib=64, vcpus=2, boot_args_extra=("passes=1",)
+    )
     hypervisor = available(firecracker)["firecracker"]
     assert isinstance(hypervisor, Hypervisor)
     vmm = await Vmm.spawn(
@@ -321,7 +325,7 @@ def test_a_sparse_copy_has_the_bytes_and_the_holes(
     with pytest.MonkeyPatch.context() as patch:
         if not within_the_kernel:
             patch.setattr(os, "copy_file_range", refuse_to_copy)
-        sparse_copy.sparse_copy(source, target)
+        sparse_files.sparse_copy(source, target)
     assert target.read_bytes() == source.read_bytes()
     assert data_bytes(target) <= data_bytes(source)
 
@@ -350,7 +354,7 @@ def test_a_disk_of_a_terabyte_of_holes_is_copied_at_once(tmp_path: Path) -> None
         file.truncate(1 << 40)
         file.seek(1 << 39)
         file.write(b"middle")
-    sparse_copy.sparse_copy(source, target)
+    sparse_files.sparse_copy(source, target)
     assert target.stat().st_size == 1 << 40
     assert target.stat().st_blocks * 512 < MIB
     with target.open("rb") as file:
@@ -363,10 +367,10 @@ def test_a_copy_that_fails_leaves_nothing_and_replaces_nothing(tmp_path: Path) -
     source.write_text("data")
     target.write_text("precious")
     with pytest.raises(FileExistsError):
-        sparse_copy.sparse_copy(source, target)
+        sparse_files.sparse_copy(source, target)
     assert target.read_text() == "precious"
     with pytest.raises(FileNotFoundError):
-        sparse_copy.sparse_copy(tmp_path / "gone", tmp_path / "new")
+        sparse_files.sparse_copy(tmp_path / "gone", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -378,7 +382,7 @@ def test_files_of_another_file_system_are_copied(tmp_path: Path) -> None:
     instance = shared_memory / f"forktui-test-{os.getpid()}"
     instance.mkdir()
     try:
-        images.prepare(images.load_image(tmp_path, "linux"), instance, memory_mib=64, vcpus=1)
+        boot_image.prepare(boot_image.load_image(tmp_path, "linux"), instance, memory_mib=64, vcpus=1)
         for name, source in (("kernel", "vmlinux"), ("disk.data", "data.img")):
             assert (instance / name).read_bytes() == (directory / source).read_bytes()
     finally:

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from forktui.interrupts import INTERRUPTS, interruptible_once, run_interruptible
+from forktui.demo.interrupts import INTERRUPTS, interruptible_once, run_interruptible
 
 
 @pytest.mark.parametrize("number", INTERRUPTS, ids=lambda number: number.name)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
-from supervisor.inventory import Inventory
 from supervisor.models import Event, InstanceChanged, State, TemplateChanged, TemplateDeleted
-from supervisor.records import InstanceRecord, TemplateRecord
-from supervisor.registry import Registry
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.store.registry import Registry
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, HostSnapshot, State
 from tests.supervisor_process import Home, RunningSupervisor, find, supervisor, until, walking_source
 from tests.wholeness import walked_on, whole
@@ -224,7 +224,7 @@ async def undisturbed(home: Home, story: Story) -> list[str]:
 
 
 def named_steps(story: Story, log: str) -> list[str]:
-    return re.findall(rf"supervisor\.progress: {story.verb}: (.*)", log)
+    return re.findall(rf"supervisor\.concurrency\.progress: {story.verb}: (.*)", log)
 
 
 async def killed_at(story: Story, running: RunningSupervisor, number: int, step: str) -> None:

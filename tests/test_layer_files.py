@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor import layer_files, layers, sparse_copy
-from supervisor.inventory import Inventory
-from supervisor.layer_files import complete, link, make_way, merge, remove, sweep, tells_pages_apart
-from supervisor.layers import Layers, layers_to_merge
-from supervisor.registry import Registry, StorageError
+from supervisor.snapshots import layer_files, layers
+from supervisor.snapshots.layer_files import complete, link, make_way, merge, remove, sweep, tells_pages_apart
+from supervisor.snapshots.layers import Layers, layers_to_merge
+from supervisor.store.inventory import Inventory
+from supervisor.store.registry import Registry, StorageError
+from supervisor.system import sparse_files
 from supervisor.uffd.memory_image import MemoryImage, data_extents
 
 PAGE = 4096
@@ -69,7 +70,7 @@ def test_a_merged_chain_is_what_a_page_server_reads_of_it_however_it_is_cut(chai
 def test_a_merged_layer_has_holes_where_no_layer_has_data(tmp_path: Path) -> None:
     files = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {3: 1, 9: 2})]
     merge(files, tmp_path / "flat")
-    with sparse_copy.opened(tmp_path / "flat") as fd:
+    with sparse_files.opened(tmp_path / "flat") as fd:
         assert list(data_extents(fd, SIZE)) == [(3 * PAGE, 4 * PAGE), (9 * PAGE, 10 * PAGE)]
     assert layer_files.allocated(tmp_path / "flat") == 2 * PAGE
 

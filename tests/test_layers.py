@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
-from supervisor.layer_files import allocated
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, HostSnapshot, Instance, State
-from supervisor.records import InstanceRecord
+from supervisor.snapshots.layer_files import allocated
+from supervisor.store.records import InstanceRecord
 from supervisor.vmm.api_client import ApiClient
 from tests.supervisor_process import (
     PATIENCE,

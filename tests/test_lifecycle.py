@@ -3,11 +3,13 @@
 import pytest
 
 from supervisor.errors import BadRequestError, InvalidStateError
-from supervisor.lifecycle import (
+from supervisor.models import ForkOptions, State
+from supervisor.rules.lifecycle import (
     ALLOWED_FROM,
     REFUSED_WHILE_LOCKED,
     RUNNING,
     TRANSITIONS,
+    Intent,
     Recovery,
     Verb,
     check,
@@ -17,8 +19,6 @@ from supervisor.lifecycle import (
     named,
     recovery,
 )
-from supervisor.models import ForkOptions, State
-from supervisor.records import Intent
 
 
 @pytest.mark.parametrize("verb", Verb)

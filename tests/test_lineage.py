@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.lineage import Descent, Link, forest, given_back
+from supervisor.rules.lineage import Descent, Link, forest, given_back
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["root", "share_memory", "copy", "delete"]), st.integers(0, 10**6)), max_size=60

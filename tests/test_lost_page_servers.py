@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import ForkRequest
 from tests.supervisor_process import Home, supervisor, until, walking_source
 

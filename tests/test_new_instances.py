@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, InstanceChanged, Reset
 from tests.supervisor_process import (
     PATIENCE,

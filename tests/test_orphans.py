@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor import orphans
-from supervisor.records import ProcessIdentity
+from supervisor.runtime import orphans
+from supervisor.store.records import ProcessIdentity
 from supervisor.uffd.program import start_time_of
 from tests.supervisor_process import PATIENCE
 

@@ -14,7 +14,7 @@ from tests.supervisor_process import Home, supervisor, until
 
 PROGRAM = """
 import os, pathlib, threading
-from supervisor.priority import AUTOGROUP, FIRST, Ahead
+from supervisor.daemon.startup_priority import AUTOGROUP, FIRST, Ahead
 def now(): return {os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir("/proc/self/task")}
 def group(): return AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else None
 before = now(), group()
@@ -34,7 +34,7 @@ print(first == ({FIRST}, session), spared == (before[0], session), after == befo
 
 OVERLAPPING = """
 import os
-from supervisor.priority import AUTOGROUP, Ahead
+from supervisor.daemon.startup_priority import AUTOGROUP, Ahead
 one, other = Ahead(), Ahead()
 one.end()
 other.end()

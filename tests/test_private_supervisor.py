@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.private_supervisor import NotStartedError, listens, private_supervisor
+from forktui.client.private_supervisor import NotStartedError, listens, private_supervisor
 from supervisor.models import CreateRequest
 from supervisor.settings import Settings
 from tests.pseudo_terminal import Terminal, pseudo_terminal

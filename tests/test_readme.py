@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from forktui import cli
-from forktui.actions import ACTIONS
-from forktui.commands import COMMANDS
+from forktui.cli import main
+from forktui.cli.commands import COMMANDS
+from forktui.model.actions import ACTIONS
 from supervisor.embedded.walker import Options, parse_command_line
-from supervisor.images import load_image
+from supervisor.images.boot_image import load_image
 from supervisor.models import CreateRequest
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, load_settings
 from tests.supervisor_process import PATIENCE, Home, supervisor
@@ -72,7 +72,7 @@ def test_the_commands_are_understood() -> None:
     ours = [shlex.split(command)[1:] for command in commands if command.split()[0] == "forktui"]
     assert len(ours) >= 6
     for arguments in ours:
-        cli.parser().parse_args(arguments)
+        main.parser().parse_args(arguments)
 
 
 def test_each_command_line_takes_the_options_that_are_said_of_it() -> None:
@@ -80,7 +80,7 @@ def test_each_command_line_takes_the_options_that_are_said_of_it() -> None:
     options = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert set(options) == {field.alias or name for name, field in Settings.model_fields.items()}
     assert set(options[: options.index("max_layers") + 1]) == set(SUPERVISOR_OPTIONS)
-    assert {*cli.CLIENT_OPTIONS, *cli.DASHBOARD_OPTIONS} == {"socket", "run_dir", "config", "no_mouse"}
+    assert {*main.CLIENT_OPTIONS, *main.DASHBOARD_OPTIONS} == {"socket", "run_dir", "config", "no_mouse"}
     assert {name for command in COMMANDS for name in command.options} == {"json_output", "hypervisor"}
     assert [command.name for command in COMMANDS if "hypervisor" in command.options] == ["create"]
 

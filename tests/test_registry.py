@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.models import State
-from supervisor.records import InstanceRecord, TemplateRecord
-from supervisor.registry import Registry, StorageError, new_id, write_atomically
+from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.store.registry import Registry, StorageError, new_id, write_atomically
 
 
 def record(**changes: object) -> InstanceRecord:

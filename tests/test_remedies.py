@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 import supervisor
-from forktui.remedies import REMEDIES, in_commands, in_dashboard
-from supervisor import lifecycle
+from forktui.text.api_words import REMEDIES, in_commands, in_dashboard
 from supervisor.errors import SupervisorError
-from supervisor.lifecycle import Verb
 from supervisor.models import ForkOptions, State
+from supervisor.rules import lifecycle
+from supervisor.rules.lifecycle import Verb
 
 API_WORDS = re.compile(r"\b(GET|POST|DELETE) /(?!capabilities)\w+ |\b\w+=true\b|\b(leave|give) [a-z]+_[a-z_]+")
 """No command shows the capabilities."""
 
 
 def said_by_the_supervisor() -> Iterator[str]:
-    """The texts in the modules that make errors of requests, but for their documentation."""
-    for path in sorted(Path(supervisor.__file__).parent.glob("*.py")):
+    """The texts in the modules that make errors of requests, but for their documentation; a VMM has its own words."""
+    rooms = Path(supervisor.__file__).parent
+    for path in sorted(set(rooms.rglob("*.py")) - set((rooms / "embedded").rglob("*.py"))):
         tree = ast.parse(path.read_text())
         documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):

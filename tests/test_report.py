@@ -2,8 +2,8 @@
 
 import pytest
 
-from forktui.report import Report, judge, table
-from forktui.world import World, reduce
+from forktui.demo.report import Report, judge, table
+from forktui.model.world import World, reduce
 from supervisor.models import Guest, Instance, InstanceStatistics, Phase, State, Template
 from tests.tui_hosts import fork_of, locked_source, reset
 

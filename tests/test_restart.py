@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, Instance, State
 from tests.host_invariants import left_over
 from tests.supervisor_process import Home, guest, supervisor, until, walking_source

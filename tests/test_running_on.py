@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from supervisor import machines, running_on
 from supervisor.errors import VmmError
-from supervisor.host import Host
+from supervisor.host.host import Host
 from supervisor.models import Activity, CheckpointRequest, CreateRequest, Instance, State
+from supervisor.operations import unpausing
+from supervisor.runtime import vmms
 from supervisor.settings import Settings
 from supervisor.vmm import api_client
 from tests.supervisor_process import PATIENCE, Home
@@ -25,7 +26,7 @@ async def host(
 ) -> AsyncIterator[Host]:
     """One that does not wait for minutes."""
     monkeypatch.setattr(api_client, "SNAPSHOT", 0.5)
-    for room in (machines, running_on):
+    for room in (vmms, unpausing):
         monkeypatch.setattr(room, "QUICK", 0.5)
     home = Home(run_dir)
     for directory in (home.data, home.run):
@@ -46,7 +47,7 @@ async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     pid = source.vmm_pid
     assert pid is not None
     await host.wait("source", State.RUNNING, PATIENCE)
-    monkeypatch.setattr(machines, "step", lambda name: os.kill(pid, signal.SIGSTOP) if name == "snapshot" else None)
+    monkeypatch.setattr(vmms, "step", lambda name: os.kill(pid, signal.SIGSTOP) if name == "snapshot" else None)
     async with host.events.subscribe() as events, asyncio.timeout(PATIENCE):
         with pytest.raises(VmmError, match="did not answer PUT /snapshot/create"):
             await host.checkpoint("source", CheckpointRequest(name="never"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HypervisorName, State
 from supervisor.vmm.hypervisor import Hypervisor, available, file_identity, loads, snapshot_version
 from tests.supervisor_process import PATIENCE, Home, gathered, guest, supervisor, until, walking_source

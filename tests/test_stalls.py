@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.inventory import Inventory
 from supervisor.models import State
-from supervisor.page_servers import PageServers
-from supervisor.records import InstanceRecord, ProcessIdentity
-from supervisor.registry import Registry
-from supervisor.stalls import Stall, age, observe
-from supervisor.telemetry import Telemetry
+from supervisor.runtime.page_servers import PageServers
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, ProcessIdentity
+from supervisor.store.registry import Registry
+from supervisor.telemetry.process_usage import waits_for_page
+from supervisor.telemetry.sampler import Telemetry
+from supervisor.telemetry.stalls import Stall, age, observe
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS, PageMap
-from supervisor.usage import waits_for_page
 from tests.uffd_fork import TIMEOUT, Fork
 
 
@@ -83,7 +83,7 @@ def test_a_thread_in_a_fault_that_nobody_answers_is_seen() -> None:
 async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_turn(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.telemetry.PROCESSES_PER_SAMPLE", 1)
+    monkeypatch.setattr("supervisor.telemetry.sampler.PROCESSES_PER_SAMPLE", 1)
     reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
     inventory = Inventory(Registry(run_dir), lambda _: None)
     servers = PageServers(inventory, run_dir, run_dir, Policy(), lambda *_: None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE
 from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template, TemplateChanged
 from supervisor.uffd.page_map import PageMapReader

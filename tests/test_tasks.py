@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from supervisor.tasks import Background, beside
+from supervisor.concurrency.tasks import Background, beside
 
 
 async def fail() -> None:

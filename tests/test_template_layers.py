@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forktui.client import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from supervisor.errors import PageServerError
 from supervisor.guests.pagewalker import HOT_BASE
-from supervisor.layer_files import check_marks, marks
 from supervisor.models import ForkRequest
+from supervisor.snapshots.layer_files import check_marks, marks
 from tests.supervisor_process import Home, guest, supervisor, until, walking_source
 
 

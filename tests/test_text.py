@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forktui.text import TEXT_LIMIT, ascii_text, safe_model, safe_text
+from forktui.text.safe import TEXT_LIMIT, ascii_text, safe_model, safe_text
 from supervisor.models import (
     Activity,
     Guest,

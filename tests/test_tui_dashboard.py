@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from textual.widgets import Button, Input
 
-from forktui.app import ForkTui
-from forktui.screens.dashboard import Dashboard
-from forktui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.app import ForkTui
+from forktui.tui.screens.dashboard import Dashboard
+from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
 from supervisor.models import (
     Deletion,
     DeletionPlan,

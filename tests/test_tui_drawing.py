@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from forktui.columns import COLUMNS, MIN_NAME_WIDTH, guides, header, layout, row_line
-from forktui.details import facts, waterfall
-from forktui.forest import rows
-from forktui.glyphs import ASCII, UNICODE, Glyphs, glyphs
-from forktui.heat import heat_lines, heat_piece, legend
-from forktui.ink import Line, clipped, fit, left, line_width, right
-from forktui.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
-from forktui.screens.questions import consequences
-from forktui.sparkline import bars
-from forktui.widgets.heat_map import no_page_map
-from forktui.world import World, reduce
+from forktui.model.forest import rows
+from forktui.model.world import World, reduce
+from forktui.text.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
+from forktui.tui.widgets.heat_map import no_page_map
+from forktui.view.columns import COLUMNS, MIN_NAME_WIDTH, guides, header, layout, row_line
+from forktui.view.facts import facts, waterfall
+from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
+from forktui.view.page_heat import heat_lines, heat_piece, legend
+from forktui.view.questions import consequences
+from forktui.view.sparkline import bars
+from forktui.view.styled_lines import Line, clipped, fit, left, line_width, right
 from supervisor.models import (
     Guest,
     Instance,

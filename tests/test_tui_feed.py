@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client import SupervisorClient
-from forktui.feed import LAST_RETRY_SECONDS, Connection, Feed, Link, retry_seconds
+from forktui.client.api import SupervisorClient
+from forktui.client.feed import LAST_RETRY_SECONDS, Connection, Feed, Link, retry_seconds
 from supervisor.models import Event, Reset
 from tests.tui_hosts import instance, reset
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from forktui.app import ForkTui
-from forktui.messages import ConsoleWanted
-from forktui.screens.dialogs import Confirm, FanOutPrompt
-from forktui.widgets.heat_map import HeatMap
+from forktui.tui.app import ForkTui
+from forktui.tui.messages import ConsoleWanted
+from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.widgets.heat_map import HeatMap
 from supervisor.models import FanOutRequest, State
 from tests.supervisor_process import Home, RunningSupervisor, supervisor, walking_source
 from tests.tui_pilot import clean_environment, screen_text, tree, until, until_shown

@@ -8,10 +8,10 @@ import pytest
 from textual.command import CommandPalette
 
 import forktui
-from forktui.actions import ACTIONS
-from forktui.messages import Said
-from forktui.screens.dashboard import Dashboard
-from forktui.screens.reading import Reading
+from forktui.model.actions import ACTIONS
+from forktui.tui.messages import Said
+from forktui.tui.screens.dashboard import Dashboard
+from forktui.tui.screens.reading import Reading
 from supervisor.models import (
     Activity,
     Guest,

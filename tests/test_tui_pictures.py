@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forktui.app import ForkTui
+from forktui.tui.app import ForkTui
 from tests.tui_pilot import clean_environment, tree, until, until_shown
 from tests.tui_recording import RecordedSupervisor, Recording
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-from forktui.terminal import MIN_COLUMNS, MIN_LINES, USAGE, prepare, run, terminal_refusal
+from forktui.tui.terminal import MIN_COLUMNS, MIN_LINES, USAGE, prepare, run, terminal_refusal
 
 PATIENCE = 30.0
 COLUMNS, LINES = 120, 40
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\x9d0;OWNED\x9c\u202e\x08[red]evil[/]"
 SCRIPT = f"""
 import sys
-from forktui.app import ForkTui
+from forktui.tui.app import ForkTui
 from supervisor.models import Activity, Guest, InstanceStatistics, Operation
 from tests.tui_hosts import BEGIN, instance, reset
 from tests.tui_recording import RecordedSupervisor
@@ -125,7 +125,9 @@ def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
 
 def test_it_runs_and_leaves_the_terminal_as_it_was(run_dir: Path) -> None:
     socket = str(run_dir / "none.sock")
-    program = f"import sys; from pathlib import Path; from forktui.terminal import run; sys.exit(run(Path({socket!r})))"
+    program = (
+        f"import sys; from pathlib import Path; from forktui.tui.terminal import run; sys.exit(run(Path({socket!r})))"
+    )
     with on_a_terminal(sys.executable, "-c", program) as (terminal, pid):
         terminal.until("no supervisor listens there")
         terminal.press("q")
@@ -183,7 +185,7 @@ def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_
 
 def test_textual_reads_what_was_prepared() -> None:
     program = (
-        "import os; from forktui import terminal; terminal.prepare(os.environ); "
+        "import os; from forktui.tui import terminal; terminal.prepare(os.environ); "
         "import sys; assert 'textual' not in sys.modules; "
         "from textual import constants; print(constants.MAX_FPS, constants.TEXTUAL_ANIMATIONS)"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import BadRequestError, VmmError
-from supervisor.images import load_image, prepare
+from supervisor.images.boot_image import load_image, prepare
 from supervisor.uffd.program import start_time_of
 from supervisor.vmm import driver
 from supervisor.vmm.driver import Vmm

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forktui.forest import Order, descendants, rows
-from forktui.world import ACTIVITY_LIMIT, FAULT_HISTORY_LIMIT, FaultSample, World, fault_rates, reduce, totals
+from forktui.model.forest import Order, descendants, rows
+from forktui.model.world import ACTIVITY_LIMIT, FAULT_HISTORY_LIMIT, FaultSample, World, fault_rates, reduce, totals
 from supervisor.models import (
     Activity,
     Event,

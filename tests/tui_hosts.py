@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from forktui.world import World, reduce
+from forktui.model.world import World, reduce
 from supervisor.models import (
     Activity,
     HostSnapshot,

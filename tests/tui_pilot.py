@@ -7,9 +7,9 @@ from datetime import datetime
 import pytest
 from textual.pilot import Pilot
 
-from forktui.app import ForkTui
-from forktui.messages import Heard, Wanted
-from forktui.widgets.fork_tree import ForkTree
+from forktui.tui.app import ForkTui
+from forktui.tui.messages import Heard, Wanted
+from forktui.tui.widgets.fork_tree import ForkTree
 from supervisor.models import (
     Activity,
     Event,

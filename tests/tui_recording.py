@@ -15,9 +15,9 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
-from forktui.client import ApiError, SupervisorClient
-from forktui.scenario import SOURCE, play
-from forktui.world import World, reduce
+from forktui.client.api import ApiError, SupervisorClient
+from forktui.demo.scenario import SOURCE, play
+from forktui.model.world import World, reduce
 from supervisor.models import Event, FanOutEstimate, FanOutRequest, ForkRequest, PageMapFold, Reset, State
 
 RECORDING = Path(__file__).parent / "snapshots" / "fan_out.json"

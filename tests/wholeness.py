@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forktui.client import SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import HostSnapshot, State
 from tests.host_invariants import broken_at_rest
 from tests.supervisor_process import RunningSupervisor, guest, until

@@ -12,7 +12,7 @@ from supervisor.api.requests import BODY_LIMIT
 from supervisor.api.streaming import Streams
 
 if TYPE_CHECKING:
-    from supervisor.host import Host
+    from supervisor.host.host import Host
 
 
 def build_app(host: "Host", closing: Closing) -> web.Application:

@@ -34,7 +34,7 @@ from supervisor.models import (
 )
 
 if TYPE_CHECKING:
-    from supervisor.host import Host
+    from supervisor.host.host import Host
 
 _IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])

@@ -11,8 +11,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from supervisor.concurrency.progress import asked_by
 from supervisor.errors import ForbiddenError
-from supervisor.progress import asked_by
 
 LOGGER: Final = logging.getLogger("supervisor.api")
 

@@ -17,12 +17,12 @@ from supervisor.api.app import build_app
 from supervisor.api.closing import Closing
 from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
-from supervisor.events import EventBus
-from supervisor.listeners import connect
+from supervisor.host.event_bus import EventBus
 from supervisor.settings import SOCKET_PATH_LIMIT
+from supervisor.system.unix_sockets import connect
 
 if TYPE_CHECKING:
-    from supervisor.host import Host
+    from supervisor.host.host import Host
 
 BACKLOG: Final = 512
 VERB_SECONDS: Final = 20.0

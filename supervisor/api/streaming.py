@@ -13,7 +13,7 @@ from supervisor.api.log_file import LogFile, follow
 from supervisor.api.peer import LOGGER, peer_of
 from supervisor.api.requests import LogsQuery
 from supervisor.errors import InsufficientResourcesError
-from supervisor.events import EventBus, Subscription
+from supervisor.host.event_bus import EventBus, Subscription
 from supervisor.models import Event, Reset
 
 HEARTBEAT_SECONDS: Final = 15.0

@@ -1,13 +1,14 @@
 """What the models of the wire are made of: names, choices, states."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH = 63
 FAN_OUT_LIMIT = 4096
+MIB: Final = 1 << 20
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]
 HypervisorName = Literal["firecracker", "embedded"]

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from supervisor.errors import PageServerError
-from supervisor.listeners import connect
+from supervisor.system.unix_sockets import connect
 from supervisor.uffd import kernel
 from supervisor.uffd.control import SUN_PATH_BYTES
 

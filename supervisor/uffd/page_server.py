@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from supervisor.descriptors import raise_limit
 from supervisor.errors import PageServerError
+from supervisor.system.descriptors import raise_limit
 from supervisor.uffd.control import (
     Attached,
     Configuration,

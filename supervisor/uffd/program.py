@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
-from supervisor.isolation import isolated_command
+from supervisor.system.isolated_python import isolated_command
 from supervisor.uffd.handshake import peer_pid
 
 _CONNECT_SECONDS: Final = 1.0

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
 
+from supervisor.concurrency.tasks import beside
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.listeners import connect, remove_dead
-from supervisor.tasks import beside
+from supervisor.system.unix_sockets import connect, remove_dead
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor

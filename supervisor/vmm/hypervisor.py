@@ -11,8 +11,8 @@ from typing import Final
 
 from supervisor import embedded
 from supervisor.errors import DependencyMissingError
-from supervisor.isolation import isolated_command
 from supervisor.models import HypervisorChoice, HypervisorName
+from supervisor.system.isolated_python import isolated_command
 from supervisor.vmm.api_client import TrackingField
 
 KVM_DEVICE: Final = Path("/dev/kvm")

@@ -1,0 +1,1 @@
+"""The command line: the commands, and the dashboard where none is given."""

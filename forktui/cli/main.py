@@ -1,0 +1,114 @@
+"""`forktui`: the dashboard, the demo, and every verb of the supervisor as a command."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final
+
+from forktui.cli.commands import COMMANDS, Command, UsageError, complain
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.private_supervisor import NotStartedError, listens, private_supervisor
+from forktui.demo.scenario import ScenarioError
+from forktui.tui import terminal
+from supervisor.settings import Settings, SettingsError, add_options, load_settings
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+CLIENT_OPTIONS: Final = ("socket", "run_dir", "config")
+DASHBOARD_OPTIONS: Final = ("no_mouse",)
+DEMO_OPTIONS: Final = (
+    "forks",
+    "hypervisor",
+    "headless",
+    "json_output",
+    "data_dir",
+    "firecracker",
+    "config",
+    "no_mouse",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 where it is done, 1 where it failed, 2 where it was not understood."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = load_settings({name: getattr(options, name) for name in Settings.model_fields if name in options})
+        return _run(options, settings)
+    except (SettingsError, UsageError) as error:
+        complain(str(error))
+        return USAGE
+    except (ApiError, SupervisorUnreachableError, NotStartedError, ScenarioError) as error:
+        complain(str(error))
+    except BrokenPipeError:
+        # Whoever read standard output has gone; the interpreter must not fail at flushing it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        complain(str(error))
+    except KeyboardInterrupt:
+        complain("interrupted")
+    return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser; `command` is None, "demo", or one of COMMANDS."""
+    top = argparse.ArgumentParser(
+        prog="forktui",
+        description="Watch the microVMs of a host and fork them. Without a command: the dashboard, on the supervisor "
+        "that listens, or on a private one where none does.",
+        epilog="Every option is also a FORKTUI_* variable (FORKTUI_SOCKET) and a key in the TOML file (socket). "
+        "Exit codes: 0 done, 1 failed, 2 usage.",
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('forktui')}")
+    top.set_defaults(command=None)
+    add_options(top, (*CLIENT_OPTIONS, *DASHBOARD_OPTIONS))
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    demo = commands.add_parser("demo", help="show a fan-out on a temporary host of its own")
+    demo.set_defaults(command="demo")
+    add_options(demo, DEMO_OPTIONS)
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        own.set_defaults(command=command)
+        add_options(own, (*CLIENT_OPTIONS, *command.options))
+        command.arguments(own)
+    return top
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    draws = options.command is None or (options.command == "demo" and not settings.headless)
+    if draws and (refusal := terminal.refusal_here()):
+        complain(refusal)
+        return USAGE
+    if options.command is None:
+        return _dashboard(settings)
+    if options.command == "demo":
+        from forktui.demo.command import run_demo
+
+        return run_demo(settings)
+    return DONE if asyncio.run(_verb(options.command, options, settings)) else FAILED
+
+
+async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
+    async with SupervisorClient(settings.socket_path) as client:
+        return await command.run(client, options, settings)
+
+
+async def _check(settings: Settings) -> None:
+    """Return where a supervisor answers; the dashboard itself would wait for one."""
+    async with SupervisorClient(settings.socket_path) as client:
+        await client.health()
+
+
+def _dashboard(settings: Settings) -> int:
+    """Attach to the supervisor that listens; where none does and no socket was named, to a private one."""
+    with contextlib.ExitStack() as stack:
+        if settings.socket is not None or listens(settings.socket_path):
+            asyncio.run(_check(settings))
+        else:
+            log_file = settings.log_file or settings.data_dir / "supervisor.log"
+            stack.enter_context(private_supervisor(settings.model_copy(update={"log_file": log_file})))
+        return terminal.run(settings.socket_path, mouse=not settings.no_mouse)

@@ -1,0 +1,325 @@
+"""The async API client: every verb of the supervisor as a method, and its events as an async iterator."""
+
+import asyncio
+import errno
+import json
+import os
+import shlex
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar, get_args
+from urllib.parse import quote
+
+import aiohttp
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from yarl import URL
+
+from forktui.client.server_sent_events import Parser, ServerSentEvent
+from supervisor.models import (
+    CheckpointRequest,
+    CreateRequest,
+    DeletionPlan,
+    ErrorBody,
+    ErrorDetail,
+    Event,
+    FanOutEstimate,
+    FanOutRequest,
+    FanOutResult,
+    ForkRequest,
+    HostSnapshot,
+    ImageInfo,
+    Instance,
+    Lineage,
+    PageMapFold,
+    Reset,
+    ResourceStats,
+    State,
+    WaitResult,
+)
+from supervisor.settings import SOCKET_NAME, default_run_dir
+
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 45.0
+"""How long an event stream may be silent: three of the supervisor's heartbeats."""
+
+LogSource = Literal["app", "vmm", "hypeman"]
+Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
+
+_EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
+_EVENT_TYPES: Final = frozenset(
+    get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Event)[0])
+)
+_IMAGES: Final = TypeAdapter(list[ImageInfo])
+_INSTANCES: Final = TypeAdapter(list[Instance])
+_CAPABILITIES: Final = TypeAdapter(dict[str, object])
+
+
+class ApiError(Exception):
+    """The supervisor refused a request or failed at it; the message is the supervisor's own line."""
+
+    def __init__(self, status: int, code: str, message: str, details: tuple[ErrorDetail, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class SupervisorUnreachableError(Exception):
+    """No supervisor answers on the socket, or it went away; the message names the socket and what to do."""
+
+
+class SupervisorClient:
+    """A client of the supervisor on one Unix socket: an async context manager, for one event loop.
+
+    A reference is an instance's id, name or unique id prefix. Methods raise ApiError where the supervisor refuses, and
+    SupervisorUnreachableError where there is none. A verb takes as long as the supervisor needs for it.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # A connection for each request: a Unix socket's costs microseconds, and a kept one would fail the first request
+        # after the supervisor was restarted, which nobody may repeat for a verb.
+        connector = aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def health(self) -> None:
+        """Return where the supervisor answers."""
+        await self._call("GET", "/health")
+
+    async def capabilities(self) -> dict[str, object]:
+        """Return what the host can do, in hypeman's shape."""
+        return self._understood(_CAPABILITIES.validate_json, await self._call("GET", "/capabilities"))
+
+    async def instances(self, state: State | None = None) -> list[Instance]:
+        """Return all instances, or those in one state."""
+        query = {"state": state.value} if state else None
+        return self._understood(_INSTANCES.validate_json, await self._call("GET", "/instances", query=query))
+
+    async def instance(self, reference: str) -> Instance:
+        """Return one instance."""
+        return await self._ask(Instance, "GET", _path(reference))
+
+    async def images(self) -> list[ImageInfo]:
+        """Return every image, usable or with what is wrong with it."""
+        return self._understood(_IMAGES.validate_json, await self._call("GET", "/images"))
+
+    async def create(self, request: CreateRequest) -> Instance:
+        """Boot a new instance."""
+        return await self._ask(Instance, "POST", "/instances", request)
+
+    async def delete(self, reference: str, *, cascade: bool = False) -> None:
+        """Remove an instance, whatever its state; with `cascade` the whole tree from it down."""
+        await self._call("DELETE", _path(reference), query={"cascade": "true"} if cascade else None)
+
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        """Return what `delete` would do, in its order."""
+        query = {"dry_run": "true", "cascade": str(cascade).lower()}
+        return await self._ask(DeletionPlan, "DELETE", _path(reference), query=query)
+
+    async def start(self, reference: str) -> Instance:
+        """Boot a Stopped instance."""
+        return await self._ask(Instance, "POST", _path(reference, "start"))
+
+    async def stop(self, reference: str) -> Instance:
+        """End a running instance's VMM; its memory is lost."""
+        return await self._ask(Instance, "POST", _path(reference, "stop"))
+
+    async def standby(self, reference: str) -> Instance:
+        """Snapshot a Running instance and end its VMM."""
+        return await self._ask(Instance, "POST", _path(reference, "standby"))
+
+    async def restore(self, reference: str) -> Instance:
+        """Run a Standby instance on from its snapshot."""
+        return await self._ask(Instance, "POST", _path(reference, "restore"))
+
+    async def detach(self, reference: str) -> Instance:
+        """Let a share_memory fork go on with memory of its own, which releases its source's lock."""
+        return await self._ask(Instance, "POST", _path(reference, "detach"))
+
+    async def fork(self, reference: str, request: ForkRequest) -> Instance:
+        """Make one fork of an instance."""
+        return await self._ask(Instance, "POST", _path(reference, "fork"), request)
+
+    async def checkpoint(self, reference: str, request: CheckpointRequest | None = None) -> Instance:
+        """Make a Standby instance of a Running one, which runs on; its phase `paused` is how long it did not."""
+        return await self._ask(Instance, "POST", _path(reference, "checkpoint"), request or CheckpointRequest())
+
+    async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
+        """Make many forks; a child that failed says why in its place."""
+        return await self._ask(FanOutResult, "POST", _path(reference, "fan-out"), request)
+
+    async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
+        """Return how many forks fit and what limits them, and make none."""
+        dry = request.model_copy(update={"dry_run": True})
+        return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry)
+
+    async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
+        """Wait until the instance is in a state, as often as the supervisor bounds the wait."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            query = {"state": state.value, "timeout": f"{left * 1e3:.0f}ms"}
+            result = await self._ask(WaitResult, "GET", _path(reference, "wait"), query=query)
+            if not result.timed_out or asyncio.get_running_loop().time() >= deadline:
+                return result
+
+    async def memory(self, reference: str, width: int) -> PageMapFold:
+        """Return the page map of a uffd fork, folded to `width` cells."""
+        return await self._ask(PageMapFold, "GET", _path(reference, "memory"), query={"width": str(width)})
+
+    async def lineage(self, reference: str) -> Lineage:
+        """Return an instance's sources and the tree below it."""
+        return await self._ask(Lineage, "GET", _path(reference, "lineage"))
+
+    async def stats(self, reference: str) -> ResourceStats:
+        """Return what one instance uses."""
+        return await self._ask(ResourceStats, "GET", _path(reference, "stats"))
+
+    async def logs(self, reference: str, tail: int = 100, source: LogSource = "app") -> list[str]:
+        """Return the last lines of one of the instance's logs."""
+        return [line async for line in self._log(reference, tail, source, follow=False)]
+
+    async def follow_log(self, reference: str, tail: int = 100, source: LogSource = "app") -> AsyncGenerator[str, None]:
+        """Yield the last lines of a log, then each that is added; ends with the instance or the supervisor."""
+        async with aclosing(self._log(reference, tail, source, follow=True)) as lines:
+            async for line in lines:
+                yield line
+
+    async def events(
+        self, last_event_id: str | None = None, silence: float = SILENCE_SECONDS
+    ) -> AsyncGenerator[tuple[str, Event], None]:
+        """Yield (event id, event) from `last_event_id` on, or from a Reset; events of unknown types are passed over.
+
+        Raises SupervisorUnreachableError where the stream ends or is silent for `silence` seconds.
+        """
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        async with aclosing(self._stream("/events", headers=headers, silence=silence)) as stream:
+            async for sent in stream:
+                if sent.type in _EVENT_TYPES:
+                    yield sent.id, _EVENT.validate_json(sent.data)
+        raise self._lost("the stream of events ended")
+
+    async def snapshot(self) -> HostSnapshot:
+        """Return the whole host: instances, templates and statistics."""
+        async with aclosing(self.events()) as events:
+            async for _, event in events:
+                if isinstance(event, Reset):
+                    return event.snapshot
+        raise AssertionError("a stream of events ends by an error only")
+
+    async def _log(self, reference: str, tail: int, source: LogSource, *, follow: bool) -> AsyncGenerator[str, None]:
+        query = {"tail": str(tail), "source": source, "follow": str(follow).lower()}
+        async with aclosing(self._stream(_path(reference, "logs"), query=query)) as stream:
+            async for sent in stream:
+                yield json.loads(sent.data)
+
+    async def _stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float | None = None,
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        parser = Parser()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        async with self._request("GET", path, params=query, headers=headers, timeout=timeout) as response:
+            async for chunk in response.content.iter_any():
+                for sent in parser.feed(chunk):
+                    yield sent
+
+    async def _ask(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Model:
+        return self._understood(model.model_validate_json, await self._call(method, path, body, query))
+
+    def _understood(self, validate: Callable[[bytes], Answer], answer: bytes) -> Answer:
+        try:
+            return validate(answer)
+        except ValidationError as error:
+            why = "the supervisor's answer is not understood: is it of another version?"
+            raise SupervisorUnreachableError(f"{self.socket}: {why}") from error
+
+    async def _call(
+        self, method: str, path: str, body: BaseModel | None = None, query: Mapping[str, str] | None = None
+    ) -> bytes:
+        options: dict[str, Any] = {"params": query}
+        if body is not None:
+            options["data"] = body.model_dump_json(exclude_unset=True).encode()
+            options["headers"] = {"Content-Type": "application/json"}
+        async with self._request(method, path, **options) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Give the response of a request that the supervisor granted; explain everything that can be wrong."""
+        if self._session is None:
+            raise RuntimeError("the client is used outside its context")
+        url = URL(f"http://supervisor{path}", encoded=True)
+        try:
+            async with self._session.request(method, url, **options) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                yield response
+        except TimeoutError as error:
+            raise self._lost("the supervisor is silent") from error
+        except aiohttp.ClientConnectorError as error:
+            raise self._unreachable(error) from error
+        except aiohttp.ClientError as error:
+            raise self._lost("the connection was lost") from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: OSError) -> SupervisorUnreachableError:
+        start = f"start one with: {start_command(self.socket)}"
+        reason = {
+            errno.ENOENT: f"no supervisor listens there; {start}",
+            errno.ECONNREFUSED: f"the supervisor there is gone; {start}",
+            errno.EACCES: f"uid {os.geteuid()} may not open it; ask its owner for access by its group",
+        }.get(error.errno or 0, f"{error.strerror or error}; name another socket with --socket")
+        return SupervisorUnreachableError(f"{self.socket}: {reason}")
+
+    def _lost(self, what: str) -> SupervisorUnreachableError:
+        return SupervisorUnreachableError(f"{self.socket}: {what}; look whether the supervisor still runs")
+
+
+def start_command(socket: Path) -> str:
+    """Return the command that starts a supervisor on a socket, and on no directories but those that are its own."""
+    if socket == default_run_dir() / SOCKET_NAME:
+        return "forktui-supervisor"
+    if socket.name == SOCKET_NAME:
+        return f"forktui-supervisor --run-dir {shlex.quote(str(socket.parent))} --data-dir DATA_DIR"
+    return f"forktui-supervisor --socket {shlex.quote(str(socket))} --run-dir RUN_DIR --data-dir DATA_DIR"
+
+
+def _path(reference: str, *rest: str) -> str:
+    return "/".join(("/instances", quote(reference, safe=""), *rest))
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    try:
+        error = ErrorBody.model_validate_json(body)
+    except ValidationError:
+        text = body.decode("utf-8", "replace").strip() or f"the supervisor answered {status}"
+        return ApiError(status, "internal_error", text.splitlines()[0])
+    return ApiError(status, error.code, error.message, error.details)

@@ -1,0 +1,1 @@
+"""Words and numbers for a terminal. Pure."""

@@ -1,0 +1,261 @@
+"""The application: owns the world and the client, reduces events to the one, makes requests of the other."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from textual.app import SystemCommand
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+from textual.scrollbar import ScrollBar, ScrollBarRender
+
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.feed import Connection, Feed
+from forktui.model.actions import ACTIONS
+from forktui.model.world import World, reduce
+from forktui.text.api_words import in_dashboard
+from forktui.text.quantities import fits
+from forktui.text.safe import ascii_text, safe_model, safe_text
+from forktui.tui import verbs
+from forktui.tui.hang_up import on_hang_up
+from forktui.tui.messages import (
+    ConsoleWanted,
+    Estimated,
+    EstimateWanted,
+    Finished,
+    Heard,
+    LinkChanged,
+    PageMapRead,
+    PageMapWanted,
+    Planned,
+    PlanWanted,
+    Said,
+    Wanted,
+)
+from forktui.tui.screens.dashboard import Dashboard
+from forktui.tui.screens.dialogs import FanOutPrompt
+from forktui.tui.screens.reading import CONSOLE_LINES, Console
+from forktui.tui.theme import DARK, THEMES, ink_defaults
+from forktui.tui.widgets.inked import AsciiScrollBar, InkedApp
+from forktui.view.glyphs import ASCII, glyphs
+from supervisor.models import Event, FanOutRequest, Statistics
+
+STATISTICS_SECONDS = 0.25
+"""How long counters that changed wait to be drawn, so that a burst is drawn once."""
+CHANGE_SECONDS = 0.05
+"""The same for everything else: what a key did must show at once."""
+TICK_SECONDS = 1.0
+REPEAT_SECONDS = 2.0
+"""The same line is not said twice within this time."""
+
+
+Companion = Callable[[], Awaitable[str | None]]
+"""What runs beside the dashboard until it is quit; a line that it returns is shown as a failure."""
+
+
+class ForkTui(InkedApp):
+    """The dashboard of one supervisor.
+
+    `source` is the supervisor's socket, or a client of it that is not entered yet. `on_mount_focus` is the name of the
+    instance that the cursor begins on. `now` is the time of day, `clock` is monotonic.
+    """
+
+    CSS_PATH = Path(__file__).with_name("forktui.tcss")
+    TITLE = "forktui"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-medium"), (38, "-tall")]  # noqa: RUF012
+
+    def __init__(
+        self,
+        source: Path | SupervisorClient,
+        *,
+        on_mount_focus: str | None = None,
+        title: str = "",
+        companion: Companion | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # Textual removes colours only where the terminal's own are used; else it emits shades of grey for NO_COLOR.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        self.client = SupervisorClient(source) if isinstance(source, Path) else source
+        self.world = World()
+        self.glyphs = glyphs(os.environ)
+        self.dashboard = Dashboard(safe_text(str(self.client.socket)), safe_text(title), now, clock)
+        self._feed = Feed(self.client, self._post_heard, self._post_link, clock)
+        self._clock = clock
+        self._focus = on_mount_focus
+        self._companion = companion
+        self._changed: set[str] | None = set()
+        self._draw_at = float("inf")
+        self._said: dict[str, float] = {}
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = os.environ.get("TEXTUAL_THEME") or DARK.name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return ink_defaults(self.current_theme)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        kept = {"Theme", "Screenshot"}
+        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
+        if screen is self.dashboard:
+            for action in ACTIONS:
+                yield SystemCommand(
+                    f"{action.name} ({action.key})",
+                    action.help,
+                    partial(self.dashboard.action_do, action.id),
+                )
+
+    def action_help_quit(self) -> None:
+        """Say how to leave: Textual's own answer to Ctrl-C names a key that nothing else here does."""
+        self._say("q leaves forktui", "information")
+
+    def on_mount(self) -> None:
+        self.set_class(self.glyphs is ASCII, "-ascii")
+        ScrollBar.renderer = AsciiScrollBar if self.glyphs is ASCII else ScrollBarRender
+        self.push_screen(self.dashboard)
+        self.set_interval(TICK_SECONDS, self.dashboard.tick)
+        # Unwound by a signal, Textual would leave the terminal raw and its threads running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=1))
+        if sys.stdin.isatty():
+            on_hang_up(sys.stdin.fileno(), partial(self.exit, return_code=1))
+        self.run_worker(self._live(), name="feed")
+        if self._companion is not None:
+            self.run_worker(self._accompany(self._companion), name="companion")
+
+    def on_heard(self, message: Heard) -> None:
+        event = message.event
+        self.world = reduce(self.world, event)
+        if isinstance(event, Statistics):
+            if self._changed is not None:
+                self._changed.update(counters.id for counters in event.instances)
+            self._draw_in(STATISTICS_SECONDS)
+        else:
+            self._changed = None
+            self._draw_in(CHANGE_SECONDS)
+
+    def on_link_changed(self, message: LinkChanged) -> None:
+        self._changed = None
+        self._draw_in(CHANGE_SECONDS)
+
+    def on_wanted(self, message: Wanted) -> None:
+        self.run_worker(self._carry_out(message), name=message.action_id)
+
+    def on_plan_wanted(self, message: PlanWanted) -> None:
+        self.run_worker(self._plan(message.instance_id), name="plan", group="plan", exclusive=True)
+
+    def on_planned(self, message: Planned) -> None:
+        self.dashboard.ask_to_delete(message.plan)
+
+    def on_estimate_wanted(self, message: EstimateWanted) -> None:
+        self.run_worker(self._estimate(message.instance_id), name="estimate", group="estimate", exclusive=True)
+
+    def on_estimated(self, message: Estimated) -> None:
+        if isinstance(self.screen, FanOutPrompt):
+            self.screen.show_estimate(message.line)
+
+    def on_finished(self, message: Finished) -> None:
+        if message.outcome.done:
+            self._say(message.outcome.done, "information")
+        for failure in message.outcome.failures:
+            self._say(failure, "error")
+
+    def on_said(self, message: Said) -> None:
+        self._say(message.line, message.severity)
+
+    def on_page_map_wanted(self, message: PageMapWanted) -> None:
+        self.run_worker(self._read_page_map(message), name="page map", group="page map", exclusive=True)
+
+    def on_page_map_read(self, message: PageMapRead) -> None:
+        self.dashboard.show_page_map(message)
+
+    def on_console_wanted(self, message: ConsoleWanted) -> None:
+        # What is drawn is a moment old: it may be deleted.
+        instance = self.world.instances.get(message.instance_id)
+        if instance is not None:
+            follow = partial(self.client.follow_log, instance.id, CONSOLE_LINES)
+            self.push_screen(Console(instance.name, follow))
+
+    def on_retry_wanted(self) -> None:
+        self._feed.retry_now()
+
+    def _post_heard(self, event: Event) -> None:
+        self.post_message(Heard(event))
+
+    def _post_link(self, connection: Connection) -> None:
+        self.post_message(LinkChanged(connection))
+
+    async def _live(self) -> None:
+        async with self.client:
+            await self._feed.run()
+
+    async def _accompany(self, companion: Companion) -> None:
+        if failure := await companion():
+            self.post_message(Said(safe_text(failure), "error"))
+
+    async def _carry_out(self, wanted: Wanted) -> None:
+        if wanted.action_id == "fan_out":
+            outcome = await verbs.fan_out(self.client, self.world, wanted.instance_ids[0], wanted.count)
+        else:
+            outcome = await verbs.ON_EACH[wanted.action_id](self.client, self.world, wanted.instance_ids)
+        self.post_message(Finished(outcome))
+
+    async def _plan(self, instance_id: str) -> None:
+        try:
+            plan = await self.client.deletion_plan(instance_id, cascade=True)
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(Said(in_dashboard(error), "error"))
+        else:
+            self.post_message(Planned(safe_model(plan)))
+
+    async def _estimate(self, instance_id: str) -> None:
+        try:
+            estimate = await self.client.fan_out_estimate(instance_id, FanOutRequest(count=1))
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(Estimated(in_dashboard(error)))
+        else:
+            self.post_message(Estimated(f"fits: {fits(estimate)}"))
+
+    async def _read_page_map(self, wanted: PageMapWanted) -> None:
+        try:
+            fold = await self.client.memory(wanted.instance_id, wanted.cells)
+        except (ApiError, SupervisorUnreachableError) as error:
+            self.post_message(PageMapRead(wanted.instance_id, None, in_dashboard(error)))
+        else:
+            self.post_message(PageMapRead(wanted.instance_id, fold))
+
+    def _draw_in(self, seconds: float) -> None:
+        """Draw what has changed within `seconds`."""
+        due = self._clock() + seconds
+        if due < self._draw_at:
+            self._draw_at = due
+            self.set_timer(seconds, self._draw)
+
+    def _draw(self) -> None:
+        changed = None if self._changed is None else frozenset(self._changed)
+        self._changed, self._draw_at = set(), float("inf")
+        self.dashboard.show(self.world, self._feed.connection, changed)
+        if self._focus is not None:
+            self._focus_first()
+
+    def _focus_first(self) -> None:
+        chosen = [instance.id for instance in self.world.instances.values() if instance.name == self._focus]
+        if chosen:
+            self.dashboard.fork_tree.move_to(chosen[0])
+            self._focus = None
+
+    def _say(self, line: str, severity: SeverityLevel) -> None:
+        now = self._clock()
+        self._said = {said: at for said, at in self._said.items() if now < at + REPEAT_SECONDS}
+        if line not in self._said:
+            self._said[line] = now
+            shown = ascii_text(line) if self.glyphs is ASCII else line
+            self.notify(shown, severity=severity, markup=False, timeout=4 if severity == "information" else 8)

@@ -1,0 +1,69 @@
+"""The way into the dashboard: what the terminal must be able to do, and what must be set before Textual is imported."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forktui.tui.app import Companion
+
+MIN_COLUMNS = 60
+MIN_LINES = 16
+SSH_FRAMES_PER_SECOND = "15"
+USAGE = 2
+
+
+def run(
+    socket: Path,
+    *,
+    on_mount_focus: str | None = None,
+    mouse: bool = True,
+    title: str = "",
+    companion: "Companion | None" = None,
+) -> int:
+    """Show the dashboard of the supervisor on `socket` until it is quit, and return the exit code.
+
+    `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns 2, after
+    one line on stderr, where the terminal cannot show it. Imports Textual, and nothing before it does.
+    """
+    refusal = refusal_here()
+    if refusal is not None:
+        print(f"forktui: {refusal}", file=sys.stderr)
+        return USAGE
+    prepare(os.environ)
+    from forktui.tui.app import ForkTui
+
+    app = ForkTui(socket, on_mount_focus=on_mount_focus, title=title, companion=companion)
+    app.run(mouse=mouse)
+    return app.return_code or 0
+
+
+def refusal_here() -> str | None:
+    """Why the dashboard cannot be drawn on this process's terminal; None where it can."""
+    # Textual reads from standard input and draws on standard error.
+    is_tty = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    return terminal_refusal(os.environ, is_tty, shutil.get_terminal_size())
+
+
+def terminal_refusal(environment: Mapping[str, str], is_tty: bool, size: os.terminal_size) -> str | None:
+    """Why the dashboard cannot be drawn here and what to do instead, in one line; None where it can."""
+    instead = "use `forktui ls` or `forktui demo --headless` instead"
+    if not is_tty:
+        return f"standard input, output and error must be a terminal; {instead}"
+    if environment.get("TERM", "dumb") in ("", "dumb", "unknown"):
+        return f"TERM={environment.get('TERM', '')} cannot move the cursor; set TERM, or {instead}"
+    if size.columns < MIN_COLUMNS or size.lines < MIN_LINES:
+        needed = f"{MIN_COLUMNS}x{MIN_LINES}"
+        return f"the terminal is {size.columns}x{size.lines} and {needed} is needed; enlarge it, or {instead}"
+    return None
+
+
+def prepare(environment: dict[str, str] | os._Environ[str]) -> None:
+    """Set what Textual reads when it is imported: over SSH fewer frames and no animation, unless the user has."""
+    if environment.get("SSH_CONNECTION"):
+        environment.setdefault("TEXTUAL_FPS", SSH_FRAMES_PER_SECOND)
+        environment.setdefault("TEXTUAL_ANIMATIONS", "none")
+        environment.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")

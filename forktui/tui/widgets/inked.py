@@ -1,0 +1,116 @@
+"""Widgets that draw whole lines themselves: no markup, no child widgets, no layout when their content changes."""
+
+from abc import abstractmethod
+from itertools import zip_longest
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import App
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+from textual.scrollbar import ScrollBarRender
+from textual.strip import Strip
+from textual.widget import Widget
+
+from forktui.text.safe import ascii_text
+from forktui.tui.theme import Drawn, ink_styles
+from forktui.view.glyphs import ASCII, UNICODE, Glyphs
+from forktui.view.styled_lines import Line, clipped
+
+
+class InkedApp(App[None]):
+    """An application that knows what the inks look like in its theme, and which glyphs its terminal has."""
+
+    glyphs: Glyphs = UNICODE
+    _inks: tuple[object, dict[Drawn, Style]] = ((), {})
+
+    @property
+    def inks(self) -> dict[Drawn, Style]:
+        """The style of each ink, without a background but for badges and the cursor."""
+        look = (self.theme, self.native_ansi_color)
+        if self._inks[0] != look:
+            self._inks = (look, ink_styles(self.get_css_variables(), own_colours=self.native_ansi_color))
+        return self._inks[1]
+
+
+class Inked(Widget):
+    """A widget that draws with inks; its application is an InkedApp."""
+
+    @property
+    def inks(self) -> dict[Drawn, Style]:
+        """The style of each ink in the theme."""
+        return self._inked_app.inks
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """The glyphs of the terminal."""
+        return self._inked_app.glyphs
+
+    @property
+    def _inked_app(self) -> InkedApp:
+        app = self.app
+        assert isinstance(app, InkedApp)
+        return app
+
+    def strip(self, line: Line, width: int, under: Style | None = None) -> Strip:
+        """A line as Textual draws it, in exactly `width` cells; `under` is the background of its inks.
+
+        Where `under` reverses, the whole line has one ink: every other would become a background of its own.
+        """
+        base = self.rich_style if under is None else self.rich_style + under
+        segments: list[Segment] = []
+        inks, ascii_only = self.inks, self.glyphs is ASCII
+        for foreign, ink in line:
+            text = ascii_text(foreign) if ascii_only else foreign
+            # Leading blanks apart: a screenshot's text elements begin with them otherwise, and librsvg trims those.
+            word = text.lstrip(" ")
+            style = base if base.reverse else base + inks[ink]
+            segments += [Segment(part, style) for part in (text[: len(text) - len(word)], word) if part]
+        return Strip(segments).adjust_cell_length(width, base)
+
+
+class AsciiScrollBar(ScrollBarRender):
+    """A scroll bar whose ends are whole cells."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [" "] * len(ScrollBarRender.VERTICAL_BARS)
+    HORIZONTAL_BARS: ClassVar[list[str]] = [" "] * len(ScrollBarRender.HORIZONTAL_BARS)
+
+
+class InkedScroll(ScrollView, Inked, can_focus=True):
+    """A widget that draws the visible ones of its many lines."""
+
+
+class Painting(Inked):
+    """A widget whose content is a function of its size."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lines: list[Line] = []
+        self._painted: Size | None = None
+
+    @abstractmethod
+    def paint(self, width: int, height: int) -> list[Line]:
+        """The lines to show, at most `height` of `width` cells; more of either is cut."""
+
+    def repaint(self) -> None:
+        """Paint again; only lines that are different are drawn, and nothing is laid out."""
+        size = self.content_size
+        if self._painted != size:
+            self.refresh()
+            return
+        before, self._lines = self._lines, self._paint(size)
+        for y, (old, new) in enumerate(zip_longest(before, self._lines)):
+            if old != new:
+                self.refresh(Region(0, y, size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the picture, for Textual's compositor."""
+        size = self.content_size
+        if self._painted != size:
+            self._lines = self._paint(size)
+            self._painted = size
+        return self.strip(self._lines[y] if y < len(self._lines) else [], size.width)
+
+    def _paint(self, size: Size) -> list[Line]:
+        return [clipped(line, size.width, self.glyphs.ellipsis) for line in self.paint(size.width, size.height)]

@@ -1,0 +1,32 @@
+"""The footer: the keys of the actions, dimmed where they would be refused."""
+
+from collections.abc import Sequence
+
+from forktui.model.actions import Action
+from forktui.tui.widgets.inked import Painting
+from forktui.view.styled_lines import Line, joined, line_width
+
+
+class KeyBar(Painting):
+    """One line of keys; their places never change, so that a hand finds them."""
+
+    def __init__(self) -> None:
+        super().__init__(id="keys")
+        self._offers: Sequence[tuple[Action, bool]] = ()
+        self._marked = 0
+
+    def show(self, offers: Sequence[tuple[Action, bool]], marked: int) -> None:
+        """Draw each action, and whether it can be done on the `marked` instances or the one under the cursor."""
+        if (offers, marked) != (self._offers, self._marked):
+            self._offers, self._marked = offers, marked
+            self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Line]:
+        line: Line = [(f" {self._marked} marked ", "mark"), (" ", "plain")] if self._marked else [(" ", "plain")]
+        entries: list[Line] = [
+            [(action.key, "key" if possible else "guide"), (f" {action.label}", "plain" if possible else "guide")]
+            for action, possible in self._offers
+        ]
+        wide = joined(entries, ("  ", "plain"))
+        fits = line_width(line) + line_width(wide) <= width
+        return [[*line, *(wide if fits else joined(entries, (" ", "plain")))]]

@@ -1,0 +1,49 @@
+"""A page map as a heat map: one character a cell, by what most of its present pages are. Pure."""
+
+from forktui.text.quantities import count
+from forktui.view.glyphs import Glyphs
+from forktui.view.styled_lines import Ink, Line, Piece, joined, line_width, merged
+from supervisor.models import PageMapFold
+
+Cell = tuple[int, int, int, int, int]
+"""Pages that are absent, faulted, fault-around, prefetched, zero."""
+
+MIXED_SHARE = 1 / 3
+"""A cell is mixed where the second kind has at least this share of its present pages."""
+
+_KINDS: tuple[Ink, ...] = ("faulted", "around", "prefetched", "zero")
+
+
+def heat_lines(fold: PageMapFold, width: int, glyphs: Glyphs) -> list[Line]:
+    """The cells in address order, `width` a line; neighbours of one ink are one piece."""
+    pieces = [heat_piece(cell, glyphs) for cell in fold.cells]
+    return [merged(pieces[start : start + width]) for start in range(0, len(pieces), width)]
+
+
+def heat_piece(cell: Cell, glyphs: Glyphs) -> Piece:
+    """One cell: its glyph tells the kind also without colour."""
+    symbols = (glyphs.faulted, glyphs.fault_around, glyphs.prefetched, glyphs.zero)
+    present = sorted(zip(cell[1:], symbols, _KINDS, strict=True), key=lambda kind: kind[0], reverse=True)
+    (most, symbol, ink), (second, _, _) = present[0], present[1]
+    if not most:
+        return glyphs.absent, "absent"
+    if second >= MIXED_SHARE * sum(cell[1:]):
+        return glyphs.mixed, ink
+    return symbol, ink
+
+
+def legend(fold: PageMapFold, width: int, glyphs: Glyphs) -> Line:
+    """What the glyphs that occur mean, and how many pages are of each kind that is present."""
+    absent, *present = (sum(cell[kind] for cell in fold.cells) for kind in range(5))
+    symbols = (glyphs.faulted, glyphs.fault_around, glyphs.prefetched, glyphs.zero)
+    entries: list[Line] = []
+    for symbol, ink, pages in zip(symbols, _KINDS, present, strict=True):
+        if pages:
+            entries.append([(symbol, ink), (f" {ink}", "muted"), (f" {count(pages)}", "plain")])
+    if absent:
+        entries.append([(glyphs.absent, "absent"), (" absent", "muted")])
+    if any(heat_piece(cell, glyphs)[0] == glyphs.mixed for cell in fold.cells):
+        entries.append([(glyphs.mixed, "plain"), (" mixed", "muted")])
+    uncounted = [entry[:2] for entry in entries]
+    forms = [joined(entries, ("  ", "plain")), joined(entries, (" ", "plain")), joined(uncounted, (" ", "plain"))]
+    return next((form for form in forms if line_width(form) <= width), forms[-1])

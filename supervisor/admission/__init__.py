@@ -1,0 +1,1 @@
+"""Whether what is asked for fits on the host."""

@@ -1,0 +1,206 @@
+"""Admission: reads what a fan-out needs and what there is, and keeps what is promised to fan-outs under way."""
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple, get_args
+
+from supervisor.admission import headroom
+from supervisor.errors import NotFoundError
+from supervisor.images import boot_image
+from supervisor.models import FanOutEstimate, FanOutRequest, ForkKind, MemoryBackend, ResourceName, State
+from supervisor.rules import capacity
+from supervisor.rules.capacity import PrivateMemory, Resource, Sibling
+from supervisor.rules.lifecycle import fork_target
+from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.snapshots.layer_files import allocated
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, TemplateRecord
+
+BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
+
+
+class Family(NamedTuple):
+    """The running forks of one kind of an instance, and the template of those that share its memory."""
+
+    source: InstanceRecord
+    template: TemplateRecord | None
+    siblings: list[Sibling]
+
+
+class Promise:
+    """The shares of the forks that one fan-out has yet to make."""
+
+    def __init__(self, shares: Counter[ResourceName], promised: Counter[ResourceName], count: int) -> None:
+        self._shares = shares
+        self._promised = promised
+        self._left = count
+        for _ in range(count):
+            promised.update(shares)
+
+    def kept(self) -> None:
+        """One fork is made, or has failed: the host tells what it has taken, and its age that more may come."""
+        self._left -= 1
+        self._promised.subtract(self._shares)
+
+    def close(self) -> None:
+        """Give up the rest."""
+        while self._left:
+            self.kept()
+
+
+class Admitting:
+    """Estimates fan-outs; `private_bytes` is the private memory of an instance's VMM."""
+
+    def __init__(
+        self, inventory: Inventory, data_dir: Path, huge_pages: HugePagePool, private_bytes: Callable[[str], int]
+    ) -> None:
+        self._inventory = inventory
+        self._data_dir = data_dir
+        self._huge_pages = huge_pages
+        self._private_bytes = private_bytes
+        self._promised: Counter[ResourceName] = Counter()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def estimate(self, source: InstanceRecord, request: FanOutRequest) -> FanOutEstimate:
+        """Return what a fan-out takes and how many forks fit beside those that are being made.
+
+        Raises NotFoundError where a file of the source is gone: nobody holds it here, and it may be deleted meanwhile.
+        """
+        shares = _shares(request)
+        template = self._inventory.template_of(source.id) if shares else None
+        siblings = self._siblings(source.id, "share_memory" if shares else "copy", _backend(request))
+        family = Family(source, template, siblings)
+        others = self._others(source.id, _backend(request) if shares else None)
+        huge_pages = await self._huge_pages.left(source.huge_pages * request.count) if source.huge_pages else None
+        try:
+            resources = await asyncio.to_thread(self._resources, request, family, others, huge_pages)
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
+            ) from error
+        return capacity.estimate(request.count, resources)
+
+    @contextlib.asynccontextmanager
+    async def admit(self, source: InstanceRecord, request: FanOutRequest) -> AsyncIterator[Promise]:
+        """Set aside what the forks of a fan-out take, until each is made.
+
+        Raises InsufficientResourcesError where they do not fit, unless `force` is given, and what `estimate` raises.
+        """
+        # One after the other: each is estimated beside what those before it are promised.
+        async with self._one_at_a_time:
+            found = await self.estimate(source, request)
+            if not request.force:
+                capacity.check(source.name, found)
+            promise = Promise(Counter({row.name: row.per_fork for row in found.resources}), self._promised, found.count)
+        try:
+            yield promise
+        finally:
+            promise.close()
+
+    def _siblings(self, source_id: str, kind: ForkKind, backend: MemoryBackend) -> list[Sibling]:
+        """Return the running forks of an instance that are of one kind."""
+        now = datetime.now(UTC)
+        members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source_id, ())]
+        return [
+            Sibling(self._private_bytes(one.id), (now - (one.started_at or one.created_at)).total_seconds())
+            for one in members
+            if one.process is not None and one.fork_kind == kind and one.memory_backend == backend
+        ]
+
+    def _others(self, source_id: str, backend: MemoryBackend | None) -> list[Family]:
+        """Return the forks of every template, but for those of this source with this backend."""
+        return [
+            Family(source, template, siblings)
+            for template in self._inventory.templates.values()
+            if (source := self._inventory.instances.get(template.instance_id)) is not None
+            for other in BACKENDS
+            if (source.id, other) != (source_id, backend)
+            if (siblings := self._siblings(source.id, "share_memory", other))
+        ]
+
+    def _resources(
+        self, request: FanOutRequest, family: Family, others: list[Family], huge_pages: int | None
+    ) -> list[Resource]:
+        source, template = family.source, family.template
+        directory = self._inventory.registry.directory(source.id)
+        fork_disk = capacity.FORK_DISK_BYTES + boot_image.copied_bytes(directory)
+        disk = headroom.disk(self._data_dir)
+        if disk.amount is not None and _flattens(source, request):
+            # Once for all of them, and beside its layers: others may have names of those.
+            disk = disk._replace(amount=disk.amount - _data_bytes(directory, source))
+        found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
+        if fork_target(source.state, request) is not State.RUNNING:
+            return found
+        found.insert(0, self._memory(family, others))
+        if huge_pages is not None:
+            pool = headroom.Left(huge_pages, "free in the pool of 2 MiB pages and promised to nobody")
+            found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
+        tasks = capacity.VMM_TASKS[source.hypervisor] + source.vcpus
+        descriptors = headroom.descriptors(os.getpid())
+        found.append(self._resource("descriptors", capacity.SUPERVISOR_DESCRIPTORS, descriptors, "in the supervisor"))
+        if _backend(request) == "uffd":
+            server = headroom.descriptors(template.page_server.pid if template and template.page_server else None)
+            share = capacity.PAGE_SERVER_DESCRIPTORS
+            found.append(self._resource("page_server_descriptors", share, server, "in the page server"))
+        found.append(self._resource("processes", tasks, headroom.processes(), "threads of a VMM"))
+        return found
+
+    def _memory(self, family: Family, others: list[Family]) -> Resource:
+        # The pool of huge pages is no part of what MemAvailable tells, and has shares of its own for its guests.
+        filling = [one for one in (family, *others) if not one.source.huge_pages]
+        left = _without(headroom.memory(), sum(self._private_memory(one).to_fill for one in filling))
+        if family.source.huge_pages:
+            vmm_bytes = capacity.VMM_BYTES[family.source.hypervisor]
+            return self._resource("memory", vmm_bytes, left, "a VMM; the guest has huge pages")
+        private = self._private_memory(family)
+        return self._resource("memory", private.per_fork, left, private.basis)
+
+    def _private_memory(self, family: Family) -> PrivateMemory:
+        source, template = family.source, family.template
+        vmm_bytes = capacity.VMM_BYTES[source.hypervisor]
+        hot_bytes = template.recorded_pages * template.page_size if template else 0
+        data_bytes = _data_bytes(self._inventory.registry.directory(source.id), source)
+        return capacity.private_memory(family.siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
+
+    def _resource(self, name: ResourceName, per_fork: int, left: headroom.Left, basis: str) -> Resource:
+        free = None if left.amount is None else left.amount - self._promised[name]
+        return Resource(name, per_fork, free, f"{basis}; {left.limit}" if left.limit else basis)
+
+
+def _shares(request: FanOutRequest) -> bool:
+    return request.share_memory or request.template_id is not None
+
+
+def _backend(request: FanOutRequest) -> MemoryBackend:
+    return request.memory_backend if _shares(request) else "file"
+
+
+def _without(left: headroom.Left, to_fill: int) -> headroom.Left:
+    """Return what is left once the running forks have taken what they are yet to take."""
+    if left.amount is None or not to_fill:
+        return left
+    kept = f"{left.limit} less {to_fill / capacity.MIB:.0f} MiB that young forks are yet to fill"
+    return headroom.Left(left.amount - to_fill, kept)
+
+
+def _flattens(source: InstanceRecord, request: FanOutRequest) -> bool:
+    """Return whether the forks need their memory image in one file, and it is in several."""
+    runs = fork_target(source.state, request) is State.RUNNING
+    return runs and _backend(request) == "file" and source.snapshot is not None and len(source.snapshot.layers) > 1
+
+
+def _data_bytes(directory: Path, source: InstanceRecord) -> int:
+    """Return how many bytes of memory an instance's snapshot holds at most; all where it has none and boots."""
+    if source.snapshot is None:
+        return source.size_bytes
+    try:
+        held = sum(allocated(directory / layer) for layer in source.snapshot.layers)
+    except FileNotFoundError:
+        # Nobody holds the instance here: its layers may be merged meanwhile.
+        return source.size_bytes
+    return min(held, source.size_bytes)

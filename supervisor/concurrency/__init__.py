@@ -1,0 +1,1 @@
+"""Tasks beside others, and how far an operation is."""

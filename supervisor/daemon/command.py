@@ -1,0 +1,98 @@
+"""The supervisor's command line, and its life from the first record read to the last stream closed."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from supervisor.api.server import serve
+from supervisor.daemon.directories import RefusedError, claim
+from supervisor.daemon.startup_priority import Ahead
+from supervisor.errors import SupervisorError
+from supervisor.host.host import Host
+from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
+from supervisor.system.descriptors import raise_limit
+
+FAILED: Final = 1
+USAGE: Final = 2
+AHEAD_SECONDS: Final = 2.0
+"""For which a supervisor that answers still goes first: lost page servers are replaced, and clients come back."""
+
+
+def run(arguments: Sequence[str] | None, ahead: Ahead) -> int:
+    """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong.
+
+    It goes ahead until the socket answers and the tree is as it was, and a little longer than that.
+    """
+    try:
+        settings = load_settings(_parse(arguments))
+    except SettingsError as error:
+        return _fail(str(error), USAGE)
+    try:
+        with claim(settings):
+            _log_to(settings)
+            raise_limit()
+            asyncio.run(_run(settings, ahead))
+    except (RefusedError, SupervisorError) as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        return _fail(f"{error.filename or settings.socket_path}: {error.strerror or error}", FAILED)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
+    parser = argparse.ArgumentParser(
+        prog="forktui-supervisor",
+        description="Own microVMs, fork them and serve their memory; print 'ready SOCKET' when it answers there.",
+        epilog="Every option is also a FORKTUI_* variable (FORKTUI_DATA_DIR) and a key in the TOML file (data_dir).",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('forktui')}")
+    add_options(parser, SUPERVISOR_OPTIONS)
+    return vars(parser.parse_args(arguments))
+
+
+def _log_to(settings: Settings) -> None:
+    logging.basicConfig(
+        filename=settings.log_file,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+async def _run(settings: Settings, ahead: Ahead) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    host = await Host.open(settings)
+    try:
+        server = await serve(host, settings.socket_path)
+        try:
+            _announce(settings.socket_path)
+            ahead.spare_children()
+            host.go_on()
+            loop.call_later(AHEAD_SECONDS, ahead.end)
+            await stop.wait()
+        finally:
+            await server.close()
+    finally:
+        await host.close()
+
+
+def _announce(socket_path: Path) -> None:
+    """Say on standard output that the socket answers; whoever waits for it may have gone, which stops nothing."""
+    try:
+        print(f"ready {socket_path}", flush=True)
+    except BrokenPipeError:
+        logging.getLogger(__name__).warning("nobody reads standard output any more")
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"forktui-supervisor: {' '.join(message.split())}", file=sys.stderr)
+    return code

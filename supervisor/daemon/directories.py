@@ -1,0 +1,169 @@
+"""The two directories of a supervisor: made with the right modes, checked, and held by one supervisor at a time."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from supervisor.settings import Settings
+from supervisor.system.unix_sockets import connect
+
+DATA_MODE = 0o700
+"""Snapshots hold the memory of guests."""
+RUN_MODE = 0o750
+"""The group may reach the socket, whose own mode says what it may do there."""
+
+SCHEMA: Final = "schema"
+"""The file that says which schema a data directory has: a number and a newline. One without it has the first."""
+SCHEMA_VERSION: Final = 1
+RUN_DIR: Final = "run_dir"
+"""The file that says in which run directory the VMs of a data directory have their sockets: its path."""
+
+
+class RefusedError(Exception):
+    """This supervisor may not start; the message says why, and what would allow it."""
+
+
+@contextlib.contextmanager
+def claim(settings: Settings) -> Iterator[None]:
+    """Make the data and run directories and hold them while the context lasts.
+
+    Where the body raises, directories that were made and that nothing has been put into are removed again.
+    Raises RefusedError where a directory cannot be used, another supervisor has the data directory, or a newer one
+    has written it.
+    """
+    made: list[Path] = []
+    try:
+        _make(settings.data_dir, DATA_MODE, made, "--data-dir")
+        _check_schema(settings.data_dir)
+        with _locked(settings.data_dir, "--data-dir"):
+            _check_sockets(settings.data_dir, settings.run_dir)
+            with _noted(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
+                _make(settings.run_dir, RUN_MODE, made, "--run-dir")
+                _check_owner(settings.run_dir)
+                _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
+                run_dir = _noted(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
+                with _locked(settings.run_dir, "--run-dir"), run_dir:
+                    yield
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _make(folder: Path, mode: int, made: list[Path], option: str) -> None:
+    """Make `folder` with its missing parents, and note in `made` the topmost directory that was not there."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        for path in reversed(missing):
+            path.mkdir(mode=0o755)
+            made.append(path)
+        if missing:
+            folder.chmod(mode)
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} cannot be made: {error.strerror}; name another directory with {option}"
+        ) from error
+    if not folder.is_dir():
+        raise RefusedError(f"{folder} is not a directory; name another with {option}")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise RefusedError(f"{folder} is in a read-only file system; remount that, or name another with {option}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RefusedError(f"{folder} cannot be written to by uid {os.geteuid()}; name another with {option}")
+
+
+def _check_schema(data_dir: Path) -> None:
+    """Refuse a directory in which a newer supervisor keeps things that this one would not know or would break."""
+    found = _schema(data_dir)
+    if found and not found.isdecimal():
+        raise RefusedError(f"{data_dir / SCHEMA} holds no number: this supervisor would write {SCHEMA_VERSION} there")
+    if found and int(found) > SCHEMA_VERSION:
+        raise RefusedError(
+            f"{data_dir} has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui that "
+            "wrote it, or name another with --data-dir"
+        )
+
+
+def _schema(data_dir: Path) -> str:
+    """Return what is written in the schema file: nothing where a crash or a full disk kept it from being written."""
+    return _read(data_dir / SCHEMA).strip()
+
+
+def _check_sockets(data_dir: Path, run_dir: Path) -> None:
+    """Refuse another run directory than that in which VMs of this data directory listen: they could not be reached."""
+    before = Path(_read(data_dir / RUN_DIR))
+    if not before.is_absolute() or before == run_dir:
+        return
+    count = sum(connect(before / f"{instance.name}.sock") == 0 for instance in (data_dir / "instances").glob("*"))
+    if count and not (run_dir.exists() and before.samefile(run_dir)):
+        vms = "a VM that runs has its socket" if count == 1 else f"{count} VMs that run have their sockets"
+        raise RefusedError(f"{data_dir}: {vms} in {before}; give --run-dir {before}")
+
+
+def _read(path: Path) -> str:
+    """Return the line in a file, or nothing where there is none."""
+    try:
+        return os.fsdecode(path.read_bytes()).strip("\n")
+    except FileNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def _noted(path: Path, text: str) -> Iterator[None]:
+    """Have this in a file, which is removed again where the body raises and it was not there before."""
+    there = _read(path)
+    if there != text.strip("\n"):
+        # On a full disk a supervisor is needed to delete what is on it: the next one writes it.
+        with contextlib.suppress(OSError):
+            path.write_bytes(os.fsencode(text))
+    try:
+        yield
+    except BaseException:
+        if not there:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _check_owner(run_dir: Path) -> None:
+    """Refuse a directory of somebody else's: who owns it could put a socket of his own there (it may be below /tmp)."""
+    status = run_dir.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise RefusedError(f"{run_dir} belongs to uid {status.st_uid} or is a link; name another with --run-dir")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, option: str) -> Iterator[None]:
+    """Hold the lock file's flock, which the kernel releases however this process ends; the file says who has it."""
+    path = folder / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            raise RefusedError(
+                f"another supervisor (pid {holder}) holds {folder}; stop it, or name another with {option}"
+            ) from error
+        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise RefusedError(f"a supervisor that held {folder} has ended just now; try again")
+        os.truncate(descriptor, 0)
+        # On a full disk a supervisor is needed to delete what is on it.
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(made: list[Path]) -> None:
+    for folder in reversed(made):
+        inside = [path for path in folder.rglob("*") if path.is_dir()]
+        for path in (*sorted(inside, reverse=True), folder):
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -1,0 +1,184 @@
+"""Images that are snapshots: a `state` and a `mem` that Firecracker or the embedded VMM wrote, and perhaps a vm.json.
+
+An instance of one begins in Standby. Without vm.json nothing says how to boot it: it can be restored and forked, and
+not started again once it was stopped. A state-file has the paths of its disks baked in: they are to be relative, and
+the files are placed where vm.json says.
+
+Every function that takes a path blocks on the disk.
+"""
+
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from supervisor.embedded import SNAPSHOT_VERSION, state_file
+from supervisor.embedded.faults import MalformedError
+from supervisor.errors import BadRequestError, InvalidImageError
+from supervisor.images.boot_image import (
+    VM_JSON,
+    Image,
+    check_files,
+    inline_cpu_config,
+    machine_files,
+    place,
+    read_vm_json,
+)
+from supervisor.images.memory_size import parse_size
+from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson
+from supervisor.models import CreateRequest, HypervisorName
+from supervisor.models.base import MIB
+from supervisor.store.records import SnapshotFiles
+from supervisor.vmm.hypervisor import Hypervisor, loads
+
+STATE: Final = "state"
+MEM: Final = "mem"
+HOT_PAGES: Final = "hot_pages"
+"""A list of the pages that forks of the snapshot touch first, ours or hypeman's, which an image may have beside it."""
+
+_MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
+"""Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
+_HEADER_BYTES: Final = 64
+_TAKEN: Final = re.compile(
+    r"((state|mem)\.\d+|instance\.json|vm\.json|hot_pages|console\.log|vmm\.(log|log\.1|stderr))(\.new)?|\..*\.json\.new",
+    re.DOTALL,
+)
+"""Names in an instance's directory that are the supervisor's own, or that it sweeps (Registry.open)."""
+
+
+@dataclass(frozen=True)
+class SnapshotImage:
+    """A snapshot that was found usable."""
+
+    name: str
+    directory: Path
+    hypervisor: HypervisorName
+    """The VMM that wrote it, and the only one that loads it."""
+    snapshot_version: str
+    size_bytes: int
+    vcpus: int
+    config: VmJson | None
+
+
+def is_snapshot(directory: Path) -> bool:
+    """Return whether an image is a snapshot, or is meant to be one."""
+    found = [(directory / name).exists() for name in (STATE, MEM)]
+    return all(found) or (any(found) and not (directory / VM_JSON).exists())
+
+
+def load_snapshot(directory: Path) -> SnapshotImage:
+    """Return the snapshot in an image's directory; raises InvalidImageError with what is wrong in one line."""
+    name = directory.name
+    try:
+        config = read_vm_json(directory) if (directory / VM_JSON).exists() else None
+        if config is not None:
+            check_files(Image(name, directory, config))
+            _check_names(config)
+        return _inspect(directory, config)
+    except (OSError, ValueError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        raise InvalidImageError(f"image {name}: {reason}") from error
+
+
+def check_snapshot(image: SnapshotImage, hypervisor: Hypervisor) -> None:
+    """Raise InvalidImageError where this hypervisor cannot load the snapshot."""
+    if image.hypervisor != hypervisor.name:
+        raise InvalidImageError(
+            f"image {image.name} is a snapshot of {image.hypervisor}: {hypervisor.name} cannot load it; "
+            f"give hypervisor={image.hypervisor}"
+        )
+    if not loads(hypervisor.name, hypervisor.snapshot_version, image.snapshot_version):
+        raise InvalidImageError(
+            f"image {image.name} has snapshot version {image.snapshot_version}, and {hypervisor.name} "
+            f"{hypervisor.version} loads {hypervisor.snapshot_version}: use the VMM that wrote it, or make it anew"
+        )
+
+
+def check_request(image: SnapshotImage, request: CreateRequest) -> None:
+    """Raise BadRequestError where something is asked of a snapshot that is decided in it."""
+    if request.size is not None and parse_size(request.size) != image.size_bytes:
+        raise BadRequestError(
+            f"size {request.size} is refused: image {image.name} is a snapshot of {image.size_bytes // MIB}MB; leave "
+            "it out"
+        )
+    if request.vcpus not in (None, image.vcpus) or request.cmd:
+        raise BadRequestError(
+            f"vcpus and cmd are refused: image {image.name} is a snapshot of a machine that runs; leave them out"
+        )
+
+
+def snapshot_files(image: SnapshotImage) -> SnapshotFiles:
+    """Return what the snapshot's files are called in an instance's directory."""
+    return SnapshotFiles(state=f"{STATE}.0", layers=(f"{MEM}.0",), snapshot_version=image.snapshot_version)
+
+
+def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages: bool, directory: Path) -> None:
+    """Put into an instance's directory what its VMM restores; memory and state are links where that is possible."""
+    place(image.directory / STATE, directory / files.state, writable=False)
+    place(image.directory / MEM, directory / files.layers[0], writable=False)
+    if (image.directory / HOT_PAGES).exists():
+        place(image.directory / HOT_PAGES, directory / HOT_PAGES, writable=False)
+    if image.config is not None:
+        config = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        for section in IGNORED_SECTIONS:
+            config.pop(section, None)
+        machine = {"vcpu_count": image.vcpus, "mem_size_mib": image.size_bytes // MIB}
+        machine["track_dirty_pages"] = track_dirty_pages
+        config["machine-config"] = {**config.get("machine-config", {}), **machine}
+        inline_cpu_config(image.config, image.directory, config)
+        for file in machine_files(image.config):
+            place((image.directory / file.source).resolve(), directory / file.source, writable=file.writable)
+        (directory / VM_JSON).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _check_names(config: VmJson) -> None:
+    """Raise ValueError where a file of the machine, or its directory, would take the place of one of ours."""
+    for file in machine_files(config):
+        first = PurePosixPath(file.source).parts[0]
+        if _TAKEN.fullmatch(first):
+            raise ValueError(
+                f"{file.source}: {first} is a name that an instance's own files have: the machine that is snapshotted "
+                "must have this file under another one"
+            )
+
+
+def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
+    for name in (STATE, MEM):
+        path = directory / name
+        if path.is_symlink() or not path.is_file():
+            raise ValueError(f"{name} is no file in its directory: a snapshot is a {STATE} and a {MEM}")
+    hypervisor, version, vcpus, state_bytes = _describe(directory / STATE)
+    size = (directory / MEM).stat().st_size
+    if size == 0 or size % MIB:
+        raise ValueError(f"{MEM} has {size} bytes, which is no memory's size; copy it whole")
+    told = config.machine_config if config is not None else None
+    for wanted, who in ((state_bytes, STATE), (told.mem_size_mib * MIB if told else None, VM_JSON)):
+        if wanted not in (None, size):
+            raise ValueError(f"{MEM} has {size} bytes, and {who} says {wanted}; copy it whole, or correct {who}")
+    return SnapshotImage(
+        name=directory.name,
+        directory=directory,
+        hypervisor=hypervisor,
+        snapshot_version=version,
+        size_bytes=size,
+        vcpus=vcpus or (told.vcpu_count if told else 1),
+        config=config,
+    )
+
+
+def _describe(state: Path) -> tuple[HypervisorName, str, int | None, int | None]:
+    """Return who wrote a state-file, its version, and its vCPUs and bytes of memory where it tells them."""
+    with state.open("rb") as file:
+        text = file.read(state_file.MAX_BYTES + 1)
+    if len(text) >= _HEADER_BYTES and struct.unpack_from("<Q", text)[0] in _MAGIC:
+        version = re.search(rb"[0-9]+\.[0-9]+\.[0-9]+", text[8:_HEADER_BYTES])
+        if version is None:
+            raise ValueError(f"{STATE} is Firecracker's, and has no version that can be read")
+        return "firecracker", version[0].decode(), None, None
+    try:
+        machine = state_file.parse(text)
+    except MalformedError as error:
+        raise ValueError(f"{STATE} is neither Firecracker's nor the embedded VMM's: {error}") from error
+    return "embedded", SNAPSHOT_VERSION, machine.vcpu_count, machine.mem_size_mib * MIB

@@ -1,0 +1,1 @@
+"""The verbs: what is asked of instances, and what a restart finds half done."""

@@ -1,0 +1,1 @@
+"""States, verbs, locks and capacity. Pure: values in, values out."""

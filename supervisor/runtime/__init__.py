@@ -1,0 +1,1 @@
+"""What runs: VMMs, page servers, templates; and what belongs to nobody."""

@@ -1,0 +1,125 @@
+"""Processes and sockets that a supervisor left which was killed between starting something and noting that it did."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from supervisor.errors import InvalidStateError, PageServerError
+from supervisor.store.records import ProcessIdentity
+from supervisor.uffd.program import listener_at, start_time_of
+
+END_TIMEOUT: Final = 10.0
+"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
+ID: Final = "?" * 24
+"""What an id looks like to glob."""
+
+
+def check_run_directory(run_dir: Path, data_dir: Path, known: Collection[str]) -> None:
+    """Raise InvalidStateError where VMs or page servers of another data directory listen in the run directory.
+
+    `known` are the ids of what belongs here. Their sockets would be removed as nobody's, and they could not be reached
+    any more.
+    """
+    sockets = [
+        path for suffix in (".sock", ".pages") for path in run_dir.glob(f"{ID}{suffix}") if path.stem not in known
+    ]
+    listening = set(filter(None, map(listener_at, sockets)))
+    if listening:
+        listening.difference_update((one.pid, one.start_time) for one, _ in _programs(data_dir.resolve()))
+    if listening:
+        pids = ", ".join(str(pid) for pid, _ in sorted(listening))
+        raise InvalidStateError(
+            f"{run_dir} has the sockets of processes of another data directory (pid {pids}): give that one with "
+            "--data-dir, or name another with --run-dir"
+        )
+
+
+def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
+    """End every VMM and page server of this data directory but those that are known; return the pids.
+
+    `spared` are names of directories whose records cannot be read: nobody knows what is theirs. It blocks until the
+    processes are gone. The caller is the data directory's only supervisor.
+    """
+    found = [
+        identity
+        for identity, directory in _programs(data_dir.resolve())
+        if directory not in spared and identity not in known
+    ]
+    _end(found)
+    return [identity.pid for identity in found]
+
+
+def end(identity: ProcessIdentity) -> None:
+    """Kill the process of this identity, if it is there, and wait until it is gone. It blocks."""
+    _end([identity])
+
+
+def _end(identities: Collection[ProcessIdentity]) -> None:
+    """Kill those of these processes that are there, and wait until they are gone."""
+    poll = select.poll()
+    with contextlib.ExitStack() as stack:
+        killed = 0
+        for identity in identities:
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(identity.pid)
+                stack.callback(os.close, pidfd)
+                if _identity(identity.pid) == identity:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    poll.register(pidfd, select.POLLIN)
+                    killed += 1
+        deadline = time.monotonic() + END_TIMEOUT
+        while killed and (left := deadline - time.monotonic()) > 0:
+            # Readable once it is a zombie: whoever is to reap it may take its time.
+            for pidfd, _ in poll.poll(left * 1e3):
+                poll.unregister(pidfd)
+                killed -= 1
+
+
+def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
+    """Remove the sockets and page maps that are named after an instance or a template, but those to be kept."""
+    for pattern in (f"{ID}.sock", f"{ID}.uffd", f"{ID}.pages", f"pages/{ID}.map"):
+        for path in run_dir.glob(pattern):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _programs(data_dir: Path) -> Iterator[tuple[ProcessIdentity, str]]:
+    """Yield VMMs, known by their working directory, and page servers, by the layers that they serve; each with the name
+    of its instance's or template's directory.
+
+    An operator's shell may be in such a directory as well: it has no API socket.
+    """
+    home = f"{data_dir / 'instances'}{os.sep}"
+    # As it is in the JSON that a page server is started with.
+    layers = json.dumps(f"{data_dir / 'templates'}{os.sep}")[1:-1]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            # Before anything else is read of it, so that no later process of this pid is taken for it.
+            identity = _identity(process.pid)
+            if identity is None:
+                continue
+            command = process.cmdline()
+            if "--api-sock" in command and process.cwd().startswith(home):
+                yield identity, _first(process.cwd(), home)
+            elif any("supervisor.uffd.page_server" in word for word in command) and layers in command[-1]:
+                yield identity, _first(command[-1], layers)
+
+
+def _first(text: str, prefix: str) -> str:
+    """Return the name that follows the first `prefix`."""
+    return text.partition(prefix)[2].partition(os.sep)[0]
+
+
+def _identity(pid: int) -> ProcessIdentity | None:
+    try:
+        return ProcessIdentity(pid=pid, start_time=start_time_of(pid))
+    except PageServerError:
+        return None

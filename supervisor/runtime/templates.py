@@ -1,0 +1,70 @@
+"""Templates: Standby instances promoted so that share_memory forks may read their memory."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from supervisor.concurrency.progress import step
+from supervisor.errors import InvalidStateError
+from supervisor.images.snapshot_image import HOT_PAGES
+from supervisor.runtime.page_servers import PageServers
+from supervisor.snapshots.layer_files import link, marks
+from supervisor.snapshots.layers import own_snapshot
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.store.registry import new_id
+
+
+class Templates:
+    """Promotion and un-promotion; the caller of either holds the instance."""
+
+    def __init__(self, inventory: Inventory, data_dir: Path, page_servers: PageServers) -> None:
+        self._inventory = inventory
+        self._data_dir = data_dir
+        self._page_servers = page_servers
+
+    async def promote(self, source: InstanceRecord) -> TemplateRecord:
+        """Return the template of a Standby instance, made now if there is none."""
+        existing = self._inventory.template_of(source.id)
+        if existing is not None:
+            return existing
+        step("promote")
+        snapshot = own_snapshot(source)
+        template_id = new_id()
+        directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
+        source_directory = self._inventory.registry.directory(source.id)
+        return await self._inventory.add_template(
+            TemplateRecord(
+                id=template_id,
+                instance_id=source.id,
+                layers=tuple(str(directory / layer) for layer in snapshot.layers),
+                layer_marks=await asyncio.to_thread(marks, snapshot.layers, source_directory),
+                size_bytes=source.size_bytes,
+                page_size=source.page_size,
+                hypervisor=source.hypervisor,
+                snapshot_version=snapshot.snapshot_version,
+            ),
+            partial(_populate, snapshot.layers, source_directory),
+        )
+
+    async def unpromote(self, instance_id: str) -> None:
+        """Undo the promotion, if there was one, of an instance that no fork holds any more."""
+        template = self._inventory.template_of(instance_id)
+        if template is None:
+            return
+        if self._inventory.unreadable:
+            named = ", ".join(self._inventory.unreadable)
+            raise InvalidStateError(
+                f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
+                f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
+            )
+        step("unpromote")
+        await self._page_servers.stop(template.id)
+        await self._inventory.remove_template(template.id)
+
+
+def _populate(layers: Sequence[str], source: Path, template: Path) -> None:
+    """Put into a template's directory what its page server reads: the layers, and the hot-page list of its image."""
+    names = (*layers, HOT_PAGES) if (source / HOT_PAGES).exists() else layers
+    link(names, source, template)

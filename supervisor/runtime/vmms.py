@@ -1,0 +1,382 @@
+"""The VMMs of the instances that run: booted, loaded from a snapshot, snapshotted, ended, adopted."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.concurrency.progress import step
+from supervisor.concurrency.tasks import Result, beside
+from supervisor.errors import DependencyMissingError, PageServerError, VmmError
+from supervisor.models import HypervisorName, Phase
+from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.runtime.page_servers import PageServers
+from supervisor.snapshots.layer_files import complete, make_way, remove
+from supervisor.snapshots.layers import new_names, next_snapshot, own_snapshot, snapshot_type
+from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles
+from supervisor.store.registry import PARTIAL
+from supervisor.uffd.handle import PageServer
+from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
+from supervisor.vmm.driver import Vmm
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
+from supervisor.vmm.logs import CONSOLE_LOG
+from supervisor.vmm.process import Exit
+
+EXIT_NOTICE = 0.2
+"""Seconds within which a process that has failed a request by its end is seen to have ended."""
+
+
+class PageServerLostError(PageServerError):
+    """The page server ended while it was needed; another one can be had."""
+
+
+@dataclass
+class Stopwatch:
+    """Collects how long the phases of one operation took."""
+
+    phases: list[Phase] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time one phase; one that raises is not counted."""
+        began = time.monotonic()
+        yield
+        self.phases.append(Phase(name=name, milliseconds=round((time.monotonic() - began) * 1e3, 3)))
+
+
+class Machines:
+    """One VMM per instance that runs."""
+
+    def __init__(
+        self,
+        hypervisors: Mapping[HypervisorName, Hypervisor],
+        page_servers: PageServers,
+        huge_pages: HugePagePool,
+        instances: Path,
+        run_dir: Path,
+        on_exit: Callable[[str, Exit], None],
+        on_paused: Callable[[str], None],
+    ) -> None:
+        """`on_paused` is told of an instance whose VM may have stayed paused."""
+        self._hypervisors = hypervisors
+        self._page_servers = page_servers
+        self._huge_pages = huge_pages
+        self._instances = instances
+        self._run_dir = run_dir
+        self._on_exit = on_exit
+        self._on_paused = on_paused
+        self._running: dict[str, Vmm] = {}
+
+    def hypervisor(self, name: HypervisorName) -> Hypervisor:
+        """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
+        found = self._hypervisors.get(name)
+        if found is None:
+            raise DependencyMissingError(
+                f"{name} cannot run here; GET /capabilities says why, and {' and '.join(self._hypervisors)} can"
+            )
+        return found
+
+    def check_userfaultfd(self, name: HypervisorName) -> None:
+        """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""
+        problem = userfaultfd_problem(self.hypervisor(name))
+        if problem is not None:
+            raise DependencyMissingError(f"{name} cannot load a snapshot with memory_backend=uffd here: {problem}")
+
+    async def check_loads(self, record: InstanceRecord) -> None:
+        """Raise DependencyMissingError where the VMM that would be started now cannot load the instance's snapshot."""
+        if record.snapshot is None:
+            return
+        hypervisor, its = self.hypervisor(record.hypervisor), record.snapshot.snapshot_version
+        program = hypervisor.command[0]
+        ours = await asyncio.to_thread(snapshot_version, hypervisor, Path(program))
+        if not loads(hypervisor.name, ours, its):
+            raise DependencyMissingError(
+                f"{record.name}: its snapshot has version {its}, and {program} loads {ours}: start the supervisor with "
+                "--firecracker and one that loads it, or boot a fork with target_state=Stopped anew"
+            )
+
+    def runs(self, instance_id: str) -> bool:
+        """Return whether the instance has a VMM."""
+        return instance_id in self._running
+
+    def run_files(self, instance_id: str) -> tuple[Path, ...]:
+        """Return where the sockets and the page map of an instance that runs are."""
+        page_map = self._page_servers.page_map(instance_id)
+        return self._api_socket(instance_id), self._uffd_socket(instance_id), page_map
+
+    def console_offset(self, instance_id: str) -> int:
+        """Return the present length of the console, in bytes: where what comes next begins."""
+        try:
+            return (self._instances / instance_id / CONSOLE_LOG).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    async def boot(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
+        """Start a VMM with the instance's vm.json."""
+        step("spawn")
+        with watch.phase("boot"):
+            vmm = await self._spawn(record, "vm.json")
+        return self._keep(record, vmm)
+
+    async def load(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
+        """Start a VMM, load the instance's snapshot into it with the record's memory backend, and resume it.
+
+        The memory image has one layer, unless it comes through a page server. One that dies meanwhile costs one more
+        try. On failure no VMM is left, and the error is raised.
+        """
+        if record.memory_backend != "uffd" or record.template_id is None:
+            return await self._load_file(record, watch)
+        try:
+            return await self._load_uffd(record, record.template_id, watch)
+        except PageServerLostError:
+            watch.phases.clear()
+            return await self._load_uffd(record, record.template_id, watch)
+
+    async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
+        snapshot = own_snapshot(record)
+        (mem_file,) = snapshot.layers
+        tracking = self._tracking(record)
+        step("spawn")
+        with watch.phase("spawn"):
+            vmm = await self._spawn(record, None)
+        try:
+            step("load")
+            with watch.phase("load"):
+                await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
+        except BaseException:
+            await asyncio.shield(self._abandon(record, vmm))
+            raise
+        return self._keep(record, vmm)
+
+    async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
+        step("page server")
+        with watch.phase("prepare"):
+            server = await self._page_servers.serving(template_id)
+        records = self._page_servers.begin_recording(record)
+        prefetch = "off" if records else record.prefetch
+
+        async def attach(vmm_pid: int) -> None:
+            step("attach")
+            await server.attach(
+                record.id,
+                listen=self._uffd_socket(record.id),
+                page_map=self._page_servers.page_map(record.id),
+                vmm_pid=vmm_pid,
+                prefetch=prefetch,
+                record=records,
+            )
+
+        vmm = None
+        step("spawn")
+        try:
+            with watch.phase("spawn"):
+                vmm = await while_serving(server, self._spawn(record, None, attach))
+            await while_serving(server, self._load_served(record, vmm, server, watch, prefetch == "before_resume"))
+        except BaseException:
+            await asyncio.shield(self._abandon(record, vmm))
+            raise
+        return self._keep(record, vmm)
+
+    async def _load_served(
+        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
+    ) -> None:
+        """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
+        state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
+        step("load")
+        async with beside(server.served(record.id)) as served:
+            with watch.phase("load"):
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=self._tracking(record))
+            step("prefetch")
+            with watch.phase("prefetch"):
+                await served
+        if wait:
+            step("resume")
+            with watch.phase("resume"):
+                await vmm.api.resume()
+
+    async def snapshot(self, record: InstanceRecord) -> SnapshotFiles:
+        """Pause the VM and write a snapshot of it in new files; it stays paused.
+
+        On failure the VM runs on and the partial files are gone.
+        """
+        async with self._snapshot(record) as files:
+            await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
+        return files
+
+    async def checkpoint(
+        self, record: InstanceRecord, watch: Stopwatch, while_paused: Callable[[], None] | None
+    ) -> SnapshotFiles:
+        """Pause the VM for a snapshot in new files, and for `while_paused`, which runs in a thread; it runs on.
+
+        On failure as well, and then the partial files are gone.
+        """
+        with contextlib.ExitStack() as phase:
+            phase.enter_context(watch.phase("paused"))
+            async with self._snapshot(record) as files:
+                if while_paused is not None:
+                    step("copy disks")
+                    await asyncio.to_thread(while_paused)
+                await self.resume(record.id)
+                phase.close()
+                with watch.phase("write"):
+                    await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
+        return files
+
+    @contextlib.asynccontextmanager
+    async def _snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
+        """Pause the VM and write a snapshot under partial names; where that or the body fails, the VM runs on."""
+        vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
+        # Its program, which another one may have replaced under the same name since.
+        written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
+        kind = snapshot_type(record)
+        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards and await vmm.api.gives_memory_back():
+            kind = "Full"
+        files = next_snapshot(record, kind, written)
+        directory, state, layer = self._instances / record.id, files.state, files.layers[0]
+        make_way(directory, (state, layer))
+        try:
+            step("pause")
+            await vmm.api.pause()
+            step("snapshot")
+            await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
+            yield files
+        except BaseException:
+            await asyncio.shield(self.run_on(record.id))
+            remove(directory, (state, layer))
+            raise
+
+    async def run_on(self, instance_id: str) -> None:
+        """Let a VM run on whose snapshot came to nothing; never raises: what its VMM does not answer now it may yet."""
+        try:
+            await self.resume(instance_id, seconds=QUICK)
+        except VmmError:
+            self._on_paused(instance_id)
+
+    async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
+        """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
+        step("resume")
+        await self._vmm(instance_id).api.resume(seconds)
+
+    async def terminate(self, record: InstanceRecord) -> None:
+        """End the instance's VMM, if it has one, and forget it."""
+        vmm = self._running.pop(record.id, None)
+        step("terminate")
+        if vmm is not None:
+            try:
+                await vmm.terminate()
+            except VmmError:
+                # It is still there, and its end is to be heard of.
+                self._running[record.id] = vmm
+                raise
+        step("release")
+        if record.attached:
+            await self._page_servers.release(record)
+        self._clear_run_files(record.id)
+
+    async def adopt(self, record: InstanceRecord) -> bool:
+        """Take over the VMM that an earlier supervisor left running; False where it is gone."""
+        if record.process is None:
+            return False
+        vmm = await Vmm.adopt(
+            instance_id=record.id,
+            directory=self._instances / record.id,
+            api_socket=self._api_socket(record.id),
+            pid=record.process.pid,
+            start_time=record.process.start_time,
+            name=record.name,
+        )
+        if vmm is None:
+            self._clear_run_files(record.id)
+            return False
+        share = self._huge_pages.keep(record.huge_pages, vmm.pid)
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
+        self._keep(record, vmm)
+        return True
+
+    async def close(self) -> None:
+        """Let go of every VMM; they go on."""
+        running, self._running = self._running, {}
+        for vmm in running.values():
+            await vmm.disconnect()
+
+    def _tracking(self, record: InstanceRecord) -> TrackingField | None:
+        return self.hypervisor(record.hypervisor).tracking_field if record.track_dirty_pages else None
+
+    def _vmm(self, instance_id: str) -> Vmm:
+        vmm = self._running.get(instance_id)
+        if vmm is None:
+            raise VmmError(f"{instance_id}: its VMM has ended; look at its log")
+        return vmm
+
+    def _api_socket(self, instance_id: str) -> Path:
+        return self._run_dir / f"{instance_id}.sock"
+
+    def _uffd_socket(self, instance_id: str) -> Path:
+        return self._run_dir / f"{instance_id}.uffd"
+
+    async def _spawn(
+        self,
+        record: InstanceRecord,
+        config_file: str | None,
+        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
+    ) -> Vmm:
+        share = await self._huge_pages.promise(record.name, record.huge_pages)
+        try:
+            vmm = await Vmm.spawn(
+                self.hypervisor(record.hypervisor),
+                instance_id=record.id,
+                directory=self._instances / record.id,
+                api_socket=self._api_socket(record.id),
+                config_file=config_file,
+                name=record.name,
+                meanwhile=meanwhile,
+            )
+        except BaseException:
+            self._huge_pages.end(share)
+            raise
+        share.pid = vmm.pid
+        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
+        return vmm
+
+    def _keep(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
+        self._running[record.id] = vmm
+        vmm.exited.add_done_callback(lambda future: self._exited(record.id, vmm, future))
+        return ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time)
+
+    def _exited(self, instance_id: str, vmm: Vmm, future: "asyncio.Future[Exit]") -> None:
+        """Report an exit that nobody asked for: one of a VMM that is still kept."""
+        if self._running.get(instance_id) is vmm and not future.cancelled():
+            del self._running[instance_id]
+            self._clear_run_files(instance_id)
+            self._on_exit(instance_id, future.result())
+
+    async def _abandon(self, record: InstanceRecord, vmm: Vmm | None) -> None:
+        if vmm is not None:
+            await vmm.terminate()
+        await self._page_servers.release(record)
+        self._clear_run_files(record.id)
+
+    def _clear_run_files(self, instance_id: str) -> None:
+        for path in self.run_files(instance_id):
+            path.unlink(missing_ok=True)
+
+
+async def while_serving(server: PageServer, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait((task, server.exited), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+    except (PageServerError, VmmError):
+        # Its end may be the reason, and is then about to be known.
+        await asyncio.wait((server.exited,), timeout=EXIT_NOTICE)
+        if not server.exited.done():
+            raise
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    raise PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")

@@ -1,0 +1,1 @@
+"""Memory images as chains of layers, and their files."""

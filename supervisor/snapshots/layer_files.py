@@ -1,0 +1,141 @@
+"""The files of memory images: completed, linked, merged, removed. Every function blocks on the disk."""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from supervisor.concurrency.progress import step
+from supervisor.errors import PageServerError
+from supervisor.store.registry import PARTIAL, StorageError, sync_directory
+from supervisor.system.sparse_files import copy_range, created, opened
+from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
+
+MODE: Final = 0o440
+_SNAPSHOT_FILE: Final = re.compile(rf"(state|mem)\.\d+({re.escape(PARTIAL)})?")
+
+
+def complete(directory: Path, names: Iterable[str]) -> None:
+    """Make files that were written under partial names durable, read-only, and only then known by their names.
+
+    Raises StorageError.
+    """
+    try:
+        for name in names:
+            temporary = directory / f"{name}{PARTIAL}"
+            step("sync layer")
+            with opened(temporary) as fd:
+                os.fsync(fd)
+                os.fchmod(fd, MODE)
+            step("rename layer")
+            temporary.rename(directory / name)
+        sync_directory(directory)
+    except OSError as error:
+        raise StorageError(
+            f"{directory}: a snapshot cannot be kept: {error.strerror}; free space or make the data directory writable"
+        ) from error
+
+
+def remove(directory: Path, names: Iterable[str]) -> None:
+    """Remove names, and partial ones, as far as the file system lets; a file goes with its last name."""
+    for path in _both(directory, names):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def sweep(directory: Path, kept: Collection[str]) -> None:
+    """Remove state-files and layers that a crash left without a snapshot to belong to."""
+    for path in directory.iterdir():
+        # A disk of the guest's own may be called state.img.
+        if _SNAPSHOT_FILE.fullmatch(path.name) and path.name not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def make_way(directory: Path, names: Iterable[str]) -> None:
+    """Remove what a crash may have left at names that are about to be taken; raises StorageError where it stays.
+
+    A diff snapshot would be written into it.
+    """
+    remove(directory, names)
+    for path in _both(directory, names):
+        if os.path.lexists(path):
+            raise StorageError(f"{path}: it is in the way of a snapshot; remove it, and make {directory} writable")
+
+
+def link(names: Iterable[str], source: Path, target: Path) -> None:
+    """Give files in the directory `source` the same names in the directory `target` as well; raises OSError."""
+    for name in names:
+        os.link(source / name, target / name)
+
+
+def marks(names: Iterable[str], directory: Path) -> tuple[tuple[int, int], ...]:
+    """Return of each file the size (bytes) and the mtime (ns), which writing it changes; raises StorageError."""
+    try:
+        found = [(directory / name).stat() for name in names]
+    except OSError as error:
+        raise StorageError(f"layer {error.filename} is missing: {error.strerror}; put it back") from error
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
+
+
+def check_marks(layers: Sequence[Path], marked: Sequence[tuple[int, int]]) -> None:
+    """Raise PageServerError, which says what has become of it, for a layer that is not what it was when marked."""
+    for layer, (size, mtime_ns) in zip(layers, marked, strict=False):
+        try:
+            status = layer.stat()
+        except OSError as error:
+            raise PageServerError(f"layer {layer} is missing: {error.strerror}; put it back") from error
+        if status.st_size < size:
+            raise PageServerError(f"layer {layer} was truncated from {size} to {status.st_size} bytes; put it back")
+        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
+            raise PageServerError(f"layer {layer} was written since it became a template's; put it back as it was")
+
+
+def allocated(path: Path) -> int:
+    """Return how many bytes a file has on the disk; its holes have none."""
+    # st_blocks counts units of 512 bytes, whatever the file system's blocks are: stat(2).
+    return path.stat().st_blocks * 512
+
+
+def merge(layers: Sequence[Path], target: Path) -> None:
+    """Write the image of `layers`, newest first, to a new file; what none of them has stays a hole. It is not synced.
+
+    Blocks are shared where the file system can. Raises OSError; on failure there is no file at `target`.
+    """
+    with contextlib.ExitStack() as stack:
+        fds = [stack.enter_context(opened(layer)) for layer in layers]
+        size, *others = (os.fstat(fd).st_size for fd in fds)
+        if any(other != size for other in others):
+            raise OSError(errno.EINVAL, "its layers differ in size: one of them is truncated or of another VM")
+        starts, owners = resolve([data_extents(fd, size) for fd in fds], size)
+        target_fd = stack.enter_context(created(target))
+        os.ftruncate(target_fd, size)
+        for start, end, owner in zip(starts, [*starts[1:], size], owners, strict=True):
+            if owner != NO_LAYER:
+                copy_range(fds[owner], target_fd, start, end)
+
+
+def _both(directory: Path, names: Iterable[str]) -> list[Path]:
+    return [directory / f"{name}{ending}" for name in names for ending in ("", PARTIAL)]
+
+
+def tells_pages_apart(directory: Path, page_size: int) -> bool:
+    """Return whether the file system there has holes as small as a page, so that a diff layer shows what it has.
+
+    Where its blocks are larger (ZFS, some XFS and btrfs), a page written alone looks like several, the others zero.
+    """
+    probe = directory / f"probe{PARTIAL}"
+    probe.unlink(missing_ok=True)
+    with created(probe) as fd:
+        os.ftruncate(fd, 1024 * page_size)
+        written = [(page * page_size, (page + 1) * page_size) for page in (1, 511, 1022)]
+        for start, _ in written:
+            os.pwrite(fd, b"\1" * page_size, start)
+        os.fsync(fd)
+        with opened(probe) as reader:
+            found = list(data_extents(reader, 1024 * page_size))
+    probe.unlink()
+    return found == written

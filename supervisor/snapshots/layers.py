@@ -1,0 +1,143 @@
+"""Memory images of instances: what the next snapshot adds to a chain of layers, and chains made shorter."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from supervisor.concurrency.progress import step
+from supervisor.errors import InvalidStateError
+from supervisor.models import Level
+from supervisor.snapshots.layer_files import allocated, complete, make_way, merge, remove, tells_pages_apart
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, SnapshotFiles
+from supervisor.store.registry import PARTIAL, StorageError
+from supervisor.uffd.memory_image import GRANULE_BYTES
+from supervisor.vmm.api_client import SnapshotType
+
+
+def own_snapshot(record: InstanceRecord) -> SnapshotFiles:
+    """Return the snapshot of an instance that has one."""
+    if record.snapshot is None:
+        raise InvalidStateError(f"{record.name}: it is {record.state} but has no snapshot; delete it")
+    return record.snapshot
+
+
+def snapshot_type(record: InstanceRecord) -> SnapshotType:
+    """Return whether the instance's next snapshot may leave out what its present layers have."""
+    return "Diff" if record.track_dirty_pages and not record.snapshot_unfinished else "Full"
+
+
+def next_snapshot(record: InstanceRecord, kind: SnapshotType, snapshot_version: str) -> SnapshotFiles:
+    """Return the files that a snapshot leads to: a new state-file, and a new layer upon those that a Diff needs."""
+    base = record.snapshot.layers if record.snapshot and kind == "Diff" else ()
+    number = record.next_layer
+    return SnapshotFiles(state=f"state.{number}", layers=(f"mem.{number}", *base), snapshot_version=snapshot_version)
+
+
+def new_names(record: InstanceRecord, files: SnapshotFiles) -> tuple[str, ...]:
+    """Return what of a snapshot's files the record's snapshot does not have."""
+    present = all_names(record.snapshot)
+    return tuple(name for name in all_names(files) if name not in present)
+
+
+def all_names(files: SnapshotFiles | None) -> tuple[str, ...]:
+    """Return the names of a snapshot's files, if there is one."""
+    return (files.state, *files.layers) if files else ()
+
+
+def layers_to_merge(sizes: Sequence[int], limit: int) -> int:
+    """Return how many of a chain's layers, given by their bytes, newest first, become one; 0 where none has to.
+
+    All but the oldest, until together they are as large as that: it is mostly the largest, and so seldom copied.
+    """
+    if len(sizes) <= limit:
+        return 0
+    return len(sizes) - 1 if sum(sizes[:-1]) < sizes[-1] else len(sizes)
+
+
+class Layers:
+    """Changes of chains; the caller holds the instance. Whoever else has names of a layer still reads it."""
+
+    def __init__(self, inventory: Inventory, max_layers: int, report: Callable[[Level, str, str | None], None]) -> None:
+        self._inventory = inventory
+        self._max_layers = max_layers
+        self._report = report
+        self.diff_layers = True
+        """Whether a diff layer shows what it has, where the instances are."""
+
+    async def probe(self) -> None:
+        """Find out whether the file system can tell the pages of diff layers apart."""
+        directory = self._inventory.registry.instances
+        problem = "its file system has blocks larger than a page; a --data-dir with blocks of 4 KiB takes diff layers"
+        try:
+            self.diff_layers = await asyncio.to_thread(tells_pages_apart, directory, GRANULE_BYTES)
+        except OSError as error:
+            self.diff_layers = False
+            problem = f"{error.strerror}; free space or make it writable, and start again"
+        if not self.diff_layers:
+            self._report("warning", f"{directory}: new VMs have whole snapshots and no diff layers: {problem}", None)
+
+    async def keep(self, record: InstanceRecord, files: SnapshotFiles, changes: Mapping[str, Any]) -> InstanceRecord:
+        """Make a new snapshot the record's, with other changes; what that no longer needs is removed.
+
+        On failure the new files are.
+        """
+        update = {
+            "snapshot": files,
+            "next_layer": record.next_layer + 1,
+            "snapshot_unfinished": False,
+            **changes,
+        }
+        changed = record.model_copy(update=update)
+        directory = self._inventory.registry.directory(record.id)
+        try:
+            await self._inventory.save(changed)
+        except BaseException:
+            remove(directory, new_names(record, files))
+            raise
+        if record.snapshot is not None:
+            step("remove old layers")
+            await asyncio.to_thread(remove, directory, new_names(changed, record.snapshot))
+        return changed
+
+    async def flatten(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring an instance's memory image into one file, which the file backend needs; it stays so."""
+        return await self._merge(record, len(own_snapshot(record).layers))
+
+    async def compact(self, record: InstanceRecord) -> InstanceRecord:
+        """Merge layers where the chain has become too long; a failure is reported, and the chain stays as it is."""
+        directory = self._inventory.registry.directory(record.id)
+        sizes = [allocated(directory / layer) for layer in own_snapshot(record).layers]
+        try:
+            return await self._merge(record, layers_to_merge(sizes, self._max_layers))
+        except StorageError as error:
+            self._report("warning", error.message, record.id)
+            return record
+
+    async def _merge(self, record: InstanceRecord, count: int) -> InstanceRecord:
+        """Merge the newest `count` layers into a new one."""
+        if count < 2:
+            return record
+        directory = self._inventory.registry.directory(record.id)
+        snapshot = own_snapshot(record)
+        merged = f"mem.{record.next_layer}"
+
+        def write() -> None:
+            make_way(directory, (merged,))
+            step("merge")
+            merge([directory / layer for layer in snapshot.layers[:count]], directory / f"{merged}{PARTIAL}")
+            complete(directory, (merged,))
+
+        files = snapshot.model_copy(update={"layers": (merged, *snapshot.layers[count:])})
+        try:
+            await asyncio.to_thread(write)
+        except OSError as error:
+            remove(directory, (merged,))
+            raise StorageError(
+                f"{record.name}: {count} layers of its memory cannot be merged: {error.strerror}; free space in "
+                f"{directory.parent}"
+            ) from error
+        except BaseException:
+            remove(directory, (merged,))
+            raise
+        return await self.keep(record, files, {"snapshot_unfinished": record.snapshot_unfinished})

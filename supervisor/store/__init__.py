@@ -1,0 +1,1 @@
+"""The records on disk, and the view of them that is told."""

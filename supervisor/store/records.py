@@ -1,0 +1,166 @@
+"""What the supervisor remembers on disk of an instance and of a template."""
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, RecordMode, State
+from supervisor.rules.lifecycle import Intent
+from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
+
+SCHEMA_VERSION: Final = 1
+
+
+class Record(BaseModel):
+    """The base of records: immutable, and strict about fields so that a foreign file is not taken for one of ours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProcessIdentity(Record):
+    """A process that outlives the supervisor: its pid, and its start time (clock ticks) against reuse of the pid."""
+
+    pid: int
+    start_time: int
+
+
+class SnapshotFiles(Record):
+    """The snapshot in an instance's directory: file names relative to it, layers newest first."""
+
+    state: str
+    layers: tuple[str, ...]
+    snapshot_version: str
+
+
+class InstanceRecord(Record):
+    """`instances/<id>/instance.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    name: Name
+    image: str
+    state: State
+    hypervisor: HypervisorName
+    size_bytes: int
+    page_size: int = SMALL_PAGE_BYTES
+    """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB, which decides how it is served and loaded."""
+    vcpus: int
+    created_at: datetime
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    exit_code: int | None = None
+    exit_message: str | None = None
+    source_id: str | None = None
+    fork_kind: ForkKind | None = None
+    template_id: str | None = None
+    attached: bool = False
+    """Whether its memory comes, or is to come, from the template: through its page server, or from its mem-file."""
+    memory_backend: MemoryBackend | None = None
+    prefetch: PrefetchMode = "before_resume"
+    record_hot_pages: RecordMode = "off"
+    """What was asked for; whether it records is decided when it is loaded."""
+    phases: tuple[Phase, ...] = ()
+    snapshot: SnapshotFiles | None = None
+    """Of a Standby instance what it is restored from; of one that runs what its next diff layer is relative to, where
+    there is a base: a booted one's is memory of zeros."""
+    next_layer: int = 0
+    """The number of the next `state.<n>` and `mem.<n>`; a child goes on from its source's."""
+    track_dirty_pages: bool = True
+    """Whether its VMM logs which pages are written, so that its snapshots are diff layers."""
+    snapshot_unfinished: bool = False
+    """Whether a snapshot was begun and its layer is not in `snapshot`: its VM may be paused, and the dirty log, which
+    a snapshot resets, no longer relative to `snapshot`."""
+    intent: Intent | None = None
+    """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
+    process: ProcessIdentity | None = None
+    console_offset: int = 0
+    """Where in console.log (bytes) the present boot or restore begins."""
+
+    @field_validator("record_hot_pages", mode="before")
+    @classmethod
+    def _was_whether(cls, stored: object) -> object:
+        """Read the records that say only whether, and not what was asked for."""
+        if isinstance(stored, bool):
+            return "auto" if stored else "off"
+        return stored
+
+    @property
+    def huge_pages(self) -> int:
+        """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
+        return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
+
+
+def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
+    """Return a new instance with its source's machine and snapshot."""
+    return InstanceRecord(
+        id=child_id,
+        name=name,
+        image=source.image,
+        state=source.state,
+        hypervisor=source.hypervisor,
+        size_bytes=source.size_bytes,
+        page_size=source.page_size,
+        vcpus=source.vcpus,
+        created_at=datetime.now(UTC),
+        source_id=source.id,
+        fork_kind=kind,
+        snapshot=source.snapshot,
+        next_layer=source.next_layer,
+        track_dirty_pages=source.track_dirty_pages,
+    )
+
+
+def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+    """Return an instance as it is without a VMM and without memory."""
+    return record.model_copy(
+        update={
+            "state": State.STOPPED,
+            "process": None,
+            "snapshot": None,
+            "snapshot_unfinished": False,
+            "intent": None,
+            "attached": False,
+            "memory_backend": None,
+            "stopped_at": datetime.now(UTC),
+            "exit_code": code,
+            "exit_message": message,
+        }
+    )
+
+
+class TemplateRecord(Record):
+    """`templates/<id>/template.json`: a promoted Standby instance.
+
+    Layers are paths relative to the data directory, newest first: hard links in the template's own directory, so that
+    its page server finds them whatever becomes of the instance's chain.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    instance_id: str
+    layers: tuple[str, ...]
+    layer_marks: tuple[tuple[int, int], ...] = ()
+    """Of each layer its size (bytes) and mtime (ns) at the promotion: what a layer has that was never written since.
+    Inode and device are no part of it: a backup that was put back is the same image."""
+    size_bytes: int
+    page_size: int
+    hypervisor: HypervisorName
+    snapshot_version: str
+    recorded_pages: int = 0
+    recorded_runs: int = 0
+    sampled_pages: int = 0
+    sampled_wanted: int = 0
+    page_server_restarts: int = 0
+    page_server: ProcessIdentity | None = None
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
+        return self.sampled_wanted / self.sampled_pages if self.sampled_pages else None
+
+    @property
+    def wasted_bytes(self) -> int | None:
+        """Bytes prefetched into each fork that it does not want, estimated as `precision` is; None without that."""
+        precision = self.precision
+        return None if precision is None else round(self.recorded_pages * self.page_size * (1 - precision))

@@ -1,0 +1,1 @@
+"""What is measured while VMs run, and the alarms that follow from it."""
