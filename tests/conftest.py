@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from supervisor.uffd import kernel
-from tests import leftovers
-from tests.firecracker import Unavailable, find_firecracker
-from tests.uffd_template import PAGES, Template, random_pages
+from tests.harness import leftovers
+from tests.harness.firecracker import Unavailable, find_firecracker
+from tests.harness.page_server_template import PAGES, Template, random_pages
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,95 @@
+"""Driving the dashboard in tests: a screen to read, and conditions to wait for."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import pytest
+from textual.pilot import Pilot
+
+from forktui.tui.app import ForkTui
+from forktui.tui.messages import Heard, Wanted
+from forktui.tui.widgets.fork_tree import ForkTree
+from supervisor.models import (
+    Activity,
+    Event,
+    Instance,
+    InstanceChanged,
+    InstanceDeleted,
+    InstanceStatistics,
+    Statistics,
+)
+from tests.harness.recorded_supervisor import RecordedSupervisor
+from tests.harness.told_hosts import BEGIN, reset
+
+PATIENCE = 30.0
+LOOK_AGAIN = 0.02
+"""Seconds between two looks at a condition."""
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    """Let the dashboard work until the condition holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await pilot.pause(LOOK_AGAIN)
+
+
+def screen_text(pilot: Pilot[None]) -> str:
+    """What the terminal shows of the topmost screen, line by line."""
+    return "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
+
+
+async def until_shown(pilot: Pilot[None], words: str) -> str:
+    """Wait until the screen has these words, and return all of it."""
+    try:
+        await until(pilot, lambda: words in screen_text(pilot))
+    except TimeoutError:
+        raise AssertionError(f"{words!r} is not on the screen:\n{screen_text(pilot)}") from None
+    return screen_text(pilot)
+
+
+def told(*events: Event, now: datetime = BEGIN, focus: str | None = None) -> ForkTui:
+    """A dashboard that is told these events, at a time that stands still."""
+    return ForkTui(RecordedSupervisor(events), now=lambda: now, on_mount_focus=focus)
+
+
+def host(instances: Iterable[Instance], statistics: Iterable[InstanceStatistics] = ()) -> ForkTui:
+    """A dashboard of a host with these instances."""
+    return told(reset(instances, statistics))
+
+
+def tree(pilot: Pilot[None]) -> ForkTree:
+    """The fork tree, also below a dialog."""
+    app = pilot.app
+    assert isinstance(app, ForkTui)
+    return app.dashboard.fork_tree
+
+
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what this terminal and user prefer out of the pictures."""
+    for name in ("NO_COLOR", "FORKTUI_ASCII", "TEXTUAL_THEME", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FORKTUI_ASCII", "0")
+
+
+def shown_rows(pilot: Pilot[None]) -> list[str]:
+    """The ids in the tree, top to bottom."""
+    return [row.id for row in tree(pilot).rows]
+
+
+async def hear(pilot: Pilot[None], *events: InstanceChanged | InstanceDeleted | Statistics | Activity) -> None:
+    """Tell the dashboard more, as its feed does."""
+    for event in events:
+        pilot.app.post_message(Heard(event))
+    await pilot.pause()
+
+
+class Wishes(ForkTui):
+    """A dashboard that notes what it would ask of the supervisor."""
+
+    def __init__(self, source: ForkTui) -> None:
+        super().__init__(source.client)
+        self.wishes: list[tuple[str, tuple[str, ...], int]] = []
+
+    def on_wanted(self, message: Wanted) -> None:
+        self.wishes.append((message.action_id, message.instance_ids, message.count))

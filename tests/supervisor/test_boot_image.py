@@ -1,0 +1,391 @@
+"""Images: what is found wrong with them, and what of them comes into an instance's directory."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.errors import BadRequestError, InvalidImageError, InvalidSizeError
+from supervisor.images import boot_image
+from supervisor.images.memory_size import parse_size
+from supervisor.models.base import MIB
+from supervisor.system import sparse_files
+from supervisor.vmm.driver import Vmm
+from supervisor.vmm.hypervisor import Hypervisor, available
+from tests.harness.waiting import until_console_says
+
+CONFIG: dict[str, Any] = {
+    "boot-source": {"kernel_image_path": "vmlinux", "initrd_path": "boot/initrd", "boot_args": "console=ttyS0"},
+    "drives": [
+        {"drive_id": "root", "is_root_device": True, "is_read_only": True, "path_on_host": "root.img"},
+        {"drive_id": "data", "is_root_device": False, "path_on_host": "data.img", "rate_limiter": {"ops": None}},
+        {"drive_id": "far", "is_root_device": False, "socket": "/run/vhost.sock"},
+    ],
+    "machine-config": {"vcpu_count": 2, "mem_size_mib": 512, "huge_pages": "None", "track_dirty_pages": True},
+    "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "tap0"}],
+    "logger": {"log_path": "/var/log/fc"},
+}
+
+
+def write_image(images_directory: Path, config: object = CONFIG, name: str = "linux") -> Path:
+    """Write an image with all the files that CONFIG names; returns its directory."""
+    directory = images_directory / name
+    (directory / "boot").mkdir(parents=True)
+    for file in ("vmlinux", "boot/initrd", "root.img", "data.img"):
+        (directory / file).write_text(f"content of {file}")
+    (directory / "vm.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return directory
+
+
+def changed(section: str, **values: object) -> dict[str, Any]:
+    """Return CONFIG with another value for keys of a section; None leaves a key out."""
+    merged = {**CONFIG.get(section, {}), **values}
+    return {**CONFIG, section: {key: value for key, value in merged.items() if value is not None}}
+
+
+def drive(**values: object) -> dict[str, Any]:
+    """Return CONFIG with one drive."""
+    return {**CONFIG, "drives": [{"drive_id": "root", "is_root_device": True, "path_on_host": "root.img", **values}]}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("", "vm.json: Invalid JSON: EOF while parsing"),
+        ("[]", "vm.json: Input should be an object"),
+        ("[" * 10_000, "vm.json: Invalid JSON: recursion limit exceeded"),
+        ({}, "vm.json: boot-source: Field required"),
+        (changed("boot-source", kernel_image_path=None), "boot-source.kernel_image_path: Field required"),
+        (changed("boot-source", kernel_image_path=3), "boot-source.kernel_image_path: Input should be a valid string"),
+        (
+            changed("boot-source", kernel_image_path="/boot/x"),
+            "boot-source.kernel_image_path: '/boot/x' has to be a path",
+        ),
+        (changed("boot-source", kernel_image_path="a/../../x"), "'a/../../x' has to be a path inside"),
+        (changed("boot-source", kernel_image_path=""), "boot-source.kernel_image_path: '' has to be a path inside"),
+        (changed("boot-source", kernel_image_path="gone"), "gone is no file in the image's directory: put it there"),
+        (changed("boot-source", kernel_image_path="boot"), "boot is no file in the image's directory"),
+        (changed("boot-source", kernel_image_path="link"), "link is a link to /"),
+        (changed("boot-source", initrd_path="gone"), "gone is no file"),
+        (
+            changed("machine-config", vcpu_count=33),
+            "machine-config.vcpu_count: Input should be less than or equal to 32",
+        ),
+        (changed("machine-config", vcpu_count=True), "machine-config.vcpu_count: Input should be a valid integer"),
+        (changed("machine-config", mem_size_mib="1G"), "machine-config.mem_size_mib: Input should be a valid integer"),
+        (changed("vsock", guest_cid=3, uds_path="/tmp/v.sock"), "vsock.uds_path: '/tmp/v.sock' has to be a path"),
+        ({**CONFIG, "cpu-config": "gone.json"}, "gone.json is no file"),
+        ({**CONFIG, "cpu-config": "vmlinux"}, "cpu-config: vmlinux is no JSON: Expecting value"),
+        ({**CONFIG, "drives": {}}, "drives: Input should be a valid array"),
+        (drive(path_on_host="gone"), "gone is no file"),
+        (drive(path_on_host="/dev/sda"), "drives.0.path_on_host: '/dev/sda' has to be a path inside"),
+        (drive(path_on_host=None), "drives.0: a drive has either path_on_host or socket"),
+        (drive(drive_id="../x"), "drives.0.drive_id: String should match pattern"),
+        (drive(is_root_device=None), "drives.0.is_root_device: Input should be a valid boolean"),
+        ({**CONFIG, "pmem": [{"id": "p", "path_on_host": "gone"}]}, "gone is no file"),
+        (
+            {**CONFIG, "network_interfaces": []},
+            "'network_interfaces' is none of Firecracker's sections: balloon, boot-",
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused_with_one_line(tmp_path: Path, config: object, reason: str) -> None:
+    directory = write_image(tmp_path, config)
+    (directory / "link").symlink_to("/bin/sh")
+    with pytest.raises(InvalidImageError) as refused:
+        boot_image.load_image(tmp_path, "linux")
+    assert refused.value.message.startswith(f"image linux: {directory / 'vm.json'}: ")
+    assert reason in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone", "there is no image 'gone': make a directory with a vm.json in "),
+        ("empty", "image empty: {directory}/empty has no vm.json, nor a state and a mem: put them there"),
+        *(
+            (name, f"image {name[:64]!r} is refused: a name has up to 63 letters, digits")
+            for name in ("", "..", "../linux", "linux/", "a\nb", "x" * 100, "my image")
+        ),
+    ],
+)
+def test_an_image_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, name: str, problem: str) -> None:
+    write_image(tmp_path)
+    write_image(tmp_path, "{", name="broken")
+    for made in ("empty", "my image"):
+        (tmp_path / made).mkdir()
+    with pytest.raises(InvalidImageError) as refused:
+        boot_image.load_image(tmp_path, name)
+    assert refused.value.message.startswith(problem.format(directory=tmp_path))
+    assert refused.value.message.endswith(", or take one of these: pagewalker, linux")
+    assert "\n" not in refused.value.message
+
+
+def test_images_that_boot_are_listed(tmp_path: Path) -> None:
+    assert boot_image.list_images(tmp_path / "gone") == ("pagewalker",)
+    for name in ("zeta", "alpha", "pagewalker", "bad name"):
+        write_image(tmp_path, name=name)
+    write_image(tmp_path, changed("boot-source", kernel_image_path="gone"), name="without-kernel")
+    assert boot_image.list_images(tmp_path) == ("pagewalker", "alpha", "zeta")
+
+
+def test_an_instance_gets_the_files_and_a_configuration_of_its_own(tmp_path: Path) -> None:
+    source = write_image(tmp_path)
+    instance = tmp_path / "instance"
+    instance.mkdir()
+    image = boot_image.load_image(tmp_path, "linux")
+    boot_image.prepare(image, instance, memory_mib=256, vcpus=4, boot_args_extra=("quiet", "root=/dev/vda"))
+    assert json.loads((instance / "vm.json").read_text()) == {
+        "boot-source": {
+            "kernel_image_path": "kernel",
+            "initrd_path": "initrd",
+            "boot_args": "console=ttyS0 quiet root=/dev/vda",
+        },
+        "drives": [
+            {"drive_id": "root", "is_root_device": True, "is_read_only": True, "path_on_host": "disk.root"},
+            {"drive_id": "data", "is_root_device": False, "path_on_host": "disk.data", "rate_limiter": {"ops": None}},
+            {"drive_id": "far", "is_root_device": False, "socket": "/run/vhost.sock"},
+        ],
+        "machine-config": {"vcpu_count": 4, "mem_size_mib": 256, "huge_pages": "None", "track_dirty_pages": True},
+        "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "tap0"}],
+    }
+    assert (instance / "kernel").samefile(source / "vmlinux")
+    assert (instance / "initrd").samefile(source / "boot" / "initrd")
+    assert (instance / "disk.root").samefile(source / "root.img")
+    assert not (instance / "disk.data").samefile(source / "data.img")
+    assert (instance / "disk.data").read_text() == "content of data.img"
+
+
+def test_a_fork_gets_its_own_disks_and_shares_the_rest(tmp_path: Path) -> None:
+    write_image(tmp_path)
+    source, fork = tmp_path / "source", tmp_path / "fork"
+    source.mkdir()
+    fork.mkdir()
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), source, memory_mib=256, vcpus=1)
+    (source / "disk.data").write_text("written by the guest")
+    boot_image.copy_machine(source, fork)
+    (source / "disk.data").write_text("written later")
+    assert (fork / "disk.data").read_text() == "written by the guest"
+    assert (fork / "vm.json").read_text() == (source / "vm.json").read_text()
+    for name in ("kernel", "initrd", "disk.root"):
+        assert (fork / name).samefile(source / name)
+
+
+def test_a_cpu_template_in_a_file_goes_into_the_configuration(tmp_path: Path) -> None:
+    directory = write_image(tmp_path, {**CONFIG, "cpu-config": "boot/cpu.json"})
+    (directory / "boot" / "cpu.json").write_text('{"cpuid_modifiers": []}')
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
+    assert json.loads((tmp_path / "vm.json").read_text())["cpu-config"] == {"cpuid_modifiers": []}
+
+
+def test_a_kernel_without_boot_args_keeps_those_of_firecracker(tmp_path: Path) -> None:
+    write_image(tmp_path, {"boot-source": {"kernel_image_path": "vmlinux"}})
+    boot_image.prepare(boot_image.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)
+    assert json.loads((tmp_path / "vm.json").read_text())["boot-source"] == {"kernel_image_path": "kernel"}
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\nb", "\x1b[2J", "caf\u00e9", "\0"])
+def test_words_that_no_command_line_holds_are_refused(tmp_path: Path, word: str) -> None:
+    image = boot_image.load_image(tmp_path, "pagewalker")
+    with pytest.raises(BadRequestError, match=r"^cmd: .* is refused: each word has to be printable ASCII"):
+        boot_image.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=(word,))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("hot_mib=97",), "cannot run in 128 MiB: hot_mib=97 and the 32 MiB below it do not fit"),
+        (("hot_mib=1", "hot_mib=0"), "hot_mib=0 is not 1 to"),
+        (("seed=x",), "seed= is not a decimal number"),
+    ],
+)
+def test_what_pagewalker_cannot_follow_is_refused_before_it_boots(
+    tmp_path: Path, words: tuple[str, ...], reason: str
+) -> None:
+    image = boot_image.load_image(tmp_path, "pagewalker")
+    with pytest.raises(BadRequestError, match=f"^image pagewalker .*{reason}"):
+        boot_image.prepare(image, tmp_path, memory_mib=128, vcpus=1, boot_args_extra=words)
+    assert not (tmp_path / "vm.json").exists()
+
+
+def test_the_embedded_vmm_runs_pagewalker_only(tmp_path: Path) -> None:
+    write_image(tmp_path)
+    linux = boot_image.load_image(tmp_path, "linux")
+    boot_image.check_hypervisor(boot_image.load_image(tmp_path, "pagewalker"), "embedded")
+    boot_image.check_hypervisor(linux, "firecracker")
+    with pytest.raises(InvalidImageError, match=r"^image linux needs firecracker: "):
+        boot_image.check_hypervisor(linux, "embedded")
+
+
+async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path: Path, run_dir: Path) -> None:
+    pagewalker = boot_image.load_image(tmp_path, "pagewalker")
+    config = {
+        "boot-source": {"kernel_image_path": "vmlinux", "boot_args": "hot_mib=1"},
+        "drives": [
+            {"drive_id": "root", "is_root_device": True, "is_read_only": True, "path_on_host": "root.img"},
+            {"drive_id": "data", "is_root_device": False, "is_read_only": False, "path_on_host": "data.img"},
+        ],
+        "entropy": {},
+    }
+    directory = write_image(tmp_path, config)
+    kernel = pagewalker.directory / pagewalker.config.boot_source.kernel_image_path
+    (directory / "vmlinux").write_bytes(kernel.read_bytes())
+    for name in ("root.img", "data.img"):
+        os.truncate(directory / name, MIB)
+    boot_image.prepare(
+        boot_image.load_image(tmp_path, "linux"), run_dir, memory_mib=64, vcpus=2, boot_args_extra=("passes=1",)
+    )
+    hypervisor = available(firecracker)["firecracker"]
+    assert isinstance(hypervisor, Hypervisor)
+    vmm = await Vmm.spawn(
+        hypervisor, instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file="vm.json"
+    )
+    try:
+        await until_console_says(run_dir / "console.log", "done")
+    finally:
+        await vmm.terminate()
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("128MB", 128),
+        ("128 MB", 128),
+        ("512MiB", 512),
+        ("512m", 512),
+        ("1G", 1024),
+        ("2gib", 2048),
+        ("65536K", 64),
+        (str(128 * MIB), 128),
+        (f"{128 * MIB}B", 128),
+        (" 32MB\n", 32),
+    ],
+)
+def test_sizes_are_read(text: str, mib: int) -> None:
+    assert parse_size(text, maximum=2048 * MIB) == mib * MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "write a number with a unit"),
+        ("MB", "write a number with a unit"),
+        ("-1G", "write a number with a unit"),
+        ("1.5G", "write a number with a unit"),
+        ("1X", "write a number with a unit"),
+        ("\u0661\u0662\u0668MB", "write a number with a unit"),
+        ("9" * 5000, "write a number with a unit"),
+        ("0MB", "a VM may have 32MB to 2048MB"),
+        ("31MB", "a VM may have 32MB to 2048MB"),
+        ("128", "without a unit it is read as bytes; write 128MB"),
+        ("128B", "a VM may have 32MB to 2048MB"),
+        ("4000", "a VM may have 32MB to 2048MB"),
+        ("2049MB", "a VM may have 32MB to 2048MB"),
+        ("1000T", "a VM may have 32MB to 2048MB"),
+        ("33000K", "a whole number of MiB, 32MB to 2048MB"),
+    ],
+)
+def test_sizes_that_are_absurd_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidSizeError) as refused:
+        parse_size(text, maximum=2048 * MIB)
+    assert reason in refused.value.message
+    assert len(refused.value.message) < 200
+
+
+def test_a_vm_is_not_larger_than_the_host() -> None:
+    assert parse_size("64MB") == 64 * MIB
+    with pytest.raises(InvalidSizeError):
+        parse_size("900T")
+
+
+BLOCK = 4096
+Extents = dict[int, bytes]
+extents = st.dictionaries(st.integers(0, 300), st.binary(min_size=1, max_size=3 * BLOCK), max_size=8)
+
+
+@pytest.mark.parametrize("within_the_kernel", [True, False])
+@settings(max_examples=30, deadline=None)
+@given(written=extents, size=st.integers(0, 320 * BLOCK))
+def test_a_sparse_copy_has_the_bytes_and_the_holes(
+    tmp_path_factory: pytest.TempPathFactory, within_the_kernel: bool, written: Extents, size: int
+) -> None:
+    directory = tmp_path_factory.mktemp("sparse")
+    source, target = directory / "source", directory / "target"
+    with source.open("wb") as file:
+        for block, data in written.items():
+            file.seek(block * BLOCK)
+            file.write(data)
+        file.truncate(size)
+        os.fsync(file.fileno())
+    with pytest.MonkeyPatch.context() as patch:
+        if not within_the_kernel:
+            patch.setattr(os, "copy_file_range", refuse_to_copy)
+        sparse_files.sparse_copy(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert data_bytes(target) <= data_bytes(source)
+
+
+def data_bytes(path: Path) -> int:
+    """Return how many bytes of a file are not in holes."""
+    with path.open("rb") as file:
+        end = total = 0
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return total
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            total += end - start
+
+
+def refuse_to_copy(*_: object, **__: object) -> int:
+    """What copy_file_range(2) does between different file systems."""
+    raise OSError(18, "Invalid cross-device link")
+
+
+def test_a_disk_of_a_terabyte_of_holes_is_copied_at_once(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 39)
+        file.write(b"middle")
+    sparse_files.sparse_copy(source, target)
+    assert target.stat().st_size == 1 << 40
+    assert target.stat().st_blocks * 512 < MIB
+    with target.open("rb") as file:
+        file.seek(1 << 39)
+        assert file.read(6) == b"middle"
+
+
+def test_a_copy_that_fails_leaves_nothing_and_replaces_nothing(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("data")
+    target.write_text("precious")
+    with pytest.raises(FileExistsError):
+        sparse_files.sparse_copy(source, target)
+    assert target.read_text() == "precious"
+    with pytest.raises(FileNotFoundError):
+        sparse_files.sparse_copy(tmp_path / "gone", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_of_another_file_system_are_copied(tmp_path: Path) -> None:
+    shared_memory = Path("/dev/shm")
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("a second file system that can be written to")
+    directory = write_image(tmp_path)
+    instance = shared_memory / f"forktui-test-{os.getpid()}"
+    instance.mkdir()
+    try:
+        boot_image.prepare(boot_image.load_image(tmp_path, "linux"), instance, memory_mib=64, vcpus=1)
+        for name, source in (("kernel", "vmlinux"), ("disk.data", "data.img")):
+            assert (instance / name).read_bytes() == (directory / source).read_bytes()
+    finally:
+        for path in instance.iterdir():
+            path.unlink()
+        instance.rmdir()

@@ -1,0 +1,113 @@
+"""Disks named in vm.json: what a guest can write is its own file, whatever made its instance; and it stays sparse."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forktui.client.api import ApiError
+from supervisor.guests.boot import kernel_path
+from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
+from tests.harness.supervisor_process import Home, supervisor
+from tests.harness.waiting import until_console_says
+
+DISK_BYTES = 1 << 30
+WRITTEN = b"disk" * 1024
+
+
+@pytest.fixture
+def home(firecracker: Path, run_dir: Path) -> Iterator[Home]:
+    made = Home(run_dir, "firecracker", firecracker)
+    yield made
+    made.kill_everything()
+
+
+def write_image(home: Home, name: str, data: str = "data.raw") -> None:
+    """Make an image with a sparse disk of a GiB that its guest can write, and one that it cannot."""
+    directory = home.data / "images" / name
+    directory.mkdir(parents=True)
+    shutil.copy(kernel_path(), directory / "kernel")
+    with (directory / "data.raw").open("wb") as disk:
+        disk.truncate(DISK_BYTES)
+        os.pwrite(disk.fileno(), WRITTEN, DISK_BYTES // 2)
+    (directory / "tools.raw").write_bytes(WRITTEN)
+    drives = [
+        {"drive_id": "data", "is_root_device": False, "path_on_host": data},
+        {"drive_id": "tools", "is_root_device": False, "path_on_host": "tools.raw", "is_read_only": True},
+    ]
+    config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=4"}, "drives": drives}
+    (directory / "vm.json").write_text(json.dumps(config))
+
+
+def directory(home: Home, instance: Instance) -> Path:
+    return home.data / "instances" / instance.id
+
+
+def open_for_writing(pid: int) -> set[Path]:
+    """Return the disks that a VMM can write to."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # An eventfd's or a closed one's leads nowhere.
+        with contextlib.suppress(OSError):
+            path = entry.readlink()
+            flags = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().partition("flags:")[2].split()[0]
+            if path.name.startswith("disk.") and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                found.add(path)
+    return found
+
+
+async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(home: Home) -> None:
+    write_image(home, "disked")
+    async with supervisor(home) as running:
+        client = running.client
+        source = await client.create(CreateRequest(name="source", image="disked"))
+        await until_console_says(directory(home, source) / "console.log", "pass 1")
+        taken = await client.fork("source", ForkRequest(name="taken", from_running=True, target_state="Running"))
+        kept = await client.checkpoint("source", CheckpointRequest(name="kept"))
+        await client.standby("source")
+        share = ForkRequest(name="share", share_memory=True, target_state="Running")
+        shares = await client.fork("source", share)
+        file = share.model_copy(update={"name": "file", "memory_backend": "file"})
+        others = [
+            await client.fork("source", file),
+            await client.fork("source", ForkRequest(name="copy", target_state="Running")),
+            await client.fork("kept", share.model_copy(update={"name": "later"})),
+            await client.fork("source", ForkRequest(name="cold", target_state="Stopped")),
+        ]
+        everyone = [source, taken, kept, shares, *others]
+        disks = [directory(home, one) / "disk.data" for one in everyone]
+        assert len({disk.stat().st_ino for disk in disks}) == len(disks)
+        for disk in disks:
+            status = disk.stat()
+            assert (status.st_size, status.st_nlink) == (DISK_BYTES, 1)
+            assert status.st_blocks * 512 < 1 << 20, "its holes are holes"
+            with disk.open("rb") as content:
+                assert os.pread(content.fileno(), len(WRITTEN), DISK_BYTES // 2) == WRITTEN
+        for one in everyone:
+            pid = (await client.instance(one.id)).vmm_pid
+            if pid is not None:
+                assert open_for_writing(pid) == {directory(home, one) / "disk.data"}, one.name
+        with disks[everyone.index(shares)].open("r+b") as written:
+            os.pwrite(written.fileno(), b"mine", 0)
+        heads = await asyncio.to_thread(lambda: [head(disk) for disk in disks])
+        assert [one for one in heads if one == b"mine"] == [b"mine"]
+
+
+def head(disk: Path) -> bytes:
+    with disk.open("rb") as content:
+        return content.read(4)
+
+
+async def test_a_disk_outside_of_the_image_is_refused(home: Home) -> None:
+    """By its absolute path, which a snapshot would bake in: forks would open one and the same file."""
+    write_image(home, "absolute", str(home.root / "data.raw"))
+    (home.root / "data.raw").write_bytes(WRITTEN)
+    async with supervisor(home) as running:
+        with pytest.raises(ApiError, match="has to be a path inside the image's directory, without / at its start"):
+            await running.client.create(CreateRequest(name="source", image="absolute"))
+        assert await running.client.instances() == []

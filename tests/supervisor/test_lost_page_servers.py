@@ -1,0 +1,80 @@
+"""Page servers that are gone when a supervisor starts: an alarm where a fork waits for one, a note where none does."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from forktui.client.api import SupervisorClient
+from supervisor.models import ForkRequest
+from tests.harness.supervisor_process import Home, supervisor, until, walking_source
+
+
+@pytest.fixture
+def home(run_dir: Path) -> Iterator[Home]:
+    made = Home(run_dir)
+    yield made
+    made.kill_everything()
+
+
+async def served_fork(client: SupervisorClient) -> tuple[int, int]:
+    """Make a fork that walks for ever and return the pids of its page server and of its VMM."""
+    source = await walking_source(client, "source", "passes=0", "hot_mib=4")
+    await client.standby(source.id)
+    fork = await client.fork(source.id, ForkRequest(name="fork", share_memory=True, target_state="Running"))
+    (template,) = (await until(lambda host: bool(host.templates), client)).templates
+    assert template.page_server_pid is not None
+    assert fork.vmm_pid is not None
+    return template.page_server_pid, fork.vmm_pid
+
+
+async def said_by_the_next(home: Home) -> list[str]:
+    """Start a supervisor, end it at once, and return what it logs of page servers."""
+    before = len((home.root / "supervisor.log").read_text())
+    async with supervisor(home) as running:
+        pass
+    return [line for line in running.log.read_text()[before:].splitlines() if "page server" in line]
+
+
+async def test_one_that_no_fork_needs_is_no_alarm_and_is_forgotten(home: Home) -> None:
+    """As after a reboot of the host, which ends every VMM and page server."""
+    async with supervisor(home) as running:
+        processes = [psutil.Process(pid) for pid in (running.process.pid, *await served_fork(running.client))]
+        for process in processes:
+            process.kill()
+        await running.end(signal.SIGKILL)
+    record = next((home.data / "templates").glob("*/template.json"))
+    pid = json.loads(record.read_text())["page_server"]["pid"]
+    (said,) = await said_by_the_next(home)
+    assert f"pid {pid}" in said
+    assert " INFO " in said
+    assert json.loads(record.read_text())["page_server"] is None
+    assert await said_by_the_next(home) == []
+    async with supervisor(home) as running:
+        client = running.client
+        await client.fork("source", ForkRequest(name="other", share_memory=True, target_state="Running"))
+        await until(lambda host: bool(host.templates[0].page_server_pid), client)
+        for name in ("fork", "other", "source"):
+            await client.delete(name)
+    assert home.processes() == []
+
+
+async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(home: Home) -> None:
+    async with supervisor(home) as running:
+        lost, _ = await served_fork(running.client)
+        for pid in (running.process.pid, lost):
+            psutil.Process(pid).kill()
+        await running.end(signal.SIGKILL)
+    async with supervisor(home) as running:
+        client = running.client
+        host = await until(lambda host: any(one.page_server_restarts for one in host.templates), client)
+        assert host.templates[0].page_server_pid not in (None, lost)
+        alarms = [line for line in running.log.read_text().splitlines() if " ERROR " in line]
+        assert any("page server of template" in line and f"pid {lost}," in line for line in alarms)
+        assert any("it gets one" in line for line in alarms)
+        for name in ("fork", "source"):
+            await client.delete(name)
+    assert home.processes() == []

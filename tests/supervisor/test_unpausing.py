@@ -1,0 +1,78 @@
+"""A VM whose VMM falls silent over a snapshot: it runs on when its VMM answers again, and can be ended before that."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from supervisor.errors import VmmError
+from supervisor.host.host import Host
+from supervisor.models import Activity, CheckpointRequest, CreateRequest, Instance, State
+from supervisor.operations import unpausing
+from supervisor.runtime import vmms
+from supervisor.settings import Settings
+from supervisor.vmm import api_client
+from tests.harness.supervisor_process import PATIENCE, Home
+from tests.harness.waiting import until_console_says
+
+
+@pytest_asyncio.fixture(params=["embedded", "firecracker"])
+async def host(
+    request: pytest.FixtureRequest, run_dir: Path, firecracker: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Host]:
+    """One that does not wait for minutes."""
+    monkeypatch.setattr(api_client, "SNAPSHOT", 0.5)
+    for room in (vmms, unpausing):
+        monkeypatch.setattr(room, "QUICK", 0.5)
+    home = Home(run_dir)
+    for directory in (home.data, home.run):
+        directory.mkdir()
+    opened = await Host.open(
+        Settings(data_dir=home.data, run_dir=home.run, hypervisor=request.param, firecracker=firecracker)
+    )
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        home.kill_everything()
+
+
+async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) -> Instance:
+    """Return a VM whose VMM was stopped between the pause and the snapshot, once the alarm is raised."""
+    source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
+    pid = source.vmm_pid
+    assert pid is not None
+    await host.wait("source", State.RUNNING, PATIENCE)
+    monkeypatch.setattr(vmms, "step", lambda name: os.kill(pid, signal.SIGSTOP) if name == "snapshot" else None)
+    async with host.events.subscribe() as events, asyncio.timeout(PATIENCE):
+        with pytest.raises(VmmError, match="did not answer PUT /snapshot/create"):
+            await host.checkpoint("source", CheckpointRequest(name="never"))
+        message = ""
+        while "it may be paused until it does" not in message:
+            _, event = await anext(events)
+            message = event.message if isinstance(event, Activity) and event.level == "alarm" else ""
+    return source
+
+
+async def test_it_runs_on_once_its_vmm_answers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = await silent_at_its_snapshot(host, monkeypatch)
+    assert source.vmm_pid is not None
+    console = host.log_file("source", "app")
+    passes = (await asyncio.to_thread(console.read_text)).count("pass ")
+    os.kill(source.vmm_pid, signal.SIGCONT)
+    await until_console_says(console, f"pass {passes + 3}")
+    monkeypatch.undo()
+    whole = await host.checkpoint("source", CheckpointRequest(name="whole"))
+    assert whole.layers == 1
+    assert [one.name for one in host.instances()] == ["source", "whole"]
+
+
+async def test_it_can_be_deleted_while_its_vmm_is_silent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    await silent_at_its_snapshot(host, monkeypatch)
+    async with asyncio.timeout(PATIENCE):
+        await host.delete("source")
+    assert host.instances() == []

@@ -1,0 +1,148 @@
+"""The actions: one registry, and for each refusal a reason that says what would allow it."""
+
+import string
+from collections import Counter
+
+import pytest
+
+from forktui.model.actions import ACTIONS, BY_ID, Group
+from forktui.model.world import World
+from supervisor.models import Instance, Operation, State
+from tests.harness.told_hosts import fork_of, instance, locked_source, world_of
+
+CHANGING = [action.id for action in ACTIONS if action.guard is not None]
+FORKS = [f"fork-{number}" for number in range(1, 9)]
+
+
+def refusal(action_id: str, world: World, *selection: str, connected: bool = True, writable: bool = True) -> str | None:
+    """Why the action is refused on the selection."""
+    return BY_ID[action_id].refused(world, selection, connected, writable)
+
+
+def in_state(state: State, **fields: object) -> World:
+    """A world with one instance called vm."""
+    return world_of(instance("vm", state=state, **fields))
+
+
+def family() -> World:
+    """A source that eight forks lock."""
+    return world_of(locked_source("source-1", FORKS), *(fork_of("source-1", name) for name in FORKS))
+
+
+def test_ids_and_keys_are_unique_and_every_group_has_some() -> None:
+    assert len(BY_ID) == len(ACTIONS)
+    assert [key for key, times in Counter(key for action in ACTIONS for key in action.keys).items() if times > 1] == []
+    assert {action.group for action in ACTIONS} == set(Group)
+
+
+def test_what_changes_an_instance_is_exactly_the_verbs() -> None:
+    assert set(CHANGING) == {"fork", "fan_out", "checkpoint", "delete", "standby", "restore", "stop", "detach"}
+
+
+def test_every_action_explains_itself_in_one_line() -> None:
+    for action in ACTIONS:
+        assert action.label[0] in string.ascii_uppercase
+        assert action.help
+        assert "\n" not in action.help
+
+
+# For each verb the states in which it can be done; in all others it is refused.
+ALLOWED = {
+    "fork": {State.STANDBY, State.RUNNING},
+    "fan_out": {State.STANDBY},
+    "checkpoint": {State.RUNNING},
+    "delete": set(State),
+    "standby": {State.RUNNING},
+    "restore": {State.STANDBY, State.STOPPED},
+    "stop": {State.RUNNING, State.PAUSED, State.INITIALIZING},
+    "detach": {State.RUNNING, State.STANDBY, State.STOPPED},
+}
+
+
+@pytest.mark.parametrize("action_id", CHANGING)
+@pytest.mark.parametrize("state", list(State))
+def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str, state: State) -> None:
+    kind = "share_memory" if action_id == "detach" else None
+    reason = refusal(action_id, in_state(state, fork_kind=kind), "vm")
+    if state in ALLOWED[action_id]:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.startswith(f"{BY_ID[action_id].name} refused: vm is ")
+        assert state in reason
+
+
+def test_of_what_does_not_run_nothing_is_stopped() -> None:
+    reason = refusal("stop", in_state(State.STANDBY), "vm")
+    assert reason == "Stop refused: vm is in Standby: it does not run, so there is nothing to stop"
+
+
+def test_only_what_holds_a_lock_can_let_go_of_it() -> None:
+    reason = refusal("detach", in_state(State.RUNNING, fork_kind="copy"), "vm")
+    assert reason == "Detach refused: vm is no share_memory fork: it holds no lock"
+
+
+def test_a_fan_out_of_a_running_source_says_which_key_comes_first() -> None:
+    reason = refusal("fan_out", in_state(State.RUNNING), "vm")
+    assert reason == "Fan out refused: vm is Running: press s to put it to standby first"
+
+
+def test_a_locked_source_names_its_holders_and_what_releases_it() -> None:
+    held = "source-1 has 8 share_memory forks (fork-1, fork-2, +6): delete them first (d), or detach them (t)"
+    assert (refusal("restore", family(), "source-1") or "").endswith(held)
+    assert held in (refusal("delete", family(), "source-1", "fork-1") or "")
+
+
+def test_a_locked_source_by_itself_can_be_deleted_as_its_whole_tree() -> None:
+    assert refusal("delete", family(), "source-1") is None
+
+
+def test_one_holder_is_spoken_of_as_one() -> None:
+    reason = refusal("restore", world_of(locked_source("s", ["f"])), "s")
+    assert reason == "Restore refused: s has 1 share_memory fork (f): delete it first (d), or detach it (t)"
+
+
+def test_forks_of_a_locked_source_can_be_made() -> None:
+    assert refusal("fork", family(), "source-1") is None
+    assert refusal("fan_out", family(), "source-1") is None
+
+
+def test_a_source_can_be_deleted_together_with_all_of_its_holders() -> None:
+    assert refusal("delete", family(), "source-1", *FORKS) is None
+    assert refusal("delete", family(), "source-1", *FORKS[1:]) is not None
+
+
+@pytest.mark.parametrize("action_id", CHANGING)
+def test_nothing_is_changed_without_a_connection_or_the_right_to(action_id: str) -> None:
+    world = in_state(State.STANDBY)
+    assert "not connected" in (refusal(action_id, world, "vm", connected=False) or "")
+    assert "read-only" in (refusal(action_id, world, "vm", writable=False) or "")
+    assert "no instance is selected" in (refusal(action_id, world) or "")
+    assert "no instance is selected" in (refusal(action_id, world, "deleted-meanwhile") or "")
+
+
+def test_looking_is_never_refused() -> None:
+    for action in ACTIONS:
+        if action.guard is None:
+            assert action.refused(World(), (), connected=False, writable=False) is None
+
+
+@pytest.mark.parametrize("action_id", CHANGING)
+def test_a_busy_instance_is_left_alone(action_id: str) -> None:
+    reason = refusal(action_id, in_state(State.STANDBY, operation=Operation(verb="restore")), "vm")
+    assert reason is not None
+    assert "restore is under way" in reason
+
+
+def test_of_many_marked_the_first_that_refuses_is_named() -> None:
+    world = world_of(instance("a"), instance("b", state=State.STOPPED), instance("c"))
+    reason = refusal("standby", world, "a", "b", "c")
+    assert reason is not None
+    assert reason.startswith("Standby of 3 marked refused: b is Stopped")
+    assert "u clears the marks" in reason
+
+
+def test_unknown_names_of_holders_do_not_hide_the_lock() -> None:
+    locked: Instance = instance("s", state=State.STANDBY, fork_count=2, mem_locked=True)
+    assert "s has 2 share_memory forks" in (refusal("restore", world_of(locked), "s") or "")
+    assert "s has 2 share_memory forks" in (refusal("delete", world_of(locked, instance("t")), "s", "t") or "")

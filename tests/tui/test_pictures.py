@@ -1,0 +1,79 @@
+"""What the dashboard looks like, at three sizes, on a fan-out that a real supervisor with Firecracker told.
+
+FORKTUI_UPDATE_SNAPSHOTS=1 draws the pictures anew, the README's among them.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forktui.tui.app import ForkTui
+from tests.harness.pilot import clean_environment, tree, until, until_shown
+from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+README_PICTURE = Path(__file__).parents[2] / "screenshots" / "forktui.svg"
+README_SIZE = (120, 40)
+UPDATE = "FORKTUI_UPDATE_SNAPSHOTS"
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    """The recorded fan-out."""
+    return Recording.load()
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of this terminal in the pictures, and the time of day in UTC."""
+    clean_environment(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+async def picture(recording: Recording, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str) -> str:
+    """The dashboard as SVG once it has these words; the ids that rich makes up are left out."""
+    app = ForkTui(
+        RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.at
+    )
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.world.instances.keys() == recording.world.instances.keys())
+        await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
+        await pilot.press(*keys)
+        await until_shown(pilot, words)
+        await pilot.pause(0.1)
+        svg = app.export_screenshot(title="forktui")
+    return re.sub(r"terminal-\d+", "terminal", svg) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "focus", "keys", "words"),
+    [
+        ("80x24", (80, 24), "source", (), "fork-8: stopped"),
+        ("80x24-details", (80, 24), "fork-2", ("i",), "▒ prefetched"),
+        ("120x40", README_SIZE, "fork-2", (), "prefetched 4"),
+        ("120x40-delete", README_SIZE, "fork-4", ("d",), "Delete fork-4?"),
+        ("200x50", (200, 50), "fork-3-2", (), "around 4"),
+    ],
+)
+async def test_the_dashboard_looks_as_it_did(
+    recording: Recording, name: str, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str
+) -> None:
+    drawn = await picture(recording, size, focus, keys, words)
+    kept = SNAPSHOTS / f"{name}.svg"
+    if os.environ.get(UPDATE) == "1":
+        kept.write_text(drawn)
+        if name == f"{README_SIZE[0]}x{README_SIZE[1]}":
+            README_PICTURE.write_text(drawn)
+    assert drawn == kept.read_text(), f"{kept.name} looks different: set {UPDATE}=1 and look at what changed"
+
+
+def test_the_readme_shows_one_of_the_pictures() -> None:
+    assert README_PICTURE.read_text() == (SNAPSHOTS / f"{README_SIZE[0]}x{README_SIZE[1]}.svg").read_text()
