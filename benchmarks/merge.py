@@ -11,7 +11,7 @@ from benchmarks.bench import MIB, Bench
 from benchmarks.measurement import Result, Rounds, Sample
 from supervisor.guests.pagewalker import PAGE_SIZE
 from supervisor.snapshots.layer_files import allocated, complete, merge, remove
-from supervisor.store.registry import PARTIAL
+from supervisor.store.layout import PARTIAL
 
 NAME: Final = "merge"
 FLATTEN, COMPACT = "flatten", "compact"

@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks.bench import PATIENCE, Bench
 from benchmarks.page_servers import page_map
 from supervisor.concurrency.tasks import beside
-from supervisor.images.boot_image import VM_JSON, load_image, prepare
+from supervisor.images.boot_image import load_image, prepare
+from supervisor.store.layout import VM_JSON
 from supervisor.uffd.handle import PageServer, Prefetch
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor

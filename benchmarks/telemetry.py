@@ -13,6 +13,7 @@ from benchmarks.measurement import Bar, Result, Rounds, Sample
 from supervisor.models import State
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
 from supervisor.telemetry.sampler import PERIOD, Telemetry
@@ -32,8 +33,8 @@ async def measure(bench: Bench) -> Result:
     forks = bench.sizes.forks
     directory, run = bench.directory("statistics"), bench.directory("run")
     (run / "pages").mkdir()
-    inventory = Inventory(Registry(directory), lambda _: None)
-    servers = PageServers(inventory, directory, run, Policy(), lambda *_: None)
+    inventory = Inventory(Registry(Layout(directory, run)), lambda _: None)
+    servers = PageServers(inventory, Policy(), lambda *_: None)
     telemetry = Telemetry(inventory, servers, lambda _: None, _nobody_waits, lambda *_: None)
     modes = {f"{forks // part:,} of {forks:,} change": forks // part for part in (1, 10)}
     with ExitStack() as stack:
@@ -41,10 +42,12 @@ async def measure(bench: Bench) -> Result:
         for number in range(forks):
             record = _record(number, vmm.pid)
             inventory.instances[record.id] = record
-        maps = [PageMap.create(servers.page_map(fork_id), 4096, PAGES) for fork_id in inventory.instances]
+        maps = [PageMap.create(inventory.layout.page_map(fork_id), 4096, PAGES) for fork_id in inventory.instances]
         for one in maps:
             stack.callback(one.close)
-        readers = [stack.enter_context(PageMapReader(servers.page_map(fork_id))) for fork_id in inventory.instances]
+        readers = [
+            stack.enter_context(PageMapReader(inventory.layout.page_map(fork_id))) for fork_id in inventory.instances
+        ]
 
         async def sample(mode: str) -> Sample:
             _fault(maps[: modes[mode]])

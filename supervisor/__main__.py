@@ -3,19 +3,19 @@
 import sys
 from collections.abc import Sequence
 
-from supervisor.daemon.startup_priority import Ahead
+from supervisor.daemon.startup_priority import StartupPriority
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong."""
-    ahead = Ahead()
+    priority = StartupPriority()
     try:
         # Most of a start is these imports.
         from supervisor.daemon.command import run
 
-        return run(arguments, ahead)
+        return run(arguments, priority)
     finally:
-        ahead.end()
+        priority.end()
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple, get_args
 
 from supervisor.admission import headroom
 from supervisor.errors import NotFoundError
-from supervisor.images import boot_image
-from supervisor.models import FanOutEstimate, FanOutRequest, ForkKind, MemoryBackend, ResourceName, State
+from supervisor.images.machine_files import copied_bytes
+from supervisor.models import FanOutEstimate, ForkKind, MemoryBackend, ResourceName
 from supervisor.rules import capacity
 from supervisor.rules.capacity import PrivateMemory, Resource, Sibling
-from supervisor.rules.lifecycle import fork_target
+from supervisor.rules.fork_plan import ForkPlan
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.snapshots.layer_files import allocated
 from supervisor.store.inventory import Inventory
@@ -42,7 +42,7 @@ class Promise:
         for _ in range(count):
             promised.update(shares)
 
-    def kept(self) -> None:
+    def fulfil(self) -> None:
         """One fork is made, or has failed: the host tells what it has taken, and its age that more may come."""
         self._left -= 1
         self._promised.subtract(self._shares)
@@ -50,51 +50,46 @@ class Promise:
     def close(self) -> None:
         """Give up the rest."""
         while self._left:
-            self.kept()
+            self.fulfil()
 
 
-class Admitting:
+class Admission:
     """Estimates fan-outs; `private_bytes` is the private memory of an instance's VMM."""
 
-    def __init__(
-        self, inventory: Inventory, data_dir: Path, huge_pages: HugePagePool, private_bytes: Callable[[str], int]
-    ) -> None:
+    def __init__(self, inventory: Inventory, huge_pages: HugePagePool, private_bytes: Callable[[str], int]) -> None:
         self._inventory = inventory
-        self._data_dir = data_dir
         self._huge_pages = huge_pages
         self._private_bytes = private_bytes
         self._promised: Counter[ResourceName] = Counter()
         self._one_at_a_time = asyncio.Lock()
 
-    async def estimate(self, source: InstanceRecord, request: FanOutRequest) -> FanOutEstimate:
-        """Return what a fan-out takes and how many forks fit beside those that are being made.
+    async def estimate(self, source: InstanceRecord, plan: ForkPlan, count: int) -> FanOutEstimate:
+        """Return what `count` forks take and how many fit beside those that are being made.
 
         Raises NotFoundError where a file of the source is gone: nobody holds it here, and it may be deleted meanwhile.
         """
-        shares = _shares(request)
-        template = self._inventory.template_of(source.id) if shares else None
-        siblings = self._siblings(source.id, "share_memory" if shares else "copy", _backend(request))
-        family = Family(source, template, siblings)
-        others = self._others(source.id, _backend(request) if shares else None)
-        huge_pages = await self._huge_pages.left(source.huge_pages * request.count) if source.huge_pages else None
+        template = self._inventory.template_of(source.id) if plan.shares_memory else None
+        family = Family(source, template, self._siblings(source.id, plan.kind, plan.backend))
+        others = self._others(source.id, plan.backend if plan.shares_memory else None)
+        huge_pages = await self._huge_pages.left(source.huge_pages * count) if source.huge_pages else None
         try:
-            resources = await asyncio.to_thread(self._resources, request, family, others, huge_pages)
+            resources = await asyncio.to_thread(self._resources, plan, family, others, huge_pages)
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
             ) from error
-        return capacity.estimate(request.count, resources)
+        return capacity.estimate(count, resources)
 
     @contextlib.asynccontextmanager
-    async def admit(self, source: InstanceRecord, request: FanOutRequest) -> AsyncIterator[Promise]:
-        """Set aside what the forks of a fan-out take, until each is made.
+    async def admit(self, source: InstanceRecord, plan: ForkPlan, count: int, *, force: bool) -> AsyncIterator[Promise]:
+        """Set aside what `count` forks take, until each is made.
 
         Raises InsufficientResourcesError where they do not fit, unless `force` is given, and what `estimate` raises.
         """
         # One after the other: each is estimated beside what those before it are promised.
         async with self._one_at_a_time:
-            found = await self.estimate(source, request)
-            if not request.force:
+            found = await self.estimate(source, plan, count)
+            if not force:
                 capacity.check(source.name, found)
             promise = Promise(Counter({row.name: row.per_fork for row in found.resources}), self._promised, found.count)
         try:
@@ -124,17 +119,17 @@ class Admitting:
         ]
 
     def _resources(
-        self, request: FanOutRequest, family: Family, others: list[Family], huge_pages: int | None
+        self, plan: ForkPlan, family: Family, others: list[Family], huge_pages: int | None
     ) -> list[Resource]:
         source, template = family.source, family.template
-        directory = self._inventory.registry.directory(source.id)
-        fork_disk = capacity.FORK_DISK_BYTES + boot_image.copied_bytes(directory)
-        disk = headroom.disk(self._data_dir)
-        if disk.amount is not None and _flattens(source, request):
+        directory = self._inventory.layout.instance(source.id)
+        fork_disk = capacity.FORK_DISK_BYTES + copied_bytes(directory)
+        disk = headroom.disk(self._inventory.layout.data_dir)
+        if disk.amount is not None and plan.needs_one_file and source.snapshot and len(source.snapshot.layers) > 1:
             # Once for all of them, and beside its layers: others may have names of those.
             disk = disk._replace(amount=disk.amount - _data_bytes(directory, source))
         found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
-        if fork_target(source.state, request) is not State.RUNNING:
+        if not plan.runs:
             return found
         found.insert(0, self._memory(family, others))
         if huge_pages is not None:
@@ -143,7 +138,7 @@ class Admitting:
         tasks = capacity.VMM_TASKS[source.hypervisor] + source.vcpus
         descriptors = headroom.descriptors(os.getpid())
         found.append(self._resource("descriptors", capacity.SUPERVISOR_DESCRIPTORS, descriptors, "in the supervisor"))
-        if _backend(request) == "uffd":
+        if plan.backend == "uffd":
             server = headroom.descriptors(template.page_server.pid if template and template.page_server else None)
             share = capacity.PAGE_SERVER_DESCRIPTORS
             found.append(self._resource("page_server_descriptors", share, server, "in the page server"))
@@ -164,20 +159,12 @@ class Admitting:
         source, template = family.source, family.template
         vmm_bytes = capacity.VMM_BYTES[source.hypervisor]
         hot_bytes = template.recorded_pages * template.page_size if template else 0
-        data_bytes = _data_bytes(self._inventory.registry.directory(source.id), source)
+        data_bytes = _data_bytes(self._inventory.layout.instance(source.id), source)
         return capacity.private_memory(family.siblings, hot_bytes, data_bytes, source.size_bytes, vmm_bytes)
 
     def _resource(self, name: ResourceName, per_fork: int, left: headroom.Left, basis: str) -> Resource:
         free = None if left.amount is None else left.amount - self._promised[name]
         return Resource(name, per_fork, free, f"{basis}; {left.limit}" if left.limit else basis)
-
-
-def _shares(request: FanOutRequest) -> bool:
-    return request.share_memory or request.template_id is not None
-
-
-def _backend(request: FanOutRequest) -> MemoryBackend:
-    return request.memory_backend if _shares(request) else "file"
 
 
 def _without(left: headroom.Left, to_fill: int) -> headroom.Left:
@@ -186,12 +173,6 @@ def _without(left: headroom.Left, to_fill: int) -> headroom.Left:
         return left
     kept = f"{left.limit} less {to_fill / capacity.MIB:.0f} MiB that young forks are yet to fill"
     return headroom.Left(left.amount - to_fill, kept)
-
-
-def _flattens(source: InstanceRecord, request: FanOutRequest) -> bool:
-    """Return whether the forks need their memory image in one file, and it is in several."""
-    runs = fork_target(source.state, request) is State.RUNNING
-    return runs and _backend(request) == "file" and source.snapshot is not None and len(source.snapshot.layers) > 1
 
 
 def _data_bytes(directory: Path, source: InstanceRecord) -> int:

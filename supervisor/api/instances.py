@@ -87,14 +87,14 @@ class Routes:
 
     async def _list(self, request: web.Request) -> web.Response:
         query = parse_query(request, ListQuery)
-        return web.Response(body=_INSTANCES.dump_json(self._host.instances(query.state)), content_type=JSON)
+        return web.Response(body=_INSTANCES.dump_json(self._host.queries.instances(query.state)), content_type=JSON)
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await parse_body(request, CreateRequest, self._closing)
         return answer(await self._host.create(body), HTTPStatus.CREATED)
 
     async def _get(self, request: web.Request) -> web.Response:
-        return answer(self._host.instance(_reference(request)))
+        return answer(self._host.queries.instance(_reference(request)))
 
     async def _delete(self, request: web.Request) -> web.Response:
         query = parse_query(request, DeleteQuery)
@@ -129,25 +129,25 @@ class Routes:
         reference = _reference(request)
         try:
             async with self._closing.bound(None):
-                return answer(await self._host.wait(reference, query.state, wait_bound(query, request.headers)))
+                return answer(await self._host.queries.wait(reference, query.state, wait_bound(query, request.headers)))
         except TimeoutError:
-            now = self._host.instance(reference)
+            now = self._host.queries.instance(reference)
             return answer(WaitResult(state=now.state, timed_out=True, state_error=now.state_error))
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         query = parse_query(request, LogsQuery)
-        path = self._host.log_file(_reference(request), query.source)
+        path = self._host.queries.log_file(_reference(request), query.source)
         return await self._streams.log(request, LogFile(path), query)
 
     async def _stats(self, request: web.Request) -> web.Response:
-        return answer(await self._host.stats(_reference(request)))
+        return answer(await self._host.queries.stats(_reference(request)))
 
     async def _lineage(self, request: web.Request) -> web.Response:
-        return answer(self._host.lineage(_reference(request)))
+        return answer(self._host.queries.lineage(_reference(request)))
 
     async def _memory(self, request: web.Request) -> web.Response:
         query = parse_query(request, MemoryQuery)
-        return answer(await self._host.memory(_reference(request), query.width))
+        return answer(await self._host.queries.memory(_reference(request), query.width))
 
 
 def _reference(request: web.Request) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
-from supervisor.daemon.startup_priority import Ahead
+from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
@@ -20,14 +20,14 @@ from supervisor.system.descriptors import raise_limit
 
 FAILED: Final = 1
 USAGE: Final = 2
-AHEAD_SECONDS: Final = 2.0
+FIRST_SECONDS: Final = 2.0
 """For which a supervisor that answers still goes first: lost page servers are replaced, and clients come back."""
 
 
-def run(arguments: Sequence[str] | None, ahead: Ahead) -> int:
+def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
     """Run the supervisor; return 0 where it was asked to stop, 1 where it failed, 2 where an option is wrong.
 
-    It goes ahead until the socket answers and the tree is as it was, and a little longer than that.
+    It goes first until the socket answers and the tree is as it was, and a little longer than that.
     """
     try:
         settings = load_settings(_parse(arguments))
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str] | None, ahead: Ahead) -> int:
         with claim(settings):
             _log_to(settings)
             raise_limit()
-            asyncio.run(_run(settings, ahead))
+            asyncio.run(_run(settings, priority))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
@@ -64,7 +64,7 @@ def _log_to(settings: Settings) -> None:
     )
 
 
-async def _run(settings: Settings, ahead: Ahead) -> None:
+async def _run(settings: Settings, priority: StartupPriority) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -75,9 +75,9 @@ async def _run(settings: Settings, ahead: Ahead) -> None:
         server = await serve(host, settings.socket_path)
         try:
             _announce(settings.socket_path)
-            ahead.spare_children()
+            priority.spare_children()
             host.go_on()
-            loop.call_later(AHEAD_SECONDS, ahead.end)
+            loop.call_later(FIRST_SECONDS, priority.end)
             await stop.wait()
         finally:
             await server.close()

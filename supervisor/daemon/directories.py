@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.settings import Settings
+from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
 from supervisor.system.unix_sockets import connect
 
 DATA_MODE = 0o700
@@ -16,11 +17,8 @@ DATA_MODE = 0o700
 RUN_MODE = 0o750
 """The group may reach the socket, whose own mode says what it may do there."""
 
-SCHEMA: Final = "schema"
-"""The file that says which schema a data directory has: a number and a newline. One without it has the first."""
 SCHEMA_VERSION: Final = 1
-RUN_DIR: Final = "run_dir"
-"""The file that says in which run directory the VMs of a data directory have their sockets: its path."""
+"""What the schema file holds, and a newline; a data directory without it has the first."""
 
 
 class RefusedError(Exception):
@@ -41,11 +39,11 @@ def claim(settings: Settings) -> Iterator[None]:
         _check_schema(settings.data_dir)
         with _locked(settings.data_dir, "--data-dir"):
             _check_sockets(settings.data_dir, settings.run_dir)
-            with _noted(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
+            with _written(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
                 _make(settings.run_dir, RUN_MODE, made, "--run-dir")
                 _check_owner(settings.run_dir)
                 _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
-                run_dir = _noted(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
+                run_dir = _written(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
                 with _locked(settings.run_dir, "--run-dir"), run_dir:
                     yield
     except BaseException:
@@ -96,7 +94,8 @@ def _check_sockets(data_dir: Path, run_dir: Path) -> None:
     before = Path(_read(data_dir / RUN_DIR))
     if not before.is_absolute() or before == run_dir:
         return
-    count = sum(connect(before / f"{instance.name}.sock") == 0 for instance in (data_dir / "instances").glob("*"))
+    layout = Layout(data_dir, before)
+    count = sum(connect(layout.api_socket(instance.name)) == 0 for instance in layout.instances.glob("*"))
     if count and not (run_dir.exists() and before.samefile(run_dir)):
         vms = "a VM that runs has its socket" if count == 1 else f"{count} VMs that run have their sockets"
         raise RefusedError(f"{data_dir}: {vms} in {before}; give --run-dir {before}")
@@ -111,7 +110,7 @@ def _read(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _noted(path: Path, text: str) -> Iterator[None]:
+def _written(path: Path, text: str) -> Iterator[None]:
     """Have this in a file, which is removed again where the body raises and it was not there before."""
     there = _read(path)
     if there != text.strip("\n"):
@@ -136,7 +135,7 @@ def _check_owner(run_dir: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path, option: str) -> Iterator[None]:
     """Hold the lock file's flock, which the kernel releases however this process ends; the file says who has it."""
-    path = folder / "lock"
+    path = folder / LOCK
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

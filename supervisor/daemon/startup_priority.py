@@ -13,7 +13,7 @@ AUTOGROUP: Final = Path("/proc/self/autogroup")
 """Where the kernel groups by session, a thread's nice value counts only within its session: sched(7)."""
 
 
-class Ahead:
+class StartupPriority:
     """Runs before all others from the beginning until `end`, where this user may.
 
     What is spawned after `spare_children`, in a session of its own, does not.

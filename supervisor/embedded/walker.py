@@ -8,20 +8,15 @@ from typing import Any, Final, NamedTuple
 
 from supervisor.embedded.faults import MalformedError
 from supervisor.embedded.memory import Content, GuestMemory
+from supervisor.guests.command_line import CommandLineError, Options, parse_command_line
 from supervisor.guests.pagewalker import (
-    DEFAULT_BALLAST_MIB,
-    DEFAULT_HOT_MIB,
-    DEFAULT_PASSES,
-    DEFAULT_SEED,
     HOT_BASE,
-    MAX_HOT_MIB,
     MIB,
     PAGE_SIZE,
     SCRATCH_BASE,
     SCRATCH_PAGES,
     WORD_MASK,
     ballast_end,
-    minimum_memory,
     pattern,
 )
 
@@ -33,19 +28,6 @@ PASS_SECONDS: Final = 0.025
 BOOT, FILL, WALK, DONE, STOPPED = "boot", "fill", "walk", "done", "stopped"
 _PAGES: Final = MIB // PAGE_SIZE
 _WORDS: Final = PAGE_SIZE // 8
-
-
-class CommandLineError(Exception):
-    """The guest's command line cannot be followed; the message is the console's `error:` line."""
-
-
-class Options(NamedTuple):
-    """The command line; `passes` 0 walks for ever."""
-
-    hot_mib: int = DEFAULT_HOT_MIB
-    passes: int = DEFAULT_PASSES
-    seed: int = DEFAULT_SEED
-    ballast_mib: int = DEFAULT_BALLAST_MIB
 
 
 class Registers(NamedTuple):
@@ -63,27 +45,6 @@ class Registers(NamedTuple):
     generation: str = ""
     balloon_mib: int = 0
     balloon_peak_mib: int = 0
-
-
-def parse_command_line(text: str, memory_size: int) -> Options:
-    """Return what the words `name=decimal` say; other words are somebody else's. Raises CommandLineError."""
-    values: dict[str, int] = {}
-    for word in text.split():
-        name, equals, value = word.partition("=")
-        if not equals or name not in Options._fields:
-            continue
-        # A longer number is too large anyway, and int() refuses one of thousands of digits.
-        if not (value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= WORD_MASK):
-            raise CommandLineError(f"{name}= is not a decimal number below 2^64")
-        values[name] = int(value)
-    options = Options(**values)
-    if not 1 <= options.hot_mib <= MAX_HOT_MIB:
-        raise CommandLineError(f"hot_mib={options.hot_mib} is not 1 to {MAX_HOT_MIB}")
-    if minimum_memory(options.hot_mib) > memory_size:
-        raise CommandLineError(f"hot_mib={options.hot_mib} and the 32 MiB below it do not fit in memory")
-    if minimum_memory(options.hot_mib, options.ballast_mib) > ballast_end(memory_size):
-        raise CommandLineError(f"ballast_mib={options.ballast_mib} does not fit in memory above the hot set")
-    return options
 
 
 def parse_registers(value: Any) -> Registers:

@@ -1,7 +1,7 @@
 """The images that there are, each usable or with what is wrong with it; watched, so that a dropped-in one appears."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,9 @@ from watchfiles import awatch
 
 from supervisor.errors import InvalidImageError
 from supervisor.images import boot_image, snapshot_image
+from supervisor.images.builtin_image import PAGEWALKER
 from supervisor.models import HypervisorName, ImageInfo, ImageKind, Level
+from supervisor.models.base import MIB, Report
 from supervisor.vmm.hypervisor import Hypervisor
 
 GATHER_MILLISECONDS: Final = 200
@@ -22,12 +24,7 @@ LOOK_MILLISECONDS: Final = 5000
 class ImageCatalog:
     """Reads the images' directory whenever it is asked, and reports what has changed while it is watched."""
 
-    def __init__(
-        self,
-        directory: Path,
-        hypervisors: Mapping[HypervisorName, Hypervisor],
-        report: Callable[[Level, str, str | None], None],
-    ) -> None:
+    def __init__(self, directory: Path, hypervisors: Mapping[HypervisorName, Hypervisor], report: Report) -> None:
         self._directory = directory
         self._hypervisors = hypervisors
         self._report = report
@@ -69,21 +66,21 @@ class ImageCatalog:
             entries = sorted(entry for entry in self._directory.iterdir() if not entry.name.startswith("."))
         except FileNotFoundError:
             entries = []
-        found = [self._describe(entry) for entry in entries if entry.is_dir() and entry.name != boot_image.PAGEWALKER]
-        return [self._describe(self._directory / boot_image.PAGEWALKER), *found]
+        found = [self._describe(entry) for entry in entries if entry.is_dir() and entry.name != PAGEWALKER]
+        return [self._describe(self._directory / PAGEWALKER), *found]
 
     def _describe(self, directory: Path) -> ImageInfo:
         kind: ImageKind = "boot"
         size, error, hypervisor = None, None, None
         try:
-            if directory.name != boot_image.PAGEWALKER and snapshot_image.is_snapshot(directory):
+            if directory.name != PAGEWALKER and snapshot_image.is_snapshot(directory):
                 kind = "snapshot"
                 snapshot = snapshot_image.load_snapshot(directory)
                 size, hypervisor = snapshot.size_bytes, snapshot.hypervisor
                 self._check(snapshot)
             else:
                 image = boot_image.load_image(self._directory, directory.name)
-                size = image.config.machine_config.mem_size_mib << 20
+                size = image.config.machine_config.mem_size_mib * MIB
         except InvalidImageError as problem:
             error = " ".join(problem.message.split())
         try:

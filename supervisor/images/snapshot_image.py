@@ -7,45 +7,19 @@ the files are placed where vm.json says.
 Every function that takes a path blocks on the disk.
 """
 
-import json
-import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
 
-from supervisor.embedded import SNAPSHOT_VERSION, state_file
-from supervisor.embedded.faults import MalformedError
 from supervisor.errors import BadRequestError, InvalidImageError
-from supervisor.images.boot_image import (
-    VM_JSON,
-    Image,
-    check_files,
-    inline_cpu_config,
-    machine_files,
-    place,
-    read_vm_json,
-)
+from supervisor.images.machine_files import bootable, check_files, machine_files, place, place_machine, read_vm_json
 from supervisor.images.memory_size import parse_size
-from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson
+from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
+from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
 from supervisor.store.records import SnapshotFiles
 from supervisor.vmm.hypervisor import Hypervisor, loads
-
-STATE: Final = "state"
-MEM: Final = "mem"
-HOT_PAGES: Final = "hot_pages"
-"""A list of the pages that forks of the snapshot touch first, ours or hypeman's, which an image may have beside it."""
-
-_MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
-"""Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
-_HEADER_BYTES: Final = 64
-_TAKEN: Final = re.compile(
-    r"((state|mem)\.\d+|instance\.json|vm\.json|hot_pages|console\.log|vmm\.(log|log\.1|stderr))(\.new)?|\..*\.json\.new",
-    re.DOTALL,
-)
-"""Names in an instance's directory that are the supervisor's own, or that it sweeps (Registry.open)."""
+from supervisor.vmm.state_file import read_state_header
 
 
 @dataclass(frozen=True)
@@ -65,16 +39,16 @@ class SnapshotImage:
 def is_snapshot(directory: Path) -> bool:
     """Return whether an image is a snapshot, or is meant to be one."""
     found = [(directory / name).exists() for name in (STATE, MEM)]
-    return all(found) or (any(found) and not (directory / VM_JSON).exists())
+    return all(found) or (any(found) and not bootable(directory))
 
 
 def load_snapshot(directory: Path) -> SnapshotImage:
     """Return the snapshot in an image's directory; raises InvalidImageError with what is wrong in one line."""
     name = directory.name
     try:
-        config = read_vm_json(directory) if (directory / VM_JSON).exists() else None
+        config = read_vm_json(directory) if bootable(directory) else None
         if config is not None:
-            check_files(Image(name, directory, config))
+            check_files(config, directory)
             _check_names(config)
         return _inspect(directory, config)
     except (OSError, ValueError) as error:
@@ -111,7 +85,7 @@ def check_request(image: SnapshotImage, request: CreateRequest) -> None:
 
 def snapshot_files(image: SnapshotImage) -> SnapshotFiles:
     """Return what the snapshot's files are called in an instance's directory."""
-    return SnapshotFiles(state=f"{STATE}.0", layers=(f"{MEM}.0",), snapshot_version=image.snapshot_version)
+    return SnapshotFiles(state=state_file(0), layers=(layer(0),), snapshot_version=image.snapshot_version)
 
 
 def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages: bool, directory: Path) -> None:
@@ -121,23 +95,17 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
     if (image.directory / HOT_PAGES).exists():
         place(image.directory / HOT_PAGES, directory / HOT_PAGES, writable=False)
     if image.config is not None:
-        config = image.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        for section in IGNORED_SECTIONS:
-            config.pop(section, None)
         machine = {"vcpu_count": image.vcpus, "mem_size_mib": image.size_bytes // MIB}
         machine["track_dirty_pages"] = track_dirty_pages
-        config["machine-config"] = {**config.get("machine-config", {}), **machine}
-        inline_cpu_config(image.config, image.directory, config)
-        for file in machine_files(image.config):
-            place((image.directory / file.source).resolve(), directory / file.source, writable=file.writable)
-        (directory / VM_JSON).write_text(json.dumps(config, indent=1) + "\n")
+        # The state-file has the paths of its disks baked in.
+        place_machine(image.config, image.directory, directory, machine, renamed=False)
 
 
 def _check_names(config: VmJson) -> None:
     """Raise ValueError where a file of the machine, or its directory, would take the place of one of ours."""
     for file in machine_files(config):
         first = PurePosixPath(file.source).parts[0]
-        if _TAKEN.fullmatch(first):
+        if is_own(first):
             raise ValueError(
                 f"{file.source}: {first} is a name that an instance's own files have: the machine that is snapshotted "
                 "must have this file under another one"
@@ -149,36 +117,20 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
         path = directory / name
         if path.is_symlink() or not path.is_file():
             raise ValueError(f"{name} is no file in its directory: a snapshot is a {STATE} and a {MEM}")
-    hypervisor, version, vcpus, state_bytes = _describe(directory / STATE)
+    header = read_state_header(directory / STATE)
     size = (directory / MEM).stat().st_size
     if size == 0 or size % MIB:
         raise ValueError(f"{MEM} has {size} bytes, which is no memory's size; copy it whole")
     told = config.machine_config if config is not None else None
-    for wanted, who in ((state_bytes, STATE), (told.mem_size_mib * MIB if told else None, VM_JSON)):
+    for wanted, who in ((header.size_bytes, STATE), (told.mem_size_mib * MIB if told else None, VM_JSON)):
         if wanted not in (None, size):
             raise ValueError(f"{MEM} has {size} bytes, and {who} says {wanted}; copy it whole, or correct {who}")
     return SnapshotImage(
         name=directory.name,
         directory=directory,
-        hypervisor=hypervisor,
-        snapshot_version=version,
+        hypervisor=header.hypervisor,
+        snapshot_version=header.snapshot_version,
         size_bytes=size,
-        vcpus=vcpus or (told.vcpu_count if told else 1),
+        vcpus=header.vcpus or (told.vcpu_count if told else 1),
         config=config,
     )
-
-
-def _describe(state: Path) -> tuple[HypervisorName, str, int | None, int | None]:
-    """Return who wrote a state-file, its version, and its vCPUs and bytes of memory where it tells them."""
-    with state.open("rb") as file:
-        text = file.read(state_file.MAX_BYTES + 1)
-    if len(text) >= _HEADER_BYTES and struct.unpack_from("<Q", text)[0] in _MAGIC:
-        version = re.search(rb"[0-9]+\.[0-9]+\.[0-9]+", text[8:_HEADER_BYTES])
-        if version is None:
-            raise ValueError(f"{STATE} is Firecracker's, and has no version that can be read")
-        return "firecracker", version[0].decode(), None, None
-    try:
-        machine = state_file.parse(text)
-    except MalformedError as error:
-        raise ValueError(f"{STATE} is neither Firecracker's nor the embedded VMM's: {error}") from error
-    return "embedded", SNAPSHOT_VERSION, machine.vcpu_count, machine.mem_size_mib * MIB

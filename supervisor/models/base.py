@@ -1,5 +1,6 @@
 """What the models of the wire are made of: names, choices, states."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -21,6 +22,8 @@ TargetState = Literal["Stopped", "Standby", "Running"]
 ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes", "huge_pages"]
 ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
+Report = Callable[[Level, str, str | None], None]
+"""Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id)."""
 
 
 class State(StrEnum):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from itertools import chain
 
 from supervisor.errors import NotFoundError, SupervisorError
-from supervisor.models import Deletion, DeletionPlan, Level
-from supervisor.operations.instances import Operations
+from supervisor.models import Deletion, DeletionPlan
+from supervisor.models.base import Report
+from supervisor.operations.instances import Instances
 from supervisor.rules import lifecycle
 from supervisor.rules.lifecycle import Verb
 from supervisor.rules.lineage import given_back
@@ -18,18 +19,18 @@ CONCURRENCY = 8
 """How many instances of one generation are deleted at a time."""
 
 
-class Deleting:
+class Deletions:
     """Deletes, and says what would go; `private_bytes` is the private memory of an instance's VMM."""
 
     def __init__(
         self,
         inventory: Inventory,
-        operations: Operations,
+        instances: Instances,
         private_bytes: Callable[[str], int],
-        report: Callable[[Level, str, str | None], None],
+        report: Report,
     ) -> None:
         self._inventory = inventory
-        self._operations = operations
+        self._instances = instances
         self._private_bytes = private_bytes
         self._report = report
 
@@ -71,7 +72,7 @@ class Deleting:
             async with places:
                 # Somebody else may have deleted it: that is what was wanted.
                 with contextlib.suppress(NotFoundError):
-                    await self._operations.delete(instance_id, childless=True)
+                    await self._instances.delete(instance_id, childless=True)
             deleted += 1
 
         generations = self._inventory.forest.generations(root.id)

@@ -1,38 +1,19 @@
-"""Children of an instance: forks of its shared memory, copies, checkpoints, and many at a time."""
+"""Children of an instance, one at a time: forks of its shared memory, copies, checkpoints."""
 
 import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
-from itertools import islice
 from pathlib import Path
 
-from supervisor.admission.controller import Admitting
-from supervisor.errors import BadRequestError, SupervisorError
-from supervisor.images import boot_image
-from supervisor.models import (
-    NAME_LENGTH,
-    CheckpointRequest,
-    ErrorBody,
-    ErrorDetail,
-    FanOutChild,
-    FanOutEstimate,
-    FanOutRequest,
-    FanOutResult,
-    ForkKind,
-    ForkOptions,
-    ForkRequest,
-    Instance,
-    Level,
-    MemoryBackend,
-    State,
-)
-from supervisor.operations.checkpoints import Checkpoints
-from supervisor.operations.instances import Operations
-from supervisor.rules import lifecycle
-from supervisor.rules.lifecycle import Intent, Verb
+from supervisor.errors import BadRequestError
+from supervisor.images.machine_files import copy_machine
+from supervisor.models import NAME_LENGTH, CheckpointRequest, ForkOptions, ForkRequest, State
+from supervisor.models.base import Report
+from supervisor.operations.holding import Holding
+from supervisor.operations.snapshots import Snapshots
+from supervisor.operations.transitions import Transitions
+from supervisor.rules.fork_plan import ForkPlan, plan_fork
+from supervisor.rules.lifecycle import Verb
 from supervisor.runtime.templates import Templates
-from supervisor.runtime.vmms import Machines
+from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import link
 from supervisor.snapshots.layers import Layers, all_names
 from supervisor.store.inventory import Inventory
@@ -43,210 +24,112 @@ SUFFIX_LENGTH = 5
 """How much of a name `-<n>` may take."""
 
 
-_log = logging.getLogger(__name__)
-
-
-class Forking:
+class Forks:
     """Makes children; a child holds its source's lock from its first record on, and a failed child leaves nothing."""
 
     def __init__(
         self,
         inventory: Inventory,
-        operations: Operations,
-        machines: Machines,
+        holding: Holding,
+        transitions: Transitions,
+        snapshots: Snapshots,
+        vmms: Vmms,
         layers: Layers,
         templates: Templates,
-        checkpoints: Checkpoints,
-        admitting: Admitting,
-        report: Callable[[Level, str, str | None], None],
+        report: Report,
     ) -> None:
         self._inventory = inventory
-        self._operations = operations
-        self._machines = machines
+        self._holding = holding
+        self._transitions = transitions
+        self._snapshots = snapshots
+        self._vmms = vmms
         self._layers = layers
         self._templates = templates
-        self._checkpoints = checkpoints
-        self._admitting = admitting
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
         """Make one child of an instance and bring it to its target state."""
         source = self._inventory.resolve(reference)
-        name = request.name or next(self._inventory.free_names(_prefix(source.name)))
-        child = await self._fork(source.id, name, request, new_id())
+        child = await self.make(source.id, request.name or self._free_name(source), request, new_id())
         self._report("info", f"{child.name}: forked from {source.name}", child.id)
         return child
 
     async def checkpoint(self, reference: str, request: CheckpointRequest) -> InstanceRecord:
         """Make a Standby child of a Running instance, which runs on."""
         source = self._inventory.resolve(reference)
-        name = request.name or next(self._inventory.free_names(_prefix(source.name)))
-
-        async def make(held: InstanceRecord, child_id: str) -> InstanceRecord:
-            self._operations.check(Verb.CHECKPOINT, held)
-            return await self._take(held, child_id, name, "checkpoint", None)
-
-        return await self._child(source.id, name, new_id(), Verb.CHECKPOINT, make)
-
-    async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
-        """Return how many forks fit, what limits them, and what `count` of them take."""
-        source = self._inventory.resolve(reference)
-        await self._check_fan_out(source, request)
-        return await self._admitting.estimate(source, request)
-
-    async def fan_out(
-        self, reference: str, request: FanOutRequest, view: Callable[[InstanceRecord], Instance]
-    ) -> FanOutResult:
-        """Make `count` children, `concurrency` at a time; each succeeds or fails by itself.
-
-        Raises InsufficientResourcesError where they do not fit, unless `force` is given.
-        """
-        source = self._inventory.resolve(reference)
-        await self._check_fan_out(source, request)
-        async with self._admitting.admit(source, request) as promise:
-            names = list(islice(self._inventory.free_names(request.name_prefix or _prefix(source.name)), request.count))
-            # Taken now, all of them: another fan-out picks from what is left.
-            children_ids = {name: new_id() for name in names}
-            for name, child_id in children_ids.items():
-                self._inventory.reserve(name, child_id)
-            places = asyncio.Semaphore(request.concurrency)
-            began = time.monotonic()
-
-            async def child(name: str) -> FanOutChild:
-                async with places:
-                    try:
-                        return await self._fan_out_child(source.id, name, request, children_ids[name], view)
-                    finally:
-                        promise.kept()
-
-            try:
-                children = tuple(await asyncio.gather(*map(child, names)))
-            finally:
-                for name, child_id in children_ids.items():
-                    self._inventory.give_back(name, child_id)
-        failed = sum(made.error is not None for made in children)
-        milliseconds = (time.monotonic() - began) * 1e3
-        outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
-        self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}", source.id)
-        return FanOutResult(children=children, milliseconds=milliseconds)
-
-    async def _fan_out_child(
-        self,
-        source_id: str,
-        name: str,
-        request: FanOutRequest,
-        child_id: str,
-        view: Callable[[InstanceRecord], Instance],
-    ) -> FanOutChild:
-        try:
-            made = await self._fork(source_id, name, request, child_id)
-            return FanOutChild(name=name, instance=view(made))
-        except SupervisorError as error:
-            details = tuple(ErrorDetail(**detail) for detail in error.details)
-            failure = ErrorBody(code=error.code, message=error.message, details=details)
-        except Exception as error:
-            # A defect in one child's making is not to sink the others.
-            _log.exception("fork %s failed", name)
-            failure = ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
-        return FanOutChild(name=name, error=failure)
-
-    async def _check_fan_out(self, source: InstanceRecord, request: FanOutRequest) -> None:
-        if request.from_running:
-            raise BadRequestError(
-                f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
-            )
-        lifecycle.check_fork(source.name, source.state, request)
-        await self._check_loads(source, request)
-
-    async def _fork(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
-        async def make(source: InstanceRecord, child_id: str) -> InstanceRecord:
-            lifecycle.check_fork(source.name, source.state, options)
-            target = lifecycle.fork_target(source.state, options)
-            if target is State.RUNNING and source.state is not State.STOPPED:
-                lifecycle.check_backend(Verb.FORK, source.name, source.huge_pages > 0, _backend(options))
-            if options.from_running:
-                return await self._take(source, child_id, name, "copy", _intent(State.STANDBY, target))
-            return await self._make(source, child_id, name, options)
-
-        async with self._operations.hold_new(child_id, Verb.FORK):
-            child = await self._child(source_id, name, child_id, Verb.FORK, make)
-            source_state = State.RUNNING if options.from_running else child.state
-            return await self._bring(child, lifecycle.fork_target(source_state, options))
-
-    async def _child(
-        self,
-        source_id: str,
-        name: str,
-        child_id: str,
-        verb: Verb,
-        make: Callable[[InstanceRecord, str], Awaitable[InstanceRecord]],
-    ) -> InstanceRecord:
-        """Have a child made of an instance, which is held meanwhile; the name is given back where there is none."""
-        self._inventory.reserve(name, child_id)
-        try:
-            async with self._operations.hold(source_id, verb) as source:
-                return await make(source, child_id)
-        except BaseException:
-            self._inventory.give_back(name, child_id)
-            raise
-
-    async def _take(
-        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
-    ) -> InstanceRecord:
-        child = await self._checkpoints.take(source, child_id, name, kind, intent)
-        paused = child.phases[0].milliseconds
-        self._report("info", f"{name}: checkpoint of {source.name}, which was paused for {paused:.1f} ms", child_id)
+        name, child_id = request.name or self._free_name(source), new_id()
+        with self._inventory.reserved(name, child_id):
+            async with self._holding.hold(source.id, Verb.CHECKPOINT) as held:
+                self._holding.check(Verb.CHECKPOINT, held)
+                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", None)
+        self._report_pause(held, child)
         return child
 
-    async def _make(self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions) -> InstanceRecord:
+    async def make(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
+        """Make one child by its name and id, and bring it to its target state."""
+        with self._inventory.reserved(name, child_id):
+            async with self._holding.hold_new(child_id, Verb.FORK):
+                async with self._holding.hold(source_id, Verb.FORK) as source:
+                    plan = await self.plan(source, options)
+                    if plan.from_running:
+                        child = await self._snapshots.checkpoint(source, child_id, name, plan.kind, plan.intent)
+                        self._report_pause(source, child)
+                    else:
+                        child = await self._add(source, child_id, name, options, plan)
+                return await self._bring(child, plan)
+
+    async def plan(self, source: InstanceRecord, options: ForkOptions) -> ForkPlan:
+        """Return what a fork is to be; refused where it is known by now that it could not become that."""
+        plan = plan_fork(source.name, source.state, source.huge_pages > 0, options)
+        if plan.shares_memory or (plan.runs and not plan.from_running):
+            # One of a template is there to be run, if not now.
+            await self._vmms.check_loads(source)
+        if plan.backend == "uffd":
+            self._vmms.check_userfaultfd(source.hypervisor)
+        return plan
+
+    async def _add(
+        self, source: InstanceRecord, child_id: str, name: str, options: ForkOptions, plan: ForkPlan
+    ) -> InstanceRecord:
         """Write the child's record and directory; the caller holds the source."""
-        await self._check_loads(source, options)
-        backend = _backend(options)
-        if backend == "uffd":
-            self._machines.check_userfaultfd(source.hypervisor)
-        target = lifecycle.fork_target(source.state, options)
-        if source.state is State.STANDBY and backend == "file" and target is State.RUNNING:
+        if plan.needs_one_file:
             # Once for all of its forks, whose clean pages are then the same file's.
             source = await self._layers.flatten(source)
         template = await self._template(source, options)
-        child = child_of(source, child_id, name, "share_memory" if template else "copy").model_copy(
+        child = child_of(source, child_id, name, plan.kind).model_copy(
             update={
                 "template_id": template.id if template else None,
-                "attached": template is not None,
-                "memory_backend": backend if source.snapshot else None,
+                "attached": plan.shares_memory,
+                "memory_backend": plan.backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "intent": _intent(source.state, target),
+                "intent": plan.intent,
                 "record_hot_pages": options.record if template else "off",
             }
         )
-        source_directory = self._inventory.registry.directory(source.id)
+        source_directory = self._inventory.layout.instance(source.id)
 
         def populate(directory: Path) -> None:
-            boot_image.copy_machine(source_directory, directory)
+            copy_machine(source_directory, directory)
             link(all_names(source.snapshot), source_directory, directory)
 
         await self._inventory.add(child, populate)
         return child
 
-    async def _check_loads(self, source: InstanceRecord, options: ForkOptions) -> None:
-        """Refuse a fork that would not load: to run, or as one of a template, which is there for that."""
-        shares = options.share_memory or options.template_id is not None
-        if shares or lifecycle.fork_target(source.state, options) is State.RUNNING:
-            await self._machines.check_loads(source)
-
-    async def _bring(self, child: InstanceRecord, target: State) -> InstanceRecord:
+    async def _bring(self, child: InstanceRecord, plan: ForkPlan) -> InstanceRecord:
         """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""
         try:
-            match target:
+            match plan.target:
                 case State.RUNNING if child.state is State.STANDBY:
-                    return await self._operations.resume(child)
+                    if plan.from_running:
+                        await self._vmms.check_loads(child)
+                    return await self._transitions.load(child)
                 case State.RUNNING:
-                    return await self._operations.boot(child)
+                    return await self._transitions.boot(child)
                 case State.STOPPED if child.state is State.STANDBY:
-                    return await self._operations.drop_snapshot(child)
+                    return await self._transitions.drop_snapshot(child)
             return child
         except BaseException:
-            await asyncio.shield(self._operations.discard(child))
+            await asyncio.shield(self._transitions.discard(child))
             raise
 
     async def _template(self, source: InstanceRecord, options: ForkOptions) -> TemplateRecord | None:
@@ -260,16 +143,14 @@ class Forking:
             return template
         return await self._templates.promote(source) if options.share_memory else None
 
+    def _free_name(self, source: InstanceRecord) -> str:
+        return next(self._inventory.free_names(name_prefix(source.name)))
 
-def _intent(state: State, target: State) -> Intent | None:
-    """Return what a child's first record says that is in `state` and on its way to `target`."""
-    return None if state is target else "fork"
-
-
-def _backend(options: ForkOptions) -> MemoryBackend:
-    """Return where a fork made with these takes its memory from: one that shares none has a file of its own."""
-    return options.memory_backend if options.share_memory or options.template_id is not None else "file"
+    def _report_pause(self, source: InstanceRecord, child: InstanceRecord) -> None:
+        paused = f"which was paused for {child.phases[0].milliseconds:.1f} ms"
+        self._report("info", f"{child.name}: checkpoint of {source.name}, {paused}", child.id)
 
 
-def _prefix(name: str) -> str:
+def name_prefix(name: str) -> str:
+    """Return what the names of an instance's children begin with; `-<n>` has room behind it."""
     return name[: NAME_LENGTH - SUFFIX_LENGTH].rstrip("-")

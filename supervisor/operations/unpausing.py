@@ -1,31 +1,28 @@
 """Lets VMs go on that a snapshot which came to nothing may have left paused."""
 
 import asyncio
-from collections.abc import Callable
 
 from supervisor.errors import NotFoundError, VmmError, VmmSilentError
-from supervisor.models import Level
-from supervisor.operations.instances import Operations
+from supervisor.models.base import Report
+from supervisor.operations.holding import Holding
 from supervisor.rules.lifecycle import RUNNING, Verb
-from supervisor.runtime.vmms import Machines
+from supervisor.runtime.vmms import Vmms
 from supervisor.vmm.api_client import QUICK
 
 
-class RunningOn:
+class Unpausing:
     """One task for each such VM; a VMM answers nothing while it still writes, and what it writes may be large."""
 
-    def __init__(
-        self, operations: Operations, machines: Machines, report: Callable[[Level, str, str | None], None]
-    ) -> None:
-        self._operations = operations
-        self._machines = machines
+    def __init__(self, holding: Holding, vmms: Vmms, report: Report) -> None:
+        self._holding = holding
+        self._vmms = vmms
         self._report = report
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, instance_id: str) -> None:
         """Ask the instance's VMM to let its VM go on until it does, or another verb has made something else of it."""
         if instance_id not in self._tasks:
-            task = self._tasks[instance_id] = asyncio.create_task(self._run_on(instance_id))
+            task = self._tasks[instance_id] = asyncio.create_task(self._unpause(instance_id))
             task.add_done_callback(lambda _: self._tasks.pop(instance_id))
 
     async def close(self) -> None:
@@ -35,14 +32,14 @@ class RunningOn:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run_on(self, instance_id: str) -> None:
+    async def _unpause(self, instance_id: str) -> None:
         told = False
         while True:
             try:
                 # Held for one try: stop and delete do without the VMM's answer, and get their turn after it.
-                async with self._operations.hold(instance_id, Verb.CHECKPOINT) as record:
+                async with self._holding.hold(instance_id, Verb.CHECKPOINT) as record:
                     if record.state in RUNNING and record.snapshot_unfinished:
-                        await self._machines.resume(instance_id, seconds=QUICK)
+                        await self._vmms.resume(instance_id, seconds=QUICK)
                 return
             except NotFoundError:
                 return
@@ -51,6 +48,6 @@ class RunningOn:
                     self._report("alarm", f"{error.message}; it may be paused until it does", instance_id)
                 told = True
             except VmmError as error:
-                if self._machines.runs(instance_id):
+                if self._vmms.runs(instance_id):
                     self._report("alarm", f"{error.message}; it may be paused", instance_id)
                 return

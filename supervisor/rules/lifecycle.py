@@ -194,8 +194,3 @@ def check_backend(verb: Verb, name: str, huge_pages: bool, backend: str | None) 
             f"{name}: {verb} refused: its memory is of huge pages, which Firecracker takes from a page server only; "
             "fork it with share_memory=true and memory_backend=uffd"
         )
-
-
-def fork_target(state: State, options: ForkOptions) -> State:
-    """Return the state that a fork ends in: the one asked for, or the source's."""
-    return State(options.target_state) if options.target_state else state

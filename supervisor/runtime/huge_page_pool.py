@@ -70,7 +70,7 @@ class HugePagePool:
             self._shares.add(share)
         return share
 
-    def keep(self, pages: int, pid: int) -> Share:
+    def claim(self, pages: int, pid: int) -> Share:
         """Set aside what a VM that runs already may take, whether it is there or not."""
         share = Share(pages, pid)
         if pages:

@@ -11,13 +11,13 @@ HANGING_BOUND: Final = 5.0
 """Seconds without an answer after which any process is replaced; a loaded host may take some of them."""
 
 
-class Silence:
+class Liveness:
     """How long a process has left questions unanswered, each of which was given STOPPED_BOUND."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._since: float | None = None
-        self.seconds = 0.0
+        self.silent_seconds = 0.0
 
     def answered(self) -> None:
         """It has answered."""
@@ -28,8 +28,8 @@ class Silence:
         now = time.monotonic()
         if self._since is None:
             self._since = now - STOPPED_BOUND
-        self.seconds = now - self._since
-        return self.seconds >= HANGING_BOUND or self._is_stopped()
+        self.silent_seconds = now - self._since
+        return self.silent_seconds >= HANGING_BOUND or self._is_stopped()
 
     def _is_stopped(self) -> bool:
         try:

@@ -7,52 +7,47 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from supervisor.errors import InvalidStateError, PageServerError
+from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.uffd.program import listener_at, start_time_of
 
 END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
-ID: Final = "?" * 24
-"""What an id looks like to glob."""
 
 
-def check_run_directory(run_dir: Path, data_dir: Path, known: Collection[str]) -> None:
+def check_run_directory(layout: Layout, known: Collection[str]) -> None:
     """Raise InvalidStateError where VMs or page servers of another data directory listen in the run directory.
 
     `known` are the ids of what belongs here. Their sockets would be removed as nobody's, and they could not be reached
     any more.
     """
-    sockets = [
-        path for suffix in (".sock", ".pages") for path in run_dir.glob(f"{ID}{suffix}") if path.stem not in known
-    ]
+    found = chain.from_iterable(map(layout.run_dir.glob, layout.listening_patterns))
+    sockets = [path for path in found if path.stem not in known]
     listening = set(filter(None, map(listener_at, sockets)))
     if listening:
-        listening.difference_update((one.pid, one.start_time) for one, _ in _programs(data_dir.resolve()))
+        listening.difference_update((one.pid, one.start_time) for one, _ in _programs(layout))
     if listening:
         pids = ", ".join(str(pid) for pid, _ in sorted(listening))
         raise InvalidStateError(
-            f"{run_dir} has the sockets of processes of another data directory (pid {pids}): give that one with "
+            f"{layout.run_dir} has the sockets of processes of another data directory (pid {pids}): give that one with "
             "--data-dir, or name another with --run-dir"
         )
 
 
-def reap(data_dir: Path, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
+def reap(layout: Layout, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
     """End every VMM and page server of this data directory but those that are known; return the pids.
 
     `spared` are names of directories whose records cannot be read: nobody knows what is theirs. It blocks until the
     processes are gone. The caller is the data directory's only supervisor.
     """
-    found = [
-        identity
-        for identity, directory in _programs(data_dir.resolve())
-        if directory not in spared and identity not in known
-    ]
+    found = [identity for identity, directory in _programs(layout) if directory not in spared and identity not in known]
     _end(found)
     return [identity.pid for identity in found]
 
@@ -83,23 +78,22 @@ def _end(identities: Collection[ProcessIdentity]) -> None:
                 killed -= 1
 
 
-def sweep_run_directory(run_dir: Path, kept: Collection[Path]) -> None:
+def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
     """Remove the sockets and page maps that are named after an instance or a template, but those to be kept."""
-    for pattern in (f"{ID}.sock", f"{ID}.uffd", f"{ID}.pages", f"pages/{ID}.map"):
-        for path in run_dir.glob(pattern):
-            if path not in kept:
-                path.unlink(missing_ok=True)
+    for path in chain.from_iterable(map(layout.run_dir.glob, layout.run_file_patterns)):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
-def _programs(data_dir: Path) -> Iterator[tuple[ProcessIdentity, str]]:
+def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, str]]:
     """Yield VMMs, known by their working directory, and page servers, by the layers that they serve; each with the name
     of its instance's or template's directory.
 
     An operator's shell may be in such a directory as well: it has no API socket.
     """
-    home = f"{data_dir / 'instances'}{os.sep}"
+    home = f"{layout.instances.resolve()}{os.sep}"
     # As it is in the JSON that a page server is started with.
-    layers = json.dumps(f"{data_dir / 'templates'}{os.sep}")[1:-1]
+    layers = json.dumps(f"{layout.templates.resolve()}{os.sep}")[1:-1]
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             # Before anything else is read of it, so that no later process of this pid is taken for it.

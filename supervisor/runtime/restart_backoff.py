@@ -11,7 +11,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds."""
 
 
-class Backoff:
+class RestartBackoff:
     """The deaths of one thing."""
 
     def __init__(self) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import InvalidStateError
-from supervisor.images.snapshot_image import HOT_PAGES
 from supervisor.runtime.page_servers import PageServers
 from supervisor.snapshots.layer_files import link, marks
 from supervisor.snapshots.layers import own_snapshot
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import HOT_PAGES
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import new_id
 
@@ -19,9 +19,8 @@ from supervisor.store.registry import new_id
 class Templates:
     """Promotion and un-promotion; the caller of either holds the instance."""
 
-    def __init__(self, inventory: Inventory, data_dir: Path, page_servers: PageServers) -> None:
+    def __init__(self, inventory: Inventory, page_servers: PageServers) -> None:
         self._inventory = inventory
-        self._data_dir = data_dir
         self._page_servers = page_servers
 
     async def promote(self, source: InstanceRecord) -> TemplateRecord:
@@ -32,8 +31,9 @@ class Templates:
         step("promote")
         snapshot = own_snapshot(source)
         template_id = new_id()
-        directory = self._inventory.registry.template_directory(template_id).relative_to(self._data_dir)
-        source_directory = self._inventory.registry.directory(source.id)
+        layout = self._inventory.layout
+        directory = layout.template(template_id).relative_to(layout.data_dir)
+        source_directory = layout.instance(source.id)
         return await self._inventory.add_template(
             TemplateRecord(
                 id=template_id,

@@ -2,27 +2,25 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from supervisor.concurrency.progress import step
 from supervisor.concurrency.tasks import Result, beside
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
-from supervisor.models import HypervisorName, Phase
+from supervisor.models import HypervisorName
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.page_servers import PageServers
-from supervisor.snapshots.layer_files import complete, make_way, remove
-from supervisor.snapshots.layers import new_names, next_snapshot, own_snapshot, snapshot_type
+from supervisor.runtime.stopwatch import Stopwatch
+from supervisor.snapshots.layer_files import make_way, remove
+from supervisor.snapshots.layers import next_snapshot, own_snapshot, snapshot_type
+from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles
-from supervisor.store.registry import PARTIAL
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
-from supervisor.vmm.logs import CONSOLE_LOG
 from supervisor.vmm.process import Exit
 
 EXIT_NOTICE = 0.2
@@ -33,21 +31,7 @@ class PageServerLostError(PageServerError):
     """The page server ended while it was needed; another one can be had."""
 
 
-@dataclass
-class Stopwatch:
-    """Collects how long the phases of one operation took."""
-
-    phases: list[Phase] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time one phase; one that raises is not counted."""
-        began = time.monotonic()
-        yield
-        self.phases.append(Phase(name=name, milliseconds=round((time.monotonic() - began) * 1e3, 3)))
-
-
-class Machines:
+class Vmms:
     """One VMM per instance that runs."""
 
     def __init__(
@@ -55,8 +39,7 @@ class Machines:
         hypervisors: Mapping[HypervisorName, Hypervisor],
         page_servers: PageServers,
         huge_pages: HugePagePool,
-        instances: Path,
-        run_dir: Path,
+        layout: Layout,
         on_exit: Callable[[str, Exit], None],
         on_paused: Callable[[str], None],
     ) -> None:
@@ -64,8 +47,7 @@ class Machines:
         self._hypervisors = hypervisors
         self._page_servers = page_servers
         self._huge_pages = huge_pages
-        self._instances = instances
-        self._run_dir = run_dir
+        self._layout = layout
         self._on_exit = on_exit
         self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
@@ -102,15 +84,10 @@ class Machines:
         """Return whether the instance has a VMM."""
         return instance_id in self._running
 
-    def run_files(self, instance_id: str) -> tuple[Path, ...]:
-        """Return where the sockets and the page map of an instance that runs are."""
-        page_map = self._page_servers.page_map(instance_id)
-        return self._api_socket(instance_id), self._uffd_socket(instance_id), page_map
-
     def console_offset(self, instance_id: str) -> int:
         """Return the present length of the console, in bytes: where what comes next begins."""
         try:
-            return (self._instances / instance_id / CONSOLE_LOG).stat().st_size
+            return self._layout.console_log(instance_id).stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -118,8 +95,8 @@ class Machines:
         """Start a VMM with the instance's vm.json."""
         step("spawn")
         with watch.phase("boot"):
-            vmm = await self._spawn(record, "vm.json")
-        return self._keep(record, vmm)
+            vmm = await self._spawn(record, VM_JSON)
+        return self._follow(record, vmm)
 
     async def load(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM, load the instance's snapshot into it with the record's memory backend, and resume it.
@@ -127,7 +104,7 @@ class Machines:
         The memory image has one layer, unless it comes through a page server. One that dies meanwhile costs one more
         try. On failure no VMM is left, and the error is raised.
         """
-        if record.memory_backend != "uffd" or record.template_id is None:
+        if record.template_id is None or not record.served_over_uffd:
             return await self._load_file(record, watch)
         try:
             return await self._load_uffd(record, record.template_id, watch)
@@ -149,7 +126,7 @@ class Machines:
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
-        return self._keep(record, vmm)
+        return self._follow(record, vmm)
 
     async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
         step("page server")
@@ -162,8 +139,8 @@ class Machines:
             step("attach")
             await server.attach(
                 record.id,
-                listen=self._uffd_socket(record.id),
-                page_map=self._page_servers.page_map(record.id),
+                listen=self._layout.uffd_socket(record.id),
+                page_map=self._layout.page_map(record.id),
                 vmm_pid=vmm_pid,
                 prefetch=prefetch,
                 record=records,
@@ -178,13 +155,13 @@ class Machines:
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
-        return self._keep(record, vmm)
+        return self._follow(record, vmm)
 
     async def _load_served(
         self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
     ) -> None:
         """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
-        state, listen = own_snapshot(record).state, str(self._uffd_socket(record.id))
+        state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
@@ -197,37 +174,12 @@ class Machines:
             with watch.phase("resume"):
                 await vmm.api.resume()
 
-    async def snapshot(self, record: InstanceRecord) -> SnapshotFiles:
-        """Pause the VM and write a snapshot of it in new files; it stays paused.
-
-        On failure the VM runs on and the partial files are gone.
-        """
-        async with self._snapshot(record) as files:
-            await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
-        return files
-
-    async def checkpoint(
-        self, record: InstanceRecord, watch: Stopwatch, while_paused: Callable[[], None] | None
-    ) -> SnapshotFiles:
-        """Pause the VM for a snapshot in new files, and for `while_paused`, which runs in a thread; it runs on.
-
-        On failure as well, and then the partial files are gone.
-        """
-        with contextlib.ExitStack() as phase:
-            phase.enter_context(watch.phase("paused"))
-            async with self._snapshot(record) as files:
-                if while_paused is not None:
-                    step("copy disks")
-                    await asyncio.to_thread(while_paused)
-                await self.resume(record.id)
-                phase.close()
-                with watch.phase("write"):
-                    await asyncio.to_thread(complete, self._instances / record.id, new_names(record, files))
-        return files
-
     @contextlib.asynccontextmanager
-    async def _snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
-        """Pause the VM and write a snapshot under partial names; where that or the body fails, the VM runs on."""
+    async def snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
+        """Pause the VM and write a snapshot under partial names, for the body to complete; the VM stays paused.
+
+        Where that or the body fails, the VM runs on and the files are gone.
+        """
         vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
         # Its program, which another one may have replaced under the same name since.
         written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
@@ -235,13 +187,13 @@ class Machines:
         if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards and await vmm.api.gives_memory_back():
             kind = "Full"
         files = next_snapshot(record, kind, written)
-        directory, state, layer = self._instances / record.id, files.state, files.layers[0]
+        directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
         make_way(directory, (state, layer))
         try:
             step("pause")
             await vmm.api.pause()
             step("snapshot")
-            await vmm.api.create_snapshot(f"{state}{PARTIAL}", f"{layer}{PARTIAL}", kind)
+            await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
             yield files
         except BaseException:
             await asyncio.shield(self.run_on(record.id))
@@ -282,8 +234,8 @@ class Machines:
             return False
         vmm = await Vmm.adopt(
             instance_id=record.id,
-            directory=self._instances / record.id,
-            api_socket=self._api_socket(record.id),
+            directory=self._layout.instance(record.id),
+            api_socket=self._layout.api_socket(record.id),
             pid=record.process.pid,
             start_time=record.process.start_time,
             name=record.name,
@@ -291,9 +243,9 @@ class Machines:
         if vmm is None:
             self._clear_run_files(record.id)
             return False
-        share = self._huge_pages.keep(record.huge_pages, vmm.pid)
+        share = self._huge_pages.claim(record.huge_pages, vmm.pid)
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
-        self._keep(record, vmm)
+        self._follow(record, vmm)
         return True
 
     async def close(self) -> None:
@@ -311,12 +263,6 @@ class Machines:
             raise VmmError(f"{instance_id}: its VMM has ended; look at its log")
         return vmm
 
-    def _api_socket(self, instance_id: str) -> Path:
-        return self._run_dir / f"{instance_id}.sock"
-
-    def _uffd_socket(self, instance_id: str) -> Path:
-        return self._run_dir / f"{instance_id}.uffd"
-
     async def _spawn(
         self,
         record: InstanceRecord,
@@ -328,8 +274,8 @@ class Machines:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),
                 instance_id=record.id,
-                directory=self._instances / record.id,
-                api_socket=self._api_socket(record.id),
+                directory=self._layout.instance(record.id),
+                api_socket=self._layout.api_socket(record.id),
                 config_file=config_file,
                 name=record.name,
                 meanwhile=meanwhile,
@@ -341,13 +287,13 @@ class Machines:
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         return vmm
 
-    def _keep(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
+    def _follow(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
         self._running[record.id] = vmm
         vmm.exited.add_done_callback(lambda future: self._exited(record.id, vmm, future))
         return ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time)
 
     def _exited(self, instance_id: str, vmm: Vmm, future: "asyncio.Future[Exit]") -> None:
-        """Report an exit that nobody asked for: one of a VMM that is still kept."""
+        """Report an exit that nobody asked for: one of a VMM that is still followed."""
         if self._running.get(instance_id) is vmm and not future.cancelled():
             del self._running[instance_id]
             self._clear_run_files(instance_id)
@@ -360,7 +306,7 @@ class Machines:
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
-        for path in self.run_files(instance_id):
+        for path in self._layout.run_files(instance_id):
             path.unlink(missing_ok=True)
 
 

@@ -3,19 +3,18 @@
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from supervisor.concurrency.progress import step
-from supervisor.errors import PageServerError
-from supervisor.store.registry import PARTIAL, StorageError, sync_directory
+from supervisor.errors import PageServerError, StorageError
+from supervisor.store.layout import PARTIAL, SNAPSHOT_FILE, partial
+from supervisor.store.registry import sync_directory
 from supervisor.system.sparse_files import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
 MODE: Final = 0o440
-_SNAPSHOT_FILE: Final = re.compile(rf"(state|mem)\.\d+({re.escape(PARTIAL)})?")
 
 
 def complete(directory: Path, names: Iterable[str]) -> None:
@@ -25,13 +24,12 @@ def complete(directory: Path, names: Iterable[str]) -> None:
     """
     try:
         for name in names:
-            temporary = directory / f"{name}{PARTIAL}"
             step("sync layer")
-            with opened(temporary) as fd:
+            with opened(partial(directory / name)) as fd:
                 os.fsync(fd)
                 os.fchmod(fd, MODE)
             step("rename layer")
-            temporary.rename(directory / name)
+            partial(directory / name).rename(directory / name)
         sync_directory(directory)
     except OSError as error:
         raise StorageError(
@@ -50,7 +48,7 @@ def sweep(directory: Path, kept: Collection[str]) -> None:
     """Remove state-files and layers that a crash left without a snapshot to belong to."""
     for path in directory.iterdir():
         # A disk of the guest's own may be called state.img.
-        if _SNAPSHOT_FILE.fullmatch(path.name) and path.name not in kept:
+        if SNAPSHOT_FILE.fullmatch(path.name) and path.name not in kept:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -119,7 +117,7 @@ def merge(layers: Sequence[Path], target: Path) -> None:
 
 
 def _both(directory: Path, names: Iterable[str]) -> list[Path]:
-    return [directory / f"{name}{ending}" for name in names for ending in ("", PARTIAL)]
+    return [path for name in names for path in (directory / name, partial(directory / name))]
 
 
 def tells_pages_apart(directory: Path, page_size: int) -> bool:

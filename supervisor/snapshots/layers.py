@@ -1,16 +1,16 @@
 """Memory images of instances: what the next snapshot adds to a chain of layers, and chains made shorter."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supervisor.concurrency.progress import step
-from supervisor.errors import InvalidStateError
-from supervisor.models import Level
+from supervisor.errors import InvalidStateError, StorageError
+from supervisor.models.base import Report
 from supervisor.snapshots.layer_files import allocated, complete, make_way, merge, remove, tells_pages_apart
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import layer, partial, state_file
 from supervisor.store.records import InstanceRecord, SnapshotFiles
-from supervisor.store.registry import PARTIAL, StorageError
 from supervisor.uffd.memory_image import GRANULE_BYTES
 from supervisor.vmm.api_client import SnapshotType
 
@@ -31,7 +31,7 @@ def next_snapshot(record: InstanceRecord, kind: SnapshotType, snapshot_version: 
     """Return the files that a snapshot leads to: a new state-file, and a new layer upon those that a Diff needs."""
     base = record.snapshot.layers if record.snapshot and kind == "Diff" else ()
     number = record.next_layer
-    return SnapshotFiles(state=f"state.{number}", layers=(f"mem.{number}", *base), snapshot_version=snapshot_version)
+    return SnapshotFiles(state=state_file(number), layers=(layer(number), *base), snapshot_version=snapshot_version)
 
 
 def new_names(record: InstanceRecord, files: SnapshotFiles) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def layers_to_merge(sizes: Sequence[int], limit: int) -> int:
 class Layers:
     """Changes of chains; the caller holds the instance. Whoever else has names of a layer still reads it."""
 
-    def __init__(self, inventory: Inventory, max_layers: int, report: Callable[[Level, str, str | None], None]) -> None:
+    def __init__(self, inventory: Inventory, max_layers: int, report: Report) -> None:
         self._inventory = inventory
         self._max_layers = max_layers
         self._report = report
@@ -67,7 +67,7 @@ class Layers:
 
     async def probe(self) -> None:
         """Find out whether the file system can tell the pages of diff layers apart."""
-        directory = self._inventory.registry.instances
+        directory = self._inventory.layout.instances
         problem = "its file system has blocks larger than a page; a --data-dir with blocks of 4 KiB takes diff layers"
         try:
             self.diff_layers = await asyncio.to_thread(tells_pages_apart, directory, GRANULE_BYTES)
@@ -77,7 +77,7 @@ class Layers:
         if not self.diff_layers:
             self._report("warning", f"{directory}: new VMs have whole snapshots and no diff layers: {problem}", None)
 
-    async def keep(self, record: InstanceRecord, files: SnapshotFiles, changes: Mapping[str, Any]) -> InstanceRecord:
+    async def commit(self, record: InstanceRecord, files: SnapshotFiles, changes: Mapping[str, Any]) -> InstanceRecord:
         """Make a new snapshot the record's, with other changes; what that no longer needs is removed.
 
         On failure the new files are.
@@ -89,7 +89,7 @@ class Layers:
             **changes,
         }
         changed = record.model_copy(update=update)
-        directory = self._inventory.registry.directory(record.id)
+        directory = self._inventory.layout.instance(record.id)
         try:
             await self._inventory.save(changed)
         except BaseException:
@@ -106,8 +106,8 @@ class Layers:
 
     async def compact(self, record: InstanceRecord) -> InstanceRecord:
         """Merge layers where the chain has become too long; a failure is reported, and the chain stays as it is."""
-        directory = self._inventory.registry.directory(record.id)
-        sizes = [allocated(directory / layer) for layer in own_snapshot(record).layers]
+        directory = self._inventory.layout.instance(record.id)
+        sizes = [allocated(directory / name) for name in own_snapshot(record).layers]
         try:
             return await self._merge(record, layers_to_merge(sizes, self._max_layers))
         except StorageError as error:
@@ -118,14 +118,14 @@ class Layers:
         """Merge the newest `count` layers into a new one."""
         if count < 2:
             return record
-        directory = self._inventory.registry.directory(record.id)
+        directory = self._inventory.layout.instance(record.id)
         snapshot = own_snapshot(record)
-        merged = f"mem.{record.next_layer}"
+        merged = layer(record.next_layer)
 
         def write() -> None:
             make_way(directory, (merged,))
             step("merge")
-            merge([directory / layer for layer in snapshot.layers[:count]], directory / f"{merged}{PARTIAL}")
+            merge([directory / name for name in snapshot.layers[:count]], partial(directory / merged))
             complete(directory, (merged,))
 
         files = snapshot.model_copy(update={"layers": (merged, *snapshot.layers[count:])})
@@ -140,4 +140,4 @@ class Layers:
         except BaseException:
             remove(directory, (merged,))
             raise
-        return await self.keep(record, files, {"snapshot_unfinished": record.snapshot_unfinished})
+        return await self.commit(record, files, {"snapshot_unfinished": record.snapshot_unfinished})

@@ -86,6 +86,11 @@ class InstanceRecord(Record):
         return stored
 
     @property
+    def served_over_uffd(self) -> bool:
+        """Whether its page faults are, or are to be, answered by its template's page server."""
+        return self.attached and self.memory_backend == "uffd" and self.template_id is not None
+
+    @property
     def huge_pages(self) -> int:
         """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
         return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
@@ -108,6 +113,25 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         snapshot=source.snapshot,
         next_layer=source.next_layer,
         track_dirty_pages=source.track_dirty_pages,
+    )
+
+
+def running(
+    record: InstanceRecord, state: State, process: ProcessIdentity, phases: tuple[Phase, ...], console_offset: int
+) -> InstanceRecord:
+    """Return an instance as it is with a VMM that has just come to run."""
+    return record.model_copy(
+        update={
+            "state": state,
+            "process": process,
+            "phases": phases,
+            "started_at": datetime.now(UTC),
+            "stopped_at": None,
+            "exit_code": None,
+            "exit_message": None,
+            "console_offset": console_offset,
+            "intent": None,
+        }
     )
 
 

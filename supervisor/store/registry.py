@@ -14,8 +14,19 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from supervisor.concurrency.progress import step
-from supervisor.errors import StorageError as StorageError
+from supervisor.errors import StorageError
 from supervisor.rules.lineage import Link
+from supervisor.store.layout import (
+    DELETED,
+    INSTANCE_RECORD,
+    PARTIAL,
+    STAGED,
+    TEMPLATE_RECORD,
+    Layout,
+    deleted,
+    partial_record,
+    staged,
+)
 from supervisor.store.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -23,12 +34,6 @@ RecordType = TypeVar("RecordType", bound=Record)
 _log = logging.getLogger(__name__)
 
 ID_LENGTH = 24
-DOOMED = ".deleted-"
-"""What a directory is renamed to before it is removed, so that a crash leaves either all of it or a name to sweep."""
-PARTIAL = ".new"
-"""What the name of a file ends with until all of it is on the disk."""
-UNBORN = ".new-"
-"""What a directory is called until all of it is there, for the same reason."""
 
 
 def new_id() -> str:
@@ -68,7 +73,7 @@ def write_atomically(target: Path, data: bytes) -> None:
 
     Raises StorageError where the file system refuses.
     """
-    temporary = target.with_name(f".{target.name}{PARTIAL}")
+    temporary = partial_record(target)
     try:
         step("write record")
         with temporary.open("wb") as file:
@@ -87,18 +92,16 @@ def write_atomically(target: Path, data: bytes) -> None:
 class Registry:
     """The records under one data directory; every method blocks on the disk."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.instances = data_dir / "instances"
-        self.templates = data_dir / "templates"
-        self.images = data_dir / "images"
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
 
     def open(self) -> None:
         """Create the directories and sweep what a crash left half made or half removed."""
         try:
-            for directory in (self.instances, self.templates, self.images):
+            for directory in (self.layout.instances, self.layout.templates, self.layout.images):
                 directory.mkdir(parents=True, exist_ok=True)
-                for partial in (*directory.glob(f"{DOOMED}*"), *directory.glob(f"{UNBORN}*")):
-                    shutil.rmtree(partial, ignore_errors=True)
+                for half in (*directory.glob(f"{DELETED}*"), *directory.glob(f"{STAGED}*")):
+                    shutil.rmtree(half, ignore_errors=True)
                 for record in directory.glob(f"*/.*.json{PARTIAL}"):
                     record.unlink(missing_ok=True)
         except OSError as error:
@@ -106,72 +109,61 @@ class Registry:
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
             ) from error
 
-    def directory(self, record_id: str) -> Path:
-        """Return the directory of an instance."""
-        return self.instances / record_id
-
-    def unborn_directory(self, record_id: str) -> Path:
-        """Return the directory in which an instance may have files before `create_instance`; a crash sweeps it."""
-        return self.instances / f"{UNBORN}{record_id}"
-
-    def template_directory(self, template_id: str) -> Path:
-        """Return the directory of a template."""
-        return self.templates / template_id
-
     def create_instance(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
-        """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing."""
-        _create(self.directory(record.id), "instance.json", record, populate)
+        """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing.
+
+        `populate` gets the directory under its staged name, in which there may be files already.
+        """
+        _create(self.layout.instance(record.id), INSTANCE_RECORD, record, populate)
 
     def create_template(self, record: TemplateRecord, populate: Callable[[Path], None]) -> None:
         """Make the template's directory with what `populate` puts there and its first record: all of it or nothing."""
-        _create(self.template_directory(record.id), "template.json", record, populate)
+        _create(self.layout.template(record.id), TEMPLATE_RECORD, record, populate)
 
     def save_instance(self, record: InstanceRecord) -> None:
         """Replace the instance's record durably."""
-        write_atomically(self.directory(record.id) / "instance.json", _encoded(record))
+        write_atomically(self.layout.instance(record.id) / INSTANCE_RECORD, _encoded(record))
 
     def save_template(self, record: TemplateRecord) -> None:
         """Replace the template's record durably."""
-        write_atomically(self.template_directory(record.id) / "template.json", _encoded(record))
+        write_atomically(self.layout.template(record.id) / TEMPLATE_RECORD, _encoded(record))
 
-    def doom_instance(self, instance_id: str) -> None:
+    def mark_deleted(self, instance_id: str) -> None:
         """Give the instance's directory a name by which it is gone, for whoever comes after a crash."""
-        _doom(self.directory(instance_id))
+        _mark_deleted(self.layout.instance(instance_id))
 
-    def reprieve_instance(self, instance_id: str) -> None:
-        """Undo `doom_instance`."""
-        directory = self.directory(instance_id)
-        directory.with_name(f"{DOOMED}{directory.name}").rename(directory)
+    def unmark_deleted(self, instance_id: str) -> None:
+        """Undo `mark_deleted`."""
+        directory = self.layout.instance(instance_id)
+        deleted(directory).rename(directory)
         sync_directory(directory.parent)
 
     def remove_instance(self, instance_id: str) -> None:
         """Remove the instance's directory with all that is in it."""
-        _doom(self.directory(instance_id))
-        _remove(self.directory(instance_id))
+        _remove(self.layout.instance(instance_id))
 
     def remove_template(self, template_id: str) -> None:
         """Remove the template's directory with all that is in it."""
-        _doom(self.template_directory(template_id))
-        _remove(self.template_directory(template_id))
+        _remove(self.layout.template(template_id))
 
     def links(self, instance_id: str, template_id: str | None) -> list[Link]:
         """Return what is in the directories of an instance and of its template; what goes meanwhile is left out."""
-        directories = [self.directory(instance_id)]
+        directories = [self.layout.instance(instance_id)]
         if template_id is not None:
-            directories.append(self.template_directory(template_id))
+            directories.append(self.layout.template(template_id))
         return [link for directory in directories for link in _links(directory)]
 
     def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
         """Return every instance and template, and why each other instance's record cannot be read, by its directory."""
         unreadable: dict[str, str] = {}
         instances: list[InstanceRecord] = []
-        for name, found in _records(self.instances, "instance.json", InstanceRecord):
+        for name, found in _records(self.layout.instances, INSTANCE_RECORD, InstanceRecord):
             if isinstance(found, InstanceRecord):
                 instances.append(found)
             else:
                 unreadable[name] = str(found)
         templates: list[TemplateRecord] = []
-        for _, found_template in _records(self.templates, "template.json", TemplateRecord):
+        for _, found_template in _records(self.layout.templates, TEMPLATE_RECORD, TemplateRecord):
             if isinstance(found_template, TemplateRecord):
                 templates.append(found_template)
             else:
@@ -181,20 +173,20 @@ class Registry:
 
 
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
-    unborn = directory.with_name(f"{UNBORN}{directory.name}")
+    staging = staged(directory)
     try:
-        step("populate")
-        unborn.mkdir(mode=0o750, exist_ok=True)
-        populate(unborn)
-        write_atomically(unborn / name, _encoded(record))
+        step("stage files")
+        staging.mkdir(mode=0o750, exist_ok=True)
+        populate(staging)
+        write_atomically(staging / name, _encoded(record))
         with _synced(directory.parent):
-            step("bear")
-            unborn.rename(directory)
+            step("commit")
+            staging.rename(directory)
     except OSError as error:
-        shutil.rmtree(unborn, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise StorageError(f"{directory}: cannot be created: {error.strerror}; {_remedy(error)}") from error
     except BaseException:
-        shutil.rmtree(unborn, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
@@ -208,9 +200,9 @@ def _encoded(record: Record) -> bytes:
     return record.model_dump_json(indent=1).encode() + b"\n"
 
 
-def _doom(directory: Path) -> None:
+def _mark_deleted(directory: Path) -> None:
     try:
-        directory.rename(directory.with_name(f"{DOOMED}{directory.name}"))
+        directory.rename(deleted(directory))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -223,8 +215,9 @@ def _doom(directory: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
+    _mark_deleted(directory)
     step("remove files")
-    shutil.rmtree(directory.with_name(f"{DOOMED}{directory.name}"), ignore_errors=True)
+    shutil.rmtree(deleted(directory), ignore_errors=True)
 
 
 def _links(directory: Path) -> Iterator[Link]:

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 import psutil
 
 from supervisor.errors import PageServerError
-from supervisor.images import boot_image
-from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Level, State, Statistics
+from supervisor.images.builtin_image import announces_ready
+from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
+from supervisor.models.base import Report
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
@@ -21,7 +22,6 @@ from supervisor.telemetry.guest_console import Console
 from supervisor.telemetry.process_usage import Memory, Usage, memory, usage, waits_for_page
 from supervisor.telemetry.stalls import BOUND, Stall, age, observe
 from supervisor.uffd.page_map import PageCounters, PageMapReader
-from supervisor.vmm.logs import CONSOLE_LOG
 
 PERIOD = 0.25
 """Seconds between samples."""
@@ -76,7 +76,7 @@ class Telemetry:
         page_servers: PageServers,
         publish: Callable[[Event], None],
         on_ready: Callable[[str], Awaitable[None]],
-        report: Callable[[Level, str, str | None], None],
+        report: Report,
     ) -> None:
         self._inventory = inventory
         self._page_servers = page_servers
@@ -114,7 +114,7 @@ class Telemetry:
             async with asyncio.timeout(PERIOD):
                 await self._stop.wait()
         if not self._lively and not self._stop.is_set():
-            ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._inventory.changed())]
+            ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._inventory.publisher.changed())]
             await asyncio.wait(ends, timeout=QUIET_PERIOD - PERIOD, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 end.cancel()
@@ -145,18 +145,17 @@ class Telemetry:
 
     def _follow(self) -> None:
         """Watch what has begun to run, and forget what has ended."""
-        if self._followed == self._inventory.changes:
+        if self._followed == self._inventory.publisher.changes:
             return
-        self._followed = self._inventory.changes
+        self._followed = self._inventory.publisher.changes
         self._running = {record.id: record for record in self._inventory.instances.values() if record.process}
         for record in self._running.values():
             watched = self._watched.get(record.id)
             if record.process is not None and (watched is None or watched.pid != record.process.pid):
                 self._forget(record.id)
                 console = None
-                if boot_image.announces_ready(record.image):
-                    path = self._inventory.registry.directory(record.id) / CONSOLE_LOG
-                    console = Console(path, record.console_offset)
+                if announces_ready(record.image):
+                    console = Console(self._inventory.layout.console_log(record.id), record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
                 self._lively.add(record.id)
         for instance_id in self._watched.keys() - self._running.keys():
@@ -217,11 +216,11 @@ class Telemetry:
                 self._report("info", f"{record.name}: its guest goes on", record.id)
 
     def _counters(self, record: InstanceRecord, watched: Watched) -> PageCounters | None:
-        if not record.attached or record.memory_backend != "uffd":
+        if not record.served_over_uffd:
             return None
         try:
             if watched.page_map is None:
-                watched.page_map = PageMapReader(self._page_servers.page_map(record.id))
+                watched.page_map = PageMapReader(self._inventory.layout.page_map(record.id))
             return watched.page_map.counters()
         except (OSError, PageServerError):
             return None

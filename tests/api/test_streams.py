@@ -38,7 +38,7 @@ async def opened(run_dir: Path) -> AsyncIterator[Opened]:
     server = await serve(host, settings.socket_path)
     async with SupervisorClient(settings.socket_path) as client:
         yield host, client
-        for instance in host.instances():
+        for instance in host.queries.instances():
             await host.delete(instance.id)
         await server.close()
     await host.close()
@@ -109,7 +109,9 @@ async def test_a_lost_connection_is_resumed_where_it_was(opened: Opened) -> None
     host, client = opened
     async with contextlib.aclosing(client.events()) as events:
         last, _ = await soon(events)
-    missed = [Activity(at=host.snapshot().supervisor.started_at, level="info", message=str(n)) for n in range(5)]
+    missed = [
+        Activity(at=host.queries.snapshot().supervisor.started_at, level="info", message=str(n)) for n in range(5)
+    ]
     for event in missed:
         host.events.publish(event)
     async with contextlib.aclosing(client.events(last)) as events:
@@ -122,7 +124,7 @@ async def test_a_lost_connection_is_resumed_where_it_was(opened: Opened) -> None
 async def test_a_subscriber_that_does_not_read_is_reset_and_delays_nobody(opened: Opened) -> None:
     """Thousands of events for one that sleeps: another gets each, and the sleeper one snapshot."""
     host, client = opened
-    now = host.snapshot().supervisor.started_at
+    now = host.queries.snapshot().supervisor.started_at
     count = 3 * 1024
     async with contextlib.aclosing(client.events()) as awake:
         await soon(awake)
@@ -193,7 +195,7 @@ async def test_a_log_is_tailed_and_followed(opened: Opened) -> None:
     """Lines that end later come later; the stream ends with the instance."""
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker", cmd=("passes=1",)))
-    path = host.log_file(made.id, "vmm")
+    path = host.queries.log_file(made.id, "vmm")
     path.write_bytes(b"one\ntwo\r\n\xff\x1b[2J\nunfin")
     assert await client.logs("logged", 2, "vmm") == ["\ufffd\x1b[2J", "unfin"]
     assert await client.logs("logged", 0, "vmm") == []
@@ -214,7 +216,7 @@ async def test_a_log_stream_has_data_lines_only(opened: Opened) -> None:
     """hypeman's SDK reads each event's data as a JSON string, and an id line would make it resume."""
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker"))
-    host.log_file(made.id, "vmm").write_bytes(b'id: 7\n"quoted"\n')
+    host.queries.log_file(made.id, "vmm").write_bytes(b'id: 7\n"quoted"\n')
     transport = httpx.AsyncHTTPTransport(uds=str(client.socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         answer = await http.get("/instances/logged/logs", params={"source": "vmm"})
@@ -227,7 +229,7 @@ async def test_followers_are_bounded(opened: Opened, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(streaming, "FOLLOWER_LIMIT", 1)
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker"))
-    host.log_file(made.id, "vmm").write_bytes(b"one\n")
+    host.queries.log_file(made.id, "vmm").write_bytes(b"one\n")
     async with contextlib.aclosing(client.follow_log("logged", source="vmm")) as lines:
         await soon(lines)
         with pytest.raises(ApiError, match="followed already") as refused:

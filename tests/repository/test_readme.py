@@ -13,7 +13,7 @@ import pytest
 from forktui.cli import main
 from forktui.cli.commands import COMMANDS
 from forktui.model.actions import ACTIONS
-from supervisor.embedded.walker import Options, parse_command_line
+from supervisor.guests.command_line import Options, parse_command_line
 from supervisor.images.boot_image import load_image
 from supervisor.models import CreateRequest
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, load_settings

@@ -4,6 +4,7 @@ import pytest
 
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.models import ForkOptions, State
+from supervisor.rules.fork_plan import plan_fork
 from supervisor.rules.lifecycle import (
     ALLOWED_FROM,
     REFUSED_WHILE_LOCKED,
@@ -15,7 +16,6 @@ from supervisor.rules.lifecycle import (
     check,
     check_fork,
     check_transition,
-    fork_target,
     named,
     recovery,
 )
@@ -118,8 +118,7 @@ def test_a_fork_ends_in_the_state_asked_for_or_its_sources(
     state: State, options: dict[str, object], target: State
 ) -> None:
     checked = ForkOptions.model_validate(options)
-    check_fork("vm", state, checked)
-    assert fork_target(state, checked) is target
+    assert plan_fork("vm", state, False, checked).target is target
 
 
 @pytest.mark.parametrize("before", State)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import BadRequestError, InvalidImageError, InvalidSizeError
-from supervisor.images import boot_image
+from supervisor.images import boot_image, builtin_image, machine_files
 from supervisor.images.memory_size import parse_size
 from supervisor.models.base import MIB
 from supervisor.system import sparse_files
@@ -168,7 +168,7 @@ def test_a_fork_gets_its_own_disks_and_shares_the_rest(tmp_path: Path) -> None:
     fork.mkdir()
     boot_image.prepare(boot_image.load_image(tmp_path, "linux"), source, memory_mib=256, vcpus=1)
     (source / "disk.data").write_text("written by the guest")
-    boot_image.copy_machine(source, fork)
+    machine_files.copy_machine(source, fork)
     (source / "disk.data").write_text("written later")
     assert (fork / "disk.data").read_text() == "written by the guest"
     assert (fork / "vm.json").read_text() == (source / "vm.json").read_text()
@@ -216,10 +216,10 @@ def test_what_pagewalker_cannot_follow_is_refused_before_it_boots(
 def test_the_embedded_vmm_runs_pagewalker_only(tmp_path: Path) -> None:
     write_image(tmp_path)
     linux = boot_image.load_image(tmp_path, "linux")
-    boot_image.check_hypervisor(boot_image.load_image(tmp_path, "pagewalker"), "embedded")
-    boot_image.check_hypervisor(linux, "firecracker")
+    builtin_image.check_hypervisor("pagewalker", "embedded")
+    builtin_image.check_hypervisor(linux.name, "firecracker")
     with pytest.raises(InvalidImageError, match=r"^image linux needs firecracker: "):
-        boot_image.check_hypervisor(linux, "embedded")
+        builtin_image.check_hypervisor(linux.name, "embedded")
 
 
 async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path: Path, run_dir: Path) -> None:

@@ -172,7 +172,7 @@ async def test_a_share_ends_with_its_vm_and_is_what_the_pool_lacks(
         await pool.promise("second", 6)
     await pool.promise("small", 0)
     assert await pool.left(4) == 4
-    pool.keep(7, 1 << 22)
+    pool.claim(7, 1 << 22)
     assert await pool.left(4) == -3
     pool.end(first)
     assert await pool.left(4) == 3

@@ -18,7 +18,7 @@ from forktui.client.api import ApiError, SupervisorClient
 from supervisor.embedded import SNAPSHOT_VERSION
 from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.guests.boot import kernel_path
-from supervisor.images import boot_image, snapshot_image
+from supervisor.images import machine_files, snapshot_image
 from supervisor.images.catalog import changes
 from supervisor.models import Activity, CreateRequest, FanOutRequest, ForkRequest, HypervisorName, ImageInfo, State
 from supervisor.vmm.hypervisor import Hypervisor
@@ -109,9 +109,9 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
     assert config["machine-config"] == {"vcpu_count": 3, "mem_size_mib": 64, "track_dirty_pages": True}
     unborn = tmp_path / "unborn"
     unborn.mkdir()
-    assert boot_image.writable_disks(instance) == ("disks/root.img",)
-    boot_image.copy_disks(instance, unborn, boot_image.writable_disks(instance))
-    boot_image.copy_fixed(instance, unborn)
+    assert machine_files.writable_disks(instance) == ("disks/root.img",)
+    machine_files.copy_disks(instance, unborn, machine_files.writable_disks(instance))
+    machine_files.copy_fixed(instance, unborn)
     assert (unborn / "disks" / "root.img").read_text() == "disk"
     assert (unborn / "vmlinux").samefile(directory / "vmlinux")
 

@@ -9,6 +9,7 @@ import pytest
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
 from supervisor.models import Event, InstanceChanged, State, TemplateChanged, TemplateDeleted
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import Registry
 
@@ -20,7 +21,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def inventory(tmp_path: Path, events: list[Event]) -> Inventory:
-    registry = Registry(tmp_path)
+    registry = Registry(Layout(tmp_path, tmp_path))
     registry.open()
     return Inventory(registry, events.append)
 
@@ -90,13 +91,13 @@ async def test_who_records_a_template_is_told_of_the_fork_and_of_the_template(
     await add(inventory, record("f1", "fork", "a1"))
     for template_id, recorder in (("t", "f1"), (None, None)):
         events.clear()
-        inventory.set_recording("f1", template_id)
+        inventory.publisher.set_recording("f1", template_id)
         fork, changed = events
         assert isinstance(fork, InstanceChanged)
         assert isinstance(changed, TemplateChanged)
         assert (fork.instance.recording, changed.template.recording_fork) == (recorder is not None, recorder)
     events.clear()
-    inventory.set_recording("f1", None)
+    inventory.publisher.set_recording("f1", None)
     assert events == [], "nothing has changed"
 
 
@@ -105,9 +106,9 @@ async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(in
     await inventory.add_template(template(), lambda directory: None)
     fork = record("f1", "fork", "a1").model_copy(update={"template_id": "t"})
     await add(inventory, fork)
-    inventory.set_recording("f1", "t")
+    inventory.publisher.set_recording("f1", "t")
     await inventory.detach(fork.model_copy(update={"fork_kind": "copy", "template_id": None}))
-    assert inventory.recorder("t") is None
+    assert inventory.publisher.recorder("t") is None
 
 
 async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory) -> None:
@@ -138,8 +139,8 @@ async def test_a_lock_is_counted_from_the_records_of_the_forks(inventory: Invent
     forks = [record(f"f{number}", f"fork-{number}", "a1") for number in range(20)]
     for fork in forks:
         await add(inventory, fork)
-    source = inventory.view(inventory.resolve("source"))
+    source = inventory.publisher.view(inventory.resolve("source"))
     assert (source.fork_count, source.mem_locked, len(source.locked_by)) == (20, True, 16)
     for fork in forks:
         await inventory.remove(fork)
-    assert not inventory.view(inventory.resolve("source")).mem_locked
+    assert not inventory.publisher.view(inventory.resolve("source")).mem_locked

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.errors import StorageError
 from supervisor.snapshots import layer_files, layers
 from supervisor.snapshots.layer_files import complete, link, make_way, merge, remove, sweep, tells_pages_apart
 from supervisor.snapshots.layers import Layers, layers_to_merge
 from supervisor.store.inventory import Inventory
-from supervisor.store.registry import Registry, StorageError
+from supervisor.store.layout import Layout
+from supervisor.store.registry import Registry
 from supervisor.system import sparse_files
 from supervisor.uffd.memory_image import MemoryImage, data_extents
 
@@ -172,7 +174,7 @@ async def test_where_pages_cannot_be_told_apart_that_is_said(
     cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    registry = Registry(tmp_path)
+    registry = Registry(Layout(tmp_path, tmp_path))
     if cause.startswith("its"):
         registry.open()
         monkeypatch.setattr(layers, "GRANULE_BYTES", 512)

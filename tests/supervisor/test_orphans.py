@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from supervisor.runtime import orphans
+from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.uffd.program import start_time_of
 from tests.harness.supervisor_process import PATIENCE
@@ -31,7 +32,7 @@ Ended = Callable[[Path, ProcessIdentity], None]
 
 
 def reaped(data_dir: Path, identity: ProcessIdentity) -> None:
-    assert orphans.reap(data_dir, known=(), spared=()) == [identity.pid]
+    assert orphans.reap(Layout(data_dir, data_dir), known=(), spared=()) == [identity.pid]
 
 
 def ended(_: Path, identity: ProcessIdentity) -> None:
@@ -76,7 +77,7 @@ def test_only_what_nobody_knows_and_nobody_spares_is_ended(tmp_path: Path) -> No
     try:
         pid = found["known"].pid
         known = ProcessIdentity(pid=pid, start_time=start_time_of(pid))
-        assert orphans.reap(tmp_path, (known,), ("spared",)) == [found["lost"].pid]
+        assert orphans.reap(Layout(tmp_path, tmp_path), (known,), ("spared",)) == [found["lost"].pid]
         assert found["lost"].wait() == -signal.SIGKILL
         assert (found["known"].poll(), found["spared"].poll()) == (None, None)
     finally:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.errors import StorageError
 from supervisor.models import State
+from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, TemplateRecord
-from supervisor.store.registry import Registry, StorageError, new_id, write_atomically
+from supervisor.store.registry import Registry, new_id, write_atomically
 
 
 def record(**changes: object) -> InstanceRecord:
@@ -30,7 +32,7 @@ def record(**changes: object) -> InstanceRecord:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    made = Registry(tmp_path / "data")
+    made = Registry(Layout(tmp_path / "data", tmp_path))
     made.open()
     return made
 
@@ -64,7 +66,7 @@ def test_who_was_to_record_is_read_from_records_that_say_only_whether(
 ) -> None:
     one = record()
     registry.create_instance(one, lambda _: None)
-    file = registry.directory(one.id) / "instance.json"
+    file = registry.layout.instance(one.id) / "instance.json"
     fields = json.loads(file.read_text())
     del fields["record_hot_pages"]
     file.write_text(json.dumps(fields | ({} if stored is None else {"record_hot_pages": stored})))
@@ -76,12 +78,12 @@ def test_a_record_that_cannot_be_read_is_reported_and_kept(registry: Registry) -
     good = record()
     registry.create_instance(good, lambda _: None)
     for name, content in {"torn": b'{"id": "x', "newer": b'{"schema_version": 2}', "empty": b""}.items():
-        (registry.instances / name).mkdir()
-        (registry.instances / name / "instance.json").write_bytes(content)
+        (registry.layout.instances / name).mkdir()
+        (registry.layout.instances / name / "instance.json").write_bytes(content)
     instances, _, unreadable = registry.load()
     assert instances == [good]
     assert sorted(unreadable) == ["empty", "newer", "torn"]
-    assert (registry.instances / "torn" / "instance.json").read_bytes() == b'{"id": "x'
+    assert (registry.layout.instances / "torn" / "instance.json").read_bytes() == b'{"id": "x'
 
 
 def test_a_directory_appears_with_all_that_belongs_in_it_or_not_at_all(registry: Registry) -> None:
@@ -93,17 +95,17 @@ def test_a_directory_appears_with_all_that_belongs_in_it_or_not_at_all(registry:
 
     with pytest.raises(StorageError, match="No space left on device; free space"):
         registry.create_instance(one, fail)
-    assert list(registry.instances.iterdir()) == []
+    assert list(registry.layout.instances.iterdir()) == []
     registry.create_instance(one, lambda directory: (directory / "kernel").touch())
-    assert sorted(path.name for path in registry.directory(one.id).iterdir()) == ["instance.json", "kernel"]
+    assert sorted(path.name for path in registry.layout.instance(one.id).iterdir()) == ["instance.json", "kernel"]
 
 
 def test_what_a_crash_left_half_made_or_half_removed_is_swept(registry: Registry) -> None:
     for name in (".deleted-a", ".new-b"):
-        (registry.instances / name).mkdir()
-        (registry.instances / name / "mem.0").touch()
+        (registry.layout.instances / name).mkdir()
+        (registry.layout.instances / name / "mem.0").touch()
     registry.open()
-    assert list(registry.instances.iterdir()) == []
+    assert list(registry.layout.instances.iterdir()) == []
 
 
 def test_removal_takes_the_directory_and_can_be_repeated(registry: Registry) -> None:
@@ -111,7 +113,7 @@ def test_removal_takes_the_directory_and_can_be_repeated(registry: Registry) -> 
     registry.create_instance(one, lambda directory: (directory / "mem.0").touch())
     registry.remove_instance(one.id)
     registry.remove_instance(one.id)
-    assert list(registry.instances.iterdir()) == []
+    assert list(registry.layout.instances.iterdir()) == []
 
 
 def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from supervisor.runtime import restart_backoff
-from supervisor.runtime.restart_backoff import DEATHS_AT_ONCE, DEATHS_REMEMBERED, LONGEST_DELAY, Backoff
+from supervisor.runtime.restart_backoff import DEATHS_AT_ONCE, DEATHS_REMEMBERED, LONGEST_DELAY, RestartBackoff
 
 
 class Clock:
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_few_deaths_are_answered_at_once_and_more_of_them_ever_later(clock: Clock) -> None:
-    dying = Backoff()
+    dying = RestartBackoff()
     delays = []
     for _ in range(12):
         dying.died()
@@ -39,7 +39,7 @@ def test_a_few_deaths_are_answered_at_once_and_more_of_them_ever_later(clock: Cl
 
 
 def test_deaths_are_forgotten_with_time(clock: Clock) -> None:
-    dying = Backoff()
+    dying = RestartBackoff()
     for _ in range(DEATHS_AT_ONCE + 1):
         dying.died()
     assert dying.delay() > 0

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from supervisor.models import State
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
 from supervisor.telemetry.process_usage import waits_for_page
@@ -85,8 +86,8 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
 ) -> None:
     monkeypatch.setattr("supervisor.telemetry.sampler.PROCESSES_PER_SAMPLE", 1)
     reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
-    inventory = Inventory(Registry(run_dir), lambda _: None)
-    servers = PageServers(inventory, run_dir, run_dir, Policy(), lambda *_: None)
+    inventory = Inventory(Registry(Layout(run_dir, run_dir)), lambda _: None)
+    servers = PageServers(inventory, Policy(), lambda *_: None)
     telemetry = Telemetry(inventory, servers, lambda _: None, _is_ready, lambda *told: reports.put_nowait(told))
     (run_dir / "expected").write_bytes(bytes(4096))
     fork = await Fork.start(run_dir / "nobody", run_dir / "expected", [4096])
@@ -99,7 +100,7 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
         stuck = _running("stuck", fork.pid)
         inventory.instances[stuck.id] = stuck
         (run_dir / "pages").mkdir()
-        pages = PageMap.create(servers.page_map(stuck.id), 4096, 1)
+        pages = PageMap.create(inventory.layout.page_map(stuck.id), 4096, 1)
         pages.counters[OLDEST_UNANSWERED_NS] = time.monotonic_ns()
         sampling = asyncio.create_task(telemetry.run())
         level, message, instance_id = await asyncio.wait_for(reports.get(), TIMEOUT)

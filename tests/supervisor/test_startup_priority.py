@@ -14,11 +14,11 @@ from tests.harness.supervisor_process import Home, supervisor, until
 
 PROGRAM = """
 import os, pathlib, threading
-from supervisor.daemon.startup_priority import AUTOGROUP, FIRST, Ahead
+from supervisor.daemon.startup_priority import AUTOGROUP, FIRST, StartupPriority
 def now(): return {os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir("/proc/self/task")}
 def group(): return AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else None
 before = now(), group()
-ahead = Ahead()
+ahead = StartupPriority()
 gate = threading.Event()
 thread = threading.Thread(target=gate.wait)
 thread.start()
@@ -34,8 +34,8 @@ print(first == ({FIRST}, session), spared == (before[0], session), after == befo
 
 OVERLAPPING = """
 import os
-from supervisor.daemon.startup_priority import AUTOGROUP, Ahead
-one, other = Ahead(), Ahead()
+from supervisor.daemon.startup_priority import AUTOGROUP, StartupPriority
+one, other = StartupPriority(), StartupPriority()
 one.end()
 other.end()
 print(os.getpriority(os.PRIO_PROCESS, 0), AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else "0")

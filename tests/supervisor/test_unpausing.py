@@ -46,7 +46,7 @@ async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
     pid = source.vmm_pid
     assert pid is not None
-    await host.wait("source", State.RUNNING, PATIENCE)
+    await host.queries.wait("source", State.RUNNING, PATIENCE)
     monkeypatch.setattr(vmms, "step", lambda name: os.kill(pid, signal.SIGSTOP) if name == "snapshot" else None)
     async with host.events.subscribe() as events, asyncio.timeout(PATIENCE):
         with pytest.raises(VmmError, match="did not answer PUT /snapshot/create"):
@@ -61,18 +61,18 @@ async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) ->
 async def test_it_runs_on_once_its_vmm_answers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     source = await silent_at_its_snapshot(host, monkeypatch)
     assert source.vmm_pid is not None
-    console = host.log_file("source", "app")
+    console = host.queries.log_file("source", "app")
     passes = (await asyncio.to_thread(console.read_text)).count("pass ")
     os.kill(source.vmm_pid, signal.SIGCONT)
     await until_console_says(console, f"pass {passes + 3}")
     monkeypatch.undo()
     whole = await host.checkpoint("source", CheckpointRequest(name="whole"))
     assert whole.layers == 1
-    assert [one.name for one in host.instances()] == ["source", "whole"]
+    assert [one.name for one in host.queries.instances()] == ["source", "whole"]
 
 
 async def test_it_can_be_deleted_while_its_vmm_is_silent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     await silent_at_its_snapshot(host, monkeypatch)
     async with asyncio.timeout(PATIENCE):
         await host.delete("source")
-    assert host.instances() == []
+    assert host.queries.instances() == []

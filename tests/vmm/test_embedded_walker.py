@@ -10,15 +10,8 @@ from supervisor.embedded.config import Balloon
 from supervisor.embedded.faults import MalformedError
 from supervisor.embedded.memory import GuestMemory
 from supervisor.embedded.state_file import State, parse
-from supervisor.embedded.walker import (
-    GENERATION_ADDRESS,
-    CommandLineError,
-    Options,
-    Pagewalker,
-    Registers,
-    parse_command_line,
-    parse_registers,
-)
+from supervisor.embedded.walker import GENERATION_ADDRESS, Pagewalker, Registers, parse_registers
+from supervisor.guests.command_line import CommandLineError, Options, parse_command_line
 from supervisor.guests.pagewalker import MIB, pattern
 
 MEMORY = 48 * MIB

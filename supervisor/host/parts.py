@@ -1,0 +1,105 @@
+"""Composition: which parts a host is made of, and what each is given."""
+
+from collections.abc import Mapping
+
+from supervisor.admission.controller import Admission
+from supervisor.concurrency.tasks import Background
+from supervisor.host.event_bus import EventBus
+from supervisor.images.catalog import ImageCatalog
+from supervisor.models import HypervisorName
+from supervisor.models.base import Report
+from supervisor.operations.creation import Creation
+from supervisor.operations.deletion import Deletions
+from supervisor.operations.fan_out import FanOut
+from supervisor.operations.forks import Forks
+from supervisor.operations.holding import Holding
+from supervisor.operations.instances import Instances
+from supervisor.operations.recovery import HostRecovery
+from supervisor.operations.snapshots import Snapshots
+from supervisor.operations.transitions import Transitions
+from supervisor.operations.unpausing import Unpausing
+from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.templates import Templates
+from supervisor.runtime.vmms import Vmms
+from supervisor.settings import Settings
+from supervisor.snapshots.layers import Layers
+from supervisor.store.inventory import Inventory
+from supervisor.store.layout import Layout
+from supervisor.store.registry import Registry
+from supervisor.telemetry.sampler import Telemetry
+from supervisor.uffd.handle import Policy
+from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.process import Exit
+
+
+class Parts:
+    """The parts of one host, from the records up; each knows those that it was given and none above it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        default_hypervisor: HypervisorName,
+        found: Mapping[HypervisorName, Hypervisor | str],
+        events: EventBus,
+        report: Report,
+    ) -> None:
+        self._report = report
+        self.background = Background("a background task")
+        self.inventory = Inventory(Registry(Layout(settings.data_dir, settings.run_dir)), events.publish)
+        usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
+        self.images = ImageCatalog(self.inventory.layout.images, usable, report)
+        self._add_runtime(settings, usable)
+        self._add_operations(default_hypervisor)
+        self.telemetry = Telemetry(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
+        self._add_bulk_operations()
+        self.recovery = HostRecovery(
+            self.inventory, self.transitions, self.vmms, self.page_servers, self.unpausing, report
+        )
+
+    def _add_runtime(self, settings: Settings, usable: Mapping[HypervisorName, Hypervisor]) -> None:
+        policy = Policy(
+            fault_around_pages=settings.fault_around_pages,
+            record_seconds=settings.record_seconds,
+            record_quiet_seconds=settings.record_quiet_seconds,
+        )
+        self.huge_pages = HugePagePool()
+        self.layers = Layers(self.inventory, settings.max_layers, self._report)
+        self.page_servers = PageServers(self.inventory, policy, self._report)
+        self.templates = Templates(self.inventory, self.page_servers)
+        self.vmms = Vmms(
+            usable, self.page_servers, self.huge_pages, self.inventory.layout, self._on_exit, self._on_paused
+        )
+
+    def _add_operations(self, default_hypervisor: HypervisorName) -> None:
+        inventory, vmms, layers = self.inventory, self.vmms, self.layers
+        self.holding = Holding(inventory)
+        self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self._report)
+        self.snapshots = Snapshots(inventory, self.transitions, vmms, layers)
+        self.unpausing = Unpausing(self.holding, vmms, self._report)
+        self.creation = Creation(inventory.layout, self.holding, self.transitions, vmms, layers, default_hypervisor)
+        self.instances = Instances(
+            inventory,
+            self.holding,
+            self.transitions,
+            self.snapshots,
+            vmms,
+            self.templates,
+            self.page_servers,
+            self._report,
+        )
+        self.forks = Forks(
+            inventory, self.holding, self.transitions, self.snapshots, vmms, layers, self.templates, self._report
+        )
+
+    def _add_bulk_operations(self) -> None:
+        private_bytes = self.telemetry.private_bytes
+        self.admission = Admission(self.inventory, self.huge_pages, private_bytes)
+        self.fan_out = FanOut(self.inventory, self.forks, self.admission, self._report)
+        self.deletions = Deletions(self.inventory, self.instances, private_bytes, self._report)
+
+    def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
+        self.background.spawn(self.instances.on_exit(instance_id, exit_status))
+
+    def _on_paused(self, instance_id: str) -> None:
+        self.unpausing.begin(instance_id)

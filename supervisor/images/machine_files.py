@@ -1,0 +1,169 @@
+"""The files of a machine: what its vm.json names, and how they come into an instance's directory.
+
+Every function that takes a path blocks on the disk.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
+from supervisor.store.layout import INITRD, KERNEL, VM_JSON
+from supervisor.system.sparse_files import sparse_copy
+
+
+@dataclass(frozen=True)
+class PlacedFile:
+    """A file of a machine: where it is in its image, and what the directory of an instance that boots calls it."""
+
+    source: str
+    target: str
+    writable: bool
+
+
+def read_vm_json(directory: Path) -> VmJson:
+    """Return what is in a directory's vm.json; raises OSError, and ValueError with one line."""
+    return parse_vm_json((directory / VM_JSON).read_bytes())
+
+
+def bootable(directory: Path) -> bool:
+    """Return whether an instance's directory says how to boot it."""
+    return (directory / VM_JSON).exists()
+
+
+def machine_files(config: VmJson) -> Iterator[PlacedFile]:
+    """Yield the files that a VM's configuration names; placed ones are named as the placed configuration names them."""
+    yield PlacedFile(config.boot_source.kernel_image_path, KERNEL, writable=False)
+    if config.boot_source.initrd_path is not None:
+        yield PlacedFile(config.boot_source.initrd_path, INITRD, writable=False)
+    for drive in config.drives:
+        if drive.path_on_host is not None:
+            yield PlacedFile(drive.path_on_host, f"disk.{drive.drive_id}", writable=not drive.is_read_only)
+    for device in config.pmem:
+        yield PlacedFile(device.path_on_host, f"pmem.{device.id}", writable=not device.read_only)
+
+
+def place_machine(
+    config: VmJson,
+    source: Path,
+    directory: Path,
+    machine: Mapping[str, Any],
+    *,
+    renamed: bool,
+    boot_args: str | None = None,
+) -> None:
+    """Put into an instance's directory what its VMM boots: vm.json, kernel, initrd and disks, from `source`.
+
+    `machine` goes over what the configuration says of its machine-config, `boot_args` in the place of its own. Files
+    keep their names unless they are `renamed`. Those that the guest cannot write become hard links where that is
+    possible: do not change an image's files in place. Raises OSError.
+    """
+    document: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for section in IGNORED_SECTIONS:
+        document.pop(section, None)
+    document["machine-config"] = {**document.get("machine-config", {}), **machine}
+    if boot_args is not None:
+        document["boot-source"]["boot_args"] = boot_args
+    if isinstance(config.cpu_config, str):
+        # Only --config-file takes a path.
+        document["cpu-config"] = json.loads((source / config.cpu_config).read_bytes())
+    if renamed:
+        _rename(document)
+    for file in machine_files(config):
+        place((source / file.source).resolve(), directory / (file.target if renamed else file.source), file.writable)
+    (directory / VM_JSON).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def copy_machine(source: Path, fork: Path) -> None:
+    """Put into a fork's directory what its source's VMM has: vm.json, kernel and initrd, and its disks as they are now.
+
+    The source must not be running. One made from a snapshot alone has none of these. Raises OSError.
+    """
+    copy_disks(source, fork, copy_fixed(source, fork))
+
+
+def writable_disks(directory: Path) -> tuple[str, ...]:
+    """Return the names of the files in an instance's directory that its guest can write, as far as vm.json says."""
+    if not bootable(directory):
+        return ()
+    return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
+
+
+def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:
+    """Copy disks of an instance that is not running, or is paused, as they are now; raises OSError."""
+    for name in names:
+        place(source / name, fork / name, writable=True)
+
+
+def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
+    """Put into a fork's directory what of its source's never changes: vm.json and what no guest can write.
+
+    Returns the names of the files that its guest can write. Raises OSError.
+    """
+    if not bootable(source):
+        return ()
+    text = (source / VM_JSON).read_bytes()
+    files = tuple(machine_files(parse_vm_json(text)))
+    for file in files:
+        if not file.writable:
+            place(source / file.source, fork / file.source, writable=False)
+    (fork / VM_JSON).write_bytes(text)
+    return tuple(file.source for file in files if file.writable)
+
+
+def copied_bytes(source: Path) -> int:
+    """Return how many bytes on disk `copy_machine` copies from this directory at most: those of writable disks."""
+    # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
+    return sum((source / name).stat().st_blocks * 512 for name in writable_disks(source))
+
+
+def place(source: Path, target: Path, writable: bool) -> None:
+    """Link or copy a file into an instance's directory; what the guest may write is a copy of its own."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not writable:
+        try:
+            os.link(source, target)
+            return
+        except FileExistsError:
+            raise
+        except OSError:
+            # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
+            pass
+    sparse_copy(source, target)
+
+
+def check_files(config: VmJson, directory: Path) -> None:
+    """Raises ValueError where a file that the configuration names is not there or not in the image's directory."""
+    names = [file.source for file in machine_files(config)]
+    if isinstance(config.cpu_config, str):
+        names.append(config.cpu_config)
+    inside = directory.resolve()
+    for name in names:
+        path = (directory / name).resolve()
+        if not path.is_relative_to(inside):
+            raise ValueError(f"{name} is a link to {path}: put the file itself into the image's directory")
+        if not path.is_file():
+            raise ValueError(f"{name} is no file in the image's directory: put it there, or correct the path")
+        if not os.access(path, os.R_OK):
+            raise ValueError(f"{name} cannot be read: change its mode")
+    if isinstance(config.cpu_config, str):
+        try:
+            json.loads((directory / config.cpu_config).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"cpu-config: {config.cpu_config} is no JSON: {error}") from error
+
+
+def _rename(document: dict[str, Any]) -> None:
+    """Give the files in a configuration the names that `machine_files` has for them."""
+    boot_source = document["boot-source"]
+    boot_source["kernel_image_path"] = KERNEL
+    if boot_source.get("initrd_path") is not None:
+        boot_source["initrd_path"] = INITRD
+    for drive in document.get("drives", ()):
+        if drive.get("path_on_host") is not None:
+            drive["path_on_host"] = f"disk.{drive['drive_id']}"
+    for device in document.get("pmem", ()):
+        device["path_on_host"] = f"pmem.{device['id']}"

@@ -1,0 +1,119 @@
+"""Snapshots of a Running instance: for its own standby, or for a checkpoint of it, which is another instance."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from supervisor.concurrency.progress import step
+from supervisor.errors import StorageError
+from supervisor.images.machine_files import copy_disks, copy_fixed, writable_disks
+from supervisor.models import ForkKind, State
+from supervisor.operations.transitions import Transitions
+from supervisor.rules.lifecycle import Intent
+from supervisor.runtime.stopwatch import Stopwatch
+from supervisor.runtime.vmms import Vmms
+from supervisor.snapshots.layer_files import complete, link
+from supervisor.snapshots.layers import Layers, all_names, new_names, own_snapshot
+from supervisor.store.inventory import Inventory
+from supervisor.store.layout import staged
+from supervisor.store.records import InstanceRecord, child_of
+
+
+class Snapshots:
+    """Takes snapshots; the caller holds the instance. Whatever fails, the VM runs on."""
+
+    def __init__(self, inventory: Inventory, transitions: Transitions, vmms: Vmms, layers: Layers) -> None:
+        self._inventory = inventory
+        self._transitions = transitions
+        self._vmms = vmms
+        self._layers = layers
+
+    async def standby(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Running instance to Standby."""
+        changes = {
+            "state": State.STANDBY,
+            "attached": False,
+            "memory_backend": "file",
+            "stopped_at": datetime.now(UTC),
+        }
+        standby = await self._take(record, changes, runs_on=False)
+        await self._vmms.terminate(record)
+        standby = await self._transitions.settle(standby.model_copy(update={"process": None}))
+        return await self._layers.compact(standby)
+
+    async def checkpoint(
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+    ) -> InstanceRecord:
+        """Return a new Standby instance with the memory and disks of a Running one, which runs on.
+
+        Its name is reserved. Its first phase is how long the source was paused; `intent` is what its first record says.
+        """
+        directory = self._inventory.layout.instance(source.id)
+        staging = staged(self._inventory.layout.instance(child_id))
+        disks = await asyncio.to_thread(writable_disks, directory)
+        watch = Stopwatch()
+        try:
+            copies = partial(_copy_disks, source.name, directory, staging, disks) if disks else None
+            snapshotted = await self._take(source, {}, runs_on=True, watch=watch, while_paused=copies)
+            base = await self._layers.compact(snapshotted)
+            changes = {"state": State.STANDBY, "memory_backend": "file", "phases": tuple(watch.phases)}
+            child = child_of(base, child_id, name, kind).model_copy(update={**changes, "intent": intent})
+
+            def populate(target: Path) -> None:
+                copy_fixed(directory, target)
+                link(all_names(own_snapshot(base)), directory, target)
+
+            await self._inventory.add(child, populate)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+        return child
+
+    async def _take(
+        self,
+        record: InstanceRecord,
+        changes: Mapping[str, Any],
+        *,
+        runs_on: bool,
+        watch: Stopwatch | None = None,
+        while_paused: Callable[[], None] | None = None,
+    ) -> InstanceRecord:
+        """Make a snapshot the record's, with other changes; the VM is paused for it, and stays so unless it `runs_on`.
+
+        `while_paused` runs in a thread. Until the snapshot is the record's, that says so: the next one is whole then,
+        since the dirty log may have been reset for a layer that is lost.
+        """
+        await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
+        watch = watch or Stopwatch()
+        with contextlib.ExitStack() as paused:
+            paused.enter_context(watch.phase("paused"))
+            async with self._vmms.snapshot(record) as files:
+                if while_paused is not None:
+                    step("copy disks")
+                    await asyncio.to_thread(while_paused)
+                if runs_on:
+                    await self._vmms.resume(record.id)
+                paused.close()
+                directory = self._inventory.layout.instance(record.id)
+                with watch.phase("write"):
+                    await asyncio.to_thread(complete, directory, new_names(record, files))
+        try:
+            return await self._layers.commit(record, files, changes)
+        except BaseException:
+            await self._vmms.run_on(record.id)
+            raise
+
+
+def _copy_disks(name: str, directory: Path, staging: Path, disks: tuple[str, ...]) -> None:
+    try:
+        staging.mkdir(mode=0o750)
+        copy_disks(directory, staging, disks)
+    except OSError as error:
+        raise StorageError(
+            f"{name}: its disks cannot be copied: {error.filename}: {error.strerror}; free space in "
+            f"{directory.parent} or make it writable"
+        ) from error

@@ -1,0 +1,131 @@
+"""What the verbs are made of: one instance, held by the caller, brought from one state to another, or not at all."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from supervisor.concurrency.progress import step
+from supervisor.errors import InvalidStateError, StorageError, VmmError
+from supervisor.images.builtin_image import announces_ready
+from supervisor.images.machine_files import bootable
+from supervisor.models import State
+from supervisor.models.base import Report
+from supervisor.rules.lifecycle import Intent
+from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.stopwatch import Stopwatch
+from supervisor.runtime.vmms import Vmms
+from supervisor.snapshots.layer_files import remove
+from supervisor.snapshots.layers import Layers, all_names, own_snapshot
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord, running, stopped
+
+
+class Transitions:
+    """Each is done, or the instance is as it was."""
+
+    def __init__(
+        self, inventory: Inventory, vmms: Vmms, layers: Layers, page_servers: PageServers, report: Report
+    ) -> None:
+        self._inventory = inventory
+        self._vmms = vmms
+        self._layers = layers
+        self._page_servers = page_servers
+        self._report = report
+
+    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        """Make a new instance with the files that `populate` puts in its directory; NameConflictError for its name."""
+        with self._inventory.reserved(record.name, record.id):
+            await self._inventory.add(record, populate)
+
+    @contextlib.asynccontextmanager
+    async def intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:
+        """Write down what the body is about to do; where it fails that is taken back, as far as the disk lets."""
+        intending = await self._inventory.save(record.model_copy(update={"intent": intent}))
+        try:
+            yield intending
+        except BaseException:
+            present = self._inventory.instances[record.id]
+            with contextlib.suppress(StorageError):
+                await asyncio.shield(self._inventory.save(present.model_copy(update={"intent": None})))
+            raise
+
+    async def boot(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Created or Stopped instance to Running by its vm.json, over Initializing where its guest tells."""
+        if not await asyncio.to_thread(bootable, self._inventory.layout.instance(record.id)):
+            raise InvalidStateError(
+                f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
+                "make another instance of the image, or put a vm.json into it"
+            )
+        watch = Stopwatch()
+        offset = self._vmms.console_offset(record.id)
+        process = await self._vmms.boot(record, watch)
+        state = State.INITIALIZING if announces_ready(record.image) else State.RUNNING
+        cold = record.model_copy(update={"attached": False, "memory_backend": None})
+        return await self._save_running(running(cold, state, process, tuple(watch.phases), offset))
+
+    async def load(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Standby instance to Running by its snapshot; on failure it is in Standby as before."""
+        watch = Stopwatch()
+        if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
+            with watch.phase("flatten"):
+                record = await self._layers.flatten(record)
+        offset = self._vmms.console_offset(record.id)
+        process = await self._vmms.load(record, watch)
+        whole = record.model_copy(update={"snapshot_unfinished": False})
+        loaded = await self._save_running(running(whole, State.RUNNING, process, tuple(watch.phases), offset))
+        await self._page_servers.confirm(loaded)
+        return loaded
+
+    async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring a Standby instance to Stopped."""
+        return await self._stopped(record, None, "made without its source's memory")
+
+    async def end(self, record: InstanceRecord) -> InstanceRecord:
+        """Bring an instance to Stopped on request."""
+        await self._vmms.terminate(record)
+        return await self.ended(record, 0, "stopped on request")
+
+    async def ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it."""
+        try:
+            return await self._stopped(record, code, message)
+        except StorageError as error:
+            return self._unwritten(stopped(record, code, message), error)
+
+    async def settle(self, record: InstanceRecord) -> InstanceRecord:
+        """Write a change that has happened already, if the disk takes it."""
+        try:
+            return await self._inventory.save(record)
+        except StorageError as error:
+            return self._unwritten(record, error)
+
+    async def discard(self, record: InstanceRecord) -> None:
+        """End whatever runs of an instance and remove it; on failure it is as it was."""
+        registry = self._inventory.registry
+        step("mark deleted")
+        await asyncio.to_thread(registry.mark_deleted, record.id)
+        try:
+            await self._vmms.terminate(record)
+        except VmmError:
+            await asyncio.to_thread(registry.unmark_deleted, record.id)
+            raise
+        await self._inventory.remove(record)
+
+    async def _save_running(self, record: InstanceRecord) -> InstanceRecord:
+        """Write that an instance has a VMM now, or end that again."""
+        try:
+            return await self._inventory.save(record)
+        except BaseException:
+            await asyncio.shield(self._vmms.terminate(record))
+            raise
+
+    async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+        """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
+        saved = await self._inventory.save(stopped(record, code, message))
+        await asyncio.to_thread(remove, self._inventory.layout.instance(record.id), all_names(record.snapshot))
+        return saved
+
+    def _unwritten(self, record: InstanceRecord, error: StorageError) -> InstanceRecord:
+        self._report("alarm", f"{record.name}: it is {record.state}, and its record says otherwise: {error}", record.id)
+        return self._inventory.set_unsaved(record)

@@ -1,0 +1,55 @@
+"""Forks that run, handed to a page server that is not the one which they were loaded with."""
+
+import asyncio
+from collections.abc import Iterable
+
+from supervisor.errors import PageServerError
+from supervisor.models.base import Report
+from supervisor.store.inventory import Inventory
+from supervisor.store.records import InstanceRecord
+from supervisor.uffd.handle import PageServer
+
+
+class Handover:
+    """Hands forks over, and knows those that could not be: they run, and nobody answers their page faults."""
+
+    def __init__(self, inventory: Inventory, report: Report) -> None:
+        self._inventory = inventory
+        self._report = report
+        self._missed: set[str] = set()
+
+    def running_forks(self, template_id: str) -> list[InstanceRecord]:
+        """Return the forks that need a page server of this template now."""
+        return [
+            record
+            for record in self._inventory.instances.values()
+            if record.template_id == template_id and record.served_over_uffd and record.process is not None
+        ]
+
+    async def hand_over(self, forks: Iterable[InstanceRecord], server: PageServer) -> None:
+        """Have forks served on by this page server; one that cannot be is reported once, and tried again."""
+        await asyncio.gather(*(self._hand_over(fork, server) for fork in forks))
+
+    async def hand_over_missed(self, template_id: str, server: PageServer) -> None:
+        """Try again what has failed: descriptors may have been short."""
+        for fork in self.running_forks(template_id) if self._missed else ():
+            if fork.id in self._missed:
+                await self._hand_over(fork, server)
+
+    def forget(self, fork_id: str) -> None:
+        """Let a fork that needs no page server any more be missed no more."""
+        self._missed.discard(fork_id)
+
+    async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
+        if fork.process is None:
+            return
+        self._inventory.publisher.set_recording(fork.id, None)
+        try:
+            page_map = self._inventory.layout.page_map(fork.id)
+            await server.adopt(fork.id, page_map=page_map, vmm_pid=fork.process.pid)
+        except PageServerError as error:
+            if fork.id not in self._missed:
+                self._report("alarm", f"{fork.name}: its page faults are not answered: {error.message}", fork.id)
+            self._missed.add(fork.id)
+        else:
+            self._missed.discard(fork.id)

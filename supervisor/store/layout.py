@@ -1,0 +1,186 @@
+"""Every name on disk and in the run directory, in one page. Pure: it makes paths and touches none.
+
+    <data>/
+      lock                      who has the data directory: flock, and a pid
+      schema                    which schema it has
+      run_dir                   where the VMs of it have their sockets
+      instances/<id>/           a VMM's working directory
+        instance.json           the record
+        state.<n>, mem.<n>      a snapshot's state-file, and the layers of its memory image
+        hot_pages               where its image brought one
+        vm.json, kernel, initrd, disk.<drive>, pmem.<device>
+        console.log, vmm.log, vmm.log.1, vmm.stderr
+      templates/<id>/
+        template.json           the record
+        mem.<n>                 hard links to the layers
+        hot_pages               the list of the pages that its forks touch first
+        page_server.log
+      images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
+    <run>/
+      lock, supervisor.sock
+      <instance>.sock           the API of its VMM
+      <instance>.uffd           where its VMM sends the userfaultfd
+      <template>.pages          the control socket of its page server
+      pages/<instance>.map      its page map
+
+What is not whole has `.new` behind its name if it is a file, and `.new-` before it if it is a directory. What is about
+to be removed has `.deleted-` before it. A supervisor that starts sweeps all of these.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG
+
+LOCK: Final = "lock"
+SCHEMA: Final = "schema"
+RUN_DIR: Final = "run_dir"
+
+INSTANCE_RECORD: Final = "instance.json"
+TEMPLATE_RECORD: Final = "template.json"
+STATE: Final = "state"
+MEM: Final = "mem"
+HOT_PAGES: Final = "hot_pages"
+VM_JSON: Final = "vm.json"
+KERNEL: Final = "kernel"
+INITRD: Final = "initrd"
+
+PARTIAL: Final = ".new"
+STAGED: Final = ".new-"
+DELETED: Final = ".deleted-"
+
+SNAPSHOT_FILE: Final = re.compile(rf"({STATE}|{MEM})\.\d+({re.escape(PARTIAL)})?")
+"""The names of a snapshot's files in an instance's directory, whole or not."""
+
+_OWN_FILES: Final = (INSTANCE_RECORD, VM_JSON, HOT_PAGES, CONSOLE_LOG, VMM_LOG, PREVIOUS_VMM_LOG, STDERR_LOG)
+_OWN: Final = re.compile(
+    rf"{SNAPSHOT_FILE.pattern}|({'|'.join(map(re.escape, _OWN_FILES))})({re.escape(PARTIAL)})?"
+    rf"|\..*\.json{re.escape(PARTIAL)}",
+    re.DOTALL,
+)
+_ID: Final = "?" * 24
+"""What an id looks like to glob."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths below one data directory and one run directory."""
+
+    data_dir: Path
+    run_dir: Path
+
+    @property
+    def instances(self) -> Path:
+        """Where the instances' directories are."""
+        return self.data_dir / "instances"
+
+    @property
+    def templates(self) -> Path:
+        """Where the templates' directories are."""
+        return self.data_dir / "templates"
+
+    @property
+    def images(self) -> Path:
+        """Where the images' directories are."""
+        return self.data_dir / "images"
+
+    @property
+    def page_maps(self) -> Path:
+        """Where the page maps are."""
+        return self.run_dir / "pages"
+
+    def instance(self, instance_id: str) -> Path:
+        """Return the directory of an instance."""
+        return self.instances / instance_id
+
+    def template(self, template_id: str) -> Path:
+        """Return the directory of a template."""
+        return self.templates / template_id
+
+    def image(self, name: str) -> Path:
+        """Return the directory of an image."""
+        return self.images / name
+
+    def console_log(self, instance_id: str) -> Path:
+        """Return what an instance's guest has printed."""
+        return self.instance(instance_id) / CONSOLE_LOG
+
+    def vmm_log(self, instance_id: str) -> Path:
+        """Return what an instance's VMM has logged."""
+        return self.instance(instance_id) / VMM_LOG
+
+    def page_server_log(self, template_id: str) -> Path:
+        """Return what a template's page server has logged."""
+        return self.template(template_id) / "page_server.log"
+
+    def hot_pages(self, template_id: str) -> Path:
+        """Return a template's hot-page list."""
+        return self.template(template_id) / HOT_PAGES
+
+    def api_socket(self, instance_id: str) -> Path:
+        """Return where an instance's VMM answers."""
+        return self.run_dir / f"{instance_id}.sock"
+
+    def uffd_socket(self, instance_id: str) -> Path:
+        """Return where an instance's VMM sends its userfaultfd."""
+        return self.run_dir / f"{instance_id}.uffd"
+
+    def control_socket(self, template_id: str) -> Path:
+        """Return where a template's page server answers the supervisor."""
+        return self.run_dir / f"{template_id}.pages"
+
+    def page_map(self, instance_id: str) -> Path:
+        """Return a fork's page map."""
+        return self.page_maps / f"{instance_id}.map"
+
+    def run_files(self, instance_id: str) -> tuple[Path, ...]:
+        """Return the sockets and the page map of an instance that runs."""
+        return self.api_socket(instance_id), self.uffd_socket(instance_id), self.page_map(instance_id)
+
+    @property
+    def run_file_patterns(self) -> tuple[str, ...]:
+        """Globs, relative to the run directory, for what is there by the name of an instance or a template."""
+        paths = (*self.run_files(_ID), self.control_socket(_ID))
+        return tuple(str(path.relative_to(self.run_dir)) for path in paths)
+
+    @property
+    def listening_patterns(self) -> tuple[str, ...]:
+        """Globs, relative to the run directory, for the sockets that VMMs and page servers listen at."""
+        return tuple(path.name for path in (self.api_socket(_ID), self.control_socket(_ID)))
+
+
+def state_file(number: int) -> str:
+    """Return the name of the state-file of an instance's snapshot."""
+    return f"{STATE}.{number}"
+
+
+def layer(number: int) -> str:
+    """Return the name of a layer of an instance's memory image."""
+    return f"{MEM}.{number}"
+
+
+def partial(path: Path) -> Path:
+    """Return what a file is called until all of it is on the disk."""
+    return path.with_name(f"{path.name}{PARTIAL}")
+
+
+def partial_record(path: Path) -> Path:
+    """Return what a record is called until all of it is on the disk."""
+    return path.with_name(f".{path.name}{PARTIAL}")
+
+
+def staged(directory: Path) -> Path:
+    """Return what a directory is called until all of it is there."""
+    return directory.with_name(f"{STAGED}{directory.name}")
+
+
+def deleted(directory: Path) -> Path:
+    """Return what a directory is called from when it is as good as removed."""
+    return directory.with_name(f"{DELETED}{directory.name}")
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name in an instance's directory is the supervisor's, or one that it sweeps."""
+    return _OWN.fullmatch(name) is not None

@@ -1,0 +1,144 @@
+"""What is told of the records: views of them as they are now, and an event whenever one is another."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from supervisor.concurrency import progress
+from supervisor.models import (
+    Event,
+    Instance,
+    InstanceChanged,
+    InstanceDeleted,
+    Template,
+    TemplateChanged,
+    TemplateDeleted,
+)
+from supervisor.store.index import Index
+from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.store.views import instance_view, template_view, unreadable_view
+
+STEP_SHOWN: Final = 0.25
+"""Seconds that a step takes before it is published: most take none that anybody could read."""
+
+
+class Publisher:
+    """Publishes instances and templates with what no record has: operations in progress, and who records."""
+
+    def __init__(self, index: Index, publish: Callable[[Event], None]) -> None:
+        self._index = index
+        self._publish = publish
+        self._operations: dict[str, progress.Operation] = {}
+        self._recording: dict[str, str] = {}
+        self._views: dict[str, Instance] = {}
+        self.changes = 0
+        """How often any instance has changed."""
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Return after the next change of any instance."""
+        await self._changed.wait()
+
+    def view(self, record: InstanceRecord) -> Instance:
+        """Return an instance as the wire shows it: as it was last published, but for the step of an operation."""
+        if self._index.instances.get(record.id) is not record or record.id in self._operations:
+            return self._view(record)
+        if record.id not in self._views:
+            self._views[record.id] = self._view(record)
+        return self._views[record.id]
+
+    def view_template(self, record: TemplateRecord) -> Template:
+        """Return a template as the wire shows it."""
+        return template_view(record, self._index.forest, self.recorder(record.id))
+
+    def views(self) -> list[Instance]:
+        """Return every instance; those whose records cannot be read are Unknown."""
+        known = [self.view(record) for record in self._index.instances.values()]
+        return known + [unreadable_view(name, reason) for name, reason in self._index.unreadable.items()]
+
+    def instance(self, instance_id: str) -> None:
+        """Publish an instance as it is now."""
+        self._views.pop(instance_id, None)
+        self._publish(InstanceChanged(instance=self.view(self._index.instances[instance_id])))
+        self._wake()
+
+    def family(self, record: InstanceRecord) -> None:
+        """Publish an instance that is new or has let go of its source, which `record` names, and that source."""
+        self.instance(record.id)
+        self._source(record)
+
+    def instance_deleted(self, record: InstanceRecord) -> None:
+        """Publish that an instance is gone, and its source, which counts it no more."""
+        self._recording.pop(record.id, None)
+        self._views.pop(record.id, None)
+        self._publish(InstanceDeleted(id=record.id))
+        self._wake()
+        self._source(record)
+
+    def template(self, template_id: str) -> None:
+        """Publish a template as it is now."""
+        self._publish(TemplateChanged(template=self.view_template(self._index.templates[template_id])))
+
+    def template_deleted(self, template_id: str) -> None:
+        """Publish that a template is gone."""
+        self._publish(TemplateDeleted(id=template_id))
+
+    @contextlib.contextmanager
+    def showing(self, instance_id: str, operation: progress.Operation) -> Iterator[None]:
+        """Show an operation in progress while the context lasts: its beginning, its end, and steps that take long."""
+        self._operations[instance_id] = operation
+        self._present(instance_id)
+        self._show_step(instance_id, operation, operation.step)
+        try:
+            yield
+        finally:
+            del self._operations[instance_id]
+            self._present(instance_id)
+
+    def set_recording(self, instance_id: str, template_id: str | None) -> None:
+        """Show, or no longer show, that a fork is the one that records its template's hot pages."""
+        before = self._recording.pop(instance_id, None)
+        if template_id is not None:
+            self._recording[instance_id] = template_id
+        if before == template_id:
+            return
+        self._present(instance_id)
+        for template in (before, template_id):
+            if template in self._index.templates:
+                self.template(template)
+
+    def recorder(self, template_id: str) -> str | None:
+        """Return the id of the fork that records this template's hot pages now, if one does."""
+        return next((fork for fork, template in self._recording.items() if template == template_id), None)
+
+    def forget_recording(self, instance_id: str) -> None:
+        """Let a fork that is about to be published be one that does not record."""
+        self._recording.pop(instance_id, None)
+
+    def _view(self, record: InstanceRecord) -> Instance:
+        operation = self._operations.get(record.id)
+        return instance_view(record, self._index.forest, operation, record.id in self._recording)
+
+    def _show_step(self, instance_id: str, operation: progress.Operation, shown: str) -> None:
+        if self._operations.get(instance_id) is not operation:
+            return
+        if operation.step != shown:
+            self._present(instance_id)
+        loop = asyncio.get_running_loop()
+        loop.call_later(STEP_SHOWN, self._show_step, instance_id, operation, operation.step)
+
+    def _present(self, instance_id: str) -> None:
+        if instance_id in self._index.instances:
+            self.instance(instance_id)
+
+    def _source(self, record: InstanceRecord) -> None:
+        if record.source_id in self._index.instances:
+            self.instance(record.source_id)
+        if record.template_id in self._index.templates:
+            self.template(record.template_id)
+
+    def _wake(self) -> None:
+        self.changes += 1
+        self._changed.set()
+        self._changed = asyncio.Event()

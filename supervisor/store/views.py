@@ -1,0 +1,83 @@
+"""What the wire shows of a record."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from supervisor.concurrency import progress
+from supervisor.models import Instance, Operation, State, Template
+from supervisor.models.base import MIB
+from supervisor.rules.lineage import Forest
+from supervisor.store.records import InstanceRecord, TemplateRecord
+
+LOCKED_BY_SHOWN: Final = 16
+"""How many holders of a lock an instance carries on the wire; `fork_count` counts them all."""
+SHOWN_AS_RECORDED: Final = (
+    "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at", "exit_code",
+    "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch", "phases", "size_bytes",
+    "track_dirty_pages",
+)  # fmt: skip
+
+
+def instance_view(
+    record: InstanceRecord, forest: Forest, operation: progress.Operation | None, recording: bool
+) -> Instance:
+    """Return an instance with its place in the forest, and what is being done to it."""
+    count = forest.fork_count(record.id)
+    # Not validated: a record is, and a thousand are listed at once.
+    return Instance.model_construct(
+        **{name: getattr(record, name) for name in SHOWN_AS_RECORDED},
+        size=f"{record.size_bytes // MIB}MB",
+        has_snapshot=record.state is State.STANDBY,
+        fork_count=count,
+        mem_locked=count > 0,
+        locked_by=forest.holder_names(record.id, LOCKED_BY_SHOWN),
+        layers=len(record.snapshot.layers) if record.snapshot else 0,
+        recording=recording,
+        vmm_pid=record.process.pid if record.process else None,
+        operation=_operation_view(operation),
+    )
+
+
+def template_view(record: TemplateRecord, forest: Forest, recorder: str | None) -> Template:
+    """Return a template with the fork that records its hot pages now, if one does."""
+    return Template(
+        id=record.id,
+        instance_id=record.instance_id,
+        size_bytes=record.size_bytes,
+        page_size=record.page_size,
+        fork_count=forest.fork_count(record.instance_id),
+        layers=len(record.layers),
+        page_server_pid=record.page_server.pid if record.page_server else None,
+        recording_fork=recorder,
+        recorded_pages=record.recorded_pages,
+        recorded_runs=record.recorded_runs,
+        sampled_pages=record.sampled_pages,
+        precision=record.precision,
+        wasted_bytes=record.wasted_bytes,
+        page_server_restarts=record.page_server_restarts,
+    )
+
+
+def unreadable_view(name: str, reason: str) -> Instance:
+    """Return a directory as an instance of which nothing is known but why."""
+    return Instance(
+        id=name,
+        name=name,
+        image="",
+        state=State.UNKNOWN,
+        state_error=reason,
+        created_at=datetime.fromtimestamp(0, UTC),
+        hypervisor="embedded",
+        size="0MB",
+        size_bytes=0,
+        vcpus=0,
+        has_snapshot=False,
+        fork_count=0,
+        mem_locked=False,
+    )
+
+
+def _operation_view(operation: progress.Operation | None) -> Operation | None:
+    if operation is None:
+        return None
+    return Operation(verb=operation.verb, step=operation.step, asked_by=operation.asked_by, since=operation.since)

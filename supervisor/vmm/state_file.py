@@ -1,0 +1,42 @@
+"""The header of a snapshot's state-file: which VMM wrote it, and in which version."""
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from supervisor.embedded import SNAPSHOT_VERSION, state_file
+from supervisor.embedded.faults import MalformedError
+from supervisor.guests.pagewalker import MIB
+from supervisor.models import HypervisorName
+
+_MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
+"""Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
+_HEADER_BYTES: Final = 64
+
+
+@dataclass(frozen=True)
+class StateHeader:
+    """What a state-file tells of its machine; Firecracker's tells neither vCPUs nor bytes of memory in its header."""
+
+    hypervisor: HypervisorName
+    snapshot_version: str
+    vcpus: int | None = None
+    size_bytes: int | None = None
+
+
+def read_state_header(path: Path) -> StateHeader:
+    """Return who wrote a state-file; raises OSError, and ValueError in one line where nobody that is known did."""
+    with path.open("rb") as file:
+        text = file.read(state_file.MAX_BYTES + 1)
+    if len(text) >= _HEADER_BYTES and struct.unpack_from("<Q", text)[0] in _MAGIC:
+        version = re.search(rb"[0-9]+\.[0-9]+\.[0-9]+", text[8:_HEADER_BYTES])
+        if version is None:
+            raise ValueError(f"{path.name} is Firecracker's, and has no version that can be read")
+        return StateHeader("firecracker", version[0].decode())
+    try:
+        machine = state_file.parse(text)
+    except MalformedError as error:
+        raise ValueError(f"{path.name} is neither Firecracker's nor the embedded VMM's: {error}") from error
+    return StateHeader("embedded", SNAPSHOT_VERSION, machine.vcpu_count, machine.mem_size_mib * MIB)
