@@ -16,7 +16,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
-from supervisor.telemetry.sampler import PERIOD, Telemetry
+from supervisor.telemetry.sampler import PERIOD, Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import FAULTS, LATENCY, PRESENT_PAGES, PageMap, PageMapReader
 
@@ -35,7 +35,7 @@ async def measure(bench: Bench) -> Result:
     (run / "pages").mkdir()
     inventory = Inventory(Registry(Layout(directory, run)), lambda _: None)
     servers = PageServers(inventory, Policy(), lambda *_: None)
-    telemetry = Telemetry(inventory, servers, lambda _: None, _nobody_waits, lambda *_: None)
+    telemetry = Sampler(inventory, servers, lambda _: None, _nobody_waits, lambda *_: None)
     modes = {f"{forks // part:,} of {forks:,} change": forks // part for part in (1, 10)}
     with ExitStack() as stack:
         vmm = stack.enter_context(_process())

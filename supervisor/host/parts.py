@@ -27,7 +27,7 @@ from supervisor.snapshots.layers import Layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import Registry
-from supervisor.telemetry.sampler import Telemetry
+from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.process import Exit
@@ -51,7 +51,7 @@ class Parts:
         self.images = ImageCatalog(self.inventory.layout.images, usable, report)
         self._add_runtime(settings, usable)
         self._add_operations(default_hypervisor)
-        self.telemetry = Telemetry(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
+        self.telemetry = Sampler(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
         self._add_bulk_operations()
         self.recovery = HostRecovery(
             self.inventory, self.transitions, self.vmms, self.page_servers, self.unpausing, report

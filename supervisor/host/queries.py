@@ -21,7 +21,7 @@ from supervisor.models import (
 )
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
-from supervisor.telemetry.sampler import Telemetry
+from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.hypervisor import Hypervisor
 
@@ -29,7 +29,7 @@ from supervisor.vmm.hypervisor import Hypervisor
 class Queries:
     """References are ids, names or unique id prefixes."""
 
-    def __init__(self, inventory: Inventory, telemetry: Telemetry, hypervisor: Hypervisor) -> None:
+    def __init__(self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor

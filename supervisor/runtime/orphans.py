@@ -93,7 +93,7 @@ def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, str]]:
     """
     home = f"{layout.instances.resolve()}{os.sep}"
     # As it is in the JSON that a page server is started with.
-    layers = json.dumps(f"{layout.templates.resolve()}{os.sep}")[1:-1]
+    layers = json.dumps(f"{layout.templates.absolute()}{os.sep}")[1:-1]
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             # Before anything else is read of it, so that no later process of this pid is taken for it.

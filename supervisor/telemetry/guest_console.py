@@ -30,7 +30,7 @@ def advance(guest: Guest, line: bytes) -> Guest:
 
 
 @dataclass
-class Console:
+class GuestConsole:
     """One console.log from `offset` (bytes) on: where the present boot or restore begins."""
 
     path: Path

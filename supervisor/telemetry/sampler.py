@@ -18,7 +18,7 @@ from supervisor.models.base import Report
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
-from supervisor.telemetry.guest_console import Console
+from supervisor.telemetry.guest_console import GuestConsole
 from supervisor.telemetry.process_usage import Memory, Usage, memory, usage, waits_for_page
 from supervisor.telemetry.stalls import BOUND, Stall, age, observe
 from supervisor.uffd.page_map import PageCounters, PageMapReader
@@ -45,7 +45,7 @@ class Watched:
     """What is kept between samples of one instance that runs."""
 
     pid: int
-    console: Console | None
+    console: GuestConsole | None
     page_map: PageMapReader | None = None
     usage: Usage | None = None
     memory: Memory = field(default_factory=Memory)
@@ -67,7 +67,7 @@ class Watched:
             self.page_map.close()
 
 
-class Telemetry:
+class Sampler:
     """The only reader of page maps; its statistics are a copy, a sample old at most."""
 
     def __init__(
@@ -155,7 +155,7 @@ class Telemetry:
                 self._forget(record.id)
                 console = None
                 if announces_ready(record.image):
-                    console = Console(self._inventory.layout.console_log(record.id), record.console_offset)
+                    console = GuestConsole(self._inventory.layout.console_log(record.id), record.console_offset)
                 self._watched[record.id] = Watched(record.process.pid, console)
                 self._lively.add(record.id)
         for instance_id in self._watched.keys() - self._running.keys():

@@ -20,7 +20,7 @@ from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
 from supervisor.telemetry.process_usage import waits_for_page
-from supervisor.telemetry.sampler import Telemetry
+from supervisor.telemetry.sampler import Sampler
 from supervisor.telemetry.stalls import Stall, age, observe
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Policy
@@ -88,7 +88,7 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
     reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
     inventory = Inventory(Registry(Layout(run_dir, run_dir)), lambda _: None)
     servers = PageServers(inventory, Policy(), lambda *_: None)
-    telemetry = Telemetry(inventory, servers, lambda _: None, _is_ready, lambda *told: reports.put_nowait(told))
+    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *told: reports.put_nowait(told))
     (run_dir / "expected").write_bytes(bytes(4096))
     fork = await Fork.start(run_dir / "nobody", run_dir / "expected", [4096])
     try:
