@@ -17,9 +17,9 @@ from supervisor.rules import capacity
 from supervisor.rules.capacity import PrivateMemory, Resource, Sibling
 from supervisor.rules.fork_plan import ForkPlan
 from supervisor.runtime.huge_page_pool import HugePagePool
-from supervisor.snapshots.layer_files import allocated
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.system.sparse_files import allocated
 
 BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
 
@@ -180,7 +180,7 @@ def _data_bytes(directory: Path, source: InstanceRecord) -> int:
     if source.snapshot is None:
         return source.size_bytes
     try:
-        held = sum(allocated(directory / layer) for layer in source.snapshot.layers)
+        held = sum(allocated((directory / layer).stat()) for layer in source.snapshot.layers)
     except FileNotFoundError:
         # Nobody holds the instance here: its layers may be merged meanwhile.
         return source.size_bytes

@@ -12,7 +12,7 @@ from typing import Any
 
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON
-from supervisor.system.sparse_files import sparse_copy
+from supervisor.system.sparse_files import allocated, sparse_copy
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
 
 def copied_bytes(source: Path) -> int:
     """Return how many bytes on disk `copy_machine` copies from this directory at most: those of writable disks."""
-    # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
-    return sum((source / name).stat().st_blocks * 512 for name in writable_disks(source))
+    return sum(allocated((source / name).stat()) for name in writable_disks(source))
 
 
 def place(source: Path, target: Path, writable: bool) -> None:

@@ -92,12 +92,6 @@ def check_marks(layers: Sequence[Path], marked: Sequence[tuple[int, int]]) -> No
             raise PageServerError(f"layer {layer} was written since it became a template's; put it back as it was")
 
 
-def allocated(path: Path) -> int:
-    """Return how many bytes a file has on the disk; its holes have none."""
-    # st_blocks counts units of 512 bytes, whatever the file system's blocks are: stat(2).
-    return path.stat().st_blocks * 512
-
-
 def merge(layers: Sequence[Path], target: Path) -> None:
     """Write the image of `layers`, newest first, to a new file; what none of them has stays a hole. It is not synced.
 

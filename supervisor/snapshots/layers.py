@@ -7,10 +7,11 @@ from typing import Any
 from supervisor.concurrency.progress import step
 from supervisor.errors import InvalidStateError, StorageError
 from supervisor.models.base import Report
-from supervisor.snapshots.layer_files import allocated, complete, make_way, merge, remove, tells_pages_apart
+from supervisor.snapshots.layer_files import complete, make_way, merge, remove, tells_pages_apart
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import layer, partial, state_file
 from supervisor.store.records import InstanceRecord, SnapshotFiles
+from supervisor.system.sparse_files import allocated
 from supervisor.uffd.memory_image import GRANULE_BYTES
 from supervisor.vmm.api_client import SnapshotType
 
@@ -107,7 +108,7 @@ class Layers:
     async def compact(self, record: InstanceRecord) -> InstanceRecord:
         """Merge layers where the chain has become too long; a failure is reported, and the chain stays as it is."""
         directory = self._inventory.layout.instance(record.id)
-        sizes = [allocated(directory / name) for name in own_snapshot(record).layers]
+        sizes = [allocated((directory / name).stat()) for name in own_snapshot(record).layers]
         try:
             return await self._merge(record, layers_to_merge(sizes, self._max_layers))
         except StorageError as error:

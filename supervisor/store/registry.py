@@ -28,6 +28,7 @@ from supervisor.store.layout import (
     staged,
 )
 from supervisor.store.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
+from supervisor.system.sparse_files import allocated
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -227,8 +228,7 @@ def _links(directory: Path) -> Iterator[Link]:
                 status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - one of thousands
             except FileNotFoundError:
                 continue
-            # st_blocks counts 512 bytes whatever the file system's blocks are: stat(2).
-            yield Link((status.st_dev, status.st_ino), status.st_nlink, status.st_blocks * 512)
+            yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
 
 
 def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tuple[str, RecordType | str]]:

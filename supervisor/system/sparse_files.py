@@ -1,4 +1,4 @@
-"""Copies of files that may be mostly holes: disks of gigabytes of which little was ever written."""
+"""Files that may be mostly holes, as disks of which little was ever written: what they have, and copies of it."""
 
 import contextlib
 import errno
@@ -12,6 +12,26 @@ from typing import Final
 _UNSUPPORTED: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def allocated(status: os.stat_result) -> int:
+    """Return how many bytes a file has on the disk; its holes have none."""
+    # st_blocks counts units of 512 bytes, whatever the file system's blocks are: stat(2).
+    return status.st_blocks * 512
+
+
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file of `size` bytes has data: [start, end) of each run, in bytes, ascending. Raises OSError."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from here to the end: lseek(2)
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
 def sparse_copy(source: Path, target: Path) -> None:
     """Copy a file's bytes and holes durably to a new file of mode 0600; blocks are shared where the file system can.
 
@@ -20,7 +40,7 @@ def sparse_copy(source: Path, target: Path) -> None:
     with opened(source) as source_fd, created(target) as target_fd:
         size = os.fstat(source_fd).st_size
         os.ftruncate(target_fd, size)
-        for start, end in _extents(source_fd, size):
+        for start, end in extents(source_fd, size):
             copy_range(source_fd, target_fd, start, end)
         os.fsync(target_fd)
 
@@ -62,17 +82,3 @@ def copy_range(source: int, target: int, start: int, end: int) -> None:
         if copied == 0:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += copied
-
-
-def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of each run of data, in bytes, ascending."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no data from here to the end: lseek(2)
-                return
-            raise
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.sparse_files import extents
 from supervisor.uffd import kernel
 
 GRANULE_BYTES = 4096
@@ -36,21 +37,14 @@ def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
     A granule with any data is the layer's: snapshots write whole pages, but a file system's blocks may be smaller.
     """
-    start = end = position = 0
-    while position < size:
-        try:
-            data = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no data from here to the end, lseek(2)
-                break
-            raise
-        position = os.lseek(fd, data, os.SEEK_HOLE)
-        if end and data - data % GRANULE_BYTES <= end:
-            end = -(-position // GRANULE_BYTES) * GRANULE_BYTES
-            continue
-        if end:
-            yield start, end
-        start, end = data - data % GRANULE_BYTES, -(-position // GRANULE_BYTES) * GRANULE_BYTES
+    start = end = 0
+    for first, last in extents(fd, size):
+        low, high = first - first % GRANULE_BYTES, -(-last // GRANULE_BYTES) * GRANULE_BYTES
+        if low > end:
+            if end:
+                yield start, end
+            start = low
+        end = high
     if end:
         yield start, end
 
