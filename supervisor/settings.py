@@ -23,12 +23,11 @@ from pydantic_settings import (
 )
 
 from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice
+from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
 PROGRAM: Final = "forktui"
 ENVIRONMENT_PREFIX: Final = "FORKTUI_"
 SOCKET_NAME: Final = "supervisor.sock"
-SOCKET_PATH_LIMIT: Final = 107
-"""Bytes of a socket's path: sun_path is 108 with its closing NUL (unix(7))."""
 SOCKET_NAME_LENGTH: Final = 30
 """Bytes of the longest socket name in the run directory: an id of 24 characters and `.pages`."""
 
@@ -84,14 +83,14 @@ def _resolved(path: Path) -> Path:
 
 
 def _short_socket(path: Path) -> Path:
-    length = len(os.fsencode(path))
-    if length > SOCKET_PATH_LIMIT:
-        raise ValueError(f"a socket's path may have {SOCKET_PATH_LIMIT} bytes, and this one has {length}")
+    problem = too_long(path)
+    if problem:
+        raise ValueError(problem)
     return path
 
 
 def _short_run_dir(path: Path) -> Path:
-    length, limit = len(os.fsencode(path)), SOCKET_PATH_LIMIT - SOCKET_NAME_LENGTH - 1
+    length, limit = len(os.fsencode(path)), SUN_PATH_BYTES - SOCKET_NAME_LENGTH - 1
     if length > limit:
         raise ValueError(f"it may have {limit} bytes, since sockets are put there, and it has {length}")
     return path

@@ -3,8 +3,6 @@
 import logging
 import os
 import pwd
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,12 +11,11 @@ from aiohttp.typedefs import Handler
 
 from supervisor.concurrency.progress import asked_by
 from supervisor.errors import ForbiddenError
+from supervisor.system.unix_sockets import peer_credentials
 
 LOGGER: Final = logging.getLogger("supervisor.api")
 
 _LOOKING: Final = frozenset({"GET", "HEAD"})
-_UCRED: Final = struct.Struct("3i")
-"""struct ucred: pid, uid, gid of the peer when it connected (unix(7), SO_PEERCRED)."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ def peer_of(request: web.Request) -> Peer:
         raise ForbiddenError(
             "the peer is gone before its credentials could be read; ask again, and stay for the answer"
         )
-    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(pid, uid)
+    credentials = peer_credentials(connection)
+    return Peer(credentials.pid, credentials.uid)
 
 
 @web.middleware

@@ -18,8 +18,7 @@ from supervisor.api.closing import Closing
 from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.event_bus import EventBus
-from supervisor.settings import SOCKET_PATH_LIMIT
-from supervisor.system.unix_sockets import connect
+from supervisor.system.unix_sockets import connect, too_long
 
 if TYPE_CHECKING:
     from supervisor.host.host import Host
@@ -80,11 +79,9 @@ async def serve(host: "Host", socket_path: Path) -> Server:
 
 def _bind(path: Path) -> tuple[socket.socket, Inode]:
     """Return a listening socket at `path`, which a dead supervisor may have left there."""
-    length = len(os.fsencode(path))
-    if length > SOCKET_PATH_LIMIT:
-        raise BadRequestError(
-            f"{path}: a socket's path may have {SOCKET_PATH_LIMIT} bytes, and this one has {length}; name a shorter one"
-        )
+    problem = too_long(path)
+    if problem:
+        raise BadRequestError(f"{path}: {problem}; name a shorter one")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _held(path.parent):

@@ -2,10 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from supervisor.errors import InsufficientResourcesError
+from supervisor.system.processes import status_field
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 
 _LOOKS: Final = 20
@@ -85,9 +85,7 @@ class HugePagePool:
 def held_pages(pid: int | None) -> int:
     """How many huge pages of 2 MiB a process has now: HugetlbPages of proc_pid_status(5); 0 for one that has ended."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("HugetlbPages:"):
-                return int(line.split()[1]) * 1024 // HUGE_PAGE_BYTES
+        held = status_field(pid, "HugetlbPages") if pid is not None else None
     except OSError:
-        pass
-    return 0
+        return 0
+    return int(held.split()[0]) * 1024 // HUGE_PAGE_BYTES if held else 0

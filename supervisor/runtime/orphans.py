@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import select
-import signal
-import time
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,10 +10,11 @@ from typing import Final
 
 import psutil
 
-from supervisor.errors import InvalidStateError, PageServerError
+from supervisor.errors import InvalidStateError
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
-from supervisor.uffd.program import listener_at, start_time_of
+from supervisor.system.processes import kill, open_pidfd, start_time_of, wait_for_ends
+from supervisor.system.unix_sockets import listener_at
 
 END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
@@ -59,23 +57,16 @@ def end(identity: ProcessIdentity) -> None:
 
 def _end(identities: Collection[ProcessIdentity]) -> None:
     """Kill those of these processes that are there, and wait until they are gone."""
-    poll = select.poll()
     with contextlib.ExitStack() as stack:
-        killed = 0
+        killed = []
         for identity in identities:
             with contextlib.suppress(OSError):
-                pidfd = os.pidfd_open(identity.pid)
-                stack.callback(os.close, pidfd)
-                if _identity(identity.pid) == identity:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    poll.register(pidfd, select.POLLIN)
-                    killed += 1
-        deadline = time.monotonic() + END_TIMEOUT
-        while killed and (left := deadline - time.monotonic()) > 0:
-            # Readable once it is a zombie: whoever is to reap it may take its time.
-            for pidfd, _ in poll.poll(left * 1e3):
-                poll.unregister(pidfd)
-                killed -= 1
+                pidfd = open_pidfd(identity.pid, identity.start_time)
+                if pidfd is not None:
+                    stack.callback(os.close, pidfd)
+                    kill(pidfd)
+                    killed.append(pidfd)
+        wait_for_ends(killed, END_TIMEOUT)
 
 
 def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
@@ -115,5 +106,5 @@ def _first(text: str, prefix: str) -> str:
 def _identity(pid: int) -> ProcessIdentity | None:
     try:
         return ProcessIdentity(pid=pid, start_time=start_time_of(pid))
-    except PageServerError:
+    except OSError:
         return None

@@ -18,8 +18,8 @@ from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_files import check_marks
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
+from supervisor.system.unix_sockets import listener_at
 from supervisor.uffd.handle import PageServer, Policy
-from supervisor.uffd.program import listener_at
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""

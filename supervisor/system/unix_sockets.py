@@ -1,10 +1,43 @@
-"""Who listens at a Unix socket's path."""
+"""Unix sockets: how long a path may be, who listens at one, and who is at the other end of a connection."""
 
 import errno
 import os
 import socket
 import stat
 from pathlib import Path
+from struct import Struct
+from typing import Final, NamedTuple
+
+from supervisor.system.processes import start_time_of
+
+SUN_PATH_BYTES: Final = 107
+"""What a socket's path may have: sun_path is 108 with its closing NUL (unix(7))."""
+
+_UCRED: Final = Struct("=iII")
+_CONNECT_SECONDS: Final = 1.0
+"""A connection waits where the queue of a listener that accepts nobody is full."""
+
+
+class Credentials(NamedTuple):
+    """struct ucred, as the kernel noted it at connect(2) or, of a listener, at listen(2): SO_PEERCRED of unix(7)."""
+
+    pid: int
+    """0 for a process that this pid namespace does not show."""
+    uid: int
+    gid: int
+
+
+def peer_credentials(connection: socket.socket) -> Credentials:
+    """Return who is at the other end of a connection."""
+    return Credentials(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def too_long(path: Path) -> str | None:
+    """Return what is wrong with the length of a socket's path, or None."""
+    length = len(os.fsencode(path))
+    if length <= SUN_PATH_BYTES:
+        return None
+    return f"a socket's path may have {SUN_PATH_BYTES} bytes, and this one has {length}"
 
 
 def connect(path: Path) -> int:
@@ -21,6 +54,21 @@ def connect(path: Path) -> int:
             return errno.EINVAL
     # The queue of a listener is full: connect(2).
     return 0 if number == errno.EAGAIN else number
+
+
+def listener_at(path: Path) -> tuple[int, int] | None:
+    """Return the pid and the start time (clock ticks since boot) of the process that listens at `path`, or None.
+
+    Blocks.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_CONNECT_SECONDS)
+        try:
+            connection.connect(os.fspath(path))
+            pid = peer_credentials(connection).pid
+            return pid, start_time_of(pid)
+        except OSError:
+            return None
 
 
 def remove_dead(directory: Path) -> None:

@@ -1,17 +1,14 @@
-"""What a process uses and what it waits for, as /proc tells. Blocks on /proc.
-
-Thousands of looks a minute are to cost next to nothing: hence no pathlib.
-"""
+"""What a process uses and what it waits for, as /proc tells. Blocks on /proc."""
 
 import os
 from typing import Final, NamedTuple
+
+from supervisor.system.processes import proc_file, stat_fields
 
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 WAIT_CHANNEL: Final = b"handle_userfault"
 """The kernel's function in which a thread waits for a page server: fs/userfaultfd.c; proc_pid_wchan(5)."""
-_READ: Final = 1 << 16
-"""More than any of the files has."""
 
 
 class Usage(NamedTuple):
@@ -43,19 +40,17 @@ class Memory(NamedTuple):
 def usage(pid: int) -> Usage | None:
     """Return what a process has used; None where it has ended."""
     try:
-        stat = _contents(f"/proc/{pid}/stat")
+        fields = stat_fields(pid)
     except OSError:
         return None
-    # The second field is the program's name in parentheses, and may hold anything: proc_pid_stat(5), whose minflt,
-    # majflt, utime, stime and rss are the fields 10, 12, 14, 15 and 24.
-    fields = stat[stat.rindex(b")") + 2 :].split(b" ", 22)
+    # minflt, majflt, utime, stime and rss are the fields 10, 12, 14, 15 and 24 of proc_pid_stat(5).
     return Usage(int(fields[7]) + int(fields[9]), int(fields[11]) + int(fields[12]), int(fields[21]))
 
 
 def memory(pid: int) -> Memory:
     """Return a process's memory; zeros where it has ended. It walks the page tables of the whole process."""
     try:
-        lines = _contents(f"/proc/{pid}/smaps_rollup").splitlines()[1:]
+        lines = proc_file(pid, "smaps_rollup").splitlines()[1:]
     except OSError:
         return Memory()
     rss = private = shared = 0
@@ -82,18 +77,10 @@ def waits_for_page(pid: int) -> bool:
 
 def _wait_channel(pid: int, task: str) -> bytes:
     try:
-        return _contents(f"/proc/{pid}/task/{task}/wchan")
+        return proc_file(pid, f"task/{task}/wchan")
     except OSError:
         return b""
 
 
 def _bytes(line: bytes) -> int:
     return int(line.split()[1]) * 1024
-
-
-def _contents(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, _READ)
-    finally:
-        os.close(fd)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 LINE_BYTES = 65536
-SUN_PATH_BYTES = 107
-"""What a socket's path may have, unix(7): 108 with its terminating zero."""
 
 Prefetch = Literal["before_resume", "concurrent", "off"]
 FaultAround = Literal["adaptive", "fixed"]

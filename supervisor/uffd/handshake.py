@@ -9,13 +9,11 @@ import json
 import os
 import socket
 from pathlib import Path
-from struct import Struct
 from typing import Any, NamedTuple
 
 from supervisor.errors import PageServerError
-from supervisor.system.unix_sockets import connect
+from supervisor.system.unix_sockets import connect, too_long
 from supervisor.uffd import kernel
-from supervisor.uffd.control import SUN_PATH_BYTES
 
 MESSAGE_LIMIT_BYTES = 65536
 PAGE_SIZES = (4096, 2 << 20)
@@ -26,7 +24,6 @@ MOST_MAPPINGS = 64
 USERFAULTFD_NAME = "anon_inode:[userfaultfd]"
 
 _MOST_DESCRIPTORS = 16
-_CREDENTIALS = Struct("=iII")  # pid, uid, gid: struct ucred
 
 
 class Mapping(NamedTuple):
@@ -49,10 +46,9 @@ def listen(path: Path) -> socket.socket:
 
     PageServerError when the path cannot be one, or somebody does listen there.
     """
-    if len(os.fsencode(path)) > SUN_PATH_BYTES:
-        raise PageServerError(
-            f"socket path {path} is longer than the {SUN_PATH_BYTES} bytes that a Unix socket may have"
-        )
+    problem = too_long(path)
+    if problem:
+        raise PageServerError(f"cannot listen at {path}: {problem}")
     if path.is_socket():
         _remove_abandoned(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -71,12 +67,6 @@ def _remove_abandoned(path: Path) -> None:
             raise PageServerError(f"another page server listens at {path}")
         case errno.ECONNREFUSED:
             path.unlink(missing_ok=True)
-
-
-def peer_pid(connection: socket.socket) -> int:
-    """The process that connected, as the kernel noted it then; 0 for one that this pid namespace does not show."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[0])
 
 
 class Reception:

@@ -1,51 +1,86 @@
-"""The page server's process: started, and known again."""
+"""The page server's process: started, until it listens."""
 
+import asyncio
 import os
-import signal
-import socket
 import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
+from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.isolated_python import isolated_command
-from supervisor.uffd.handshake import peer_pid
+from supervisor.uffd.control import Configuration, encode_configuration
 
-_CONNECT_SECONDS: Final = 1.0
-"""A connection waits where the queue of a listener that accepts nobody is full."""
+START_SECONDS: Final = 15.0
 
-
-class Started(NamedTuple):
-    """A process, by its pid with the time of its start (clock ticks since boot), and by a pidfd."""
-
-    pid: int
-    start_time: int
-    pidfd: int
+PageServerProcess = FollowedProcess[int | None]
+"""Its outcome is the exit code, negative for a signal; None for a process that an earlier supervisor had spawned."""
 
 
-def start(configuration: str, ready: int, log: Path) -> Started:
-    """Start the program; its stdout is the pipe `ready`, its stderr the log. Raises OSError."""
-    stderr = _open_log(log)
+async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
+    """Start a page server in a session of its own; it listens when this returns.
+
+    PageServerError with the reason when it does not start.
+    """
+    who = f"page server of template {configuration.template_id}"
     try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, ready, 1),
-                (os.POSIX_SPAWN_DUP2, stderr, 2),
-            ],
-            setsid=True,
-        )
-    finally:
-        os.close(stderr)
+        # Some hundred microseconds, and in a thread a cancellation could lose the pid.
+        process, told = _start(encode_configuration(configuration), log)
+    except OSError as error:
+        raise PageServerError(f"{who} cannot start: {error.strerror}") from error
     try:
-        return Started(pid, _start_time(pid), os.pidfd_open(pid))
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        said = await _first_line(told)
+        if said != "ready":
+            reason = said.removeprefix("refused: ") or f"it said nothing; its log is {log}"
+            raise PageServerError(f"{who} did not start: {reason}")
+    except BaseException:
+        await asyncio.shield(end(process))
         raise
+    return process
+
+
+def find(pid: int, start_time: int) -> PageServerProcess | None:
+    """Follow a page server that runs already; None where it has ended. Raises OSError without a descriptor."""
+    return PageServerProcess.found(pid, start_time, _exit_code)
+
+
+async def end(process: PageServerProcess) -> None:
+    """Kill it, and wait until it is gone and reaped."""
+    process.kill()
+    await asyncio.wait([process.exited])
+
+
+def _exit_code(status: os.waitid_result | None) -> int | None:
+    if status is None:
+        return None
+    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
+def _start(configuration: str, log: Path) -> tuple[PageServerProcess, int]:
+    """Start the program; returns also the end of a pipe that its stdout is read from. Raises OSError."""
+    told, tells = os.pipe()
+    try:
+        stderr = _open_log(log)
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, tells, 1),
+                    (os.POSIX_SPAWN_DUP2, stderr, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(stderr)
+        return PageServerProcess.child(pid, _exit_code), told
+    except OSError:
+        os.close(told)
+        raise
+    finally:
+        os.close(tells)
 
 
 def _open_log(log: Path) -> int:
@@ -58,28 +93,16 @@ def _open_log(log: Path) -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def listener_at(path: Path) -> tuple[int, int] | None:
-    """Return the pid and the start time of the process that listens on a socket, or None. Blocks."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_CONNECT_SECONDS)
-        try:
-            connection.connect(os.fspath(path))
-            # Of a listener they are those of whoever called listen(2): unix(7).
-            pid = peer_pid(connection)
-            return pid, start_time_of(pid)
-        except (OSError, PageServerError):
-            return None
-
-
-def start_time_of(pid: int) -> int:
-    """When the process started, in clock ticks since boot (field 22 of /proc/pid/stat); PageServerError without it."""
+async def _first_line(pipe: int) -> str:
+    """What is said first on a pipe that this closes; empty when it ends or stays silent for too long."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
+    )
     try:
-        return _start_time(pid)
-    except OSError as error:
-        raise PageServerError(f"page server pid {pid} is not alive: {error.strerror}") from error
-
-
-def _start_time(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    # The second field is the program's name in parentheses, and may hold anything.
-    return int(stat.rpartition(")")[2].split()[19])
+        async with asyncio.timeout(START_SECONDS):
+            return (await reader.readline()).decode().strip()
+    except TimeoutError:
+        return ""
+    finally:
+        transport.close()

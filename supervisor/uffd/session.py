@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from supervisor.errors import PageServerError
+from supervisor.system.unix_sockets import peer_credentials
 from supervisor.uffd import handshake, kernel, page_map
 from supervisor.uffd.control import Attached, Failing, Gone, Policy, RecordingDropped, Refused
 from supervisor.uffd.handshake import Handshake, Mapping, Reception
@@ -192,7 +193,7 @@ class Session:
             self.end(f"no connection can be accepted: {error.strerror}")
             return
         connection.setblocking(False)
-        pid = handshake.peer_pid(connection)
+        pid = peer_credentials(connection).pid
         if pid != self.terms.vmm_pid or self._reception is not None:
             connection.close()
             why = "it has a connection already" if pid == self.terms.vmm_pid else f"only pid {self.terms.vmm_pid} may"

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.system.unix_sockets import connect, remove_dead
+from supervisor.system.unix_sockets import connect, remove_dead, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -19,8 +19,6 @@ from supervisor.vmm.inotify import creations
 from supervisor.vmm.logs import VMM_LOG
 from supervisor.vmm.process import Exit, Process
 
-SUN_PATH_BYTES: Final = 107
-"""unix(7): 108 bytes with the terminating zero."""
 LISTEN_TIMEOUT: Final = 10.0
 """Seconds from the spawn until the API's socket accepts."""
 LISTEN_RETRY: Final = 0.0005
@@ -185,12 +183,9 @@ async def _listens(path: Path, created: asyncio.Event) -> None:
 def _make_way(api_socket: Path, name: str) -> Path:
     """Return the socket's absolute path, once it is checked and what a VMM that died has left there is removed."""
     api_socket = api_socket.absolute()
-    length = len(os.fsencode(api_socket))
-    if length > SUN_PATH_BYTES:
-        raise BadRequestError(
-            f"{name}: the path of its API socket would be {length} bytes long, and a socket's has at most "
-            f"{SUN_PATH_BYTES}: choose a shorter --run-dir than that of {api_socket}"
-        )
+    problem = too_long(api_socket)
+    if problem:
+        raise BadRequestError(f"{name}: {api_socket}: {problem}: choose a shorter --run-dir")
     try:
         mode = api_socket.lstat().st_mode
     except FileNotFoundError:

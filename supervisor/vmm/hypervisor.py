@@ -13,6 +13,7 @@ from supervisor import embedded
 from supervisor.errors import DependencyMissingError
 from supervisor.models import HypervisorChoice, HypervisorName
 from supervisor.system.isolated_python import isolated_command
+from supervisor.system.processes import status_field
 from supervisor.vmm.api_client import TrackingField
 
 KVM_DEVICE: Final = Path("/dev/kvm")
@@ -187,6 +188,5 @@ def _kvm_problem() -> str | None:
 
 
 def _has_capability(number: int) -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return effective is not None and bool(int(effective[1], 16) >> number & 1)
+    effective = status_field("self", "CapEff")
+    return effective is not None and bool(int(effective, 16) >> number & 1)

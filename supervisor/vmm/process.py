@@ -1,17 +1,17 @@
 """A VMM's process: spawned in a session of its own or adopted, followed to its end, killed."""
 
 import asyncio
-import errno
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from supervisor.errors import VmmError
+from supervisor.system.followed_process import FollowedProcess
 from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, begin_logs, last_words
 
 KILL_TIMEOUT: Final = 10.0
@@ -47,17 +47,8 @@ class Exit:
     """The same in words, with the last of its log."""
 
 
-class Process:
+class Process(FollowedProcess[Exit]):
     """One VMM's process; made by `spawn` or `adopt` in a running event loop."""
-
-    def __init__(self, pid: int, pidfd: int, start_time: int, directory: Path) -> None:
-        self.pid = pid
-        self.start_time = start_time
-        """Clock ticks since boot: with the pid it names the process for as long as the host is up."""
-        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self._pidfd = pidfd
-        self._directory = directory
-        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
 
     @classmethod
     def spawn(cls, command: Sequence[str], *, directory: Path) -> Self:
@@ -80,44 +71,18 @@ class Process:
                 )
             except OSError as error:
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
-        try:
-            start_time = _start_time(child.pid)
-            process = cls(child.pid, os.pidfd_open(child.pid), start_time, directory)
-        except OSError:
-            child.kill()
-            child.wait()
-            raise
-        # The pidfd's reader reaps it; without this, Popen would do so too, and warn that it outlives this object.
+        # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
-        return process
+        return cls.child(child.pid, partial(_exit, directory))
 
     @classmethod
     def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
         """Follow a process that is not a child of this one; None where it has ended."""
-        try:
-            # Opened before the start time is read: if they match, it cannot be a later process with the same pid.
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:
-            # ESRCH, and ENOENT or EINVAL where the pid has become a thread's: the process is gone.
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise
-            return None
-        try:
-            alive = _start_time(pid) == start_time and not _has_ended(pidfd)
-        except (FileNotFoundError, ProcessLookupError):
-            alive = False
-        if not alive:
-            os.close(pidfd)
-            return None
-        return cls(pid, pidfd, start_time, directory)
-
-    def kill(self) -> None:
-        """Send SIGKILL, Firecracker's usual end: it keeps nothing that would be lost. Does nothing after the end."""
-        if not self.exited.done():
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        return cls.found(pid, start_time, partial(_exit, directory))
 
     async def terminate(self) -> None:
         """Kill it and wait until it is gone; raises VmmError where it does not go."""
+        # Firecracker's usual end: it keeps nothing that would be lost.
         self.kill()
         await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
         if not self.exited.done():
@@ -125,27 +90,9 @@ class Process:
                 f"pid {self.pid} has not ended {KILL_TIMEOUT:.0f} s after SIGKILL: a device under it does not answer"
             )
 
-    def disconnect(self) -> None:
-        """Follow it no longer and let it go on; `exited` is cancelled unless it is done."""
-        if not self.exited.done():
-            self._close()
-            self.exited.cancel()
 
-    def _on_exit(self) -> None:
-        """The pidfd became readable: the process is a zombie, or was one that its parent has reaped."""
-        try:
-            status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        except ChildProcessError:
-            status = None
-        self._close()
-        self.exited.set_result(_exit(status, last_words(self._directory)))
-
-    def _close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-
-
-def _exit(status: os.waitid_result | None, words: str) -> Exit:
+def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
+    words = last_words(directory)
     because = f": {words}" if words else ""
     if status is None:
         return Exit(None, None, f"ended{because}")
@@ -157,16 +104,3 @@ def _exit(status: os.waitid_result | None, words: str) -> Exit:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     # Who was killed from outside did not know, and its last words are about something else.
     return Exit(None, number, f"killed by {name}{'' if number in _FROM_OUTSIDE else because}")
-
-
-def _has_ended(pidfd: int) -> bool:
-    # Not by select(2), which takes no descriptor from 1024 on: a supervisor of many VMs has those.
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _start_time(pid: int) -> int:
-    # The second field is the program's name in parentheses, and may hold blanks and parentheses: proc_pid_stat(5).
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return int(stat.rpartition(")")[2].split()[19])

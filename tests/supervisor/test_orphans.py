@@ -15,7 +15,7 @@ import pytest
 from supervisor.runtime import orphans
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
-from supervisor.uffd.program import start_time_of
+from supervisor.system.processes import start_time_of
 from tests.harness.supervisor_process import PATIENCE
 
 ORPHAN = (sys.executable, "-c", "input()", "--api-sock", "vm.sock")

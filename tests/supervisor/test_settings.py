@@ -8,7 +8,6 @@ import pytest
 
 from supervisor import settings as module
 from supervisor.settings import (
-    SOCKET_PATH_LIMIT,
     Settings,
     SettingsError,
     default_config,
@@ -16,6 +15,7 @@ from supervisor.settings import (
     default_run_dir,
     load_settings,
 )
+from supervisor.system.unix_sockets import SUN_PATH_BYTES
 
 NOBODY = 65534
 
@@ -178,7 +178,7 @@ def test_an_absurd_number_is_refused(name: str, value: str) -> None:
 
 
 def test_a_socket_path_that_the_kernel_could_not_take_is_refused() -> None:
-    longest = "/tmp/" + "s" * (SOCKET_PATH_LIMIT - 5)
+    longest = "/tmp/" + "s" * (SUN_PATH_BYTES - 5)
     assert load_settings({"socket": longest}).socket_path == Path(longest)
     assert "--socket" in refusal({"socket": longest + "s"})
     assert "107 bytes, and this one has 108" in refusal({"socket": longest + "s"})
@@ -186,7 +186,7 @@ def test_a_socket_path_that_the_kernel_could_not_take_is_refused() -> None:
 
 def test_a_run_directory_that_leaves_no_room_for_sockets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     longest = "/tmp/" + "r" * 71
-    assert len(f"{longest}/{'i' * 24}.pages") == SOCKET_PATH_LIMIT
+    assert len(f"{longest}/{'i' * 24}.pages") == SUN_PATH_BYTES
     assert load_settings({"run_dir": longest}).run_dir == Path(longest)
     assert "--run-dir" in refusal({"run_dir": longest + "r"})
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)

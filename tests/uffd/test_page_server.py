@@ -506,7 +506,7 @@ async def test_it_outlives_its_supervisors_connection_and_is_found_again(full: T
 async def test_connect_refuses_whom_it_was_not_told_of(full: Template) -> None:
     server = await full.serve()
     known = {"control": full.control, "on_event": full.events.append}
-    with pytest.raises(PageServerError, match="it started later"):
+    with pytest.raises(PageServerError, match="another process has its pid"):
         await PageServer.connect(
             template_id="template",
             pid=server.pid,
@@ -646,7 +646,7 @@ async def test_a_population_that_cannot_be_finished_says_why_and_the_fork_is_ser
 async def test_paths_and_requests_that_cannot_be_are_refused(full: Template) -> None:
     server = await full.serve()
     long = full.directory / ("x" * 107)
-    with pytest.raises(PageServerError, match="longer than the 107 bytes"):
+    with pytest.raises(PageServerError, match="107 bytes, and this one has"):
         await server.attach("one", listen=long, page_map=full.map("one"), vmm_pid=os.getpid())
     with pytest.raises(PageServerError, match="no VMM has pid"):
         await server.attach("one", listen=full.directory / "u", page_map=full.map("one"), vmm_pid=1 << 22)
