@@ -1,4 +1,7 @@
-"""How pagewalker.elf is made from pagewalker.s: `python -m supervisor.guests.build` makes the shipped one anew."""
+"""How pagewalker.elf is made from pagewalker.s and what that includes.
+
+`python -m supervisor.guests.build` makes the shipped one anew.
+"""
 
 import subprocess
 from pathlib import Path
@@ -15,10 +18,10 @@ def build(elf: Path) -> None:
 
     Raises DependencyMissingError where gcc and binutils for x86-64 are missing or fail.
     """
-    source = Path(__file__).with_name("pagewalker.s")
-    command = (*GCC, "-T", str(source.with_suffix(".ld")), "-o", str(elf), str(source))
+    # `.include` is looked for in the working directory.
+    command = (*GCC, "-T", "pagewalker.ld", "-o", str(elf.absolute()), "pagewalker.s")
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     except FileNotFoundError as error:
         raise DependencyMissingError(
             "pagewalker cannot be built: gcc is not in PATH; install gcc and binutils"

@@ -1,0 +1,114 @@
+# The balloon: its device, and the pages that it takes and gives back.
+
+# Takes pages or gives them back until the balloon is as large as the device wants it, or as the ballast is. Waits for
+# the device each time: what it does to the pages has then been done. Keeps rax and rdi.
+follow_balloon:
+    push rax
+    push rdi
+    xor edi, edi
+next_target:
+    mov eax, [r10 + BALLOON_TARGET]
+    shl rax, 12
+    mov rdx, [memory_end]
+    mov rcx, rdx
+    sub rcx, [ballast]
+    cmp rax, rcx
+    cmova rax, rcx
+    sub rdx, rax                                # where the balloon should begin
+    mov rax, [balloon]
+    sub rax, rdx
+    mov rdx, [balloon]
+    sar rax, 12
+    je target_reached
+    js give_back
+    mov edi, INFLATE
+    mov rsi, -1
+    shr rdx, 12
+    dec edx                                     # the first page frame to take, the others below it
+    jmp 1f
+give_back:
+    neg rax
+    mov edi, DEFLATE
+    mov esi, 1
+    shr rdx, 12
+1:  mov ecx, MOST_PFNS
+    cmp rax, rcx
+    cmova rax, rcx
+    xor ecx, ecx
+2:  mov [PFNS + rcx * 4], edx
+    add edx, esi
+    inc ecx
+    cmp ecx, eax
+    jne 2b
+    shl ecx, 2
+    mov [rdi + DESCRIPTOR_LENGTH], ecx
+    inc word ptr [rdi + AVAILABLE_INDEX]
+    mov ecx, edi
+    sub ecx, QUEUES
+    shr ecx, QUEUE_SHIFT
+    mov [r10 + QUEUE_NOTIFY], ecx
+3:  pause
+    mov cx, [rdi + USED_INDEX]
+    cmp cx, [rdi + AVAILABLE_INDEX]
+    jne 3b
+    imul rax, rsi
+    shl rax, 12
+    add rax, [balloon]
+    mov [balloon], rax
+    cmp rax, [removed]
+    jae 4f
+    mov [removed], rax
+4:  call balloon_pages
+    mov [r10 + BALLOON_ACTUAL], eax
+    jmp next_target
+target_reached:
+    test edi, edi
+    je 5f                                       # it had been before
+    mov esi, offset text_balloon
+    call print
+    call balloon_pages
+    call print_decimal
+    mov esi, offset text_newline
+    call print
+5:  pop rdi
+    pop rax
+    ret
+
+# rax = how many pages the balloon holds.
+balloon_pages:
+    mov rax, [memory_end]
+    sub rax, [balloon]
+    shr rax, 12
+    ret
+
+# Takes the device at edi where it is a balloon. Each queue has to be ready before Firecracker activates the device
+# (Balloon::activate in its devices/virtio/balloon/device.rs), so those that are not used as well. Changes rax and rcx.
+take_device:
+    cmp dword ptr [rdi], VIRTIO_MAGIC
+    jne 9f
+    cmp dword ptr [rdi + DEVICE_ID], BALLOON
+    jne 9f
+    mov [balloon_device], edi
+    mov dword ptr [rdi + STATUS], STATUS_ACKNOWLEDGE
+    mov dword ptr [rdi + STATUS], STATUS_DRIVER
+    mov dword ptr [rdi + DRIVER_FEATURES_SEL], 1
+    mov dword ptr [rdi + DRIVER_FEATURES], FEATURE_VERSION_1
+    mov dword ptr [rdi + STATUS], STATUS_FEATURES_OK
+    xor ecx, ecx
+    mov eax, QUEUES
+1:  mov [rdi + QUEUE_SEL], ecx
+    cmp dword ptr [rdi + QUEUE_SIZE_MAX], 0
+    je 2f
+    mov dword ptr [rax], PFNS
+    mov dword ptr [rdi + QUEUE_SIZE], 1
+    mov [rdi + QUEUE_DESCRIPTORS], eax          # the upper halves of the addresses are zero
+    add eax, AVAILABLE
+    mov [rdi + QUEUE_AVAILABLE], eax
+    add eax, USED - AVAILABLE
+    mov [rdi + QUEUE_USED], eax
+    add eax, (1 << QUEUE_SHIFT) - USED
+    mov dword ptr [rdi + QUEUE_READY], 1
+    inc ecx
+    jmp 1b
+2:  mov dword ptr [rdi + STATUS], STATUS_DRIVER_OK
+9:  ret

@@ -1,0 +1,63 @@
+# What is read and written, and texts.
+
+    .macro option name, default
+\name:
+    .quad \default
+    .asciz "\name="
+    .zero OPTION_SIZE - (. - \name)
+    .endm
+    .balign 8
+options:
+    option hot_mib, 16
+    option passes, 8
+    option seed, 1
+    option ballast_mib, 0
+options_end:
+
+memory_end:                                     # of the ballast, from the address in `ballast` on
+    .quad 0
+ballast:
+    .quad 0
+balloon:                                        # the balloon holds the ballast from here on,
+    .quad 0
+removed:                                        # and once held it from here on
+    .quad 0
+balloon_device:
+    .quad 0
+no_generation_id:
+    .quad 0, 0
+wake_gate:                                      # an interrupt gate to `wake` with the boot code segment
+    .word wake - image, 0x8
+    .byte 0, 0x8e
+    .word KERNEL_BASE >> 16
+idt_register:
+    .word (WAKE_VECTOR + 1) * 16 - 1
+    .quad IDT
+
+text_ready:
+    .asciz "ready\n"
+text_pass:
+    .asciz "pass "
+text_balloon:
+    .asciz "balloon "
+text_restored:
+    .asciz "restored\n"
+text_done:
+    .asciz "done\n"
+text_corrupt:
+    .asciz "CORRUPT 0x"
+text_error:
+    .asciz "error: "
+text_bad_value:
+    .asciz " is not a decimal number below 2^64\n"
+text_bad_hot_mib:
+    .asciz " is not 1 to 992\n"
+text_too_little_memory:
+    .asciz " and the 32 MiB below it do not fit in memory\n"
+text_too_much_ballast:
+    .asciz " does not fit in memory above the hot set\n"
+text_newline:
+    .asciz "\n"
+digits:
+    .ascii "0123456789abcdef"
+image_end:

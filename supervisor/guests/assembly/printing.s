@@ -1,0 +1,25 @@
+# The console: the first serial port.
+
+# Prints the zero-terminated text at rsi.
+print:
+    mov edx, SERIAL
+1:  lodsb
+    test al, al
+    je 2f
+    out dx, al
+    jmp 1b
+2:  ret
+
+# Prints rax; print_number: in the base ecx.
+print_decimal:
+    mov ecx, 10
+print_number:
+    mov esi, NUMBER_END
+1:  xor edx, edx
+    div rcx
+    mov dl, [rdx + digits]
+    dec rsi
+    mov [rsi], dl
+    test rax, rax
+    jne 1b
+    jmp print
