@@ -54,14 +54,15 @@ class PageServer:
         if configuration.page_size not in PAGE_SIZES or configuration.memory_size % configuration.page_size:
             sizes = f"{configuration.memory_size} bytes in pages of {configuration.page_size}"
             raise PageServerError(f"a memory image of {sizes} cannot be served")
-        self._loop = loop
-        self._configuration = configuration
+        self.loop = loop
+        self.page_size = configuration.page_size
+        self.policy = configuration.policy
+        self.image = MemoryImage([Path(layer) for layer in configuration.layers], configuration.memory_size)
+        self._template_id = configuration.template_id
         self._sessions: dict[str, Session] = {}
-        self._image = MemoryImage([Path(layer) for layer in configuration.layers], configuration.memory_size)
-        path, policy = Path(configuration.hot_pages), configuration.policy
-        self._hot = HotList(loop, path, self._image, configuration.page_size, policy, log)
+        self._hot = HotList(loop, Path(configuration.hot_pages), self.image, self.page_size, self.policy, log)
         for start, end in self._hot.runs:
-            self._image.read_ahead(start * configuration.page_size, end * configuration.page_size)
+            self.image.read_ahead(start * self.page_size, end * self.page_size)
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "attach": self._attach,
             "adopt": self._adopt,
@@ -94,7 +95,7 @@ class PageServer:
 
     def _announce_list(self, fork_id: str) -> None:
         hot, pages = self._hot, self._hot.page_count
-        length = pages * self._configuration.page_size
+        length = pages * self.page_size
         self.announce(Recorded(fork_id, pages, len(hot.runs), length, hot.recorded.recordings))
 
     def close(self) -> None:
@@ -103,7 +104,7 @@ class PageServer:
             session.end("its page server was stopped", announce=False)
         self._hot.finish()
         self._control.close()
-        self._image.close()
+        self.image.close()
 
     def _on_request(self, request: dict[str, Any], reply: Reply) -> None:
         name = str(request.get("verb"))
@@ -122,7 +123,7 @@ class PageServer:
 
     def _attach(self, request: dict[str, Any], reply: Reply) -> None:
         fork_id = self._unserved(request)
-        self._image.verify()
+        self.image.verify()
         if request["prefetch"] not in get_args(Prefetch):
             raise PageServerError(f"prefetch {request['prefetch']!r} is none of {', '.join(get_args(Prefetch))}")
         terms = Terms(
@@ -133,10 +134,7 @@ class PageServer:
             prefetch=request["prefetch"],
             record=bool(request["record"]),
         )
-        configuration = self._configuration
-        self._sessions[fork_id] = Session(
-            self._loop, self, terms, self._image, configuration.page_size, configuration.policy
-        )
+        self._sessions[fork_id] = Session.attach(self, terms)
         reply({"result": None})
 
     def _adopt(self, request: dict[str, Any], reply: Reply) -> None:
@@ -145,17 +143,9 @@ class PageServer:
         uffd = request["descriptor"]
         if uffd is None:
             raise PageServerError(f"fork {fork_id}: its userfaultfd did not come with the request")
-        self._image.verify()
+        self.image.verify()
         terms = Terms(fork_id, Path(), Path(request["page_map"]), int(request["vmm_pid"]), "off", False)
-        configuration = self._configuration
-        own = os.dup(uffd)
-        try:
-            self._sessions[fork_id] = Session(
-                self._loop, self, terms, self._image, configuration.page_size, configuration.policy, own
-            )
-        except BaseException:
-            os.close(own)
-            raise
+        self._sessions[fork_id] = Session.adopt(self, terms, uffd)
         reply({"result": None})
 
     def _unserved(self, request: dict[str, Any]) -> str:
@@ -188,7 +178,7 @@ class PageServer:
         session = self._sessions.get(fork_id)
         if session is None:
             raise PageServerError(f"fork {fork_id} is not attached")
-        self._image.verify()
+        self.image.verify()
         session.populate(lambda reason: reply({"error": f"fork {fork_id}: {reason}"} if reason else {"result": None}))
 
     def _release(self, request: dict[str, Any], reply: Reply) -> None:
@@ -200,18 +190,18 @@ class PageServer:
     def _status(self, request: dict[str, Any], reply: Reply) -> None:
         serving = [(fork_id, session) for fork_id, session in self._sessions.items() if session.ended is None]
         status = Status(
-            template_id=self._configuration.template_id,
+            template_id=self._template_id,
             pid=os.getpid(),
             forks=tuple(fork_id for fork_id, _ in serving),
             recording=tuple(fork_id for fork_id, session in serving if session.recording),
-            page_size=self._configuration.page_size,
+            page_size=self.page_size,
             hot_pages=self._hot.page_count,
             hot_runs=len(self._hot.runs),
             hot_pages_refused=self._hot.refused,
             recordings=self._hot.recorded.recordings,
             held_back_pages=self._hot.recorded.held_back,
             held_back_touched=self._hot.recorded.touched,
-            handshake_seconds=self._configuration.policy.handshake_seconds,
+            handshake_seconds=self.policy.handshake_seconds,
         )
         reply({"result": status._asdict()})
 
@@ -220,7 +210,7 @@ class PageServer:
 
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})
-        self._loop.stop()
+        self.loop.stop()
 
 
 def _stop_on_sigterm(loop: Loop) -> None:

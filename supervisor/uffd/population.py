@@ -28,27 +28,26 @@ class Population:
     Left half-way it is harmless: what is there is there, and a range may be unregistered again.
     """
 
-    def __init__(self, loop: Loop, handshake: Handshake, pager: Pager, pages: PageMap, page_size: int) -> None:
+    def __init__(
+        self, loop: Loop, handshake: Handshake, pager: Pager, pages: PageMap, page_size: int, on_end: Tell
+    ) -> None:
         self.ended = False
         self._loop = loop
         self._handshake = handshake
         self._pager = pager
         self._map = pages
         self._slice_pages = max(SLICE_BYTES // page_size, 1)
+        self._on_end = on_end
         self._position = 0
-        self._waiting: list[Tell] = []
         loop.add_idle(self._work)
 
-    def when_ended(self, tell: Tell) -> None:
-        """Call when it has ended, which it has not."""
-        self._waiting.append(tell)
-
-    def end(self, answer: str | None) -> None:
-        """Do no more of it, and tell so."""
+    def stop(self) -> None:
+        """Do no more of it, and tell nobody."""
         self.ended = True
-        waiting, self._waiting = self._waiting, []
-        for tell in waiting:
-            tell(answer)
+
+    def _end(self, answer: str | None) -> None:
+        self.ended = True
+        self._on_end(answer)
 
     def _work(self) -> bool:
         """Idle work: one slice; False when it has no more to do now."""
@@ -62,9 +61,9 @@ class Population:
             self._loop.call_later(_RETRY_SECONDS, lambda: self._loop.add_idle(self._work))
         except (OSError, PageServerError) as error:
             reason = error.message if isinstance(error, PageServerError) else error.strerror
-            self.end(f"it cannot be populated: {reason}")
+            self._end(f"it cannot be populated: {reason}")
         else:
-            self.end(None)
+            self._end(None)
         return False
 
     def _fill_slice(self) -> bool:

@@ -15,7 +15,15 @@ from pathlib import Path
 from supervisor.errors import PageServerError
 from supervisor.uffd import kernel
 from supervisor.uffd.handshake import USERFAULTFD_NAME, Mapping
-from supervisor.uffd.page_map import ABSENT, REMOVED, PageMap
+from supervisor.uffd.page_map import (
+    ABSENT,
+    OLDEST_UNANSWERED_NS,
+    PRESENT_PAGES,
+    REMOVED,
+    REMOVED_PAGES,
+    PageMap,
+)
+from supervisor.uffd.terms import Terms
 
 _ENTRY_BYTES = 8
 _KERNEL_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -52,6 +60,32 @@ def take_userfaultfd(pid: int) -> int:
     except OSError as error:
         raise PageServerError(f"the userfaultfd of pid {pid} cannot be had: {error.strerror}") from error
     raise PageServerError(f"pid {pid} has no userfaultfd")
+
+
+def reopen(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
+    """The page map that a dead page server left, made true again, and the mappings that its handshake had told.
+
+    PageServerError when there is no such map, or the VMM's memory cannot be looked at.
+    """
+    pages = PageMap.reopen(terms.page_map, page_size, page_count)
+    mappings = tuple(Mapping(*mapping) for mapping in pages.mappings())
+    try:
+        if not mappings:
+            raise PageServerError(f"fork {terms.fork_id}: its handshake was never made")
+        removed = note_lost_removals(terms.vmm_pid, mappings, pages, page_size)
+    except (OSError, PageServerError) as error:
+        pages.close()
+        if isinstance(error, PageServerError):
+            raise
+        reason = f"the memory of pid {terms.vmm_pid} cannot be looked at: {error.strerror}"
+        raise PageServerError(f"fork {terms.fork_id}: {reason}") from error
+    # Not from what it was: the dead one counted its answers after it had noted them.
+    states = pages.states(0, page_count)
+    pages.counters[PRESENT_PAGES] = page_count - states.count(ABSENT) - states.count(REMOVED)
+    pages.counters[REMOVED_PAGES] += removed
+    # What the dead one had read is raised again, and is young then.
+    pages.counters[OLDEST_UNANSWERED_NS] = 0
+    return pages, mappings
 
 
 def note_lost_removals(pid: int, mappings: tuple[Mapping, ...], pages: PageMap, page_size: int) -> int:

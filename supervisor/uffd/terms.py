@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from supervisor.uffd.control import PageServerEvent, Prefetch
+from supervisor.uffd.control import PageServerEvent, Policy, Prefetch
 from supervisor.uffd.handshake import Mapping
+from supervisor.uffd.loop import Loop
+from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
 
 
 class Owner(Protocol):
-    """What a session asks of the page server around it."""
+    """The page server around a session: what all its forks share, and what a session asks of it."""
+
+    loop: Loop
+    image: MemoryImage
+    page_size: int
+    """Bytes."""
+    policy: Policy
 
     def announce(self, event: PageServerEvent) -> None:
         """Tell the supervisor."""
@@ -30,6 +38,7 @@ class Terms(NamedTuple):
 
     fork_id: str
     listen: Path
+    """The socket that its VMM connects to; of no use for a fork that is taken over."""
     page_map: Path
     vmm_pid: int
     prefetch: Prefetch
