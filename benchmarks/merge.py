@@ -10,8 +10,9 @@ from typing import Final
 from benchmarks.bench import MIB, Bench
 from benchmarks.measurement import Result, Rounds, Sample
 from supervisor.guests.pagewalker import PAGE_SIZE
-from supervisor.snapshots.layer_files import allocated, complete, merge, remove
+from supervisor.snapshots.layer_files import complete, merge, remove
 from supervisor.store.layout import PARTIAL
+from supervisor.system.sparse_files import allocated
 
 NAME: Final = "merge"
 FLATTEN, COMPACT = "flatten", "compact"
@@ -61,6 +62,6 @@ def _merge(directory: Path, layers: list[Path]) -> Sample:
     merge(layers, directory / f"merged{PARTIAL}")
     complete(directory, ("merged",))
     took = (time.perf_counter() - began) * 1e3
-    mib = allocated(directory / "merged") / MIB
+    mib = allocated((directory / "merged").stat()) / MIB
     remove(directory, ("merged",))
     return {TOOK: took, MERGED: mib, EACH: took / mib}

@@ -12,7 +12,7 @@ from benchmarks.supervised import supervised
 from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, ForkRequest, Instance, State
 from supervisor.settings import Settings
-from supervisor.snapshots.layer_files import allocated
+from supervisor.system.sparse_files import allocated
 
 NAME: Final = "standby"
 FULL, DIFF = "Full", "Diff"
@@ -47,7 +47,7 @@ async def measure(bench: Bench) -> Result:
 def newest_layer_mib(settings: Settings, instance: Instance) -> float:
     """Return how many MiB the newest layer of an instance has on the disk."""
     layers = (settings.data_dir / "instances" / instance.id).glob("mem.*")
-    return allocated(max(layers, key=lambda path: int(path.suffix[1:]))) / MIB
+    return allocated(max(layers, key=lambda path: int(path.suffix[1:])).stat()) / MIB
 
 
 async def _source(bench: Bench, client: SupervisorClient, mode: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, HostSnapshot, Instance, State
-from supervisor.snapshots.layer_files import allocated
 from supervisor.store.records import InstanceRecord
+from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
 from tests.harness.supervisor_process import (
     PATIENCE,
@@ -105,8 +105,8 @@ async def test_checkpoints_of_a_running_vm_are_verified_by_forks_on_both_backend
             assert [path.name for path in chain(home, made)] == [path.name for path in chain(home, source)]
             await until_it_walks_on(client, "source")
         first, second, third = await asyncio.gather(*(client.instance(name) for name in ("one", "two", "three")))
-        assert allocated(chain(home, first)[0]) < 32 * MIB, "the hot set, not the whole memory"
-        assert allocated(chain(home, third)[0]) < MIB, "what a walk writes"
+        assert allocated(chain(home, first)[0].stat()) < 32 * MIB, "the hot set, not the whole memory"
+        assert allocated(chain(home, third)[0].stat()) < MIB, "what a walk writes"
 
         still = await client.instance(source.id)
         assert (still.state, still.vmm_pid, still.mem_locked) == (State.RUNNING, source.vmm_pid, False)
@@ -134,13 +134,13 @@ async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on
         source = await walking_source(client)
         source = await client.standby(source.id)
         (base,) = chain(home, source)
-        assert allocated(base) < 32 * MIB < base.stat().st_size
+        assert allocated(base.stat()) < 32 * MIB < base.stat().st_size
 
         await client.fork(source.id, SHARED.model_copy(update={"name": "fork"}))
         await until_verified(client, "fork")
         fork = await client.standby("fork")
         newest, oldest = chain(home, fork)
-        assert allocated(newest) < MIB
+        assert allocated(newest.stat()) < MIB
         assert oldest.samefile(base)
 
         fork = await client.restore("fork")
@@ -149,7 +149,7 @@ async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on
         await until_verified(client, "fork")
         fork = await client.standby("fork")
         newest, oldest = chain(home, fork)
-        assert (oldest, allocated(newest) < MIB) == (flat, True)
+        assert (oldest, allocated(newest.stat()) < MIB) == (flat, True)
 
         await client.fork("fork", SHARED.model_copy(update={"name": "grandchild"}))
         await client.fork("fork", COPY.model_copy(update={"name": "copy"}))
