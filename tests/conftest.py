@@ -4,17 +4,15 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from supervisor.uffd import kernel
+from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
 from tests.harness import leftovers
 from tests.harness.firecracker import Unavailable, find_firecracker
-from tests.harness.page_server_template import PAGES, Template, random_pages
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +46,16 @@ def run_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(params=["embedded", "firecracker"])
+def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
+    """Return each hypervisor in turn."""
+    if request.param == "embedded":
+        return embedded_hypervisor()
+    found = available(request.getfixturevalue("firecracker"))["firecracker"]
+    assert isinstance(found, Hypervisor), found
+    return found
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests were skipped, and for want of what."""
     skipped = terminalreporter.stats.get("skipped", [])
@@ -55,12 +63,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reasons:
         wants = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
         terminalreporter.write_line(f"{len(skipped)} tests skipped for want of: {wants}", yellow=True)
-
-
-@pytest_asyncio.fixture
-async def template(run_dir: Path) -> AsyncIterator[Template]:
-    """Return a template whose image is a single layer without holes; its processes end with the test."""
-    async with AsyncExitStack() as stack:
-        made = Template(run_dir, stack)
-        made.write({0: random_pages(PAGES, 1)})
-        yield made

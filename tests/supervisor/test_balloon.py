@@ -9,15 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import boot_args, kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
+from supervisor.vmm.hypervisor import Hypervisor
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
 
@@ -43,15 +41,6 @@ class Connection(http.client.HTTPConnection):
         answer = self.getresponse()
         text = answer.read()
         assert answer.status == 204, text
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
-    if request.param == "embedded":
-        return embedded_hypervisor()
-    found = available(request.getfixturevalue("firecracker"))["firecracker"]
-    assert isinstance(found, Hypervisor), found
-    return found
 
 
 @dataclass

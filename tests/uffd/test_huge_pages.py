@@ -1,11 +1,9 @@
 """Huge pages: served and prefetched in units of 2 MiB, and a pool that has too few of them told of in time."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import huge_pages
@@ -28,13 +26,11 @@ def pool() -> Iterator[None]:
         yield
 
 
-@pytest_asyncio.fixture
-async def template(pool: None, run_dir: Path) -> AsyncIterator[Template]:
+@pytest.fixture
+def template(pool: None, blank: Template) -> Template:
     """A template of huge pages, one of which comes from two layers and one of which is partly in none."""
-    async with AsyncExitStack() as stack:
-        made = Template(run_dir, stack)
-        made.write({0: random_pages(600, 1), 1030: random_pages(3, 2)}, {512: random_pages(512, 3)}, size=SIZE)
-        yield made
+    blank.write({0: random_pages(600, 1), 1030: random_pages(3, 2)}, {512: random_pages(512, 3)}, size=SIZE)
+    return blank
 
 
 async def test_pages_are_served_in_their_own_size(template: Template) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,12 @@ import pytest
 from supervisor.embedded import APP_NAME, VERSION
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES, pattern
-from tests.harness.embedded_vmm import KERNEL, PROGRAM, ROOT, Start, vmms, write_config
+from tests.harness.embedded_vmm import KERNEL, PROGRAM, ROOT, Start, write_config
 
 SEED = 77
 HOT_MIB = 2
 BOOT_ARGS = f"console=ttyS0 hot_mib={HOT_MIB} passes=3 seed={SEED}"
 WALK = ["pass 1", "pass 2", "pass 3", "done"]
-
-
-@pytest.fixture
-def start(run_dir: Path) -> Iterator[Start]:
-    """A function that starts VMMs in `run_dir`."""
-    with vmms(run_dir) as start:
-        yield start
 
 
 def boot(start: Start, folder: Path, boot_args: str = BOOT_ARGS) -> Any:

@@ -1,14 +1,13 @@
 """Diff snapshots of the embedded VMM: what is in them, and that the layers merged are the guest's memory."""
 
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
-from tests.harness.embedded_vmm import EmbeddedVmm, Start, extents, merged, page_server, vmms, write_config
+from tests.harness.embedded_vmm import EmbeddedVmm, Start, extents, merged, page_server, write_config
 
 HOT_MIB = 2
 MEMORY = 64 * MIB
@@ -18,13 +17,6 @@ HOT = HOT_BASE, HOT_BASE + HOT_MIB * MIB
 WALK_FOR_EVER = f"hot_mib={HOT_MIB} passes=0 seed=5"
 WALK_ONCE = f"hot_mib={HOT_MIB} passes=1 seed=5"
 DIFF = {"snapshot_type": "Diff", "snapshot_path": "state", "mem_file_path": "mem"}
-
-
-@pytest.fixture
-def start(run_dir: Path) -> Iterator[Start]:
-    """A function that starts VMMs in `run_dir`."""
-    with vmms(run_dir) as start:
-        yield start
 
 
 def boot(start: Start, folder: Path, boot_args: str = WALK_ONCE, track: bool = True) -> EmbeddedVmm:

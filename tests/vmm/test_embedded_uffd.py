@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,8 @@ HOT = range(HOT_BASE, HOT_BASE + HOT_MIB * MIB, PAGE_SIZE)
 SCRATCH = range(SCRATCH_BASE, SCRATCH_BASE + SCRATCH_PAGES * PAGE_SIZE, PAGE_SIZE)
 NOBODY = 65534
 
+pytestmark = pytest.mark.usefixtures("userfaultfd")
+
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -33,13 +34,6 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         vmm = start("--config-file", write_config(folder, f"hot_mib={HOT_MIB} passes=2 seed=5"))
         vmm.console.until("done")
         return vmm.snapshot()
-
-
-@pytest.fixture
-def start(run_dir: Path, userfaultfd: None) -> Iterator[Start]:
-    """A function that starts VMMs in `run_dir`."""
-    with vmms(run_dir) as start:
-        yield start
 
 
 def test_every_page_comes_from_the_page_server(start: Start, run_dir: Path, snapshot: tuple[Path, Path]) -> None:

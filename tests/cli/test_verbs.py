@@ -1,0 +1,138 @@
+"""The verbs as commands, on a real supervisor: what they do, print and refuse."""
+
+import json
+import re
+import resource
+
+import psutil
+
+from supervisor.models import State
+from tests.cli.conftest import Forktui
+from tests.harness.programs import DONE, FAILED
+from tests.harness.supervisor_process import PATIENCE, Home, supervisor
+
+
+async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
+    async def done(*arguments: str) -> str:
+        code, output, errors = await forktui(*arguments)
+        assert (code, errors) == (DONE, "")
+        return output
+
+    async with supervisor(home) as running:
+        assert (await done("create", "source", "--size", "64MB", "--cmd", "hot_mib=4")).split()[0] == "source"
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        made, paused = (await done("checkpoint", "source", "--name", "then")).splitlines()
+        assert made == "then Standby"
+        assert paused.startswith("source was paused for ")
+        assert await done("delete", "then") == ""
+        assert await done("standby", "source") == "source Standby\n"
+        assert await done("fork", "source", "--name", "one") == "one Running\n"
+        assert await done("fan-out", "source", "2", "--name-prefix", "many") == "many-1 Running\nmany-2 Running\n"
+        (listed,) = [one for one in json.loads(await done("ls", "--json")) if one["name"] == "source"]
+        assert (listed["fork_count"], listed["mem_locked"], listed["state"]) == (3, True, "Standby")
+        assert listed["template"]["instance_id"] == listed["id"]
+        assert listed["template"].keys() >= {"recorded_pages", "sampled_pages", "precision", "wasted_bytes"}
+        assert [line.split()[0] for line in (await done("ls")).splitlines()] == [
+            "NAME",
+            "source",
+            "one",
+            "many-1",
+            "many-2",
+        ]
+        assert "restored" in await done("logs", "one")
+        code, output, errors = await forktui("restore", "source")
+        assert (code, output) == (FAILED, "")
+        assert "mem_locked by 3 share_memory forks (one, many-1, many-2)" in errors
+        code, output, errors = await forktui("delete", "one", "no-such-fork", "many-1", "many-2")
+        assert (code, output) == (FAILED, "")
+        assert "no-such-fork" in errors
+        assert errors.count("\n") == 1
+        assert await done("restore", "source") == "source Running\n"
+        assert await done("stop", "source") == "source Stopped\n"
+        assert (await done("start", "source")).startswith("source ")
+        assert await done("delete", "source") == ""
+
+
+async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        assert (await forktui("standby", "source"))[0] == DONE
+        assert (await forktui("fan-out", "source", "2"))[0] == DONE
+        code, output, errors = await forktui("delete", "source", "--dry-run")
+        assert (code, output) == (FAILED, "")
+        assert "or give --cascade to delete them too" in errors
+        code, output, errors = await forktui("delete", "source", "--cascade", "--dry-run")
+        assert (code, errors) == (DONE, "")
+        lines = [line.split() for line in output.splitlines()]
+        assert [line[0] for line in lines] == ["NAME", "source-1", "source-2", "source", "total"]
+        assert lines[-1][1:3] == ["2", "running"]
+        plan = json.loads((await forktui("delete", "source", "--cascade", "--dry-run", "--json"))[1])
+        assert plan["disk_bytes"] == sum(one["disk_bytes"] for one in plan["deletions"]) > 4 << 20
+        assert await forktui("delete", "source", "--cascade") == (DONE, "", "")
+        assert json.loads((await forktui("ls", "--json"))[1]) == []
+
+
+async def test_several_instances_are_one_json_array_and_one_is_an_object(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        for name in ("one", "two"):
+            assert (await forktui("create", name, "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+            await running.client.wait(name, State.RUNNING, PATIENCE)
+        code, output, errors = await forktui("standby", "one", "no-such-vm", "two", "--json")
+        assert (code, errors.count("\n")) == (FAILED, 1)
+        assert [(made["name"], made["state"]) for made in json.loads(output)] == [
+            ("one", "Standby"),
+            ("two", "Standby"),
+        ]
+        assert json.loads((await forktui("restore", "one", "--json"))[1])["name"] == "one"
+        plans = json.loads((await forktui("delete", "one", "two", "--dry-run", "--json"))[1])
+        assert [plan["deletions"][0]["name"] for plan in plans] == ["one", "two"]
+        assert (await forktui("restore", "no", "none", "--json"))[:2] == (FAILED, "[]\n")
+        assert await forktui("delete", "one", "two", "--json") == (DONE, "", "")
+
+
+async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        assert (await forktui("standby", "source"))[0] == DONE
+        # A real limit on the real process: room for some forks, and for the requests of this test.
+        limit = psutil.Process(running.process.pid).num_fds() + 40
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
+        code, output, errors = await forktui("fan-out", "source", "50", "--dry-run")
+        assert code == FAILED
+        assert "RESOURCE" in output
+        refusal = r"forktui: source: a fan-out of 50 does not fit: up to (\d+) \(descriptors\); "
+        found = re.fullmatch(refusal + r"ask for at most \1, or give --force\n", errors)
+        assert found, errors
+        assert (await forktui("fan-out", "source", found[1], "--dry-run"))[::2] == (DONE, "")
+        assert (await forktui("fan-out", "source", "50", "--dry-run", "--force"))[::2] == (DONE, "")
+        assert (await forktui("delete", "source"))[0] == DONE
+
+
+async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        (home.data / "images" / "broken").mkdir(parents=True)
+        (home.data / "images" / "broken" / "vm.json").write_text("{")
+        assert (await forktui("create", "x", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        await running.client.wait("x", State.RUNNING, PATIENCE)
+        for arguments, said in (
+            (("create", "y", "--image", "no-such-image"), "no-such-image"),
+            (("create", "y", "--image", "broken"), "image broken: "),
+            (("create", "y", "--size", "1000TB"), "size 1000TB is refused"),
+            (("create", "y", "--size", "heavy"), "size 'heavy' is refused"),
+            (("create", "x"), "x"),
+            (("fork", "x"), "x: fork refused"),
+            (("fork", "x", "--no-share-memory"), "or give --from-running for a copy"),
+            (
+                ("logs", "no-such-vm"),
+                "no-such-vm: no instance has this id, name or unique id prefix; `forktui ls` lists",
+            ),
+        ):
+            code, output, errors = await forktui(*arguments)
+            assert (code, output) == (FAILED, ""), arguments
+            assert errors.startswith("forktui: ")
+            assert errors.count("\n") == 1
+            assert said in errors
+        assert (await forktui("delete", "x"))[0] == DONE
+        assert json.loads((await forktui("ls", "--json"))[1]) == []

@@ -1,0 +1,56 @@
+"""What an instance's directory has of its memory image, and guests that verify it."""
+
+from pathlib import Path
+
+from forktui.client.api import SupervisorClient
+from supervisor.models import CheckpointRequest, ForkRequest, HostSnapshot, Instance
+from supervisor.store.records import InstanceRecord
+from tests.harness.supervisor_process import Home, guest, until
+
+SHARED = ForkRequest(share_memory=True, target_state="Running")
+
+
+def directory(home: Home, instance: Instance) -> Path:
+    return home.data / "instances" / instance.id
+
+
+def record(home: Home, instance: Instance) -> InstanceRecord:
+    return InstanceRecord.model_validate_json((directory(home, instance) / "instance.json").read_bytes())
+
+
+def chain(home: Home, instance: Instance) -> list[Path]:
+    """Return the layers of an instance's memory image, newest first, and see that its directory has no others."""
+    snapshot = record(home, instance).snapshot
+    layers = snapshot.layers if snapshot else ()
+    files = {path.name for path in directory(home, instance).iterdir()}
+    assert {name for name in files if name.startswith(("mem.", "state."))} == {
+        *layers,
+        *((snapshot.state,) if snapshot else ()),
+    }
+    return [directory(home, instance) / layer for layer in layers]
+
+
+def verified(host: HostSnapshot, *names: str) -> bool:
+    """Return whether these guests have noticed their restore and walked; none may ever have found a wrong byte."""
+    for name in names:
+        assert guest(host, name).corrupt is None, name
+    return all(guest(host, name).restored and guest(host, name).passes >= 1 for name in names)
+
+
+async def until_verified(client: SupervisorClient, *names: str) -> None:
+    await until(lambda host: verified(host, *names), client)
+
+
+async def until_it_walks_on(client: SupervisorClient, name: str) -> None:
+    before: list[int] = []
+
+    def further(host: HostSnapshot) -> bool:
+        assert guest(host, name).corrupt is None, name
+        before.append(guest(host, name).passes)
+        return before[-1] > before[0]
+
+    await until(further, client)
+
+
+async def checkpoint(client: SupervisorClient, source: Instance, name: str) -> Instance:
+    return await client.checkpoint(source.id, CheckpointRequest(name=name))

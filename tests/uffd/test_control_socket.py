@@ -1,0 +1,67 @@
+"""The control socket of a page server: what is asked there wrongly, and by whom."""
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from supervisor.errors import PageServerError
+from tests.harness.fork_in_miniature import TIMEOUT
+from tests.harness.page_server_template import Template
+
+pytestmark = pytest.mark.usefixtures("userfaultfd")
+
+
+async def test_paths_and_requests_that_cannot_be_are_refused(template: Template) -> None:
+    server = await template.serve()
+    long = template.directory / ("x" * 107)
+    with pytest.raises(PageServerError, match="longer than the 107 bytes"):
+        await server.attach("one", listen=long, page_map=template.map("one"), vmm_pid=os.getpid())
+    with pytest.raises(PageServerError, match="no VMM has pid"):
+        await server.attach("one", listen=template.directory / "u", page_map=template.map("one"), vmm_pid=1 << 22)
+    with pytest.raises(PageServerError, match=r"page map .* cannot be made: No such file"):
+        missing = template.directory / "missing" / "map"
+        await server.attach("one", listen=template.directory / "u", page_map=missing, vmm_pid=os.getpid())
+    assert not (template.directory / "u").exists()
+    with pytest.raises(PageServerError, match=r"prefetch 'never' is none of before_resume, concurrent, off"):
+        await server.attach(
+            "one",
+            listen=template.directory / "u",
+            page_map=template.map("one"),
+            vmm_pid=os.getpid(),
+            prefetch="never",  # type: ignore[arg-type]
+        )
+    assert (await server.status()).forks == ()
+
+
+async def test_garbage_on_the_control_socket_is_answered_or_dropped(template: Template) -> None:
+    await template.serve()
+
+    async def say(data: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(template.control, limit=1 << 20)
+        writer.write(data)
+        try:
+            return await asyncio.wait_for(reader.readline(), TIMEOUT)
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    assert b"no JSON object" in await say(b"hello\n")
+    assert b"no JSON object" in await say(b"[" * 20000 + b"\n")
+    assert b"no JSON object" in await say(b"[1]\n")
+    assert json.loads(await say(b'{"id": 7, "verb": "dance"}\n')) == {
+        "id": 7,
+        "error": "'dance' is no verb of a page server",
+    }
+    assert b"attach request is malformed" in await say(b'{"id": 8, "verb": "attach", "fork_id": "x"}\n')
+    assert await say(b"x" * 200000) == b""
+    assert json.loads(await say(b'{"id": 1, "verb": "status"}\n'))["result"]["forks"] == []
+
+
+async def test_its_control_socket_is_its_users_alone_and_nobody_takes_it(template: Template) -> None:
+    await template.serve()
+    assert template.control.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(PageServerError, match="another page server listens"):
+        await template.serve()
