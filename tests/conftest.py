@@ -13,6 +13,7 @@ from supervisor.uffd import kernel
 from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
 from tests.harness import leftovers
 from tests.harness.firecracker import Unavailable, find_firecracker
+from tests.harness.supervisor_process import Home, home_at
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +45,27 @@ def run_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="ft-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def embedded(run_dir: Path) -> Iterator[Home]:
+    """Yield the home of a supervisor on the embedded VMM; what a test leaves in it is ended."""
+    with home_at(run_dir) as made:
+        yield made
+
+
+@pytest.fixture
+def firecracker_home(run_dir: Path, firecracker: Path) -> Iterator[Home]:
+    """Yield the same on Firecracker."""
+    with home_at(run_dir, "firecracker", firecracker) as made:
+        yield made
+
+
+@pytest.fixture(params=["embedded", "firecracker_home"], ids=["embedded", "firecracker"])
+def home(request: pytest.FixtureRequest) -> Home:
+    """Return the same on each hypervisor in turn."""
+    made: Home = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture(params=["embedded", "firecracker"])

@@ -13,17 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from forktui.client.api import ApiError
 from tests.api.conftest import Served
 from tests.harness.supervisor_process import PATIENCE
 
 NOBODY = 65534
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 def exchange(path: Path, data: bytes) -> bytes:

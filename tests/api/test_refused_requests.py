@@ -3,14 +3,9 @@
 import httpx
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
+from tests.harness.refusals import refused
 
 
 async def test_an_error_names_what_is_wrong(client: SupervisorClient) -> None:

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.api import SupervisorClient, SupervisorUnreachableError
 from supervisor.api.server import serve
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.host import Host
 from supervisor.settings import Settings
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 async def test_a_socket_path_that_cannot_be_is_refused(host: Host, run_dir: Path) -> None:

@@ -6,16 +6,10 @@ import httpx
 import hypeman
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, State
 from tests.api.conftest import Served
 from tests.harness.supervisor_process import PATIENCE
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 class Counting(httpx.HTTPTransport):

@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from forktui.cli import main
-from tests.harness.supervisor_process import Home
 
 Forktui = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -22,13 +21,6 @@ def environment(run_dir: Path) -> dict[str, str]:
         "FORKTUI_DATA_DIR": str(run_dir / "data"),
         "FORKTUI_RUN_DIR": str(run_dir / "run"),
     }
-
-
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
 
 
 @pytest.fixture

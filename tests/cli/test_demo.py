@@ -1,6 +1,5 @@
 """`forktui demo`: what it does on each hypervisor, what it says of it, and that nothing of it is left."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from forktui.demo import scenario
 from forktui.demo.scenario import ScenarioError
 from supervisor.models import CreateRequest
 from tests.harness.pseudo_terminal import Terminal, pseudo_terminal
-from tests.harness.supervisor_process import Home, supervisor
+from tests.harness.supervisor_process import Home, processes_of, supervisor
 
 PATIENCE = 60.0
 DONE, FAILED = 0, 1
@@ -63,16 +62,6 @@ def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 def assert_nothing_is_left(home: Path) -> None:
     assert [process.cmdline() for process in processes_of(home)] == []
     assert not home.exists()
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Return every live process that was told of a home."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if any(str(home) in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def assert_proven(report: dict[str, Any], hypervisor: str, forks: int) -> None:
@@ -368,14 +357,10 @@ def test_a_terminal_that_hangs_up_ends_the_demo(start: Callable[..., Demo], term
     assert_nothing_is_left(one.home)
 
 
-async def test_a_scenario_needs_a_host_of_its_own(run_dir: Path) -> None:
-    home = Home(run_dir)
-    try:
-        async with supervisor(home) as running, SupervisorClient(home.socket) as client:
-            await running.client.create(CreateRequest(name="mine", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
-            with pytest.raises(ScenarioError, match="1 instances are there already"):
-                await scenario.play(client, 1)
-            assert [one.name for one in await running.client.instances()] == ["mine"]
-            await running.client.delete("mine")
-    finally:
-        home.kill_everything()
+async def test_a_scenario_needs_a_host_of_its_own(embedded: Home) -> None:
+    async with supervisor(embedded) as running, SupervisorClient(embedded.socket) as client:
+        await running.client.create(CreateRequest(name="mine", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
+        with pytest.raises(ScenarioError, match="1 instances are there already"):
+            await scenario.play(client, 1)
+        assert [one.name for one in await running.client.instances()] == ["mine"]
+        await running.client.delete("mine")

@@ -20,13 +20,6 @@ from tests.harness.supervisor_process import PATIENCE, Home, supervisor
 DONE, FAILED, USAGE = 0, 1, 2
 
 
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
 def settings_of(home: Home) -> Settings:
     return Settings(
         data_dir=home.data,
@@ -38,33 +31,33 @@ def settings_of(home: Home) -> Settings:
     )
 
 
-def test_it_serves_while_the_context_lasts(home: Home) -> None:
-    with private_supervisor(settings_of(home)) as process:
-        assert listens(home.socket)
+def test_it_serves_while_the_context_lasts(embedded: Home) -> None:
+    with private_supervisor(settings_of(embedded)) as process:
+        assert listens(embedded.socket)
         assert process.poll() is None
         assert os.getsid(process.pid) == process.pid, "a Ctrl-C in this terminal is not for it"
     assert process.returncode == DONE
-    assert not listens(home.socket)
-    assert not home.socket.exists()
+    assert not listens(embedded.socket)
+    assert not embedded.socket.exists()
 
 
-def test_it_is_ended_also_where_the_context_raises(home: Home) -> None:
-    with pytest.raises(KeyboardInterrupt), private_supervisor(settings_of(home)) as process:
+def test_it_is_ended_also_where_the_context_raises(embedded: Home) -> None:
+    with pytest.raises(KeyboardInterrupt), private_supervisor(settings_of(embedded)) as process:
         raise KeyboardInterrupt
     assert process.returncode == DONE
 
 
-def test_one_that_was_killed_is_reaped(home: Home) -> None:
-    with private_supervisor(settings_of(home)) as process:
+def test_one_that_was_killed_is_reaped(embedded: Home) -> None:
+    with private_supervisor(settings_of(embedded)) as process:
         process.kill()
     assert process.returncode == -signal.SIGKILL
 
 
-async def test_one_that_may_not_start_says_why(home: Home) -> None:
-    async with supervisor(home) as running:
-        with pytest.raises(NotStartedError) as caught, private_supervisor(settings_of(home)):
+async def test_one_that_may_not_start_says_why(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        with pytest.raises(NotStartedError) as caught, private_supervisor(settings_of(embedded)):
             pass
-        assert str(caught.value).startswith(f"another supervisor (pid {running.process.pid}) holds {home.data}")
+        assert str(caught.value).startswith(f"another supervisor (pid {running.process.pid}) holds {embedded.data}")
 
 
 def test_who_listens(run_dir: Path) -> None:
@@ -111,10 +104,10 @@ def quitted(process: subprocess.Popen[bytes], terminal: Terminal) -> int:
     return code
 
 
-async def test_forktui_attaches_to_a_supervisor_that_listens(home: Home, terminal: Terminal) -> None:
-    async with supervisor(home) as running:
+async def test_forktui_attaches_to_a_supervisor_that_listens(embedded: Home, terminal: Terminal) -> None:
+    async with supervisor(embedded) as running:
         await running.client.create(CreateRequest(name="mine", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
-        process = dashboard(home, terminal)
+        process = dashboard(embedded, terminal)
         terminal.until("mine")
         assert psutil.Process(process.pid).children() == []
         assert quitted(process, terminal) == DONE
@@ -122,23 +115,25 @@ async def test_forktui_attaches_to_a_supervisor_that_listens(home: Home, termina
         await running.client.delete("mine")
 
 
-async def test_forktui_starts_one_where_none_listens_and_finds_the_vms_again(home: Home, terminal: Terminal) -> None:
-    async with supervisor(home) as running:
+async def test_forktui_starts_one_where_none_listens_and_finds_the_vms_again(
+    embedded: Home, terminal: Terminal
+) -> None:
+    async with supervisor(embedded) as running:
         await running.client.create(CreateRequest(name="mine", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
         pid = (await running.client.instance("mine")).vmm_pid
-    process = dashboard(home, terminal)
+    process = dashboard(embedded, terminal)
     terminal.until("mine")
     (private,) = psutil.Process(process.pid).children()
     assert quitted(process, terminal) == DONE
     assert not private.is_running()
-    assert not home.socket.exists()
-    assert (home.data / "supervisor.log").exists()
+    assert not embedded.socket.exists()
+    assert (embedded.data / "supervisor.log").exists()
     assert pid is not None
     assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_dashboard_that_is_terminated_ends_its_supervisor(home: Home, terminal: Terminal) -> None:
-    process = dashboard(home, terminal)
+def test_a_dashboard_that_is_terminated_ends_its_supervisor(embedded: Home, terminal: Terminal) -> None:
+    process = dashboard(embedded, terminal)
     terminal.until("live")
     (private,) = psutil.Process(process.pid).children()
     process.terminate()
@@ -146,11 +141,11 @@ def test_a_dashboard_that_is_terminated_ends_its_supervisor(home: Home, terminal
     assert process.wait(PATIENCE) == FAILED
     drained.join(PATIENCE)
     assert not private.is_running()
-    assert not home.socket.exists()
+    assert not embedded.socket.exists()
 
 
-def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(home: Home, terminal: Terminal) -> None:
-    process = dashboard(home, terminal)
+def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(embedded: Home, terminal: Terminal) -> None:
+    process = dashboard(embedded, terminal)
     terminal.until("live")
     (private,) = psutil.Process(process.pid).children()
     # It has no controlling terminal, as under setsid(1): no SIGHUP comes.
@@ -158,21 +153,21 @@ def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(home: Home,
     # Python's own is 120 where there was something left to flush: sys.exit in its library reference.
     assert process.wait(PATIENCE) in (FAILED, 120)
     assert not private.is_running()
-    assert not home.socket.exists()
+    assert not embedded.socket.exists()
 
 
-def test_forktui_starts_none_where_a_socket_was_named(home: Home, terminal: Terminal) -> None:
-    process = dashboard(home, terminal, "--socket", str(home.root / "other.sock"))
+def test_forktui_starts_none_where_a_socket_was_named(embedded: Home, terminal: Terminal) -> None:
+    process = dashboard(embedded, terminal, "--socket", str(embedded.root / "other.sock"))
     terminal.until("other.sock: no supervisor listens there; start one with")
     drained = terminal.leave()
     assert process.wait(PATIENCE) == FAILED
     drained.join(PATIENCE)
-    assert list(home.root.iterdir()) == []
+    assert list(embedded.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("reason", ["dumb", "small"])
 def test_a_terminal_that_cannot_draw_is_refused_before_anything_starts(
-    home: Home, terminal: Terminal, reason: str, monkeypatch: pytest.MonkeyPatch
+    embedded: Home, terminal: Terminal, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if reason == "dumb":
         monkeypatch.setenv("TERM", "dumb")
@@ -180,9 +175,9 @@ def test_a_terminal_that_cannot_draw_is_refused_before_anything_starts(
     else:
         terminal.resize(10, 40)
         said = "the terminal is 40x10"
-    process = dashboard(home, terminal)
+    process = dashboard(embedded, terminal)
     terminal.until(said)
     drained = terminal.leave()
     assert process.wait(PATIENCE) == USAGE
     drained.join(PATIENCE)
-    assert list(home.root.iterdir()) == []
+    assert list(embedded.root.iterdir()) == []

@@ -12,13 +12,13 @@ from tests.harness.programs import DONE, FAILED
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
 
 
-async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
+async def test_the_verbs_do_what_they_say(embedded: Home, forktui: Forktui) -> None:
     async def done(*arguments: str) -> str:
         code, output, errors = await forktui(*arguments)
         assert (code, errors) == (DONE, "")
         return output
 
-    async with supervisor(home) as running:
+    async with supervisor(embedded) as running:
         assert (await done("create", "source", "--size", "64MB", "--cmd", "hot_mib=4")).split()[0] == "source"
         await running.client.wait("source", State.RUNNING, PATIENCE)
         made, paused = (await done("checkpoint", "source", "--name", "then")).splitlines()
@@ -53,8 +53,8 @@ async def test_the_verbs_do_what_they_say(home: Home, forktui: Forktui) -> None:
         assert await done("delete", "source") == ""
 
 
-async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forktui: Forktui) -> None:
-    async with supervisor(home) as running:
+async def test_a_tree_is_deleted_after_a_look_at_what_would_go(embedded: Home, forktui: Forktui) -> None:
+    async with supervisor(embedded) as running:
         assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
         await running.client.wait("source", State.RUNNING, PATIENCE)
         assert (await forktui("standby", "source"))[0] == DONE
@@ -73,8 +73,8 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(home: Home, forkt
         assert json.loads((await forktui("ls", "--json"))[1]) == []
 
 
-async def test_several_instances_are_one_json_array_and_one_is_an_object(home: Home, forktui: Forktui) -> None:
-    async with supervisor(home) as running:
+async def test_several_instances_are_one_json_array_and_one_is_an_object(embedded: Home, forktui: Forktui) -> None:
+    async with supervisor(embedded) as running:
         for name in ("one", "two"):
             assert (await forktui("create", name, "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
             await running.client.wait(name, State.RUNNING, PATIENCE)
@@ -91,8 +91,8 @@ async def test_several_instances_are_one_json_array_and_one_is_an_object(home: H
         assert await forktui("delete", "one", "two", "--json") == (DONE, "", "")
 
 
-async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktui: Forktui) -> None:
-    async with supervisor(home) as running:
+async def test_a_dry_run_of_what_does_not_fit_says_what_would(embedded: Home, forktui: Forktui) -> None:
+    async with supervisor(embedded) as running:
         assert (await forktui("create", "source", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
         await running.client.wait("source", State.RUNNING, PATIENCE)
         assert (await forktui("standby", "source"))[0] == DONE
@@ -110,10 +110,10 @@ async def test_a_dry_run_of_what_does_not_fit_says_what_would(home: Home, forktu
         assert (await forktui("delete", "source"))[0] == DONE
 
 
-async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(home: Home, forktui: Forktui) -> None:
-    async with supervisor(home) as running:
-        (home.data / "images" / "broken").mkdir(parents=True)
-        (home.data / "images" / "broken" / "vm.json").write_text("{")
+async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(embedded: Home, forktui: Forktui) -> None:
+    async with supervisor(embedded) as running:
+        (embedded.data / "images" / "broken").mkdir(parents=True)
+        (embedded.data / "images" / "broken" / "vm.json").write_text("{")
         assert (await forktui("create", "x", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
         await running.client.wait("x", State.RUNNING, PATIENCE)
         for arguments, said in (

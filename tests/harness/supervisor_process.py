@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,13 +55,7 @@ class Home:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in this home or was told of it."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                told = any(str(self.root) in argument for argument in process.cmdline())
-                if process.pid != os.getpid() and (told or process.cwd().startswith(str(self.root))):
-                    found.append(process)
-        return found
+        return processes_of(self.root)
 
     def kill_everything(self) -> None:
         """End whatever a test left, so that a failed test does not disturb the next."""
@@ -71,6 +66,32 @@ class Home:
         psutil.wait_procs(left, timeout=PATIENCE)
 
 
+@contextlib.contextmanager
+def home_at(root: Path, hypervisor: str = "embedded", firecracker: Path | None = None) -> Iterator[Home]:
+    """Yield a home in an existing directory, and end whatever is left in it when the context ends."""
+    made = Home(root, hypervisor, firecracker)
+    try:
+        yield made
+    finally:
+        made.kill_everything()
+
+
+def processes_of(directory: Path) -> list[psutil.Process]:
+    """Return every other process alive that works in a directory or below it, or was told of one of them.
+
+    Callers end what they are given: a directory that many others work in, as `Path("")` is, is a mistake.
+    """
+    assert directory.is_absolute() and len(directory.parts) > 2, f"{directory} is no directory of one test"
+    below = re.compile(rf"(?<![\w.-]){re.escape(str(directory))}(?![\w.-])")
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            told = any(below.search(argument) for argument in process.cmdline())
+            if process.pid != os.getpid() and (told or below.match(process.cwd())):
+                found.append(process)
+    return found
+
+
 @dataclass
 class RunningSupervisor:
     """A supervisor that serves, and a client of it."""
@@ -78,7 +99,7 @@ class RunningSupervisor:
     home: Home
     process: asyncio.subprocess.Process
     client: SupervisorClient
-    log: Path = field(default_factory=Path)
+    log: Path
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the supervisor with a signal and return its exit code."""

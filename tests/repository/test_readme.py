@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,17 +28,10 @@ def block(language: str, having: str) -> str:
     return str(found)
 
 
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
-async def test_the_program_with_hypemans_sdk(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_the_program_with_hypemans_sdk(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await running.client.create(CreateRequest(name="web", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
-        program = block("python", "hypeman").replace("/run/forktui/supervisor.sock", str(home.socket))
+        program = block("python", "hypeman").replace("/run/forktui/supervisor.sock", str(embedded.socket))
         ran = await asyncio.to_thread(
             subprocess.run, (sys.executable, "-c", program), capture_output=True, text=True, timeout=PATIENCE
         )

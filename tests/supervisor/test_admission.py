@@ -5,7 +5,6 @@ import json
 import os
 import re
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,6 +26,7 @@ from supervisor.rules.capacity import (
     estimate,
     private_memory,
 )
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, guest, sample, supervisor, until, walking_source
 
 NAMES: list[ResourceName] = ["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
@@ -186,27 +186,6 @@ def test_the_cgroups_of_this_process_are_found() -> None:
 
 
 # Over the socket
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
-@pytest.fixture
-def embedded(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 async def shares(client: SupervisorClient, source: str = "source") -> dict[str, ResourceEstimate]:

@@ -204,35 +204,31 @@ async def gets_zeros_back(home: Home, client: SupervisorClient, instance: Instan
     await client.delete(fork.id)
 
 
-async def test_a_chain_of_snapshots_knows_what_the_balloon_took(firecracker: Path, run_dir: Path) -> None:
+async def test_a_chain_of_snapshots_knows_what_the_balloon_took(firecracker_home: Home) -> None:
     """Of a VM with a balloon the first snapshot is a diff layer, of what it ever touched, and the later ones whole."""
-    home = Home(run_dir, "firecracker", firecracker)
-    write_image(home.data / "images" / "ballooned")
-    try:
-        async with supervisor(home) as running:
-            client = running.client
-            source = await client.create(CreateRequest(name="source", image="ballooned"))
-            await until_console_says(console_of(home, source), "pass 1")
-            first = await client.checkpoint("source", CheckpointRequest(name="first"))
-            (layer,) = (home.data / "instances" / first.id).glob("mem.*")
-            assert layer.stat().st_blocks * 512 < layer.stat().st_size / 2, "a diff layer"
+    write_image(firecracker_home.data / "images" / "ballooned")
+    async with supervisor(firecracker_home) as running:
+        client = running.client
+        source = await client.create(CreateRequest(name="source", image="ballooned"))
+        await until_console_says(console_of(firecracker_home, source), "pass 1")
+        first = await client.checkpoint("source", CheckpointRequest(name="first"))
+        (layer,) = (firecracker_home.data / "instances" / first.id).glob("mem.*")
+        assert layer.stat().st_blocks * 512 < layer.stat().st_size / 2, "a diff layer"
 
-            await inflate(home, source, BALLAST_MIB)
-            second = await client.checkpoint("source", CheckpointRequest(name="second"))
-            assert second.layers == 1
-            await gets_zeros_back(home, client, second, share_memory=True)
-            await gets_zeros_back(home, client, second)
+        await inflate(firecracker_home, source, BALLAST_MIB)
+        second = await client.checkpoint("source", CheckpointRequest(name="second"))
+        assert second.layers == 1
+        await gets_zeros_back(firecracker_home, client, second, share_memory=True)
+        await gets_zeros_back(firecracker_home, client, second)
 
-            fork = await client.fork("first", ForkRequest(name="fork", share_memory=True, target_state="Running"))
-            await until_console_says(console_of(home, fork), "restored")
-            await inflate(home, fork, BALLAST_MIB)
-            fork = await client.standby("fork")
-            assert fork.layers == 1
-            await gets_zeros_back(home, client, fork, share_memory=True, memory_backend="file")
-            for name in ("fork", "first", "second", "source"):
-                await client.delete(name)
-    finally:
-        home.kill_everything()
+        fork = await client.fork("first", ForkRequest(name="fork", share_memory=True, target_state="Running"))
+        await until_console_says(console_of(firecracker_home, fork), "restored")
+        await inflate(firecracker_home, fork, BALLAST_MIB)
+        fork = await client.standby("fork")
+        assert fork.layers == 1
+        await gets_zeros_back(firecracker_home, client, fork, share_memory=True, memory_backend="file")
+        for name in ("fork", "first", "second", "source"):
+            await client.delete(name)
 
 
 def console(fork: Fork) -> str:

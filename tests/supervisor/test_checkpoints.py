@@ -8,9 +8,6 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
@@ -21,14 +18,6 @@ from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, r
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
 
 MIB = 1 << 20
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
 
 
 async def test_checkpoints_of_a_running_vm_are_verified_by_forks_on_both_backends(home: Home) -> None:
@@ -118,44 +107,38 @@ async def test_a_snapshot_that_fails_leaves_the_source_running_and_the_next_is_w
             await client.delete(name)
 
 
-async def test_disks_are_copied_while_the_source_is_paused_or_there_is_no_checkpoint(
-    run_dir: Path, firecracker: Path
-) -> None:
-    home = Home(run_dir, "firecracker", firecracker)
-    image = home.data / "images" / "disked"
+async def test_disks_are_copied_while_the_source_is_paused_or_there_is_no_checkpoint(firecracker_home: Home) -> None:
+    image = firecracker_home.data / "images" / "disked"
     image.mkdir(parents=True)
     shutil.copy(kernel_path(), image / "kernel")
     (image / "data").write_bytes(b"disk" * 1024)
     drive = {"drive_id": "data", "is_root_device": False, "path_on_host": "data"}
     config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0"}, "drives": [drive]}
     (image / "vm.json").write_text(json.dumps(config))
-    try:
-        async with supervisor(home) as running:
-            client = running.client
-            source = await client.create(CreateRequest(name="source", image="disked"))
-            await until_printed(client, "source", "pass 1")
-            disk = directory(home, source) / "disk.data"
-            made = await checkpoint(client, source, "one")
-            copied = directory(home, made) / "disk.data"
-            assert (copied.read_bytes(), copied.samefile(disk)) == (disk.read_bytes(), False)
+    async with supervisor(firecracker_home) as running:
+        client = running.client
+        source = await client.create(CreateRequest(name="source", image="disked"))
+        await until_printed(client, "source", "pass 1")
+        disk = directory(firecracker_home, source) / "disk.data"
+        made = await checkpoint(client, source, "one")
+        copied = directory(firecracker_home, made) / "disk.data"
+        assert (copied.read_bytes(), copied.samefile(disk)) == (disk.read_bytes(), False)
 
-            disk.rename(disk.with_name("elsewhere"))
-            files = {path.name for path in directory(home, source).iterdir()}
-            (failure,) = await gathered(client.checkpoint(source.id))
-            assert "its disks cannot be copied" in str(failure)
-            assert {path.name for path in directory(home, source).iterdir()} == files
-            assert len(list((home.data / "instances").iterdir())) == 2
-            await until_printed(client, "source", "pass ", tail=0)
-            disk.with_name("elsewhere").rename(disk)
-            assert (await checkpoint(client, source, "whole")).layers == 1, "its diff layer was written, and is lost"
-            for name in ("one", "whole"):
-                await client.fork(name, SHARED.model_copy(update={"name": f"of-{name}"}))
-                await until_printed(client, f"of-{name}", "restored")
-                await until_printed(client, f"of-{name}", "pass 1")
-            for name in ("of-one", "of-whole", "one", "whole", "source"):
-                await client.delete(name)
-    finally:
-        home.kill_everything()
+        disk.rename(disk.with_name("elsewhere"))
+        files = {path.name for path in directory(firecracker_home, source).iterdir()}
+        (failure,) = await gathered(client.checkpoint(source.id))
+        assert "its disks cannot be copied" in str(failure)
+        assert {path.name for path in directory(firecracker_home, source).iterdir()} == files
+        assert len(list((firecracker_home.data / "instances").iterdir())) == 2
+        await until_printed(client, "source", "pass ", tail=0)
+        disk.with_name("elsewhere").rename(disk)
+        assert (await checkpoint(client, source, "whole")).layers == 1, "its diff layer was written, and is lost"
+        for name in ("one", "whole"):
+            await client.fork(name, SHARED.model_copy(update={"name": f"of-{name}"}))
+            await until_printed(client, f"of-{name}", "restored")
+            await until_printed(client, f"of-{name}", "pass 1")
+        for name in ("of-one", "of-whole", "one", "whole", "source"):
+            await client.delete(name)
 
 
 async def until_printed(client: SupervisorClient, name: str, beginning: str, tail: int = 100_000) -> None:

@@ -4,37 +4,13 @@ import asyncio
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import DeletionPlan, FanOutRequest, ForkRequest, HostSnapshot, State
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, gathered, guest, sample, supervisor, until, walking_source
 
 SHARED = ForkRequest(share_memory=True, target_state="Running")
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
-@pytest.fixture
-def embedded(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 async def small_source(client: SupervisorClient) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import psutil
-import pytest
 from pydantic import BaseModel
 
 from forktui.client.api import SupervisorClient
@@ -20,13 +19,6 @@ CODES = ("storage_failed", "vmm_failed", "page_server_failed", "insufficient_res
 SHARED = ForkRequest(name="fork", share_memory=True, target_state="Running")
 ENOUGH = 48
 """More descriptors than a fork takes."""
-
-
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
 
 
 def opened(pid: int) -> int:
@@ -65,14 +57,14 @@ async def connected(home: Home) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def test_a_fork_without_a_descriptor_leaves_nothing_at_whichever_step(home: Home) -> None:
-    async with supervisor(home) as running, connected(home) as connection:
+async def test_a_fork_without_a_descriptor_leaves_nothing_at_whichever_step(embedded: Home) -> None:
+    async with supervisor(embedded) as running, connected(embedded) as connection:
         client, pid = running.client, running.process.pid
         await walking_source(client)
         await client.standby("source")
         failures, status = 0, 0
         for limit in range(opened(pid), opened(pid) + ENOUGH):
-            processes = {process.pid for process in home.processes()}
+            processes = {process.pid for process in embedded.processes()}
             with limited(pid, limit):
                 status, answer = await connection.ask("POST", "/instances/source/fork", SHARED)
             if status == 201:
@@ -82,7 +74,7 @@ async def test_a_fork_without_a_descriptor_leaves_nothing_at_whichever_step(home
             assert "Too many open files" in answer["message"], answer
             host = await until(lambda host: True, client)
             assert [one.name for one in host.instances] == ["source"]
-            started = {process.pid for process in home.processes()} - processes
+            started = {process.pid for process in embedded.processes()} - processes
             assert started <= {template.page_server_pid for template in host.templates}, "it may stay for the next"
         assert status == 201
         assert failures > 4
@@ -93,8 +85,8 @@ def tracebacks(log: Path) -> str:
     return "\n".join(line for line in log.read_text().splitlines() if "  File" in line)[-3000:]
 
 
-async def test_a_fan_out_beyond_the_descriptors_is_refused_or_fails_child_by_child(home: Home) -> None:
-    async with supervisor(home) as running, connected(home) as connection:
+async def test_a_fan_out_beyond_the_descriptors_is_refused_or_fails_child_by_child(embedded: Home) -> None:
+    async with supervisor(embedded) as running, connected(embedded) as connection:
         client, pid = running.client, running.process.pid
         await walking_source(client)
         await client.standby("source")
@@ -121,12 +113,12 @@ async def test_a_fan_out_beyond_the_descriptors_is_refused_or_fails_child_by_chi
         assert not [name for name in names if guest(host, name).corrupt]
 
 
-async def test_peers_without_a_descriptor_wait_and_cost_nothing(home: Home) -> None:
-    async with supervisor(home) as running, connected(home) as connection:
+async def test_peers_without_a_descriptor_wait_and_cost_nothing(embedded: Home) -> None:
+    async with supervisor(embedded) as running, connected(embedded) as connection:
         process = psutil.Process(running.process.pid)
         await running.client.create(CreateRequest(name="one", image="pagewalker"))
         with limited(process.pid, 0):
-            peers = [asyncio.create_task(knock(home)) for _ in range(3)]
+            peers = [asyncio.create_task(knock(embedded)) for _ in range(3)]
             before = process.cpu_times()
             status, waited = await connection.ask("GET", "/instances/one/wait?state=Standby&timeout=2s")
             assert (status, waited["timed_out"]) == (200, True)

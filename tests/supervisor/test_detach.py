@@ -4,15 +4,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance, State
 from supervisor.uffd.page_map import ABSENT, PageMapReader
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import (
     PATIENCE,
     Home,
@@ -27,27 +25,6 @@ from tests.harness.supervisor_process import (
 
 ENDLESS = "passes=0"
 COLD = ForkRequest(share_memory=True, target_state="Running", prefetch="off", record="off")
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
-@pytest.fixture
-def embedded(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 async def passes_on(client: SupervisorClient, *names: str) -> HostSnapshot:

@@ -5,26 +5,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from forktui.client.api import ApiError
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
 
 DISK_BYTES = 1 << 30
 WRITTEN = b"disk" * 1024
-
-
-@pytest.fixture
-def home(firecracker: Path, run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir, "firecracker", firecracker)
-    yield made
-    made.kill_everything()
 
 
 def write_image(home: Home, name: str, data: str = "data.raw") -> None:
@@ -61,12 +51,12 @@ def open_for_writing(pid: int) -> set[Path]:
     return found
 
 
-async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(home: Home) -> None:
-    write_image(home, "disked")
-    async with supervisor(home) as running:
+async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(firecracker_home: Home) -> None:
+    write_image(firecracker_home, "disked")
+    async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="disked"))
-        await until_console_says(directory(home, source) / "console.log", "pass 1")
+        await until_console_says(directory(firecracker_home, source) / "console.log", "pass 1")
         taken = await client.fork("source", ForkRequest(name="taken", from_running=True, target_state="Running"))
         kept = await client.checkpoint("source", CheckpointRequest(name="kept"))
         await client.standby("source")
@@ -80,7 +70,7 @@ async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(home:
             await client.fork("source", ForkRequest(name="cold", target_state="Stopped")),
         ]
         everyone = [source, taken, kept, shares, *others]
-        disks = [directory(home, one) / "disk.data" for one in everyone]
+        disks = [directory(firecracker_home, one) / "disk.data" for one in everyone]
         assert len({disk.stat().st_ino for disk in disks}) == len(disks)
         for disk in disks:
             status = disk.stat()
@@ -91,7 +81,7 @@ async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(home:
         for one in everyone:
             pid = (await client.instance(one.id)).vmm_pid
             if pid is not None:
-                assert open_for_writing(pid) == {directory(home, one) / "disk.data"}, one.name
+                assert open_for_writing(pid) == {directory(firecracker_home, one) / "disk.data"}, one.name
         with disks[everyone.index(shares)].open("r+b") as written:
             os.pwrite(written.fileno(), b"mine", 0)
         heads = await asyncio.to_thread(lambda: [head(disk) for disk in disks])
@@ -103,11 +93,11 @@ def head(disk: Path) -> bytes:
         return content.read(4)
 
 
-async def test_a_disk_outside_of_the_image_is_refused(home: Home) -> None:
+async def test_a_disk_outside_of_the_image_is_refused(firecracker_home: Home) -> None:
     """By its absolute path, which a snapshot would bake in: forks would open one and the same file."""
-    write_image(home, "absolute", str(home.root / "data.raw"))
-    (home.root / "data.raw").write_bytes(WRITTEN)
-    async with supervisor(home) as running:
-        with pytest.raises(ApiError, match="has to be a path inside the image's directory, without / at its start"):
-            await running.client.create(CreateRequest(name="source", image="absolute"))
+    write_image(firecracker_home, "absolute", str(firecracker_home.root / "data.raw"))
+    (firecracker_home.root / "data.raw").write_bytes(WRITTEN)
+    async with supervisor(firecracker_home) as running:
+        error = await refused(running.client.create(CreateRequest(name="source", image="absolute")))
+        assert "has to be a path inside the image's directory, without / at its start" in error.message
         assert await running.client.instances() == []

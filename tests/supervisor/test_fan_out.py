@@ -2,14 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, State
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import (
     PATIENCE,
     Home,
@@ -25,30 +24,9 @@ from tests.harness.supervisor_process import (
 SHARED = ForkRequest(share_memory=True, target_state="Running")
 
 
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
-@pytest.fixture
-def embedded(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
 async def standby_source(client: SupervisorClient) -> Instance:
     source = await walking_source(client)
     return await client.standby(source.id)
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 def walked(host: HostSnapshot, *names: str) -> bool:

@@ -1,7 +1,7 @@
 """VMs of huge pages through the supervisor, with a real Firecracker: forked, prefetched, and refused in time."""
 
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.uffd import huge_pages
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, free_pages
 from tests.harness.huge_page_pool import free_in_pool
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, sample, supervisor, until
 from tests.harness.waiting import until_console_says
 
@@ -22,10 +23,9 @@ PAGES = MEMORY_MIB * (1 << 20) // HUGE_PAGE_BYTES
 
 
 @pytest.fixture
-def home(run_dir: Path, firecracker: Path) -> Iterator[Home]:
+def huge_home(firecracker_home: Home) -> Iterator[Home]:
     """A supervisor's directories with the image `huge`: pagewalker in huge pages, of which three VMs may have all."""
-    made = Home(run_dir, "firecracker", firecracker)
-    image = made.data / "images" / "huge"
+    image = firecracker_home.data / "images" / "huge"
     image.mkdir(parents=True)
     (image / "kernel").write_bytes(kernel_path().read_bytes())
     config = {
@@ -34,8 +34,9 @@ def home(run_dir: Path, firecracker: Path) -> Iterator[Home]:
     }
     (image / "vm.json").write_text(json.dumps(config))
     with free_in_pool(3 * PAGES):
-        yield made
-        made.kill_everything()
+        yield firecracker_home
+        # The pool is made small again, of which VMs hold a part.
+        firecracker_home.kill_everything()
 
 
 async def walking(client: SupervisorClient, home: Home, name: str) -> None:
@@ -55,18 +56,12 @@ def shared(name: str, **options: object) -> ForkRequest:
     return ForkRequest.model_validate({"name": name, "share_memory": True, "target_state": "Running", **options})
 
 
-async def refusal(work: Awaitable[object]) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work
-    return caught.value
-
-
-async def test_forks_are_served_and_prefetched_in_huge_pages(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_forks_are_served_and_prefetched_in_huge_pages(huge_home: Home) -> None:
+    async with supervisor(huge_home) as running:
         client = running.client
-        await standby_source(client, home)
+        await standby_source(client, huge_home)
         await client.fork("source", shared("first"))
-        await walking(client, home, "first")
+        await walking(client, huge_home, "first")
 
         def recorded(host: HostSnapshot) -> bool:
             return any(one.recorded_pages and not one.recording_fork for one in host.templates)
@@ -76,7 +71,7 @@ async def test_forks_are_served_and_prefetched_in_huge_pages(home: Home) -> None
         # 8 MiB of hot set, and the guest's own few pages below it.
         assert 4 < template.recorded_pages <= PAGES
         await client.fork("source", shared("second"))
-        await walking(client, home, "second")
+        await walking(client, huge_home, "second")
         statistics = sample(await until(lambda host: sample(host, "second").prefetched_pages > 0, client), "second")
         assert statistics.total_pages == PAGES
         assert statistics.prefetched_pages == template.recorded_pages
@@ -84,40 +79,42 @@ async def test_forks_are_served_and_prefetched_in_huge_pages(home: Home) -> None
         assert statistics.residual_faults == 0
         await client.delete("source", cascade=True)
     assert free_pages() == 3 * PAGES
-    assert home.processes() == []
+    assert huge_home.processes() == []
 
 
 @pytest.mark.parametrize("track_dirty_pages", [True, False])
-async def test_what_a_fork_wrote_its_own_forks_get_in_huge_pages(home: Home, track_dirty_pages: bool) -> None:
-    async with supervisor(home) as running:
+async def test_what_a_fork_wrote_its_own_forks_get_in_huge_pages(huge_home: Home, track_dirty_pages: bool) -> None:
+    async with supervisor(huge_home) as running:
         client = running.client
-        await standby_source(client, home, track_dirty_pages=track_dirty_pages)
+        await standby_source(client, huge_home, track_dirty_pages=track_dirty_pages)
         await client.fork("source", shared("middle"))
-        await walking(client, home, "middle")
+        await walking(client, huge_home, "middle")
         await client.checkpoint("middle", CheckpointRequest(name="checkpoint"))
         checkpoint = await client.instance("checkpoint")
         assert checkpoint.layers == (2 if track_dirty_pages else 1)
-        layer = max((home.data / "instances" / checkpoint.id).glob("mem.*"), key=lambda path: path.stat().st_mtime_ns)
+        layer = max(
+            (huge_home.data / "instances" / checkpoint.id).glob("mem.*"), key=lambda path: path.stat().st_mtime_ns
+        )
         # The dirty log has 4 KiB pages under huge ones as well.
         assert (layer.stat().st_blocks * 512 < HUGE_PAGE_BYTES) is track_dirty_pages
         await client.fork("checkpoint", shared("leaf"))
-        await walking(client, home, "leaf")
+        await walking(client, huge_home, "leaf")
         await client.standby("middle")
         await client.fork("middle", shared("other-leaf"))
-        await walking(client, home, "other-leaf")
+        await walking(client, huge_home, "other-leaf")
         for name in ("leaf", "other-leaf", "checkpoint", "middle", "source"):
             await client.delete(name)
 
 
-async def test_memory_of_huge_pages_comes_from_a_page_server_or_not_at_all(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_memory_of_huge_pages_comes_from_a_page_server_or_not_at_all(huge_home: Home) -> None:
+    async with supervisor(huge_home) as running:
         client = running.client
-        await standby_source(client, home)
+        await standby_source(client, huge_home)
         for options in ({"memory_backend": "file"}, {"share_memory": False}):
-            error = await refusal(client.fork("source", shared("fork", **options)))
+            error = await refused(client.fork("source", shared("fork", **options)))
             assert (error.status, error.code) == (409, "invalid_state")
             assert "share_memory=true and memory_backend=uffd" in error.message
-        error = await refusal(client.restore("source"))
+        error = await refused(client.restore("source"))
         assert "source: restore refused: its memory is of huge pages" in error.message
         assert [one.name for one in await client.instances()] == ["source"]
         await client.fork("source", shared("fork", share_memory=False, target_state="Standby"))
@@ -125,11 +122,11 @@ async def test_memory_of_huge_pages_comes_from_a_page_server_or_not_at_all(home:
             await client.delete(name)
 
 
-async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(huge_home: Home) -> None:
+    async with supervisor(huge_home) as running:
         client = running.client
-        await standby_source(client, home)
-        error = await refusal(client.fan_out("source", FanOutRequest(count=5)))
+        await standby_source(client, huge_home)
+        error = await refused(client.fan_out("source", FanOutRequest(count=5)))
         assert (error.status, error.code) == (409, "insufficient_resources")
         assert [detail.code for detail in error.details] == ["huge_pages"]
         assert f"{3 * PAGES} can be had: {2 * PAGES} missing; ask for at most 3" in error.message
@@ -146,13 +143,13 @@ async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(
             await client.create(CreateRequest(name="other", image="huge"))
         await running.end()
     # Whoever adopts the three knows what they were promised.
-    async with supervisor(home) as running:
+    async with supervisor(huge_home) as running:
         client = running.client
         with pytest.raises(ApiError, match=f"fork: refused: {missing}"):
             await client.fork("source", shared("fork"))
         await client.delete(made[0])
         await client.fork("source", shared("fork"))
-        await walking(client, home, "fork")
+        await walking(client, huge_home, "fork")
         await client.delete("source", cascade=True)
     assert free_pages() == 3 * PAGES
 

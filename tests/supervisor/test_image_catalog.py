@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import httpx
 import hypeman
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.embedded import SNAPSHOT_VERSION
 from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.guests.boot import kernel_path
@@ -22,6 +21,7 @@ from supervisor.images import machine_files, snapshot_image
 from supervisor.images.catalog import changes
 from supervisor.models import Activity, CreateRequest, FanOutRequest, ForkRequest, HypervisorName, ImageInfo, State
 from supervisor.vmm.hypervisor import Hypervisor
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor, walking_source
 from tests.harness.waiting import until_console_says
 
@@ -230,27 +230,6 @@ def test_what_is_decided_in_a_snapshot_cannot_be_asked_for(
 
 
 # Over the socket
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
-@pytest.fixture
-def embedded(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
-async def refused(work: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await work  # type: ignore[misc]
-    return caught.value
 
 
 async def reported(client: SupervisorClient, words: str, do: object) -> Activity:

@@ -8,7 +8,7 @@ import os
 import random
 import re
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,27 +176,27 @@ def host_locked(host: HostSnapshot) -> bool:
 
 
 @pytest.fixture
-def home(run_dir: Path, request: pytest.FixtureRequest) -> Iterator[Home]:
-    story: Story = request.getfixturevalue("story")
-    binary = request.getfixturevalue("firecracker") if story.hypervisor == "firecracker" else None
-    failpoint = run_dir / "failpoint"
+def stepped(story: Story, request: pytest.FixtureRequest) -> Home:
+    """Return the home of a story, whose supervisor is killed at the step that the file `failpoint` names."""
+    name = "firecracker_home" if story.hypervisor == "firecracker" else "embedded"
+    home: Home = request.getfixturevalue(name)
+    failpoint = home.root / "failpoint"
     failpoint.touch()
-    options = ("--log-level", "debug", *story.options)
-    made = Home(run_dir, story.hypervisor, binary, options, {"FORKTUI_FAILPOINT": str(failpoint)})
-    yield made
-    made.kill_everything()
+    home.options = ("--log-level", "debug", *story.options)
+    home.environment = {"FORKTUI_FAILPOINT": str(failpoint)}
+    return home
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.name}-{story.hypervisor}")
-async def test_an_operation_killed_at_any_step_is_done_or_undone(home: Home, story: Story) -> None:
-    steps = await undisturbed(home, story)
+async def test_an_operation_killed_at_any_step_is_done_or_undone(stepped: Home, story: Story) -> None:
+    steps = await undisturbed(stepped, story)
     assert steps[-1] == "end"
     numbers = range(1, len(steps) + 1)
     chosen = sorted(random.sample(numbers, min(KILLS, len(steps))))
     print(f"{story.name} {story.hypervisor}: killed at {[steps[number - 1] for number in chosen]}")
     outcomes: dict[int, str] = {}
     for killed, number in zip([None, *chosen], [*chosen, None], strict=True):
-        async with supervisor(home) as running:
+        async with supervisor(stepped) as running:
             if killed is not None:
                 outcomes[killed] = await outcome(story, running)
                 print(f"{story.name:24} {story.hypervisor:12} {killed:3} {steps[killed - 1]:20} {outcomes[killed]}")
@@ -209,7 +209,7 @@ async def test_an_operation_killed_at_any_step_is_done_or_undone(home: Home, sto
             await ready(running.client, State.RUNNING)
             await no_vm(running.client)
     assert outcomes.get(len(steps), "done") == "done"
-    assert home.processes() == []
+    assert stepped.processes() == []
 
 
 async def undisturbed(home: Home, story: Story) -> list[str]:

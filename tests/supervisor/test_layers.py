@@ -2,10 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from supervisor.models import CreateRequest, ForkRequest
 from supervisor.snapshots.layer_files import allocated
@@ -16,14 +12,6 @@ MIB = 1 << 20
 SCRATCH_BYTES = 16 * 4096
 """What a pass of pagewalker writes."""
 COPY = ForkRequest(target_state="Running")
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
 
 
 async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on(home: Home) -> None:

@@ -2,22 +2,12 @@
 
 import json
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import ForkRequest
 from tests.harness.supervisor_process import Home, supervisor, until, walking_source
-
-
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
 
 
 async def served_fork(client: SupervisorClient) -> tuple[int, int]:
@@ -39,36 +29,36 @@ async def said_by_the_next(home: Home) -> list[str]:
     return [line for line in running.log.read_text()[before:].splitlines() if "page server" in line]
 
 
-async def test_one_that_no_fork_needs_is_no_alarm_and_is_forgotten(home: Home) -> None:
+async def test_one_that_no_fork_needs_is_no_alarm_and_is_forgotten(embedded: Home) -> None:
     """As after a reboot of the host, which ends every VMM and page server."""
-    async with supervisor(home) as running:
+    async with supervisor(embedded) as running:
         processes = [psutil.Process(pid) for pid in (running.process.pid, *await served_fork(running.client))]
         for process in processes:
             process.kill()
         await running.end(signal.SIGKILL)
-    record = next((home.data / "templates").glob("*/template.json"))
+    record = next((embedded.data / "templates").glob("*/template.json"))
     pid = json.loads(record.read_text())["page_server"]["pid"]
-    (said,) = await said_by_the_next(home)
+    (said,) = await said_by_the_next(embedded)
     assert f"pid {pid}" in said
     assert " INFO " in said
     assert json.loads(record.read_text())["page_server"] is None
-    assert await said_by_the_next(home) == []
-    async with supervisor(home) as running:
+    assert await said_by_the_next(embedded) == []
+    async with supervisor(embedded) as running:
         client = running.client
         await client.fork("source", ForkRequest(name="other", share_memory=True, target_state="Running"))
         await until(lambda host: bool(host.templates[0].page_server_pid), client)
         for name in ("fork", "other", "source"):
             await client.delete(name)
-    assert home.processes() == []
+    assert embedded.processes() == []
 
 
-async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         lost, _ = await served_fork(running.client)
         for pid in (running.process.pid, lost):
             psutil.Process(pid).kill()
         await running.end(signal.SIGKILL)
-    async with supervisor(home) as running:
+    async with supervisor(embedded) as running:
         client = running.client
         host = await until(lambda host: any(one.page_server_restarts for one in host.templates), client)
         assert host.templates[0].page_server_pid not in (None, lost)
@@ -77,4 +67,4 @@ async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(home: Home)
         assert any("it gets one" in line for line in alarms)
         for name in ("fork", "source"):
             await client.delete(name)
-    assert home.processes() == []
+    assert embedded.processes() == []

@@ -1,9 +1,8 @@
 """A new instance is its maker's until it is what it was to become: nobody gets between its making and its first run."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,6 @@ from tests.harness.supervisor_process import (
 )
 
 SMALL = ("hot_mib=1", "passes=2")
-
-
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
 
 
 async def history(client: SupervisorClient, name: str, work: Awaitable[object]) -> list[Instance]:
@@ -55,8 +47,8 @@ def made(client: SupervisorClient, way: str) -> Awaitable[object]:
 
 
 @pytest.mark.parametrize("way", ["create", "fork", "fork_from_running", "fan_out"])
-async def test_a_new_instance_is_held_from_before_it_can_be_seen_until_it_runs(home: Home, way: str) -> None:
-    async with supervisor(home) as running:
+async def test_a_new_instance_is_held_from_before_it_can_be_seen_until_it_runs(embedded: Home, way: str) -> None:
+    async with supervisor(embedded) as running:
         client = running.client
         await walking_source(client, "source", *SMALL)
         if way in ("fork", "fan_out"):

@@ -2,8 +2,6 @@
 
 import os
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,18 +18,11 @@ SHOWN = 8
 """Of what was found broken: one wrong thing is seen by many looks."""
 
 
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
 @pytest.mark.parametrize("mix", [EVERYTHING, ONE_SOURCE], ids=["everything", "one-source"])
-async def test_no_order_of_operations_breaks_a_rule(home: Home, mix: Mix) -> None:
+async def test_no_order_of_operations_breaks_a_rule(embedded: Home, mix: Mix) -> None:
     seed = int(SEED) if SEED else random.randrange(1 << 32)
     print(f"seed {seed}, {OPERATIONS} operations, {CLIENTS} clients")
-    done = await fuzz(home, seed, mix, OPERATIONS, CLIENTS)
+    done = await fuzz(embedded, seed, mix, OPERATIONS, CLIENTS)
     print("\n".join([*done.history, *(f"{what}: {times}" for what, times in sorted(done.outcomes.items()))]))
     assert list(dict.fromkeys(done.broken))[:SHOWN] == []
-    assert left_over(home) == []
+    assert left_over(embedded) == []

@@ -3,11 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, Instance, State
@@ -18,13 +15,6 @@ FORKS = 16
 ENDLESS = "passes=0"
 RESTARTS = int(os.environ.get("FORKTUI_TEST_RESTARTS", "1"))
 """How often everything but the VMs is killed."""
-
-
-@pytest.fixture
-def home(firecracker: Path, run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir, "firecracker", firecracker)
-    yield made
-    made.kill_everything()
 
 
 def walked(host: HostSnapshot, names: list[str], before: dict[str, int]) -> bool:
@@ -46,8 +36,8 @@ def tree(instances: list[Instance]) -> list[Instance]:
     return [one.model_copy(update={"recording": False}) for one in instances]
 
 
-async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(firecracker_home: Home) -> None:
+    async with supervisor(firecracker_home) as running:
         client = running.client
         await walking_source(client, "source", ENDLESS, "hot_mib=2")
         await client.standby("source")
@@ -66,7 +56,7 @@ async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(
         await running.end(signal.SIGKILL)
     for turn in range(RESTARTS):
         began = time.monotonic()
-        async with supervisor(home) as running:
+        async with supervisor(firecracker_home) as running:
             client, ready = running.client, time.monotonic()
             after = tree(await client.instances())
             told = f"ready after {ready - began:.2f} s, the same tree of {len(after)} told after"
@@ -80,7 +70,7 @@ async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(
                 await running.end(signal.SIGKILL)
             else:
                 await client.delete("source", cascade=True)
-    assert left_over(home) == []
+    assert left_over(firecracker_home) == []
 
 
 def kill(supervisor_pid: int, servers: list[int | None]) -> None:
@@ -89,28 +79,30 @@ def kill(supervisor_pid: int, servers: list[int | None]) -> None:
         psutil.Process(pid).kill()
 
 
-async def test_a_fork_whose_record_cannot_be_read_runs_on_and_is_there_again_once_it_can(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_fork_whose_record_cannot_be_read_runs_on_and_is_there_again_once_it_can(
+    firecracker_home: Home,
+) -> None:
+    async with supervisor(firecracker_home) as running:
         client = running.client
         await walking_source(client, "source", ENDLESS, "hot_mib=2")
         await client.standby("source")
         fork = await client.fork("source", ForkRequest(name="fork", share_memory=True, target_state="Running"))
         await walk_on(client, ["fork"])
         await running.end(signal.SIGKILL)
-    record = home.data / "instances" / fork.id / "instance.json"
+    record = firecracker_home.data / "instances" / fork.id / "instance.json"
     written = record.read_text()
     record.write_text(written[:-20])
-    async with supervisor(home) as running:
+    async with supervisor(firecracker_home) as running:
         assert [one.state for one in await running.client.instances()] == [State.STANDBY, State.UNKNOWN]
         await running.end(signal.SIGKILL)
     assert fork.vmm_pid is not None
     assert psutil.pid_exists(fork.vmm_pid)
     record.write_text(written)
-    async with supervisor(home) as running:
+    async with supervisor(firecracker_home) as running:
         client = running.client
         assert (await client.instance("fork")).vmm_pid == fork.vmm_pid
         await walk_on(client, ["fork"])
         await client.standby("fork")
         for name in ("fork", "source"):
             await client.delete(name)
-    assert left_over(home) == []
+    assert left_over(firecracker_home) == []

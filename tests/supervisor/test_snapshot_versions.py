@@ -1,7 +1,6 @@
 """A snapshot that the present VMM cannot load is refused before anything is started, and the refusal says why."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,11 @@ def upgrade(program: Path, binary: Path) -> None:
 
 
 @pytest.fixture
-def home(firecracker: Path, run_dir: Path) -> Iterator[Home]:
-    install(run_dir / "firecracker", firecracker)
-    made = Home(run_dir, "firecracker", run_dir / "firecracker")
-    yield made
-    made.kill_everything()
+def upgradable(firecracker_home: Home, firecracker: Path) -> Home:
+    """Return a home whose Firecracker is a file of its own."""
+    firecracker_home.firecracker = firecracker_home.root / "firecracker"
+    install(firecracker_home.firecracker, firecracker)
+    return firecracker_home
 
 
 @pytest.mark.parametrize(
@@ -91,9 +90,11 @@ async def refusals(client: SupervisorClient, name: str) -> list[str]:
     return messages
 
 
-async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(home: Home, firecracker: Path) -> None:
-    program = home.root / "firecracker"
-    async with supervisor(home) as running:
+async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(
+    upgradable: Home, firecracker: Path
+) -> None:
+    program = upgradable.root / "firecracker"
+    async with supervisor(upgradable) as running:
         client = running.client
         version = await told_version(client)
         source = await walking_source(client)
@@ -107,9 +108,9 @@ async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(home
         still = await client.instance("source")
         assert (still.state, still.mem_locked) == (State.STANDBY, False)
         assert sorted(one.name for one in await client.instances()) == ["runner", "source"]
-        assert not list(home.run.glob(f"*{source.id}*"))
+        assert not list(upgradable.run.glob(f"*{source.id}*"))
 
-    async with supervisor(home) as running:
+    async with supervisor(upgradable) as running:
         client = running.client
         assert await told_version(client) == UPGRADED
         await client.standby("runner")  # by the program that it was started with

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -43,13 +42,6 @@ print(os.getpriority(os.PRIO_PROCESS, 0), AUTOGROUP.read_text().split()[-1] if A
 """As two supervisors that start in one session, or one after another that was killed while it started."""
 
 
-@pytest.fixture
-def home(run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir)
-    yield made
-    made.kill_everything()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a negative nice value")
 def test_all_threads_and_the_session_are_as_before_at_the_end() -> None:
     done = subprocess.run((sys.executable, "-c", PROGRAM), capture_output=True, text=True, start_new_session=True)
@@ -70,8 +62,8 @@ def priorities(pid: int) -> tuple[set[int], str]:
     return {os.getpriority(os.PRIO_PROCESS, task) for task in tasks}, session
 
 
-async def test_a_supervisor_that_serves_is_like_any_other_process(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_supervisor_that_serves_is_like_any_other_process(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await running.client.create(CreateRequest(name="one", image="pagewalker", cmd=("hot_mib=1", "passes=1")))
         process = psutil.Process(running.process.pid)
         own = os.getpriority(os.PRIO_PROCESS, 0)

@@ -6,7 +6,7 @@ import os
 import random
 import select
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,6 @@ STORM_FORKS = int(os.environ.get("FORKTUI_TEST_STORM_FORKS", "4"))
 STORM_MIB = 8
 LOOK_AGAIN = 1
 """Milliseconds between two looks at the page maps: no event of the kernel tells of stores to a mapped file."""
-
-
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
 
 
 async def template_of(client: SupervisorClient) -> Template:
@@ -210,29 +202,25 @@ async def test_supervisor_and_page_server_killed_together_lose_nothing(home: Hom
     assert home.processes() == []
 
 
-async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing_delay(run_dir: Path) -> None:
-    home = Home(run_dir)
-    try:
-        async with supervisor(home) as running:
-            client = running.client
-            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-            await client.standby(source.id)
-            await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
-            await client.restore("fork")
-            for death in range(1, 6):
-                template = await template_of(client)
-                pid = template.page_server_pid
-                assert pid is not None
-                psutil.Process(pid).kill()
-                await served_again(client, death)
-            log = running.log.read_text()
-            assert "the next starts in 0.2 s" in log
-            assert "the next starts in 0.4 s" in log
-            await walk_on(client, ["fork"])
-            for name in ("fork", "source"):
-                await client.delete(name)
-    finally:
-        home.kill_everything()
+async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing_delay(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+        await client.standby(source.id)
+        await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
+        await client.restore("fork")
+        for death in range(1, 6):
+            template = await template_of(client)
+            pid = template.page_server_pid
+            assert pid is not None
+            psutil.Process(pid).kill()
+            await served_again(client, death)
+        log = running.log.read_text()
+        assert "the next starts in 0.2 s" in log
+        assert "the next starts in 0.4 s" in log
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
 
 
 @dataclass
@@ -334,56 +322,48 @@ async def activity(client: SupervisorClient, words: str, listens: asyncio.Event)
 
 
 @pytest.mark.parametrize("page_server", ["stopped", "dead"])
-async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(run_dir: Path, page_server: str) -> None:
-    home = Home(run_dir)
-    try:
-        async with supervisor(home) as running:
-            client = running.client
-            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-            await client.standby(source.id)
-            options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
-            await client.fork(source.id, options)
-            pid = (await template_of(client)).page_server_pid
-            assert pid is not None
-            await running.end(signal.SIGKILL)
-        psutil.Process(pid).send_signal(signal.SIGSTOP if page_server == "stopped" else signal.SIGKILL)
-        record = next((home.data / "templates").glob("*/template.json"))
-        if page_server == "dead":
-            # As it is when the supervisor has noted the death and ended before the next one was up.
-            told = json.loads(record.read_text())
-            record.write_text(json.dumps(told | {"page_server": None}))
-        async with supervisor(home) as running:
-            await served_again(running.client, 1)
-            await walk_on(running.client, ["fork"])
-            for name in ("fork", "source"):
-                await running.client.delete(name)
-        assert home.processes() == []
-    finally:
-        home.kill_everything()
+async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(embedded: Home, page_server: str) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+        await client.standby(source.id)
+        options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+        await client.fork(source.id, options)
+        pid = (await template_of(client)).page_server_pid
+        assert pid is not None
+        await running.end(signal.SIGKILL)
+    psutil.Process(pid).send_signal(signal.SIGSTOP if page_server == "stopped" else signal.SIGKILL)
+    record = next((embedded.data / "templates").glob("*/template.json"))
+    if page_server == "dead":
+        # As it is when the supervisor has noted the death and ended before the next one was up.
+        told = json.loads(record.read_text())
+        record.write_text(json.dumps(told | {"page_server": None}))
+    async with supervisor(embedded) as running:
+        await served_again(running.client, 1)
+        await walk_on(running.client, ["fork"])
+        for name in ("fork", "source"):
+            await running.client.delete(name)
+    assert embedded.processes() == []
 
 
-async def test_a_fork_that_could_not_be_handed_over_is_tried_again(run_dir: Path) -> None:
-    home = Home(run_dir)
-    try:
-        async with supervisor(home) as running:
-            client = running.client
-            source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-            await client.standby(source.id)
-            options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
-            fork = await client.fork(source.id, options)
-            page_map = home.run / "pages" / f"{fork.id}.map"
-            away = page_map.rename(page_map.with_suffix(".away"))
-            pid = (await template_of(client)).page_server_pid
-            assert pid is not None
-            listens = asyncio.Event()
-            failed = asyncio.create_task(activity(client, "its page faults are not answered", listens))
-            await listens.wait()
-            psutil.Process(pid).kill()
-            await failed
-            away.rename(page_map)
-            await walk_on(client, ["fork"])
-            for name in ("fork", "source"):
-                await client.delete(name)
-        assert home.processes() == []
-    finally:
-        home.kill_everything()
+async def test_a_fork_that_could_not_be_handed_over_is_tried_again(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
+        await client.standby(source.id)
+        options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+        fork = await client.fork(source.id, options)
+        page_map = embedded.run / "pages" / f"{fork.id}.map"
+        away = page_map.rename(page_map.with_suffix(".away"))
+        pid = (await template_of(client)).page_server_pid
+        assert pid is not None
+        listens = asyncio.Event()
+        failed = asyncio.create_task(activity(client, "its page faults are not answered", listens))
+        await listens.wait()
+        psutil.Process(pid).kill()
+        await failed
+        away.rename(page_map)
+        await walk_on(client, ["fork"])
+        for name in ("fork", "source"):
+            await client.delete(name)
+    assert embedded.processes() == []

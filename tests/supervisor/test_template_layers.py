@@ -1,17 +1,18 @@
 """Layers of a template that are truncated, written, replaced or removed: told before a fork starts on them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import SupervisorClient
 from supervisor.errors import PageServerError
 from supervisor.guests.pagewalker import HOT_BASE
 from supervisor.models import ForkRequest
 from supervisor.snapshots.layer_files import check_marks, marks
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, guest, supervisor, until, walking_source
 
 
@@ -42,14 +43,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
 }
 
 
-@pytest.fixture(params=["embedded", "firecracker"])
-def home(request: pytest.FixtureRequest, run_dir: Path) -> Iterator[Home]:
-    binary = request.getfixturevalue("firecracker") if request.param == "firecracker" else None
-    made = Home(run_dir, request.param, binary)
-    yield made
-    made.kill_everything()
-
-
 class Original:
     """A layer as it was, to be put back."""
 
@@ -67,14 +60,14 @@ class Original:
         os.link(self._kept, self._layer)
 
 
-async def refused(client: SupervisorClient) -> str:
+async def refused_fork(client: SupervisorClient) -> str:
     """Return why a fork is refused, of which nothing may be left."""
     before = [one.name for one in await client.instances()]
-    with pytest.raises(ApiError) as caught:
-        await client.fork("source", ForkRequest(name="late", share_memory=True, target_state="Running"))
-    assert caught.value.code == "page_server_failed"
+    request = ForkRequest(name="late", share_memory=True, target_state="Running")
+    error = await refused(client.fork("source", request))
+    assert error.code == "page_server_failed"
     assert [one.name for one in await client.instances()] == before
-    return caught.value.message
+    return error.message
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -104,7 +97,7 @@ async def test_a_layer_that_is_not_what_it_was_is_told_before_a_fork_starts(home
         original = Original(layer)
         for damage, while_served, _ in DAMAGE.values():
             damage(layer)
-            message = await refused(client)
+            message = await refused_fork(client)
             assert str(layer) in message
             assert while_served in message
             original.put_back()
@@ -113,7 +106,7 @@ async def test_a_layer_that_is_not_what_it_was_is_told_before_a_fork_starts(home
         assert server is not None
         psutil.Process(server).kill()
         await until(lambda host: host.templates[0].page_server_pid is None, client)
-        message = await refused(client)
+        message = await refused_fork(client)
         assert f"layer {layer} was written since it became a template's" in message
         original.put_back()
         await until(lambda host: host.templates[0].page_server_pid is not None, client)

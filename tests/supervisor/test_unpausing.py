@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -20,25 +19,21 @@ from tests.harness.supervisor_process import PATIENCE, Home
 from tests.harness.waiting import until_console_says
 
 
-@pytest_asyncio.fixture(params=["embedded", "firecracker"])
-async def host(
-    request: pytest.FixtureRequest, run_dir: Path, firecracker: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Host]:
+@pytest_asyncio.fixture
+async def host(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     """One that does not wait for minutes."""
     monkeypatch.setattr(api_client, "SNAPSHOT", 0.5)
     for room in (vmms, unpausing):
         monkeypatch.setattr(room, "QUICK", 0.5)
-    home = Home(run_dir)
     for directory in (home.data, home.run):
         directory.mkdir()
     opened = await Host.open(
-        Settings(data_dir=home.data, run_dir=home.run, hypervisor=request.param, firecracker=firecracker)
+        Settings(data_dir=home.data, run_dir=home.run, hypervisor=home.hypervisor, firecracker=home.firecracker)
     )
     try:
         yield opened
     finally:
         await opened.close()
-        home.kill_everything()
 
 
 async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) -> Instance:

@@ -4,22 +4,11 @@ import asyncio
 import json
 import shutil
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, ForkRequest, State
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
-
-
-@pytest.fixture
-def home(firecracker: Path, run_dir: Path) -> Iterator[Home]:
-    made = Home(run_dir, "firecracker", firecracker)
-    yield made
-    made.kill_everything()
 
 
 def write_image(home: Home) -> None:
@@ -33,12 +22,12 @@ def write_image(home: Home) -> None:
     (directory / "vm.json").write_text(json.dumps(config))
 
 
-async def test_a_vm_with_a_vsock_device_runs_again_and_again_and_its_forks_too(home: Home) -> None:
-    write_image(home)
-    async with supervisor(home) as running:
+async def test_a_vm_with_a_vsock_device_runs_again_and_again_and_its_forks_too(firecracker_home: Home) -> None:
+    write_image(firecracker_home)
+    async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="talking"))
-        directory = home.data / "instances" / source.id
+        directory = firecracker_home.data / "instances" / source.id
         await until_console_says(directory / "console.log", "pass 1")
         assert (directory / "v.sock").is_socket()
         await client.stop("source")
@@ -52,7 +41,7 @@ async def test_a_vm_with_a_vsock_device_runs_again_and_again_and_its_forks_too(h
         # The operator's own program, which the guest may call at port 52: it is not the VMM's and not dead.
         listens = socket.socket(socket.AF_UNIX)
         try:
-            path = home.data / "instances" / fork.id / "v.sock_52"
+            path = firecracker_home.data / "instances" / fork.id / "v.sock_52"
             listens.bind(str(path))
             listens.listen()
             assert (await client.restore(fork.id)).state is State.RUNNING

@@ -4,7 +4,6 @@ import contextlib
 import re
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
@@ -24,14 +23,6 @@ SIZE = (120, 40)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this terminal in the tests."""
     clean_environment(monkeypatch)
-
-
-@pytest.fixture
-async def home(run_dir: Path) -> AsyncIterator[Home]:
-    """The home of a supervisor with embedded VMMs, of which nothing is left after the test."""
-    home = Home(run_dir)
-    yield home
-    home.kill_everything()
 
 
 @contextlib.asynccontextmanager
@@ -68,8 +59,8 @@ def line(pilot: Pilot[None], name: str) -> str:
     return next((shown for shown in lines if f" {name} " in shown), "")
 
 
-async def test_the_main_job_from_the_keyboard(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
             assert "embedded VMM" in screen_text(pilot)
@@ -115,8 +106,8 @@ async def test_the_main_job_from_the_keyboard(home: Home) -> None:
             await until(pilot, lambda: state(pilot, "source") in (State.INITIALIZING, State.RUNNING))
 
 
-async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await walking_source(running.client)
         await running.client.standby("source")
         async with dashboard(running) as pilot:
@@ -136,8 +127,8 @@ async def until_locked_by(pilot: Pilot[None], forks: int) -> None:
     await until(pilot, lambda: re.search(rf"LOCKED +{forks} ", line(pilot, "source")))
 
 
-async def test_the_console_of_an_instance_that_has_just_gone_is_not_opened(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_the_console_of_an_instance_that_has_just_gone_is_not_opened(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
             app_of(pilot).post_message(ConsoleWanted("gone"))
@@ -167,8 +158,8 @@ def prefetched(pilot: Pilot[None], name: str) -> int:
     return app_of(pilot).dashboard.world.statistics_of(named(pilot, name) or "").prefetched_pages
 
 
-async def test_the_page_map_and_the_console_of_a_fork_are_shown(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_the_page_map_and_the_console_of_a_fork_are_shown(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         source = await walking_source(running.client)
         await running.client.standby(source.id)
         await running.client.fan_out(source.id, FanOutRequest(count=1, name_prefix="vm", target_state="Running"))
@@ -186,8 +177,8 @@ async def test_the_page_map_and_the_console_of_a_fork_are_shown(home: Home) -> N
             await until_shown(pilot, "no VMM, so no pages")
 
 
-async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
             await pilot.press("C")
@@ -199,8 +190,8 @@ async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(h
             await until_shown(pilot, "Checkpoint refused:")
 
 
-async def test_a_marked_family_is_deleted_forks_before_their_sources(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_marked_family_is_deleted_forks_before_their_sources(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         source = await walking_source(running.client)
         await running.client.standby(source.id)
         await running.client.fan_out(source.id, FanOutRequest(count=3, name_prefix="vm", target_state="Standby"))
@@ -216,8 +207,8 @@ async def test_a_marked_family_is_deleted_forks_before_their_sources(home: Home)
             await until_shown(pilot, "deleted: inner-1, inner-2, vm-1, +3")
 
 
-async def test_what_the_supervisor_refuses_is_said_in_its_own_words(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_what_the_supervisor_refuses_is_said_in_its_own_words(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
             # What the dashboard knows is a moment old: here it does not know yet that the source is in Standby.
@@ -228,8 +219,8 @@ async def test_what_the_supervisor_refuses_is_said_in_its_own_words(home: Home) 
             await until_shown(pilot, "source: standby refused: it is Standby")
 
 
-async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(home: Home) -> None:
-    async with supervisor(home) as running:
+async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
         source = await walking_source(running.client)
         await running.client.standby(source.id)
         async with dashboard(running) as pilot:
@@ -239,7 +230,7 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(ho
             assert named(pilot, "source") is not None
             await pilot.press("f")
             await until_shown(pilot, "Fork refused: not connected")
-            async with supervisor(home):
+            async with supervisor(embedded):
                 await pilot.press("ctrl+r")
                 await until_shown(pilot, "● live")
                 assert "Not connected" not in screen_text(pilot)
@@ -247,12 +238,12 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(ho
                 await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 
-async def test_a_dashboard_waits_for_a_supervisor_that_is_not_there_yet(home: Home) -> None:
-    home.run.mkdir()
-    app = ForkTui(home.socket)
+async def test_a_dashboard_waits_for_a_supervisor_that_is_not_there_yet(embedded: Home) -> None:
+    embedded.run.mkdir()
+    app = ForkTui(embedded.socket)
     async with app.run_test(size=SIZE) as pilot:
         await until_shown(pilot, "no supervisor listens there")
-        async with supervisor(home) as running:
+        async with supervisor(embedded) as running:
             await walking_source(running.client)
             await pilot.press("ctrl+r")
             await until(pilot, lambda: named(pilot, "source") is not None)
