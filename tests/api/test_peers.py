@@ -15,15 +15,14 @@ import pytest
 
 from tests.api.conftest import Served
 from tests.harness.supervisor_process import PATIENCE
+from tests.harness.unix_http import connected
 
 NOBODY = 65534
 
 
 def exchange(path: Path, data: bytes) -> bytes:
     """Send bytes as they are, say that there are no more, and return what comes back until the supervisor closes."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(PATIENCE)
-        peer.connect(str(path))
+    with connected(path) as peer:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             peer.sendall(data)
             peer.shutdown(socket.SHUT_WR)
@@ -63,8 +62,7 @@ def test_idle_and_half_requests_hold_nobody_up(served: Served, http: httpx.Clien
     """A hundred peers that never finish their request are only waited for by themselves."""
     with contextlib.ExitStack() as peers:
         for _ in range(100):
-            peer = peers.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            peer.connect(str(served.socket))
+            peer = peers.enter_context(connected(served.socket))
             peer.sendall(b"POST /instances HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: http.get("/health").status_code, range(32)))

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from supervisor.guests.pagewalker import MIB, PAGE_SIZE, pattern
-from tests.harness.embedded_vmm import EmbeddedVmm, Start, write_config
+from tests.harness.pagewalker_guest import write_config
+from tests.harness.vmm_process import Start, VmmProcess
 
 MEM_MIB = 64
 MEMORY = MEM_MIB * MIB
@@ -16,20 +17,20 @@ BALLAST = MEMORY - BALLAST_MIB * MIB
 PAGES = MIB // PAGE_SIZE
 
 
-def boot(start: Start, folder: Path, boot_args: str, balloon_mib: int = 0, track: bool = False) -> EmbeddedVmm:
+def boot(start: Start, folder: Path, boot_args: str, balloon_mib: int = 0, track: bool = False) -> VmmProcess:
     vmm = start("--config-file", write_config(folder, boot_args, MEM_MIB, balloon_mib, track))
     vmm.console.until("pass 1")
     return vmm
 
 
-def inflate_to(vmm: EmbeddedVmm, amount_mib: int) -> None:
+def inflate_to(vmm: VmmProcess, amount_mib: int) -> None:
     """Have the balloon get this large, or small, and return when it is."""
     before = len(vmm.console.all())
-    vmm.do("PATCH", "/balloon", {"amount_mib": amount_mib})
+    vmm.set_balloon(amount_mib)
     vmm.console.until(f"balloon {amount_mib * PAGES}", skip=before)
 
 
-def pass_once_more(vmm: EmbeddedVmm) -> None:
+def pass_once_more(vmm: VmmProcess) -> None:
     """Return when the guest has begun and ended a pass."""
     seen = len(vmm.console.all())
     seen += len(vmm.console.until("pass", skip=seen)[seen:])

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from forktui.client.api import SupervisorClient
-from supervisor.models import CheckpointRequest, ForkRequest, HostSnapshot, Instance
+from supervisor.models import CheckpointRequest, ForkRequest, Instance
 from supervisor.store.records import InstanceRecord
-from tests.harness.supervisor_process import Home, guest, until
+from tests.harness.supervisor_process import Home
 
 SHARED = ForkRequest(share_memory=True, target_state="Running")
 
@@ -28,28 +28,6 @@ def chain(home: Home, instance: Instance) -> list[Path]:
         *((snapshot.state,) if snapshot else ()),
     }
     return [directory(home, instance) / layer for layer in layers]
-
-
-def verified(host: HostSnapshot, *names: str) -> bool:
-    """Return whether these guests have noticed their restore and walked; none may ever have found a wrong byte."""
-    for name in names:
-        assert guest(host, name).corrupt is None, name
-    return all(guest(host, name).restored and guest(host, name).passes >= 1 for name in names)
-
-
-async def until_verified(client: SupervisorClient, *names: str) -> None:
-    await until(lambda host: verified(host, *names), client)
-
-
-async def until_it_walks_on(client: SupervisorClient, name: str) -> None:
-    before: list[int] = []
-
-    def further(host: HostSnapshot) -> bool:
-        assert guest(host, name).corrupt is None, name
-        before.append(guest(host, name).passes)
-        return before[-1] > before[0]
-
-    await until(further, client)
 
 
 async def checkpoint(client: SupervisorClient, source: Instance, name: str) -> Instance:

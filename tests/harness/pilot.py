@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-import pytest
 from textual.pilot import Pilot
 
 from forktui.tui.app import ForkTui
@@ -63,13 +62,6 @@ def tree(pilot: Pilot[None]) -> ForkTree:
     app = pilot.app
     assert isinstance(app, ForkTui)
     return app.dashboard.fork_tree
-
-
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what this terminal and user prefer out of the pictures."""
-    for name in ("NO_COLOR", "FORKTUI_ASCII", "TEXTUAL_THEME", "SSH_CONNECTION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FORKTUI_ASCII", "0")
 
 
 def shown_rows(pilot: Pilot[None]) -> list[str]:

@@ -28,6 +28,7 @@ from supervisor.rules.capacity import (
 )
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, guest, sample, supervisor, until, walking_source
+from tests.harness.verified_guests import standby_source
 
 NAMES: list[ResourceName] = ["memory", "disk", "descriptors", "page_server_descriptors", "processes"]
 RESOURCES = st.lists(
@@ -200,8 +201,7 @@ async def test_the_shares_are_what_forks_take(home: Home) -> None:
     forks = 6
     async with supervisor(home) as running:
         client = running.client
-        await walking_source(client)
-        await client.standby("source")
+        await standby_source(client)
         cold = await shares(client)
         assert "image" in cold["memory"].basis
         await client.fork("source", ForkRequest(name="warm", share_memory=True, target_state="Running"))
@@ -237,8 +237,7 @@ async def test_forks_that_are_yet_to_fill_count_as_what_they_will_have(embedded:
     embedded.options = ("--fault-around-pages", "1")
     async with supervisor(embedded) as running:
         client = running.client
-        await walking_source(client, "source", "hot_mib=32")
-        await client.standby("source")
+        await standby_source(client, "source", "hot_mib=32")
         await client.fork("source", ForkRequest(name="warm", share_memory=True, target_state="Running"))
         await until(lambda host: any(t.recorded_pages and not t.recording_fork for t in host.templates), client)
         await client.delete("warm")
@@ -283,8 +282,7 @@ def kept(memory: ResourceEstimate) -> float:
 async def test_a_fan_out_that_does_not_fit_is_refused_with_numbers_and_can_be_forced(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await walking_source(client, "source", "hot_mib=4")
-        await client.standby("source")
+        await standby_source(client, "source", "hot_mib=4")
         # A real limit on the real process: room for ten forks, and for the requests of this test.
         limit = open_files(running.process.pid) + 40
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
@@ -323,8 +321,7 @@ async def test_a_dry_run_is_refused_as_the_fan_out_would_be(embedded: Home) -> N
 async def test_the_forks_of_a_source_whose_files_are_gone_are_not_estimated(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        source = await walking_source(client)
-        await client.standby(source.id)
+        source = await standby_source(client)
         file = embedded.data / "instances" / source.id / "vm.json"
         drive = {"drive_id": "data", "path_on_host": "gone.img", "is_root_device": False, "is_read_only": False}
         file.write_text(json.dumps(json.loads(file.read_text()) | {"drives": [drive]}))
@@ -337,8 +334,7 @@ async def test_the_forks_of_a_source_whose_files_are_gone_are_not_estimated(embe
 async def test_a_second_fan_out_is_estimated_beside_what_the_first_has(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await walking_source(client, "source", "hot_mib=4")
-        await client.standby("source")
+        await standby_source(client, "source", "hot_mib=4")
         # For nine with what the API opens meanwhile, and not for six more beside those.
         limit = open_files(running.process.pid) + 48
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
@@ -356,8 +352,7 @@ async def test_of_two_fan_outs_at_once_the_second_is_estimated_beside_what_the_f
 ) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await walking_source(client, "source", "hot_mib=4")
-        await client.standby("source")
+        await standby_source(client, "source", "hot_mib=4")
         limit = open_files(running.process.pid) + 48
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
         outcomes = await asyncio.gather(

@@ -1,10 +1,8 @@
 """Pages that a guest gives back through its balloon are zeros afterwards, never the mem-file's: real remove events."""
 
 import contextlib
-import http.client
 import json
 import os
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from tests.harness.supervisor_process import Home, supervisor
+from tests.harness.unix_http import request
 from tests.harness.waiting import until_console_says
 
 MIB = 1 << 20
@@ -25,22 +24,9 @@ BALLAST_MIB = 8
 PAGES = BALLAST_MIB * MIB // 4096
 
 
-class Connection(http.client.HTTPConnection):
-    """A request to a VMM that the driver has no method for."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=20)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(os.fspath(self._path))
-
-    def set_balloon(self, amount_mib: int) -> None:
-        self.request("PATCH", "/balloon", json.dumps({"amount_mib": amount_mib}), {"Content-Type": "application/json"})
-        answer = self.getresponse()
-        text = answer.read()
-        assert answer.status == 204, text
+def set_balloon(api: Path, amount_mib: int) -> None:
+    """Ask a VMM for what the driver has no method for."""
+    assert request(api, "PATCH", "/balloon", {"amount_mib": amount_mib}) == (204, None)
 
 
 @dataclass
@@ -48,8 +34,8 @@ class Fork:
     """A fork with a balloon, served by a real page server."""
 
     vmm: Vmm
-    api: Connection
     server: PageServer
+    api: Path
     directory: Path
     page_map: Path
 
@@ -122,9 +108,7 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
             )
             await vmm.api.load_snapshot("state", "Uffd", str(run_dir / "f.uffd"), resume=True)
             await server.served("fork")
-            connection = Connection(run_dir / "f.sock")
-            yield Fork(vmm, connection, server, directory, page_map)
-            connection.close()
+            yield Fork(vmm, server, run_dir / "f.sock", directory, page_map)
         finally:
             await vmm.terminate()
     finally:
@@ -136,11 +120,11 @@ async def test_pages_given_to_the_balloon_read_as_zeros_when_it_gives_them_back(
 ) -> None:
     async with fork_with_balloon(hypervisor, run_dir) as fork:
         await fork.says("pass 1")
-        fork.api.set_balloon(BALLAST_MIB)
+        set_balloon(fork.api, BALLAST_MIB)
         await fork.says(f"balloon {PAGES}")
         removed, _, before = await fork.counters()
         assert removed == PAGES
-        fork.api.set_balloon(0)
+        set_balloon(fork.api, 0)
         await fork.says("balloon 0")
         # The guest itself verifies that they are zeros: each of these passes begins after they came back.
         seen = console(fork)
@@ -155,9 +139,9 @@ async def test_pages_given_away_before_they_were_ever_touched_are_zeros_too(
     hypervisor: Hypervisor, run_dir: Path
 ) -> None:
     async with fork_with_balloon(hypervisor, run_dir) as fork:
-        fork.api.set_balloon(BALLAST_MIB)
+        set_balloon(fork.api, BALLAST_MIB)
         await fork.says(f"balloon {PAGES}")
-        fork.api.set_balloon(0)
+        set_balloon(fork.api, 0)
         await fork.says("balloon 0")
         await fork.says(f"pass {last_pass(console(fork)) + 2}")
         assert "CORRUPT" not in console(fork)
@@ -166,14 +150,14 @@ async def test_pages_given_away_before_they_were_ever_touched_are_zeros_too(
 async def test_a_removal_outlives_the_page_server_that_was_told_of_it(hypervisor: Hypervisor, run_dir: Path) -> None:
     async with fork_with_balloon(hypervisor, run_dir) as fork:
         await fork.says("pass 1")
-        fork.api.set_balloon(BALLAST_MIB)
+        set_balloon(fork.api, BALLAST_MIB)
         await fork.says(f"balloon {PAGES}")
         fork.server.kill()
         await fork.server.exited
         other = await page_server(run_dir)
         try:
             await other.adopt("fork", page_map=fork.page_map, vmm_pid=fork.vmm.pid)
-            fork.api.set_balloon(0)
+            set_balloon(fork.api, 0)
             await fork.says("balloon 0")
             await fork.says(f"pass {last_pass(console(fork)) + 2}")
             assert "CORRUPT" not in console(fork)
@@ -183,9 +167,7 @@ async def test_a_removal_outlives_the_page_server_that_was_told_of_it(hypervisor
 
 async def inflate(home: Home, instance: Instance, amount_mib: int) -> None:
     """Have a VM of a supervisor give memory to its balloon, or take it back, and wait until its guest has."""
-    connection = Connection(home.run / f"{instance.id}.sock")
-    connection.set_balloon(amount_mib)
-    connection.close()
+    set_balloon(home.run / f"{instance.id}.sock", amount_mib)
     await until_console_says(console_of(home, instance), f"balloon {amount_mib * MIB // 4096}")
 
 

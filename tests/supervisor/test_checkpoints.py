@@ -14,8 +14,9 @@ from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
 from supervisor.snapshots.layer_files import allocated
 from supervisor.vmm.api_client import ApiClient
-from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record, until_it_walks_on, until_verified
+from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
+from tests.harness.verified_guests import one_more_pass, standby_source, until_verified
 
 MIB = 1 << 20
 
@@ -33,7 +34,7 @@ async def test_checkpoints_of_a_running_vm_are_verified_by_forks_on_both_backend
             assert made.phases[0].milliseconds > 0
             assert len(chain(home, made)) == depth
             assert [path.name for path in chain(home, made)] == [path.name for path in chain(home, source)]
-            await until_it_walks_on(client, "source")
+            await one_more_pass(client, "source")
         first, second, third = await asyncio.gather(*(client.instance(name) for name in ("one", "two", "three")))
         assert allocated(chain(home, first)[0]) < 32 * MIB, "the hot set, not the whole memory"
         assert allocated(chain(home, third)[0]) < MIB, "what a walk writes"
@@ -61,8 +62,7 @@ async def test_checkpoints_of_a_running_vm_are_verified_by_forks_on_both_backend
 async def test_a_checkpoint_of_a_fork_leaves_it_attached_to_its_template(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", "passes=0")
-        source = await client.standby(source.id)
+        source = await standby_source(client, "source", "passes=0")
         await client.fork(source.id, SHARED.model_copy(update={"name": "fork", "prefetch": "off"}))
         await until_verified(client, "fork")
         made = await client.checkpoint("fork")
@@ -70,7 +70,7 @@ async def test_a_checkpoint_of_a_fork_leaves_it_attached_to_its_template(home: H
         fork = await client.instance("fork")
         assert (fork.state, fork.memory_backend) == (State.RUNNING, "uffd")
         await client.memory("fork", 8)
-        await until_it_walks_on(client, "fork")
+        await one_more_pass(client, "fork")
         await client.standby("fork")
         for name in ("fork", "fork-1"):
             await client.fork(name, SHARED.model_copy(update={"name": f"of-{name}"}))
@@ -91,7 +91,7 @@ async def test_a_snapshot_that_fails_leaves_the_source_running_and_the_next_is_w
         assert all("refused PUT /snapshot/create" in str(failure) for failure in failures), failures
         assert {path.name for path in directory(home, source).iterdir()} == files
         assert [one.name for one in await client.instances()] == ["source", "good"]
-        await until_it_walks_on(client, "source")
+        await one_more_pass(client, "source")
 
         whole = await checkpoint(client, source, "whole")
         assert whole.layers == 1, "the dirty log of a failed snapshot may be lost"
@@ -181,7 +181,7 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
         client = running.client
         assert not layer.exists()
         assert not nameless.exists()
-        await until_it_walks_on(client, "source")
+        await one_more_pass(client, "source")
         after = await checkpoint(client, source, "after")
         assert after.layers == 1
         await client.fork("after", SHARED.model_copy(update={"name": "fork"}))
@@ -211,7 +211,7 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
         assert operation is not None
         assert (operation.verb, operation.step, operation.asked_by) == ("checkpoint", "resume", "supervisor")
         os.kill(begun.process.pid, signal.SIGCONT)
-        await until_it_walks_on(client, "source")
+        await one_more_pass(client, "source")
         await client.delete("source")
 
 

@@ -8,11 +8,12 @@ import os
 import signal
 from pathlib import Path
 
-from forktui.client.api import ApiError, SupervisorClient
-from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, State
+from forktui.client.api import ApiError
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State
 from tests.harness.refusals import refused
 from tests.harness.small_disk import small_disk
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, guest, sample, supervisor, until, walking_source
+from tests.harness.verified_guests import one_more_pass, standby_source
 
 SHARED = ForkRequest(share_memory=True, target_state="Running")
 
@@ -34,17 +35,6 @@ def contents(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
         for path in sorted(folder.rglob("*"))
     }
-
-
-async def walks_on(client: SupervisorClient, name: str) -> None:
-    seen: list[int] = []
-
-    def further(host: HostSnapshot) -> bool:
-        assert guest(host, name).corrupt is None
-        seen.append(guest(host, name).passes)
-        return seen[-1] > seen[0]
-
-    await until(further, client)
 
 
 async def test_a_directory_of_a_newer_schema_is_refused_and_left_as_it_is(embedded: Home) -> None:
@@ -103,13 +93,13 @@ async def test_another_run_directory_is_refused_while_vms_listen_in_the_first(em
     same = embedded.root / "same"
     same.symlink_to(embedded.root)
     async with supervisor(dataclasses.replace(embedded, root=same)) as running:
-        await walks_on(running.client, "one")
+        await one_more_pass(running.client, "one")
         await running.client.stop("two")
         await running.client.standby("one")
     async with supervisor(moved) as running:
         assert [one.name for one in await running.client.instances()] == ["one", "two"]
         await running.client.restore("one")
-        await walks_on(running.client, "one")
+        await one_more_pass(running.client, "one")
         await running.client.delete("one")
 
 
@@ -118,8 +108,7 @@ async def test_the_run_directory_of_another_data_directorys_vms_is_refused_and_l
     stranger = dataclasses.replace(embedded, options=("--data-dir", str(embedded.root / "other")))
     async with supervisor(embedded) as running:
         client = running.client
-        await walking_source(client, "source", "passes=0")
-        await client.standby("source")
+        await standby_source(client, "source", "passes=0")
         fork = await client.fork("source", SHARED.model_copy(update={"name": "fork"}))
         await running.end(signal.SIGKILL)
     (embedded.run / "lock").unlink()
@@ -131,7 +120,7 @@ async def test_the_run_directory_of_another_data_directorys_vms_is_refused_and_l
     assert {*embedded.run.rglob("*")} == before
     assert not (embedded.root / "other").exists()
     async with supervisor(embedded) as running:
-        await walks_on(running.client, "fork")
+        await one_more_pass(running.client, "fork")
         for name in ("fork", "source"):
             await running.client.delete(name)
     async with supervisor(stranger) as running:
@@ -151,14 +140,14 @@ async def test_a_second_supervisor_is_refused_and_harms_nobody(embedded: Home) -
         squeezed = dataclasses.replace(elsewhere, options=("--run-dir", str(embedded.run)))
         held = f"another supervisor (pid {running.process.pid}) holds {embedded.run}; stop it, or name another"
         assert held in await refusal(squeezed)
-        await walks_on(running.client, "source")
+        await one_more_pass(running.client, "source")
         assert (await running.client.checkpoint("source")).state is State.STANDBY
         await running.end(signal.SIGKILL)
         assert (embedded.data / "lock").read_text() == f"{running.process.pid}\n"
         # The lock of one that was killed is nobody's.
         async with supervisor(embedded) as again:
             assert (await again.client.instance("source")).vmm_pid == source.vmm_pid
-            await walks_on(again.client, "source")
+            await one_more_pass(again.client, "source")
 
 
 async def test_a_read_only_directory_is_refused_and_one_that_becomes_so_stops_no_vm(embedded: Home) -> None:
@@ -188,7 +177,7 @@ async def test_a_read_only_directory_is_refused_and_one_that_becomes_so_stops_no
                     assert "writable" in outcome.message
                 forced = await client.fan_out("source", FanOutRequest(count=2, force=True))
                 assert [child.error and child.error.code for child in forced.children] == ["storage_failed"] * 2
-            await walks_on(client, "share")
+            await one_more_pass(client, "share")
             host = await until(lambda host: sample(host, "share").present_pages > 0, client)
             (server,) = (template.page_server_pid for template in host.templates)
             await running.end(signal.SIGKILL)
@@ -198,7 +187,7 @@ async def test_a_read_only_directory_is_refused_and_one_that_becomes_so_stops_no
                 f"{embedded.data} is in a read-only file system; remount that, or name another with --data-dir" in line
             )
         async with supervisor(embedded) as again:
-            await walks_on(again.client, "share")
+            await one_more_pass(again.client, "share")
             host = await until(lambda host: bool(host.templates), again.client)
             assert host.templates[0].page_server_pid == server
             for name in ("share", "source"):
@@ -210,8 +199,7 @@ async def test_records_of_the_future_are_in_the_way_of_nothing(embedded: Home) -
     """As a clock that was set back leaves them: a source that is made long after its fork."""
     async with supervisor(embedded) as running:
         client = running.client
-        source = await walking_source(client)
-        await client.standby("source")
+        source = await standby_source(client)
         fork = await client.fork("source", SHARED.model_copy(update={"name": "fork"}))
         await client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
     for folder, times in ((source.id, ("created_at", "stopped_at")), (fork.id, ("started_at",))):

@@ -8,15 +8,10 @@ from collections import Counter
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import DeletionPlan, FanOutRequest, ForkRequest, HostSnapshot, State
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, gathered, guest, sample, supervisor, until, walking_source
+from tests.harness.supervisor_process import Home, gathered, guest, sample, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 SHARED = ForkRequest(share_memory=True, target_state="Running")
-
-
-async def small_source(client: SupervisorClient) -> None:
-    """A source in Standby with little memory in it."""
-    await walking_source(client, "source", "hot_mib=4")
-    await client.standby("source")
 
 
 def disk_bytes(home: Home) -> int:
@@ -34,7 +29,7 @@ def verified(host: HostSnapshot, name: str) -> bool:
 
 async def tree_of_five_levels(client: SupervisorClient) -> list[str]:
     """A fork of a fork and so on, each verified, with a copy and a sibling on the way; returns the line's names."""
-    await small_source(client)
+    await standby_source(client, "source", "hot_mib=4")
     line = ["source"]
     for level in range(1, 6):
         name = f"level-{level}"
@@ -78,7 +73,7 @@ async def test_a_tree_of_five_levels_goes_as_its_plan_says(home: Home) -> None:
 async def test_what_a_part_of_a_tree_gives_back_is_what_nobody_else_has(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         await client.fork("source", ForkRequest(name="copy", target_state="Standby"))
         before = disk_bytes(embedded)
         plan = await client.deletion_plan("source", cascade=False)
@@ -94,7 +89,7 @@ async def test_what_a_part_of_a_tree_gives_back_is_what_nobody_else_has(embedded
 async def test_every_layer_of_a_chain_is_counted_with_the_last_of_its_names(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         await client.fork("source", SHARED.model_copy(update={"name": "fork"}))
         await until(lambda host: guest(host, "fork").passes >= 1, client)
         assert (await client.standby("fork")).layers == 2
@@ -114,7 +109,7 @@ async def test_every_layer_of_a_chain_is_counted_with_the_last_of_its_names(home
 async def test_without_cascade_a_locked_source_is_refused_with_its_holders_dry_or_not(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         await client.fan_out("source", FanOutRequest(count=2))
         for work in (client.delete("source"), client.deletion_plan("source")):
             error = await refused(work)
@@ -131,7 +126,7 @@ async def test_a_failed_step_stops_the_cascade_and_the_same_call_goes_on(
 ) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         result = await client.fan_out("source", FanOutRequest(count=3))
         stuck = result.children[1].instance
         assert stuck is not None
@@ -157,7 +152,7 @@ async def test_a_failed_step_stops_the_cascade_and_the_same_call_goes_on(
 async def test_forks_that_are_made_during_a_cascade_are_never_left_without_their_source(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         await client.fan_out("source", FanOutRequest(count=6))
         outcomes = await gathered(
             client.delete("source", cascade=True),
@@ -180,7 +175,7 @@ async def test_forks_that_are_made_during_a_cascade_are_never_left_without_their
 async def test_a_cascade_that_is_cut_off_by_a_killed_supervisor_is_gone_on_with(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await small_source(client)
+        await standby_source(client, "source", "hot_mib=4")
         await client.fan_out("source", FanOutRequest(count=6))
         deletion = asyncio.create_task(client.delete("source", cascade=True))
         await until(lambda host: len(host.instances) < 7, client)

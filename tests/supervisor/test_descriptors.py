@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest
-from tests.harness.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
+from tests.harness.supervisor_process import PATIENCE, Home, guest, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 CODES = ("storage_failed", "vmm_failed", "page_server_failed", "insufficient_resources")
 SHARED = ForkRequest(name="fork", share_memory=True, target_state="Running")
@@ -60,8 +61,7 @@ async def connected(home: Home) -> AsyncIterator[Connection]:
 async def test_a_fork_without_a_descriptor_leaves_nothing_at_whichever_step(embedded: Home) -> None:
     async with supervisor(embedded) as running, connected(embedded) as connection:
         client, pid = running.client, running.process.pid
-        await walking_source(client)
-        await client.standby("source")
+        await standby_source(client)
         failures, status = 0, 0
         for limit in range(opened(pid), opened(pid) + ENOUGH):
             processes = {process.pid for process in embedded.processes()}
@@ -88,8 +88,7 @@ def tracebacks(log: Path) -> str:
 async def test_a_fan_out_beyond_the_descriptors_is_refused_or_fails_child_by_child(embedded: Home) -> None:
     async with supervisor(embedded) as running, connected(embedded) as connection:
         client, pid = running.client, running.process.pid
-        await walking_source(client)
-        await client.standby("source")
+        await standby_source(client)
         await client.fork("source", SHARED)
         wanted = FanOutRequest(count=24, record="off")
         with limited(pid, opened(pid) + 24):

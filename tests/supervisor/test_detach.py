@@ -8,36 +8,23 @@ import time
 import psutil
 
 from forktui.client.api import ApiError, SupervisorClient
-from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance, State
+from supervisor.models import CreateRequest, ForkRequest, Instance, State
 from supervisor.uffd.page_map import ABSENT, PageMapReader
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import (
     PATIENCE,
     Home,
     find,
-    guest,
     sample,
     supervisor,
     until,
     until_walking,
     walking_source,
 )
+from tests.harness.verified_guests import two_more_passes
 
 ENDLESS = "passes=0"
 COLD = ForkRequest(share_memory=True, target_state="Running", prefetch="off", record="off")
-
-
-async def passes_on(client: SupervisorClient, *names: str) -> HostSnapshot:
-    """Return when each guest has verified two more passes, the second of them begun after this was called."""
-    before = await until(lambda host: all(guest(host, name).restored for name in names), client)
-    after = await until(
-        lambda host: all(
-            guest(host, name).corrupt or guest(host, name).passes >= guest(before, name).passes + 2 for name in names
-        ),
-        client,
-    )
-    assert [name for name in names if guest(after, name).corrupt] == []
-    return after
 
 
 async def cold_fork(client: SupervisorClient, hot_mib: int = 8, *, track_dirty_pages: bool = True) -> Instance:
@@ -96,17 +83,17 @@ async def test_a_detached_fork_goes_on_and_its_source_can_be_restored_and_delete
         assert (again.status, again.code) == (409, "invalid_state")
 
         await client.restore("source")
-        host = await passes_on(client, "fork", "source")
+        host = await two_more_passes(client, "fork", "source")
         assert host.templates == (), "nobody serves the fork any more"
         await client.delete("source")
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         await client.standby("fork")
         assert (await client.instance("fork")).layers == 2
         layers = list(directory.glob("mem.*"))
         assert [(layer.stat().st_size, layer.stat().st_nlink) for layer in layers] == [(fork.size_bytes, 1)] * 2
         assert base in layers
         await client.restore("fork")
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         await client.delete("fork")
     assert home.processes() == []
     assert [path.name for path in home.run.rglob("*") if path.name != "pages"] == []
@@ -120,11 +107,11 @@ async def test_a_fork_whose_snapshots_are_whole_keeps_nothing_of_its_source(embe
         assert (await client.detach("fork")).layers == 0
         assert list(directory.glob("mem.*")) == list(directory.glob("state.*")) == []
         await client.delete("source")
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         assert (await client.standby("fork")).layers == 1
         assert [layer.stat().st_size for layer in directory.glob("mem.*")] == [fork.size_bytes]
         await client.restore("fork")
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         await client.delete("fork")
     assert embedded.processes() == []
 
@@ -144,11 +131,11 @@ async def test_one_of_several_forks_releases_its_share_only(embedded: Home) -> N
             assert detached.fork_kind == "copy"
             assert (await client.instance("source")).fork_count == 4 - left
         assert (await refused(client.restore("source"))).code == "invalid_state"
-        await passes_on(client, "fork", "other", "file")
+        await two_more_passes(client, "fork", "other", "file")
         assert (await client.restore("asleep")).memory_backend == "file"
         await client.delete("other")
         await client.delete("source")
-        await passes_on(client, "fork", "asleep", "file")
+        await two_more_passes(client, "fork", "asleep", "file")
         for name in ("fork", "asleep", "stopped", "file"):
             await client.delete(name)
     assert embedded.processes() == []
@@ -169,10 +156,10 @@ async def test_a_page_server_killed_half_way_changes_nothing_and_the_same_call_d
         assert (kept.fork_kind, kept.template_id, kept.vmm_pid) == ("share_memory", fork.template_id, fork.vmm_pid)
         assert (await client.instance("source")).locked_by == ("fork",)
         await until(lambda host: any(t.page_server_restarts and t.page_server_pid for t in host.templates), client)
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         await client.detach("fork")
         await client.restore("source")
-        await passes_on(client, "fork", "source")
+        await two_more_passes(client, "fork", "source")
         await client.delete("fork")
         await client.delete("source")
 
@@ -191,10 +178,10 @@ async def test_a_supervisor_killed_half_way_leaves_a_fork_that_holds_its_lock(ho
         assert kept is not None
         assert (kept.state, kept.fork_kind, kept.vmm_pid) == (State.RUNNING, "share_memory", fork.vmm_pid)
         assert (await client.instance("source")).locked_by == ("fork",)
-        await passes_on(client, "fork")
+        await two_more_passes(client, "fork")
         await client.detach("fork")
         await client.delete("source")
-        host = await passes_on(client, "fork")
+        host = await two_more_passes(client, "fork")
         assert sample(host, "fork").private_bytes > 192 << 20
         await client.delete("fork")
     assert home.processes() == []

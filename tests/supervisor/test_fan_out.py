@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, State
+from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, State
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import (
     PATIENCE,
@@ -20,17 +20,9 @@ from tests.harness.supervisor_process import (
     until,
     walking_source,
 )
+from tests.harness.verified_guests import standby_source, until_verified, verified
 
 SHARED = ForkRequest(share_memory=True, target_state="Running")
-
-
-async def standby_source(client: SupervisorClient) -> Instance:
-    source = await walking_source(client)
-    return await client.standby(source.id)
-
-
-def walked(host: HostSnapshot, *names: str) -> bool:
-    return all(guest(host, name).restored and guest(host, name).passes >= 1 for name in names)
 
 
 async def test_a_fan_out_is_recorded_prefetched_verified_locked_and_released(home: Home) -> None:
@@ -49,7 +41,7 @@ async def test_a_fan_out_is_recorded_prefetched_verified_locked_and_released(hom
         assert [child.error for child in result.children] == [None] * 4
         names = [child.name for child in result.children]
         assert names == [f"source-{number}" for number in range(1, 5)]
-        host = await until(lambda host: walked(host, "warm", *names), client)
+        host = await until_verified(client, "warm", *names)
         for name in names:
             statistics = sample(host, name)
             # The VMM itself may touch a page before its prefetch has come to it.
@@ -76,7 +68,7 @@ async def test_a_fan_out_is_recorded_prefetched_verified_locked_and_released(hom
         assert not (await client.instance("source")).mem_locked
         restored = await client.restore("source")
         assert (restored.state, restored.memory_backend) == (State.RUNNING, "file")
-        host = await until(lambda host: walked(host, "source") and not host.templates, client)
+        host = await until(lambda host: verified(host, "source") and not host.templates, client)
         await client.delete("source")
         assert await client.instances() == []
     assert home.processes() == []
@@ -92,7 +84,7 @@ async def test_forks_on_the_file_backend_verify_their_memory_and_hold_the_lock(h
             "source", ForkRequest(share_memory=True, memory_backend="file", target_state="Running")
         )
         assert fork.memory_backend == "file"
-        host = await until(lambda host: walked(host, fork.name), client)
+        host = await until_verified(client, fork.name)
         assert sample(host, fork.name).faults == 0
         assert (await client.instance("source")).fork_count == 1
         error = await refused(client.memory(fork.name, 10))
@@ -110,7 +102,7 @@ async def test_copies_leave_the_source_unlocked_and_a_running_source_runs_on(hom
         copy = await client.fork("source", ForkRequest(name="copy", from_running=True))
         assert (copy.state, copy.fork_kind) == (State.RUNNING, "copy")
         assert (await client.instance(source.id)).vmm_pid == source.vmm_pid
-        host = await until(lambda host: walked(host, "copy"), client)
+        host = await until_verified(client, "copy")
         assert not guest(host, "source").restored
         again = find(host, "source")
         assert again is not None
@@ -128,10 +120,10 @@ async def test_a_fork_of_a_fork_reads_its_own_sources_memory(home: Home) -> None
         client = running.client
         await standby_source(client)
         await client.fork("source", SHARED.model_copy(update={"name": "child"}))
-        await until(lambda host: walked(host, "child"), client)
+        await until_verified(client, "child")
         await client.standby("child")
         await client.fork("child", SHARED.model_copy(update={"name": "grandchild"}))
-        await until(lambda host: walked(host, "grandchild"), client)
+        await until_verified(client, "grandchild")
         lineage = await client.lineage("source")
         assert lineage.tree.children[0].children[0].name == "grandchild"
         assert "grandchild" in (await refused(client.delete("child"))).message
@@ -159,17 +151,17 @@ async def test_a_new_supervisor_finds_what_an_earlier_one_left_running(home: Hom
     async with supervisor(home) as running:
         await standby_source(running.client)
         fork = await running.client.fork("source", SHARED)
-        before = await until(lambda host: walked(host, fork.name), running.client)
+        before = await until_verified(running.client, fork.name)
     assert fork.vmm_pid is not None
     assert psutil.pid_exists(fork.vmm_pid)
     async with supervisor(home) as running:
         client = running.client
-        after = await until(lambda host: walked(host, fork.name), client)
+        after = await until_verified(client, fork.name)
         assert {one.name: one.state for one in after.instances} == {one.name: one.state for one in before.instances}
         assert find(after, fork.name).vmm_pid == fork.vmm_pid  # type: ignore[union-attr]
         assert (await client.instance("source")).fork_count == 1
         second = await client.fork("source", SHARED)
-        await until(lambda host: walked(host, second.name), client)
+        await until_verified(client, second.name)
         for name in (fork.name, second.name, "source"):
             await client.delete(name)
     assert home.processes() == []
@@ -270,7 +262,7 @@ async def test_a_fork_whose_snapshot_cannot_be_loaded_leaves_nothing_and_the_sou
         assert not (await client.instance("source")).mem_locked
         state.write_bytes(whole)
         again = await client.fork(source.id, SHARED)
-        await until(lambda host: walked(host, again.name), client)
+        await until_verified(client, again.name)
         for name in (again.name, "source"):
             await client.delete(name)
     assert home.processes() == []

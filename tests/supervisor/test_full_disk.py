@@ -24,7 +24,8 @@ from supervisor.snapshots.layers import all_names
 from supervisor.store.records import InstanceRecord
 from tests.harness.refusals import refused
 from tests.harness.small_disk import BLOCK, SmallDisk, small_disk
-from tests.harness.supervisor_process import Home, find, guest, sample, supervisor, until, until_walking
+from tests.harness.supervisor_process import Home, find, sample, supervisor, until, until_walking
+from tests.harness.verified_guests import one_more_pass
 
 SMALL = CreateRequest(name="source", image="pagewalker", size="48MB", cmd=("hot_mib=4", "passes=0"))
 SHARED = ForkRequest(share_memory=True, target_state="Running")
@@ -62,18 +63,6 @@ def known(instance: Instance) -> tuple[object, ...]:
     return instance.name, settled, instance.vmm_pid, instance.has_snapshot, instance.busy, *memory
 
 
-async def walks_on(client: SupervisorClient, *names: str) -> None:
-    """Return when these guests have walked their memory again; none may ever have found a wrong byte."""
-    seen: list[tuple[int, ...]] = []
-
-    def further(host: HostSnapshot) -> bool:
-        assert not [name for name in names if guest(host, name).corrupt]
-        seen.append(tuple(guest(host, name).passes for name in names))
-        return all(now > before for now, before in zip(seen[-1], seen[0], strict=True))
-
-    await until(further, client)
-
-
 async def short(
     home: Home, disk: SmallDisk, client: SupervisorClient, verb: Callable[[], Awaitable[object]], *blocks: int
 ) -> int:
@@ -106,22 +95,22 @@ async def test_every_verb_fails_whole_and_works_when_there_is_space(home: Home, 
         for name in ("one", "two"):
             checkpoint = CheckpointRequest(name=name)
             assert await lacking(partial(client.checkpoint, "source", checkpoint), 0, 1, 4, 512) >= 8
-            await walks_on(client, "source")
+            await one_more_pass(client, "source")
         assert await lacking(lambda: client.standby("source"), 0, 1, 4) >= 5
         assert await lacking(lambda: client.fork("source", named("copy", COPY)), 0, 1) >= 8
         assert await lacking(lambda: client.fork("source", named("share", SHARED)), 0) >= 8
-        await walks_on(client, "copy", "share")
+        await one_more_pass(client, "copy", "share")
 
         await client.checkpoint("share", CheckpointRequest(name="chain"))
         assert await lacking(lambda: client.fork("chain", named("flat", COPY)), 0, 1, 100) >= 8
         assert await lacking(lambda: client.detach("share"), 0) >= 2
-        await walks_on(client, "copy", "share", "flat")
+        await one_more_pass(client, "copy", "share", "flat")
 
         await client.restore("source")
-        await walks_on(client, "source")
+        await one_more_pass(client, "source")
         assert (await client.standby("source")).layers == 2
         assert await lacking(lambda: client.restore("source"), 0, 1, 100) >= 4  # its layers are merged first
-        await walks_on(client, "source")
+        await one_more_pass(client, "source")
         with disk.filled():
             assert (await client.stop("source")).state is State.STOPPED
         assert await lacking(lambda: client.start("source"), 0) >= 2
@@ -148,7 +137,7 @@ async def test_a_fan_out_says_of_each_child_that_the_disk_is_full(home: Home, di
             assert [one.name for one in await client.instances()] == ["source"]
         made = await client.fan_out("source", wanted)
         assert not [child.error for child in made.children if child.error]
-        await walks_on(client, "source-1", "source-2", "source-3")
+        await one_more_pass(client, "source-1", "source-2", "source-3")
 
 
 async def test_guests_and_their_page_server_do_without_logs_and_lists(home: Home, disk: SmallDisk) -> None:
@@ -171,12 +160,12 @@ async def test_guests_and_their_page_server_do_without_logs_and_lists(home: Home
             assert log.stat().st_size % BLOCK == 0, "nothing more was written"
             fill_block(console)
             assert console.stat().st_size % BLOCK == 0
-        await walks_on(client, "recorder")
+        await one_more_pass(client, "recorder")
         await client.fork("source", named("again", SHARED.model_copy(update={"record": "on"})))
         host = await until(lambda host: find(host, "again") is not None and not recording(host), client)
         assert (template / "hot_pages").stat().st_size > 0
         assert host.templates[0].page_server_pid == server
-        await walks_on(client, "recorder", "again")
+        await one_more_pass(client, "recorder", "again")
 
 
 def fill_block(path: Path) -> None:
@@ -218,7 +207,7 @@ async def test_a_supervisor_starts_on_a_full_disk_and_knows_what_has_ended(home:
                 await again.client.delete("doomed")
                 await again.client.delete("crashing")
     async with supervisor(home) as last:
-        await walks_on(last.client, "share")
+        await one_more_pass(last.client, "share")
         assert sorted(one.name for one in await last.client.instances()) == ["share", "source"]
 
 

@@ -13,15 +13,11 @@ from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HostSna
 from supervisor.uffd.hypeman_hot_pages import RegionPage
 from tests.harness.hypeman_hot_pages import hpl1
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, guest, sample, supervisor, until, walking_source
+from tests.harness.supervisor_process import Home, guest, sample, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 HOT_MIB = 4
 HOT_PAGES = HOT_MIB * (1 << 20) // PAGE_SIZE
-
-
-async def standby_source(client: SupervisorClient) -> None:
-    await walking_source(client, "source", f"hot_mib={HOT_MIB}")
-    await client.standby("source")
 
 
 async def fork(client: SupervisorClient, name: str, **options: object) -> Instance:
@@ -47,7 +43,7 @@ async def walked(client: SupervisorClient, *names: str) -> HostSnapshot:
 async def test_forks_record_when_they_are_to_and_are_prefetched_as_they_are_to(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         never = await fork(client, "never", record="off")
         assert not never.recording
         host = await walked(client, "never")
@@ -88,7 +84,7 @@ async def test_forks_record_when_they_are_to_and_are_prefetched_as_they_are_to(h
 async def test_whether_a_fork_made_in_standby_records_is_decided_when_it_is_restored(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         made = await client.fan_out("source", FanOutRequest(count=4, target_state="Standby", name_prefix="asleep"))
         assert [child.error for child in made.children] == [None] * 4
         await fork(client, "always", target_state="Standby", record="on")
@@ -115,7 +111,7 @@ async def test_a_fork_is_the_one_that_records_until_the_list_is_there(embedded: 
     """Between them another would be loaded as if there were none to come."""
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         told: list[tuple[bool, bool]] = []
 
         def listed(host: HostSnapshot) -> bool:
@@ -134,7 +130,7 @@ async def test_a_fork_is_the_one_that_records_until_the_list_is_there(embedded: 
 async def test_a_fork_that_could_not_be_restored_is_in_no_others_way_to_record(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         broken = await fork(client, "broken", target_state="Standby")
         await fork(client, "whole", target_state="Standby")
         (state,) = (embedded.data / "instances" / broken.id).glob("state.*")
@@ -152,7 +148,7 @@ async def test_a_warm_up_fork_that_ends_early_leaves_the_recording_to_the_next(e
     embedded.options = ("--record-quiet-seconds", "3")
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         first = await fork(client, "first")
         assert first.recording
         assert first.vmm_pid is not None
@@ -174,7 +170,7 @@ async def test_a_warm_up_fork_that_ends_early_leaves_the_recording_to_the_next(e
 async def test_a_template_tells_what_share_of_its_list_its_forks_want(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         await fork(client, "first")
         template = await recorded(client)
         assert (template.sampled_pages, template.precision, template.wasted_bytes) == (0, None, None)
@@ -201,7 +197,7 @@ async def test_a_list_that_is_dropped_beside_a_snapshot_is_prefetched_or_refused
 ) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client)
+        await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         made, image = embedded.data / "instances" / (await client.instance("source")).id, embedded.data / "images/snap"
         image.mkdir(parents=True)
         shutil.copy(next(made.glob("state.*")), image / "state")

@@ -5,8 +5,9 @@ import signal
 
 from supervisor.models import CreateRequest, ForkRequest
 from supervisor.snapshots.layer_files import allocated
-from tests.harness.layers_on_disk import SHARED, chain, checkpoint, until_verified, verified
+from tests.harness.layers_on_disk import SHARED, chain, checkpoint
 from tests.harness.supervisor_process import Home, supervisor, until, until_walking, walking_source
+from tests.harness.verified_guests import standby_source, until_verified, verified
 
 MIB = 1 << 20
 SCRATCH_BYTES = 16 * 4096
@@ -17,8 +18,7 @@ COPY = ForkRequest(target_state="Running")
 async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client)
-        source = await client.standby(source.id)
+        source = await standby_source(client)
         (base,) = chain(home, source)
         assert allocated(base) < 32 * MIB < base.stat().st_size
 

@@ -7,13 +7,13 @@ import psutil
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import ForkRequest
-from tests.harness.supervisor_process import Home, supervisor, until, walking_source
+from tests.harness.supervisor_process import Home, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 
 async def served_fork(client: SupervisorClient) -> tuple[int, int]:
     """Make a fork that walks for ever and return the pids of its page server and of its VMM."""
-    source = await walking_source(client, "source", "passes=0", "hot_mib=4")
-    await client.standby(source.id)
+    source = await standby_source(client, "source", "passes=0", "hot_mib=4")
     fork = await client.fork(source.id, ForkRequest(name="fork", share_memory=True, target_state="Running"))
     (template,) = (await until(lambda host: bool(host.templates), client)).templates
     assert template.page_server_pid is not None

@@ -8,12 +8,7 @@ import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, InstanceChanged, Reset
-from tests.harness.supervisor_process import (
-    PATIENCE,
-    Home,
-    supervisor,
-    walking_source,
-)
+from tests.harness.supervisor_process import PATIENCE, Home, supervisor, walking_source
 
 SMALL = ("hot_mib=1", "passes=2")
 

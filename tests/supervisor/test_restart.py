@@ -6,29 +6,15 @@ import time
 
 import psutil
 
-from forktui.client.api import SupervisorClient
-from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, Instance, State
+from supervisor.models import FanOutRequest, ForkRequest, Instance, State
 from tests.harness.host_invariants import left_over
-from tests.harness.supervisor_process import Home, guest, supervisor, until, walking_source
+from tests.harness.supervisor_process import Home, supervisor, until
+from tests.harness.verified_guests import standby_source, two_more_passes
 
 FORKS = 16
 ENDLESS = "passes=0"
 RESTARTS = int(os.environ.get("FORKTUI_TEST_RESTARTS", "1"))
 """How often everything but the VMs is killed."""
-
-
-def walked(host: HostSnapshot, names: list[str], before: dict[str, int]) -> bool:
-    """Return whether every guest has verified two passes more than before, or one has read a wrong byte."""
-    guests = {name: guest(host, name) for name in names}
-    assert [f"{name}: {one.corrupt}" for name, one in guests.items() if one.corrupt] == []
-    return all(one.restored and one.passes >= before.get(name, 0) + 2 for name, one in guests.items())
-
-
-async def walk_on(client: SupervisorClient, names: list[str]) -> None:
-    """Return when each guest has verified two more passes; the second of them began after this was called."""
-    now = await until(lambda host: all(guest(host, name).restored for name in names), client)
-    before = {name: guest(now, name).passes for name in names}
-    await until(lambda host: walked(host, names, before), client)
 
 
 def tree(instances: list[Instance]) -> list[Instance]:
@@ -39,10 +25,9 @@ def tree(instances: list[Instance]) -> list[Instance]:
 async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(firecracker_home: Home) -> None:
     async with supervisor(firecracker_home) as running:
         client = running.client
-        await walking_source(client, "source", ENDLESS, "hot_mib=2")
-        await client.standby("source")
+        await standby_source(client, "source", ENDLESS, "hot_mib=2")
         await client.fork("source", ForkRequest(name="middle", share_memory=True, target_state="Running"))
-        await walk_on(client, ["middle"])
+        await two_more_passes(client, "middle")
         await client.standby("middle")
         names = []
         for source in ("source", "middle"):
@@ -63,7 +48,7 @@ async def test_sixteen_real_forks_survive_their_supervisor_and_all_page_servers(
             print(f"{told} {time.monotonic() - began:.2f} s")
             assert after == before
             await until(lambda host: all(one.page_server_pid for one in host.templates), client)
-            await walk_on(client, names)
+            await two_more_passes(client, *names)
             servers = [one.page_server_pid for one in (await until(lambda _: True, client)).templates]
             if turn + 1 < RESTARTS:
                 kill(running.process.pid, servers)
@@ -84,10 +69,9 @@ async def test_a_fork_whose_record_cannot_be_read_runs_on_and_is_there_again_onc
 ) -> None:
     async with supervisor(firecracker_home) as running:
         client = running.client
-        await walking_source(client, "source", ENDLESS, "hot_mib=2")
-        await client.standby("source")
+        await standby_source(client, "source", ENDLESS, "hot_mib=2")
         fork = await client.fork("source", ForkRequest(name="fork", share_memory=True, target_state="Running"))
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         await running.end(signal.SIGKILL)
     record = firecracker_home.data / "instances" / fork.id / "instance.json"
     written = record.read_text()
@@ -101,7 +85,7 @@ async def test_a_fork_whose_record_cannot_be_read_runs_on_and_is_there_again_onc
     async with supervisor(firecracker_home) as running:
         client = running.client
         assert (await client.instance("fork")).vmm_pid == fork.vmm_pid
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         await client.standby("fork")
         for name in ("fork", "source"):
             await client.delete(name)

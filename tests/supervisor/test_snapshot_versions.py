@@ -8,7 +8,8 @@ import pytest
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HypervisorName, State
 from supervisor.vmm.hypervisor import Hypervisor, available, file_identity, loads, snapshot_version
-from tests.harness.supervisor_process import PATIENCE, Home, gathered, guest, supervisor, until, walking_source
+from tests.harness.supervisor_process import PATIENCE, Home, gathered, guest, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 UPGRADED = "99.0.0"
 
@@ -97,8 +98,7 @@ async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(
     async with supervisor(upgradable) as running:
         client = running.client
         version = await told_version(client)
-        source = await walking_source(client)
-        await client.standby("source")
+        source = await standby_source(client)
         await client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
         await client.wait("runner", State.RUNNING, PATIENCE)
 

@@ -16,9 +16,10 @@ import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE
-from supervisor.models import Activity, FanOutRequest, ForkRequest, HostSnapshot, Instance, Template, TemplateChanged
+from supervisor.models import Activity, FanOutRequest, ForkRequest, Instance, Template, TemplateChanged
 from supervisor.uffd.page_map import PageMapReader
-from tests.harness.supervisor_process import PATIENCE, Home, guest, supervisor, until, walking_source
+from tests.harness.supervisor_process import PATIENCE, Home, guest, supervisor, until
+from tests.harness.verified_guests import standby_source, two_more_passes
 
 ENDLESS = "passes=0"
 STORMS = int(os.environ.get("FORKTUI_TEST_STORMS", "4"))
@@ -57,28 +58,12 @@ def kill_in_a_storm(server: psutil.Process, maps: Path, before: frozenset[str], 
     raise AssertionError(f"the page server died by itself, with {pages} pages still to come")
 
 
-def corrupt(host: HostSnapshot) -> list[str]:
-    return [one.name for one in host.instances if guest(host, one.name).corrupt]
-
-
 async def served_again(client: SupervisorClient, restarts: int) -> Template:
     """Return the template once its page server was replaced so often and runs."""
     host = await until(
         lambda host: any(t.page_server_restarts >= restarts and t.page_server_pid for t in host.templates), client
     )
     return host.templates[0]
-
-
-async def walk_on(client: SupervisorClient, names: list[str]) -> None:
-    """Return when each guest has verified two more passes; the second of them began after this was called."""
-    before = await until(lambda host: all(guest(host, name).restored for name in names) or bool(corrupt(host)), client)
-    after = await until(
-        lambda host: (
-            bool(corrupt(host)) or all(guest(host, name).passes >= guest(before, name).passes + 2 for name in names)
-        ),
-        client,
-    )
-    assert corrupt(after) == []
 
 
 async def kill_while_busy(client: SupervisorClient, pid: int) -> None:
@@ -112,7 +97,7 @@ async def ride_out_a_storm(home: Home, client: SupervisorClient, source: Instanc
     assert [child.error for child in result.children] == [None] * STORM_FORKS
     await served_again(client, storm + 1)
     names = [child.name for child in result.children]
-    await walk_on(client, ["first", *names])
+    await two_more_passes(client, "first", *names)
     for name in names:
         await client.delete(name)
     return present
@@ -128,8 +113,7 @@ async def test_a_page_server_killed_in_a_storm_is_replaced_and_no_guest_sees_a_w
     hot = STORM_FORKS * STORM_MIB * MIB // PAGE_SIZE
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, f"hot_mib={STORM_MIB}")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, f"hot_mib={STORM_MIB}")
         await client.fork(source.id, ForkRequest(name="first", share_memory=True, prefetch="off", record="off"))
         await client.restore("first")
         for storm in range(STORMS):
@@ -144,8 +128,7 @@ async def test_a_page_server_killed_in_a_storm_is_replaced_and_no_guest_sees_a_w
 async def test_a_page_server_killed_while_forks_are_made_costs_no_fork(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=8")
         await client.fork(source.id, ForkRequest(name="warm", share_memory=True, target_state="Running"))
         template = await template_of(client)
         assert template.page_server_pid is not None
@@ -154,7 +137,7 @@ async def test_a_page_server_killed_while_forks_are_made_costs_no_fork(home: Hom
             kill_while_busy(client, template.page_server_pid),
         )
         assert [child.error for child in result.children] == [None] * 6
-        await walk_on(client, ["warm", *(child.name for child in result.children)])
+        await two_more_passes(client, "warm", *(child.name for child in result.children))
         for name in ["warm", *(child.name for child in result.children), "source"]:
             await client.delete(name)
 
@@ -162,8 +145,7 @@ async def test_a_page_server_killed_while_forks_are_made_costs_no_fork(home: Hom
 async def test_a_page_server_that_hangs_is_noticed_and_replaced(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=8")
         await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
         await client.restore("fork")
         template = await template_of(client)
@@ -171,7 +153,7 @@ async def test_a_page_server_that_hangs_is_noticed_and_replaced(home: Home) -> N
         os.kill(template.page_server_pid, signal.SIGSTOP)
         alarms = [event async for event in alarms_until_replaced(client)]
         assert any("has not answered" in alarm.message for alarm in alarms)
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
 
@@ -179,8 +161,7 @@ async def test_a_page_server_that_hangs_is_noticed_and_replaced(home: Home) -> N
 async def test_supervisor_and_page_server_killed_together_lose_nothing(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=8")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=8")
         result = await client.fan_out(source.id, FanOutRequest(count=3, prefetch="off", record="off"))
         names = [child.name for child in result.children]
         template = await template_of(client)
@@ -196,7 +177,7 @@ async def test_supervisor_and_page_server_killed_together_lose_nothing(home: Hom
             (one.name, one.state, one.fork_count) for one in before.instances
         ]
         await served_again(client, 1)
-        await walk_on(client, names)
+        await two_more_passes(client, *names)
         for name in (*names, "source"):
             await client.delete(name)
     assert home.processes() == []
@@ -205,8 +186,7 @@ async def test_supervisor_and_page_server_killed_together_lose_nothing(home: Hom
 async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing_delay(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=4")
         await client.fork(source.id, ForkRequest(name="fork", share_memory=True, prefetch="off", record="off"))
         await client.restore("fork")
         for death in range(1, 6):
@@ -218,7 +198,7 @@ async def test_a_page_server_that_dies_again_and_again_is_started_with_a_growing
         log = running.log.read_text()
         assert "the next starts in 0.2 s" in log
         assert "the next starts in 0.4 s" in log
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
 
@@ -257,8 +237,7 @@ async def test_page_servers_that_fail_at_their_start_are_tried_with_a_growing_de
 ) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=64")
         layer = Layer.of(home, source)
         backs_off = await listening_for(client, "the next starts in 0.4 s")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
@@ -275,7 +254,7 @@ async def test_page_servers_that_fail_at_their_start_are_tried_with_a_growing_de
         assert (waiting.passes, waiting.corrupt) == (0, None)
         layer.mend()
         await served_again(client, 1)
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
 
@@ -283,8 +262,7 @@ async def test_page_servers_that_fail_at_their_start_are_tried_with_a_growing_de
 async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_it_is_whole_again(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=64")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=64")
         layer = Layer.of(home, source)
         alarms = await listening_for(client, "has waited")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
@@ -296,7 +274,7 @@ async def test_a_guest_whose_layer_is_cut_waits_with_an_alarm_and_goes_on_when_i
         goes_on = await listening_for(client, "goes on")
         layer.mend()
         await goes_on
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
 
@@ -325,8 +303,7 @@ async def activity(client: SupervisorClient, words: str, listens: asyncio.Event)
 async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(embedded: Home, page_server: str) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=4")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
         await client.fork(source.id, options)
         pid = (await template_of(client)).page_server_pid
@@ -340,7 +317,7 @@ async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(embe
         record.write_text(json.dumps(told | {"page_server": None}))
     async with supervisor(embedded) as running:
         await served_again(running.client, 1)
-        await walk_on(running.client, ["fork"])
+        await two_more_passes(running.client, "fork")
         for name in ("fork", "source"):
             await running.client.delete(name)
     assert embedded.processes() == []
@@ -349,8 +326,7 @@ async def test_a_new_supervisor_replaces_a_page_server_that_does_not_answer(embe
 async def test_a_fork_that_could_not_be_handed_over_is_tried_again(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        source = await walking_source(client, "source", ENDLESS, "hot_mib=4")
-        await client.standby(source.id)
+        source = await standby_source(client, "source", ENDLESS, "hot_mib=4")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
         fork = await client.fork(source.id, options)
         page_map = embedded.run / "pages" / f"{fork.id}.map"
@@ -363,7 +339,7 @@ async def test_a_fork_that_could_not_be_handed_over_is_tried_again(embedded: Hom
         psutil.Process(pid).kill()
         await failed
         away.rename(page_map)
-        await walk_on(client, ["fork"])
+        await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
     assert embedded.processes() == []

@@ -13,7 +13,8 @@ from supervisor.guests.pagewalker import HOT_BASE
 from supervisor.models import ForkRequest
 from supervisor.snapshots.layer_files import check_marks, marks
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, guest, supervisor, until, walking_source
+from tests.harness.supervisor_process import Home, guest, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 
 def truncate(layer: Path) -> None:
@@ -89,8 +90,7 @@ def test_a_layer_is_known_by_its_size_and_mtime_where_no_page_server_has_it_open
 async def test_a_layer_that_is_not_what_it_was_is_told_before_a_fork_starts(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await walking_source(client, "source", "passes=0", "hot_mib=2")
-        await client.standby("source")
+        await standby_source(client, "source", "passes=0", "hot_mib=2")
         await client.fork("source", ForkRequest(name="warm", share_memory=True, target_state="Running"))
         await until(lambda host: guest(host, "warm").passes > 0, client)
         (layer,) = (home.data / "templates").glob("*/mem.*")

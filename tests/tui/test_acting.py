@@ -6,15 +6,11 @@ from textual.widgets import Button, Input
 from forktui.tui.app import ForkTui
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
 from supervisor.models import Deletion, DeletionPlan, InstanceDeleted, InstanceStatistics, State
-from tests.harness.pilot import Wishes, clean_environment, hear, host, screen_text, told, tree, until, until_shown
+from tests.harness.pilot import Wishes, hear, host, screen_text, told, tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor
 from tests.harness.told_hosts import FORKS, SUPERVISOR, family, fork_of, reset
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 async def test_marks_are_what_actions_act_on() -> None:

@@ -5,14 +5,10 @@ from textual.widgets import Input
 
 from forktui.tui.screens.dashboard import Dashboard
 from supervisor.models import InstanceDeleted
-from tests.harness.pilot import Wishes, clean_environment, hear, host, shown_rows, tree, until
+from tests.harness.pilot import Wishes, hear, host, shown_rows, tree, until
 from tests.harness.told_hosts import FORKS, chain, family, instance
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 async def test_the_filter_keeps_sources_and_ends_with_escape() -> None:

@@ -13,16 +13,13 @@ from forktui.tui.messages import ConsoleWanted
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
 from forktui.tui.widgets.heat_map import HeatMap
 from supervisor.models import FanOutRequest, State
-from tests.harness.pilot import clean_environment, screen_text, tree, until, until_shown
+from tests.harness.pilot import screen_text, tree, until, until_shown
 from tests.harness.supervisor_process import Home, RunningSupervisor, supervisor, walking_source
+from tests.harness.verified_guests import standby_source
 
 SIZE = (120, 40)
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 @contextlib.asynccontextmanager
@@ -108,8 +105,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
 
 async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: Home) -> None:
     async with supervisor(embedded) as running:
-        await walking_source(running.client)
-        await running.client.standby("source")
+        await standby_source(running.client)
         async with dashboard(running) as pilot:
             await pilot.press("f")
             await until(pilot, lambda: private_bytes(pilot, "source-1") > 1 << 20)
@@ -160,8 +156,7 @@ def prefetched(pilot: Pilot[None], name: str) -> int:
 
 async def test_the_page_map_and_the_console_of_a_fork_are_shown(embedded: Home) -> None:
     async with supervisor(embedded) as running:
-        source = await walking_source(running.client)
-        await running.client.standby(source.id)
+        source = await standby_source(running.client)
         await running.client.fan_out(source.id, FanOutRequest(count=1, name_prefix="vm", target_state="Running"))
         async with dashboard(running, "vm-1") as pilot:
             heat_map = pilot.app.screen.query_one(HeatMap)
@@ -192,8 +187,7 @@ async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(e
 
 async def test_a_marked_family_is_deleted_forks_before_their_sources(embedded: Home) -> None:
     async with supervisor(embedded) as running:
-        source = await walking_source(running.client)
-        await running.client.standby(source.id)
+        source = await standby_source(running.client)
         await running.client.fan_out(source.id, FanOutRequest(count=3, name_prefix="vm", target_state="Standby"))
         await running.client.fan_out("vm-2", FanOutRequest(count=2, name_prefix="inner", target_state="Standby"))
         async with dashboard(running) as pilot:
@@ -221,8 +215,7 @@ async def test_what_the_supervisor_refuses_is_said_in_its_own_words(embedded: Ho
 
 async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(embedded: Home) -> None:
     async with supervisor(embedded) as running:
-        source = await walking_source(running.client)
-        await running.client.standby(source.id)
+        await standby_source(running.client)
         async with dashboard(running) as pilot:
             await running.end(signal.SIGKILL)
             shown = await until_shown(pilot, "Not connected: data is")

@@ -3,14 +3,10 @@
 import pytest
 
 from supervisor.models import InstanceChanged, InstanceDeleted, InstanceStatistics
-from tests.harness.pilot import clean_environment, hear, host, screen_text, shown_rows, told, tree, until, until_shown
+from tests.harness.pilot import hear, host, screen_text, shown_rows, told, tree, until, until_shown
 from tests.harness.told_hosts import FORKS, family, instance, reset
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 async def test_the_cursor_follows_its_instance_when_rows_come_and_go() -> None:

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from supervisor.models import HostStatistics, Instance, InstanceChanged, InstanceStatistics, Statistics
-from tests.harness.pilot import clean_environment, hear, host, screen_text, tree, until, until_shown
+from tests.harness.pilot import hear, host, screen_text, tree, until, until_shown
 from tests.harness.told_hosts import BEGIN, FORKS, chain, family, fan, locked_source
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 @pytest.mark.parametrize("instances", [chain(10_000), fan(10_000)], ids=["chain", "fan"])

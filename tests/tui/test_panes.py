@@ -12,32 +12,11 @@ from forktui.model.actions import ACTIONS
 from forktui.tui.messages import Said
 from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.reading import Reading
-from supervisor.models import (
-    Activity,
-    Guest,
-    HostStatistics,
-    InstanceStatistics,
-    Operation,
-    Statistics,
-)
-from tests.harness.pilot import (
-    Wishes,
-    clean_environment,
-    hear,
-    host,
-    screen_text,
-    told,
-    tree,
-    until,
-    until_shown,
-)
+from supervisor.models import Activity, Guest, HostStatistics, InstanceStatistics, Operation, Statistics
+from tests.harness.pilot import Wishes, hear, host, screen_text, told, tree, until, until_shown
 from tests.harness.told_hosts import BEGIN, chain, family, instance, reset, said
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this terminal in the tests."""
-    clean_environment(monkeypatch)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 # Reading

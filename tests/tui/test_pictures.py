@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forktui.tui.app import ForkTui
-from tests.harness.pilot import clean_environment, tree, until, until_shown
+from tests.harness.pilot import tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
@@ -28,9 +28,8 @@ def recording() -> Recording:
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def universal_time(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of this terminal in the pictures, and the time of day in UTC."""
-    clean_environment(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "UTC")
         time.tzset()

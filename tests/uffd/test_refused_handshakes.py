@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from supervisor.errors import PageServerError
 from supervisor.uffd.handle import Policy, Refused
 from tests.harness.page_server_template import MIB, PAGE, PAGES, SIZE, Template
+from tests.harness.unix_http import connected
 
 pytestmark = pytest.mark.usefixtures("userfaultfd")
 
@@ -21,8 +21,7 @@ async def test_only_the_forks_own_vmm_may_connect(template: Template) -> None:
     good = await template.fork(server, "good")
     good.tell("storm", 2, 1)
     fork = await template.fork(server, "one", load=False)
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.connect(str(template.directory / "one.uffd"))
+    with connected(template.directory / "one.uffd") as stranger:
         refused = await template.event(lambda event: isinstance(event, Refused))
         assert refused == Refused("one", f"pid {os.getpid()} connected, and only pid {fork.pid} may")
         assert await asyncio.to_thread(stranger.recv, 1) == b""

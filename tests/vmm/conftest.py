@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.embedded_balloon import ONCE, boot
-from tests.harness.embedded_vmm import Start, vmms
+from tests.harness.vmm_process import Start, vmms
 
 
 @pytest.fixture

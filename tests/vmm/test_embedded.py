@@ -13,7 +13,8 @@ import pytest
 from supervisor.embedded import APP_NAME, VERSION
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES, pattern
-from tests.harness.embedded_vmm import KERNEL, PROGRAM, ROOT, Start, write_config
+from tests.harness.pagewalker_guest import KERNEL, write_config
+from tests.harness.vmm_process import EMBEDDED, ROOT, Start
 
 SEED = 77
 HOT_MIB = 2
@@ -272,7 +273,7 @@ def test_a_signal_ends_the_vmm(start: Start, run_dir: Path, number: signal.Signa
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *arguments],
+        [*EMBEDDED, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -9,19 +9,19 @@ import pytest
 from supervisor.embedded import config
 from supervisor.embedded.faults import FaultError, MalformedError
 from supervisor.embedded.http import MAX_BODY_BYTES, MAX_CONNECTIONS, Head, parse_head
-from tests.harness.embedded_vmm import EmbeddedVmm, vmms
+from tests.harness.vmm_process import VmmProcess, vmms
 
 VERSION = b"GET /version HTTP/1.1\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def vmm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedVmm]:
+def vmm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmmProcess]:
     """A VMM that nothing has been asked of."""
     with vmms(tmp_path_factory.mktemp("api")) as start:
         yield start("--level", "Info")
 
 
-def talk(vmm: EmbeddedVmm, data: bytes) -> bytes:
+def talk(vmm: VmmProcess, data: bytes) -> bytes:
     """Everything that the VMM answers to `data` until it closes the connection."""
     with vmm.connect() as peer:
         try:
@@ -63,7 +63,7 @@ def _receive(peer: Any) -> bytes:
         b"PUT /actions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_garbage_is_refused_and_the_connection_closed(vmm: EmbeddedVmm, data: bytes) -> None:
+def test_garbage_is_refused_and_the_connection_closed(vmm: VmmProcess, data: bytes) -> None:
     answer = talk(vmm, data + VERSION)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\nConnection: close\r\n" in answer
@@ -88,7 +88,7 @@ def test_garbage_is_refused_and_the_connection_closed(vmm: EmbeddedVmm, data: by
         b"{}",
     ],
 )
-def test_a_body_that_is_no_action_is_refused(vmm: EmbeddedVmm, body: bytes) -> None:
+def test_a_body_that_is_no_action_is_refused(vmm: VmmProcess, body: bytes) -> None:
     request = b"PUT /actions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     close = b"GET /version HTTP/1.1\r\nConnection: close\r\n\r\n"
     answer = talk(vmm, request + close)
@@ -107,11 +107,11 @@ def test_a_body_that_is_no_action_is_refused(vmm: EmbeddedVmm, body: bytes) -> N
         ("PATCH", "/vm", None, "Empty PATCH request."),
     ],
 )
-def test_paths_and_methods_that_are_refused(vmm: EmbeddedVmm, method: str, path: str, body: Any, message: str) -> None:
+def test_paths_and_methods_that_are_refused(vmm: VmmProcess, method: str, path: str, body: Any, message: str) -> None:
     assert vmm.refusal(method, path, body) == message
 
 
-def test_requests_may_come_in_pieces_and_together(vmm: EmbeddedVmm) -> None:
+def test_requests_may_come_in_pieces_and_together(vmm: VmmProcess) -> None:
     with vmm.connect() as peer:
         for byte in VERSION:
             peer.sendall(bytes([byte]))
@@ -122,7 +122,7 @@ def test_requests_may_come_in_pieces_and_together(vmm: EmbeddedVmm) -> None:
     assert answer.count(b'{"firecracker_version"') == 3
 
 
-def test_a_body_that_is_announced_is_asked_for(vmm: EmbeddedVmm) -> None:
+def test_a_body_that_is_announced_is_asked_for(vmm: VmmProcess) -> None:
     with vmm.connect() as peer:
         peer.sendall(b"PUT /actions HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert peer.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -130,7 +130,7 @@ def test_a_body_that_is_announced_is_asked_for(vmm: EmbeddedVmm) -> None:
         assert b"missing field `action_type`" in peer.recv(4096)
 
 
-def test_connections_are_limited(vmm: EmbeddedVmm) -> None:
+def test_connections_are_limited(vmm: VmmProcess) -> None:
     peers = [vmm.connect() for _ in range(MAX_CONNECTIONS)]
     try:
         for peer in peers:

@@ -22,13 +22,14 @@ from tests.harness.embedded_balloon import (
     inflate_to,
     pass_once_more,
 )
-from tests.harness.embedded_vmm import KERNEL, EmbeddedVmm, Start, extents, merged, vmms
+from tests.harness.pagewalker_guest import KERNEL, extents, merged
+from tests.harness.vmm_process import Start, VmmProcess, vmms
 
 NO_BALLOON = "Balloon config error: No balloon device found"
 TOO_LARGE = "Balloon config error: Amount of pages requested is too large"
 
 
-def resident(vmm: EmbeddedVmm) -> int:
+def resident(vmm: VmmProcess) -> int:
     """How many bytes of its own memory the VMM has."""
     lines = Path(f"/proc/{vmm.pid}/smaps_rollup").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("Anonymous:")).split()[1])
@@ -78,12 +79,12 @@ def test_a_balloon_and_a_snapshot_do_not_go_together(start: Start, ballasted: tu
         ("PATCH", {}, "missing field `amount_mib`"),
     ],
 )
-def test_bodies_that_are_no_balloon(unused: EmbeddedVmm, method: str, body: Any, message: str) -> None:
+def test_bodies_that_are_no_balloon(unused: VmmProcess, method: str, body: Any, message: str) -> None:
     assert message in unused.refusal(method, "/balloon", body)
 
 
 @pytest.fixture(scope="module")
-def unused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedVmm]:
+def unused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmmProcess]:
     """A VMM that nothing has been asked of."""
     with vmms(tmp_path_factory.mktemp("unused")) as start:
         yield start()
@@ -137,7 +138,7 @@ def test_pages_in_the_balloon_are_the_hosts_and_come_back_zero(start: Start, run
     assert ballast(vmm.snapshot()[1]) == ["pattern"] + ["zeros"] * 3
     statistics = {"target_pages": 768, "actual_pages": 768, "target_mib": 3, "actual_mib": 3}
     assert vmm.request("GET", "/balloon/statistics") == (200, statistics)
-    vmm.do("PATCH", "/balloon", {"amount_mib": 1})
+    vmm.set_balloon(1)
     statistics |= {"target_pages": 256, "target_mib": 1}
     assert vmm.request("GET", "/balloon/statistics") == (200, statistics)
     vmm.resume()
@@ -195,7 +196,7 @@ def test_a_snapshot_carries_the_balloon(start: Start, run_dir: Path) -> None:
     source = boot(start, run_dir, FOR_EVER)
     inflate_to(source, 3)
     source.pause()
-    source.do("PATCH", "/balloon", {"amount_mib": 1})
+    source.set_balloon(1)
     fork = start()
     state, mem_file = source.snapshot()
     fork.load(state, "File", mem_file, resume=False)

@@ -10,7 +10,9 @@ from supervisor.guests.pagewalker import MIB, PAGE_SIZE, pattern
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMapReader
 from tests.harness.embedded_balloon import FOR_EVER, MEMORY, PAGES, SEED, ballast, boot, inflate_to, pass_once_more
-from tests.harness.embedded_vmm import Start, merged, page_server, vmms
+from tests.harness.guest_page_server import page_server
+from tests.harness.pagewalker_guest import merged
+from tests.harness.vmm_process import Start, vmms
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_a_page_server_that_forgets_what_was_given_back_is_found_out(
         fork = start()
         fork.load(endless[0], "Uffd", server.path)
         inflate_to(fork, 2)
-        fork.do("PATCH", "/balloon", {"amount_mib": 1})
+        fork.set_balloon(1)
         word = pattern(SEED, MEMORY - 2 * MIB)
         wrong = next(at for at, byte in enumerate(word.to_bytes(8, "little")) if byte)
         assert fork.console.until("CORRUPT")[-1] == f"CORRUPT {MEMORY - 2 * MIB + wrong:#x}"
@@ -58,16 +60,16 @@ def test_a_page_server_that_reads_no_events_blocks_the_guest_alone(
         fork.load(ballasted[0], "Uffd", server.path)
         fork.console.until("done")
         server.stop_reading()
-        fork.do("PATCH", "/balloon", {"amount_mib": 1})
+        fork.set_balloon(1)
         server.until_unread()
         assert fork.request("GET", "/")[1]["state"] == "Running"
         assert fork.request("GET", "/balloon/statistics")[1]["actual_mib"] == 0
-        fork.do("PATCH", "/balloon", {"amount_mib": 2})
+        fork.set_balloon(2)
         server.release()
         fork.console.until("balloon 512")
         assert len(server.until_removed(2)) == len(server.removed)
         server.stop_reading()
-        fork.do("PATCH", "/balloon", {"amount_mib": 3})
+        fork.set_balloon(3)
         server.until_unread()
         fork.send(signal.SIGTERM)
         assert fork.wait() == 0

@@ -7,7 +7,9 @@ import pytest
 
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
-from tests.harness.embedded_vmm import EmbeddedVmm, Start, extents, merged, page_server, write_config
+from tests.harness.guest_page_server import page_server
+from tests.harness.pagewalker_guest import extents, merged, write_config
+from tests.harness.vmm_process import Start, VmmProcess
 
 HOT_MIB = 2
 MEMORY = 64 * MIB
@@ -19,13 +21,13 @@ WALK_ONCE = f"hot_mib={HOT_MIB} passes=1 seed=5"
 DIFF = {"snapshot_type": "Diff", "snapshot_path": "state", "mem_file_path": "mem"}
 
 
-def boot(start: Start, folder: Path, boot_args: str = WALK_ONCE, track: bool = True) -> EmbeddedVmm:
+def boot(start: Start, folder: Path, boot_args: str = WALK_ONCE, track: bool = True) -> VmmProcess:
     vmm = start("--config-file", write_config(folder, boot_args, track=track))
     vmm.console.until("pass 1")
     return vmm
 
 
-def walk_on(vmm: EmbeddedVmm) -> None:
+def walk_on(vmm: VmmProcess) -> None:
     """Resume, and return when the guest has finished a pass."""
     before = len(vmm.console.all())
     vmm.resume()

@@ -14,7 +14,9 @@ import pytest
 from supervisor.embedded.machine import WAIT_SECONDS
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
-from tests.harness.embedded_vmm import ROOT, EmbeddedVmm, Start, merged, page_server, vmms, write_config
+from tests.harness.guest_page_server import page_server
+from tests.harness.pagewalker_guest import merged, write_config
+from tests.harness.vmm_process import ROOT, Start, VmmProcess, vmms
 
 HOT_MIB = 2
 MEM_SIZE = 64 * MIB
@@ -155,7 +157,7 @@ def test_without_privileges(start: Start, run_dir: Path, snapshot: tuple[Path, P
     assert memory == merged(snapshot[1], diff)
 
 
-def _load_in_vain(fork: EmbeddedVmm, state: Path, path: Path) -> None:
+def _load_in_vain(fork: VmmProcess, state: Path, path: Path) -> None:
     with pytest.raises(ConnectionError):
         fork.load(state, "Uffd", path)
 

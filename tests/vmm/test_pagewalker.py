@@ -19,9 +19,10 @@ from supervisor.guests.pagewalker import (
     minimum_memory,
     pattern,
 )
-from tests.harness.firecracker_vmm import (
+from tests.harness.pagewalker_guest import (
     HOT_MIB,
     SEED,
+    SILENCE,
     WORD,
     booted,
     hot_set,
@@ -47,10 +48,10 @@ def finished(firecracker: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Return the mem-file of a guest that walked PASSES times, printed what it has to, and halted."""
     folder = tmp_path_factory.mktemp("finished")
     with booted(firecracker, folder / "vmm", boot_args(HOT_MIB, PASSES, SEED)) as vmm:
-        assert vmm.console.until("done") == ["ready", *passes(1, PASSES), "done"]
-        mem_file = vmm.snapshot(folder / "snapshot")
+        assert vmm.console.take("done") == ["ready", *passes(1, PASSES), "done"]
+        mem_file = vmm.snapshot()[1]
         vmm.resume()
-        assert vmm.console.is_silent()
+        assert vmm.console.are_over(SILENCE)
     return mem_file
 
 
@@ -59,8 +60,8 @@ def walking(firecracker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Return the mem-file of a guest that was paused somewhere in an endless walk."""
     folder = tmp_path_factory.mktemp("walking")
     with booted(firecracker, folder / "vmm", boot_args(HOT_MIB, passes=0, seed=SEED)) as vmm:
-        vmm.console.until("pass 2")
-        return vmm.snapshot(folder / "snapshot")
+        vmm.console.take("pass 2")
+        return vmm.snapshot()[1]
 
 
 def test_the_hot_set_is_at_its_place_and_ends_where_it_should(finished: Path) -> None:
@@ -78,28 +79,28 @@ def test_the_scratch_set_counts_the_walks(finished: Path) -> None:
 def test_the_defaults_hold_and_foreign_words_are_ignored(firecracker: Path, tmp_path: Path) -> None:
     arguments = "root=/dev/vda  panic=1 xhot_mib=2 seed hot_mib_=3 -- passes:4"
     with booted(firecracker, tmp_path / "vmm", arguments) as vmm:
-        assert vmm.console.until("done") == ["ready", *passes(1, DEFAULT_PASSES), "done"]
-        mem_file = vmm.snapshot(tmp_path / "snapshot")
+        assert vmm.console.take("done") == ["ready", *passes(1, DEFAULT_PASSES), "done"]
+        mem_file = vmm.snapshot()[1]
     assert read(mem_file, HOT_BASE, DEFAULT_HOT_MIB * MIB) == hot_set(DEFAULT_HOT_MIB, DEFAULT_SEED)
     assert read(mem_file, minimum_memory(DEFAULT_HOT_MIB), WORD.size) == bytes(WORD.size)
 
 
 def test_a_restored_guest_says_so_and_counts_anew(firecracker: Path, tmp_path: Path, walking: Path) -> None:
     with restored(firecracker, tmp_path / "fork", walking) as fork:
-        fork.console.until("restored")
-        assert fork.console.until("pass 3") == passes(1, 3)
-        again = fork.snapshot(tmp_path / "snapshot")
+        fork.console.take("restored")
+        assert fork.console.take("pass 3") == passes(1, 3)
+        again = fork.snapshot()[1]
     with restored(firecracker, tmp_path / "fork-of-fork", again) as fork:
-        fork.console.until("restored")
-        assert fork.console.line() == "pass 1"
+        fork.console.take("restored")
+        assert fork.console.next() == "pass 1"
 
 
 def test_a_paused_guest_that_goes_on_was_not_restored(firecracker: Path, tmp_path: Path) -> None:
     with booted(firecracker, tmp_path / "vmm", boot_args(1, passes=0)) as vmm:
-        assert vmm.console.until("pass 2") == ["ready", "pass 1", "pass 2"]
+        assert vmm.console.take("pass 2") == ["ready", "pass 1", "pass 2"]
         vmm.pause()
         vmm.resume()
-        assert vmm.console.until("pass 6") == passes(3, 6)
+        assert vmm.console.take("pass 6") == passes(3, 6)
 
 
 def test_a_guest_that_was_done_walks_again_where_it_is_restored(
@@ -108,8 +109,8 @@ def test_a_guest_that_was_done_walks_again_where_it_is_restored(
     mem_file = finished
     for generation in range(1, 4):
         with restored(firecracker, tmp_path / f"fork-{generation}", mem_file) as fork:
-            assert fork.console.until("done") == ["restored", *passes(1, PASSES), "done"]
-            mem_file = fork.snapshot(tmp_path / f"snapshot-{generation}")
+            assert fork.console.take("done") == ["restored", *passes(1, PASSES), "done"]
+            mem_file = fork.snapshot()[1]
         assert walks(mem_file, SEED) == {(1 + generation) * PASSES}
 
 
@@ -127,16 +128,16 @@ def test_a_wrong_byte_stops_the_walk_and_is_named(
     firecracker: Path, tmp_path: Path, finished: Path, address: int
 ) -> None:
     with restored(firecracker, tmp_path / "fork", with_flipped_byte(finished, tmp_path / "wrong", address)) as fork:
-        assert fork.console.line() == "restored"
-        assert fork.console.line() == f"CORRUPT {address:#x}"
-        assert fork.console.is_silent()
+        assert fork.console.next() == "restored"
+        assert fork.console.next() == f"CORRUPT {address:#x}"
+        assert fork.console.are_over(SILENCE)
 
 
 def test_a_wrong_byte_is_found_in_the_middle_of_a_walk(firecracker: Path, tmp_path: Path, walking: Path) -> None:
     address = HOT_BASE + 2 * MIB
     with restored(firecracker, tmp_path / "fork", with_flipped_byte(walking, tmp_path / "wrong", address)) as fork:
-        fork.console.until(f"CORRUPT {address:#x}")
-        assert fork.console.is_silent()
+        fork.console.take(f"CORRUPT {address:#x}")
+        assert fork.console.are_over(SILENCE)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +158,17 @@ def test_a_command_line_that_cannot_be_followed_is_an_error(
     firecracker: Path, tmp_path: Path, arguments: str, reason: str
 ) -> None:
     with booted(firecracker, tmp_path / "vmm", arguments) as vmm:
-        assert vmm.console.line() == f"error: {reason}"
-        assert vmm.console.is_silent()
+        assert vmm.console.next() == f"error: {reason}"
+        assert vmm.console.are_over(SILENCE)
 
 
 def test_all_memory_up_to_its_end_can_be_walked(firecracker: Path, tmp_path: Path) -> None:
     with booted(firecracker, tmp_path / "vmm", boot_args(hot_mib=32, passes=1)) as vmm:
-        assert vmm.console.until("done") == ["ready", "pass 1", "done"]
+        assert vmm.console.take("done") == ["ready", "pass 1", "done"]
     with booted(firecracker, tmp_path / "ballast", boot_args(hot_mib=3, passes=1, ballast_mib=29)) as vmm:
-        assert vmm.console.until("done") == ["ready", "pass 1", "done"]
+        assert vmm.console.take("done") == ["ready", "pass 1", "done"]
 
 
 def test_ballast_ends_at_the_first_gib(firecracker: Path, tmp_path: Path) -> None:
     with booted(firecracker, tmp_path / "vmm", "hot_mib=990 ballast_mib=3", memory_mib=1100) as vmm:
-        assert vmm.console.line() == "error: ballast_mib=3 does not fit in memory above the hot set"
+        assert vmm.console.next() == "error: ballast_mib=3 does not fit in memory above the hot set"

@@ -24,7 +24,7 @@ from supervisor.guests.pagewalker import (
     ballast_end,
     minimum_memory,
 )
-from tests.harness.firecracker_vmm import MEMORY_MIB
+from tests.harness.pagewalker_guest import MEMORY_MIB
 
 
 def test_the_shipped_elf_is_what_its_source_builds(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Requests to whoever listens on a Unix socket, a VMM or a supervisor, without a client of either."""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 20.0
+"""Seconds until an answer that does not come fails a test."""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connected(self._path)
+
+
+def connected(path: Path) -> socket.socket:
+    """Return a connection for bytes as they are."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(TIMEOUT)
+    try:
+        peer.connect(str(path))
+    except OSError:
+        peer.close()
+        raise
+    return peer
+
+
+def request(path: Path, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+    """Make one request; returns the status and the value of the answer's body, None where it has none."""
+    connection = UnixConnection(path)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, target, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text else None
+    finally:
+        connection.close()
