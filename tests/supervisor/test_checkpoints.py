@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
-from supervisor.snapshots.layer_files import allocated
+from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
@@ -36,8 +36,8 @@ async def test_checkpoints_of_a_running_vm_are_verified_by_forks_on_both_backend
             assert [path.name for path in chain(home, made)] == [path.name for path in chain(home, source)]
             await one_more_pass(client, "source")
         first, second, third = await asyncio.gather(*(client.instance(name) for name in ("one", "two", "three")))
-        assert allocated(chain(home, first)[0]) < 32 * MIB, "the hot set, not the whole memory"
-        assert allocated(chain(home, third)[0]) < MIB, "what a walk writes"
+        assert allocated(chain(home, first)[0].stat()) < 32 * MIB, "the hot set, not the whole memory"
+        assert allocated(chain(home, third)[0].stat()) < MIB, "what a walk writes"
 
         still = await client.instance(source.id)
         assert (still.state, still.vmm_pid, still.mem_locked) == (State.RUNNING, source.vmm_pid, False)

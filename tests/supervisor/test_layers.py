@@ -4,7 +4,7 @@ import os
 import signal
 
 from supervisor.models import CreateRequest, ForkRequest
-from supervisor.snapshots.layer_files import allocated
+from supervisor.system.sparse_files import allocated
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint
 from tests.harness.supervisor_process import Home, supervisor, until, until_walking, walking_source
 from tests.harness.verified_guests import standby_source, until_verified, verified
@@ -20,13 +20,13 @@ async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on
         client = running.client
         source = await standby_source(client)
         (base,) = chain(home, source)
-        assert allocated(base) < 32 * MIB < base.stat().st_size
+        assert allocated(base.stat()) < 32 * MIB < base.stat().st_size
 
         await client.fork(source.id, SHARED.model_copy(update={"name": "fork"}))
         await until_verified(client, "fork")
         fork = await client.standby("fork")
         newest, oldest = chain(home, fork)
-        assert allocated(newest) < MIB
+        assert allocated(newest.stat()) < MIB
         assert oldest.samefile(base)
 
         fork = await client.restore("fork")
@@ -35,7 +35,7 @@ async def test_a_fork_in_standby_is_a_small_layer_and_its_own_image_from_then_on
         await until_verified(client, "fork")
         fork = await client.standby("fork")
         newest, oldest = chain(home, fork)
-        assert (oldest, allocated(newest) < MIB) == (flat, True)
+        assert (oldest, allocated(newest.stat()) < MIB) == (flat, True)
 
         await client.fork("fork", SHARED.model_copy(update={"name": "grandchild"}))
         await client.fork("fork", COPY.model_copy(update={"name": "copy"}))

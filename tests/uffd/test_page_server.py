@@ -86,7 +86,7 @@ async def test_it_outlives_its_supervisors_connection_and_is_found_again(templat
 async def test_connect_refuses_whom_it_was_not_told_of(template: Template) -> None:
     server = await template.serve()
     known = {"control": template.control, "on_event": template.events.append}
-    with pytest.raises(PageServerError, match="it started later"):
+    with pytest.raises(PageServerError, match="another process has its pid"):
         await PageServer.connect(
             template_id="template",
             pid=server.pid,

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from supervisor.uffd.program import start_time_of
+from supervisor.system.processes import start_time_of
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.process import Exit, Process
