@@ -4,6 +4,8 @@ import errno
 from collections.abc import Sequence
 from typing import Final
 
+from supervisor.remedies import API_WORDS, Remedy
+
 STORAGE_ERRNOS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """What a system call says where the file system takes nothing more: full, over quota, read-only, broken."""
 
@@ -11,16 +13,22 @@ STORAGE_ERRNOS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errn
 class SupervisorError(Exception):
     """The root of every error that the supervisor reports to a client.
 
-    A message names the instance, what was refused, why, and what would allow it.
+    A message names the instance, what was refused, why, and what would allow it. Where that is something to ask of the
+    API it is the `remedy`, with its `parameter`; the message is then the cause and the remedy in the API's words.
     """
 
     code = "internal_error"
     status = 500
 
-    def __init__(self, message: str, details: Sequence[dict[str, str]] = ()) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, cause: str, details: Sequence[dict[str, str]] = (), *, remedy: Remedy | None = None, parameter: str = ""
+    ) -> None:
+        self.cause = cause
+        self.remedy = remedy
+        self.parameter = parameter
+        self.message = cause if remedy is None else cause + API_WORDS[remedy].format(parameter=parameter)
         self.details = tuple(details)
+        super().__init__(self.message)
 
 
 class BadRequestError(SupervisorError):

@@ -10,8 +10,8 @@ from typing import Final, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from forktui.client.api import ApiError, LogSource, SupervisorClient
-from forktui.text.api_words import in_commands
 from forktui.text.quantities import fits, mebibytes, size
+from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_model, safe_text
 from forktui.text.table import text_table
 from supervisor.models import (
@@ -230,7 +230,7 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
         if child.instance is not None:
             print(safe_text(f"{child.name} {child.instance.state}"))
         if child.error is not None:
-            complain(f"{child.name}: {child.error.message}")
+            complain(f"{child.name}: {in_commands(child.error)}")
     return all(child.error is None for child in result.children)
 
 
@@ -260,7 +260,7 @@ def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
 
 def complain(message: str) -> None:
     """Print one line on standard error, whatever is in the message."""
-    print(f"forktui: {safe_text(in_commands(message), limit=LOG_LINE_LIMIT)}", file=sys.stderr)
+    print(f"forktui: {safe_text(message, limit=LOG_LINE_LIMIT)}", file=sys.stderr)
 
 
 def _references(parser: ArgumentParser) -> None:
@@ -299,7 +299,7 @@ async def _each(references: Sequence[str], do: Callable[[str], Awaitable[Done]],
         try:
             then(await do(reference))
         except ApiError as error:
-            complain(error.message)
+            complain(in_commands(error))
             done = False
     return done
 

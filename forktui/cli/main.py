@@ -13,6 +13,7 @@ from forktui.cli.commands import COMMANDS, Command, UsageError, complain
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.private_supervisor import NotStartedError, listens, private_supervisor
 from forktui.demo.scenario import ScenarioError
+from forktui.text.remedies import in_commands
 from forktui.tui import terminal
 from supervisor.settings import Settings, SettingsError, add_options, load_settings
 
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, UsageError) as error:
         complain(str(error))
         return USAGE
-    except (ApiError, SupervisorUnreachableError, NotStartedError, ScenarioError) as error:
+    except (ApiError, SupervisorUnreachableError) as error:
+        complain(in_commands(error))
+    except (NotStartedError, ScenarioError) as error:
         complain(str(error))
     except BrokenPipeError:
         # Whoever read standard output has gone; the interpreter must not fail at flushing it once more.

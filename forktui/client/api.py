@@ -71,6 +71,11 @@ class ApiError(Exception):
 class SupervisorUnreachableError(Exception):
     """No supervisor answers on the socket, or it went away; the message names the socket and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: tuple[ErrorDetail, ...] = ()
+
 
 class SupervisorClient:
     """A client of the supervisor on one Unix socket: an async context manager, for one event loop.

@@ -18,6 +18,7 @@ from forktui.demo.interrupts import ignore_interrupts, interruptible_once, run_i
 from forktui.demo.report import judge, table
 from forktui.demo.scenario import SOURCE, ScenarioError, play
 from forktui.model.world import World
+from forktui.text.remedies import in_commands
 from forktui.tui.terminal import run
 from supervisor.models import Instance, State
 from supervisor.settings import SOCKET_NAME, Settings
@@ -117,7 +118,7 @@ def _report(home: Settings) -> int:
         report = judge(run_interruptible(_play(home)), home.forks)
     except FAILURES as error:
         if home.json_output:
-            print(json.dumps({"ok": False, "reasons": [str(error)]}))
+            print(json.dumps({"ok": False, "reasons": [_reason(error)]}))
         raise
     print(json.dumps(report.to_json(), indent=2) if home.json_output else table(report))
     return 0 if report.ok else 1
@@ -131,13 +132,17 @@ def _show(home: Settings) -> int:
         try:
             failures.extend(judge(await _play(home), home.forks).reasons)
         except FAILURES as error:
-            failures.append(str(error))
+            failures.append(_reason(error))
         return f"the demo failed: {'; '.join(failures)}" if failures else None
 
     code = run(home.socket_path, on_mount_focus=SOURCE, mouse=not home.no_mouse, title="demo", companion=companion)
     if failures:
         raise ScenarioError("; ".join(failures))
     return code
+
+
+def _reason(error: ApiError | SupervisorUnreachableError | ScenarioError) -> str:
+    return str(error) if isinstance(error, ScenarioError) else in_commands(error)
 
 
 async def _play(home: Settings) -> World:

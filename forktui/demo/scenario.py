@@ -7,6 +7,7 @@ from typing import Final
 
 from forktui.client.api import SupervisorClient
 from forktui.model.world import World, reduce
+from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_text
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, State, Template
 
@@ -107,7 +108,7 @@ async def _fan_out(client: SupervisorClient, source: Instance, forks: int) -> li
     result = await client.fan_out(source.id, request)
     failed = [child for child in result.children if child.error is not None]
     if failed and failed[0].error is not None:
-        first = f"{failed[0].name}: {failed[0].error.message}"
+        first = f"{failed[0].name}: {in_commands(failed[0].error)}"
         raise ScenarioError(safe_text(f"{len(failed)} of {forks} forks failed; the first is {first}"))
     return [child.instance for child in result.children if child.instance is not None]
 

@@ -20,8 +20,8 @@ from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachable
 from forktui.client.feed import Connection, Feed
 from forktui.model.actions import ACTIONS
 from forktui.model.world import World, reduce
-from forktui.text.api_words import in_dashboard
 from forktui.text.quantities import fits
+from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_model, safe_text
 from forktui.tui import verbs
 from forktui.tui.hang_up import on_hang_up

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.model.forest import rows
 from forktui.model.world import World
-from forktui.text.api_words import in_dashboard
 from forktui.text.quantities import milliseconds, names, plural
+from forktui.text.remedies import in_dashboard
 from forktui.text.safe import safe_text
 from supervisor.models import FanOutRequest, ForkRequest, Instance, State
 
@@ -45,7 +45,7 @@ async def fan_out(client: SupervisorClient, world: World, instance_id: str, coun
     except (ApiError, SupervisorUnreachableError) as error:
         return Outcome("", (in_dashboard(error),))
     made = [safe_text(child.name) for child in result.children if child.error is None]
-    failed = [in_dashboard(f"{child.name}: {child.error.message}") for child in result.children if child.error]
+    failed = [f"{safe_text(child.name)}: {in_dashboard(child.error)}" for child in result.children if child.error]
     done = f"{plural(len(made), 'fork')} in {milliseconds(result.milliseconds)}: {names(made)}" if made else ""
     return Outcome(done, _first(failed))
 

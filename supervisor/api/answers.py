@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from supervisor.api.peer import LOGGER
 from supervisor.errors import InsufficientResourcesError, SupervisorError
-from supervisor.models import ErrorBody, ErrorDetail
+from supervisor.models import ErrorBody
 
 JSON: Final = "application/json"
 
@@ -27,8 +27,7 @@ def refuse(error: SupervisorError) -> web.Response:
 
     hypeman's SDK repeats a request that got 409 or 5xx unless it is told not to, and a repeated verb is a second verb.
     """
-    details = tuple(ErrorDetail.model_validate(detail) for detail in error.details)
-    response = answer(ErrorBody(code=error.code, message=error.message, details=details), error.status)
+    response = answer(ErrorBody.of(error), error.status)
     if error.status == HTTPStatus.CONFLICT or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         response.headers["X-Should-Retry"] = "false"
     return response

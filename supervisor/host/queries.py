@@ -19,6 +19,7 @@ from supervisor.models import (
     SupervisorInfo,
     WaitResult,
 )
+from supervisor.remedies import Remedy
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.telemetry.sampler import Sampler
@@ -124,7 +125,7 @@ class Queries:
         record = self._inventory.resolve(reference)
         if source == "hypeman":
             raise BadRequestError(
-                f"{record.name}: there is no log of operations: GET /events streams them; ask for app or vmm"
+                f"{record.name}: there is no log of operations; ask for app or vmm", remedy=Remedy.READ_EVENTS
             )
         layout = self._inventory.layout
         return layout.console_log(record.id) if source == "app" else layout.vmm_log(record.id)

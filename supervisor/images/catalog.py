@@ -13,6 +13,7 @@ from supervisor.images import boot_image, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
 from supervisor.models import HypervisorName, ImageInfo, ImageKind, Level
 from supervisor.models.base import MIB, Report
+from supervisor.remedies import Remedy
 from supervisor.vmm.hypervisor import Hypervisor
 
 GATHER_MILLISECONDS: Final = 200
@@ -101,8 +102,8 @@ class ImageCatalog:
         hypervisor = self._hypervisors.get(snapshot.hypervisor)
         if hypervisor is None:
             raise InvalidImageError(
-                f"image {snapshot.name} is a snapshot of {snapshot.hypervisor}, which cannot run here; "
-                "GET /capabilities says why"
+                f"image {snapshot.name} is a snapshot of {snapshot.hypervisor}, which cannot run here",
+                remedy=Remedy.READ_CAPABILITIES,
             )
         snapshot_image.check_snapshot(snapshot, hypervisor)
 

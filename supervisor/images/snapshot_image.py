@@ -17,6 +17,7 @@ from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
 from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
+from supervisor.remedies import Remedy
 from supervisor.store.records import SnapshotFiles
 from supervisor.vmm.hypervisor import Hypervisor, loads
 from supervisor.vmm.state_file import read_state_header
@@ -60,8 +61,9 @@ def check_snapshot(image: SnapshotImage, hypervisor: Hypervisor) -> None:
     """Raise InvalidImageError where this hypervisor cannot load the snapshot."""
     if image.hypervisor != hypervisor.name:
         raise InvalidImageError(
-            f"image {image.name} is a snapshot of {image.hypervisor}: {hypervisor.name} cannot load it; "
-            f"give hypervisor={image.hypervisor}"
+            f"image {image.name} is a snapshot of {image.hypervisor}: {hypervisor.name} cannot load it",
+            remedy=Remedy.HYPERVISOR,
+            parameter=image.hypervisor,
         )
     if not loads(hypervisor.name, hypervisor.snapshot_version, image.snapshot_version):
         raise InvalidImageError(

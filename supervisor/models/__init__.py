@@ -22,6 +22,7 @@ from supervisor.models.base import (
     TargetState,
     Wire,
 )
+from supervisor.models.errors import ErrorBody, ErrorDetail
 from supervisor.models.events import (
     Activity,
     Event,
@@ -48,8 +49,6 @@ from supervisor.models.verbs import (
     CreateRequest,
     Deletion,
     DeletionPlan,
-    ErrorBody,
-    ErrorDetail,
     FanOutChild,
     FanOutEstimate,
     FanOutRequest,
@@ -64,6 +63,7 @@ from supervisor.models.verbs import (
     ResourceStats,
     WaitResult,
 )
+from supervisor.remedies import Remedy
 
 __all__ = [
     "FAN_OUT_LIMIT",
@@ -105,6 +105,7 @@ __all__ = [
     "Phase",
     "PrefetchMode",
     "RecordMode",
+    "Remedy",
     "Request",
     "Reset",
     "ResourceEstimate",

@@ -24,6 +24,7 @@ from supervisor.models.base import (
     TargetState,
     Wire,
 )
+from supervisor.models.errors import ErrorBody
 from supervisor.models.instances import Instance, InstanceStatistics
 
 
@@ -79,23 +80,6 @@ class FanOutRequest(ForkOptions, OwnRequest):
     """Answer with a FanOutEstimate, and make nothing."""
     force: bool = False
     """Make them although the estimate says that they do not fit."""
-
-
-class ErrorDetail(Wire):
-    """One cause among several; `id` and `name` tell which instance, where it is one."""
-
-    code: str = ""
-    message: str = ""
-    id: str | None = None
-    name: str | None = None
-
-
-class ErrorBody(Wire):
-    """What every refusal and failure looks like."""
-
-    code: str
-    message: str
-    details: tuple[ErrorDetail, ...] = ()
 
 
 class FanOutChild(Wire):

@@ -101,6 +101,6 @@ class Deletions:
 
 
 def _stopped(root: InstanceRecord, deleted: int, total: int, error: SupervisorError) -> SupervisorError:
-    """Return the error of one step as that of the whole deletion."""
+    """Return the error of one step as that of the whole deletion, whose remedy is the same call once more."""
     done = f"{root.name}: cascade stopped with {deleted} of {total} instances deleted"
-    return type(error)(f"{done}: {error.message}; ask again to go on", error.details)
+    return type(error)(f"{done}: {error.cause}; ask again to go on", error.details)

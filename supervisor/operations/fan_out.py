@@ -7,9 +7,10 @@ from itertools import islice
 
 from supervisor.admission.controller import Admission, Promise
 from supervisor.errors import BadRequestError, SupervisorError
-from supervisor.models import ErrorBody, ErrorDetail, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult
+from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult
 from supervisor.models.base import Report
 from supervisor.operations.forks import Forks, name_prefix
+from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
@@ -76,8 +77,7 @@ class FanOut:
             made = await self._forks.make(source_id, name, request, child_id)
             return FanOutChild(name=name, instance=self._inventory.publisher.view(made))
         except SupervisorError as error:
-            details = tuple(ErrorDetail(**detail) for detail in error.details)
-            failure = ErrorBody(code=error.code, message=error.message, details=details)
+            failure = ErrorBody.of(error)
         except Exception as error:
             # A defect in one child's making is not to sink the others.
             _log.exception("fork %s failed", name)
@@ -87,6 +87,7 @@ class FanOut:
     async def _plan(self, source: InstanceRecord, request: FanOutRequest) -> ForkPlan:
         if request.from_running:
             raise BadRequestError(
-                f"{source.name}: fan-out refused: from_running is for a single fork; put it to standby first"
+                f"{source.name}: fan-out refused: only a single fork is a copy of what runs",
+                remedy=Remedy.WITHOUT_FROM_RUNNING,
             )
         return await self._forks.plan(source, request)

@@ -10,6 +10,7 @@ from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
+from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan, plan_fork
 from supervisor.rules.lifecycle import Verb
 from supervisor.runtime.templates import Templates
@@ -137,8 +138,8 @@ class Forks:
             template = self._inventory.templates.get(options.template_id)
             if template is None or template.instance_id != source.id:
                 raise BadRequestError(
-                    f"{source.name}: fork refused: {options.template_id} is not its template; "
-                    "share_memory=true finds the template by itself"
+                    f"{source.name}: fork refused: {options.template_id} is not its template, which need not be named",
+                    remedy=Remedy.SHARE_MEMORY,
                 )
             return template
         return await self._templates.promote(source) if options.share_memory else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from supervisor.errors import InsufficientResourcesError
 from supervisor.models import FAN_OUT_LIMIT, FanOutEstimate, HypervisorName, ResourceEstimate, ResourceName
+from supervisor.remedies import Remedy
 
 MIB = 1 << 20
 
@@ -125,8 +126,9 @@ def check(name: str, found: FanOutEstimate) -> None:
     told = {row.name: f"{_spoken(row.name)} for {row.fits}: {_share(row)}" for row in short}
     most = f"ask for at most {found.fits}" if found.fits else "free some of it"
     raise InsufficientResourcesError(
-        f"{name}: fan-out of {found.count} refused: the host has {told[found.limiting]}; {most}, or give force=true",
+        f"{name}: fan-out of {found.count} refused: the host has {told[found.limiting]}; {most}",
         [{"code": row.name, "message": told[row.name]} for row in short],
+        remedy=Remedy.FORCE,
     )
 
 

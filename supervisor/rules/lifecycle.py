@@ -6,6 +6,7 @@ from typing import Literal
 
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.models import ForkKind, ForkOptions, State
+from supervisor.remedies import Remedy
 
 Intent = Literal["create", "fork", "start", "restore"]
 """What was begun and not done. A snapshot has `snapshot_unfinished`, and a deletion the new name of the directory.
@@ -68,7 +69,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 REFUSED_WHILE_LOCKED = frozenset({Verb.RESTORE, Verb.START, Verb.DELETE})
 
-REMEDY: dict[State, str] = {
+ADVICE: dict[State, str] = {
     State.CREATED: "wait until it runs, or delete it",
     State.INITIALIZING: "wait until it is Running",
     State.RUNNING: "put it to standby or stop it first",
@@ -80,7 +81,7 @@ REMEDY: dict[State, str] = {
 }
 """What may be done about an instance that is in the wrong state for a verb."""
 
-REMEDY_FOR: dict[tuple[Verb, State], str] = {
+ADVICE_FOR: dict[tuple[Verb, State], str] = {
     (Verb.STOP, State.STANDBY): "it does not run, so there is nothing to stop",
     (Verb.STOP, State.STOPPED): "it does not run, so there is nothing to stop",
     (Verb.RESTORE, State.RUNNING): "it runs already",
@@ -88,7 +89,7 @@ REMEDY_FOR: dict[tuple[Verb, State], str] = {
     (Verb.RESTORE, State.STOPPED): "start it instead",
     (Verb.START, State.STANDBY): "restore it instead",
 }
-"""What is to be said of one verb in place of REMEDY."""
+"""What is to be said of one verb in place of ADVICE."""
 
 
 def named(holders: Sequence[str]) -> str:
@@ -102,21 +103,22 @@ def check(verb: Verb, name: str, state: State, holders: Sequence[str] = ()) -> N
     """Raise InvalidStateError unless `verb` is allowed for an instance in `state` whose lock `holders` hold."""
     if holders and verb in REFUSED_WHILE_LOCKED:
         forks, them = ("share_memory forks", "them") if len(holders) > 1 else ("share_memory fork", "it")
-        whole = f", or give cascade=true to delete {them} too" if verb is Verb.DELETE else f", or detach {them}"
+        detach = "" if verb is Verb.DELETE else f", or detach {them}"
         raise InvalidStateError(
             f"{name}: {verb} refused: mem_locked by {len(holders)} {forks} ({named(holders)}); "
-            f"delete {them} first{whole}",
+            f"delete {them} first{detach}",
             [
                 {"code": "mem_locked", "name": holder, "message": f"{holder} reads its memory from {name}"}
                 for holder in holders
             ],
+            remedy=Remedy.CASCADE if verb is Verb.DELETE else None,
         )
     if state not in ALLOWED_FROM[verb]:
         wanted = " or ".join(sorted(ALLOWED_FROM[verb]))
-        remedy = REMEDY_FOR.get((verb, state), REMEDY[state])
+        advice = ADVICE_FOR.get((verb, state), ADVICE[state])
         if holders and state is State.STANDBY and verb is not Verb.STOP:
-            remedy = f"fork it, or detach or delete its forks ({named(holders)}) and restore it"
-        raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {remedy}")
+            advice = f"fork it, or detach or delete its forks ({named(holders)}) and restore it"
+        raise InvalidStateError(f"{name}: {verb} refused: it is {state}, and must be {wanted}; {advice}")
 
 
 def check_transition(name: str, before: State, after: State, holders: Sequence[str] = ()) -> None:
@@ -155,28 +157,33 @@ def check_fork(name: str, state: State, options: ForkOptions) -> None:
     """Raise BadRequestError for options that exclude each other, InvalidStateError where the state forbids them."""
     if options.share_memory and options.from_running:
         raise BadRequestError(
-            f"{name}: fork refused: share_memory needs a Standby source, from_running a Running one; give one"
+            f"{name}: fork refused: a share_memory fork needs a Standby source, and a copy of what runs a Running one",
+            remedy=Remedy.WITHOUT_FROM_RUNNING,
         )
     if options.share_memory and options.template_id:
-        raise BadRequestError(f"{name}: fork refused: template_id implies shared memory; give it without share_memory")
+        raise BadRequestError(
+            f"{name}: fork refused: a share_memory fork finds its template by itself", remedy=Remedy.SHARE_MEMORY
+        )
     if options.template_id and options.from_running:
         raise BadRequestError(
-            f"{name}: fork refused: a template's memory is in Standby, so template_id excludes from_running"
+            f"{name}: fork refused: a template's memory is in Standby, and no copy of what runs",
+            remedy=Remedy.WITHOUT_FROM_RUNNING,
         )
     check(Verb.FORK, name, state)
     if options.from_running:
         if state is not State.RUNNING:
             raise InvalidStateError(
-                f"{name}: fork refused: from_running needs a Running source, and it is {state}; leave from_running out"
+                f"{name}: fork refused: a copy of what runs needs a Running source, and it is {state}",
+                remedy=Remedy.WITHOUT_FROM_RUNNING,
             )
     elif state is State.RUNNING:
         raise InvalidStateError(
-            f"{name}: fork refused: it is Running; put it to standby first, or give from_running=true for a copy"
+            f"{name}: fork refused: it is Running; put it to standby first", remedy=Remedy.FROM_RUNNING
         )
     if (options.share_memory or options.template_id) and state is not State.STANDBY:
-        remedy = "start it, then put it to standby" if state is State.STOPPED else "put it to standby first"
+        advice = "start it, then put it to standby" if state is State.STOPPED else "put it to standby first"
         raise InvalidStateError(
-            f"{name}: fork refused: share_memory needs a Standby source, and it is {state}; {remedy}"
+            f"{name}: fork refused: a share_memory fork needs a Standby source, and it is {state}; {advice}"
         )
     if options.target_state == "Standby" and state is State.STOPPED:
         raise InvalidStateError(
@@ -191,6 +198,6 @@ def check_backend(verb: Verb, name: str, huge_pages: bool, backend: str | None) 
     """
     if huge_pages and backend != "uffd":
         raise InvalidStateError(
-            f"{name}: {verb} refused: its memory is of huge pages, which Firecracker takes from a page server only; "
-            "fork it with share_memory=true and memory_backend=uffd"
+            f"{name}: {verb} refused: its memory is of huge pages, which Firecracker takes from a page server only",
+            remedy=Remedy.PAGE_SERVER,
         )

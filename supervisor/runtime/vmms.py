@@ -10,6 +10,7 @@ from supervisor.concurrency.progress import step
 from supervisor.concurrency.tasks import Result, beside
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.models import HypervisorName
+from supervisor.remedies import Remedy
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
@@ -57,7 +58,7 @@ class Vmms:
         found = self._hypervisors.get(name)
         if found is None:
             raise DependencyMissingError(
-                f"{name} cannot run here; GET /capabilities says why, and {' and '.join(self._hypervisors)} can"
+                f"{name} cannot run here, and {' and '.join(self._hypervisors)} can", remedy=Remedy.READ_CAPABILITIES
             )
         return found
 
@@ -65,7 +66,10 @@ class Vmms:
         """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""
         problem = userfaultfd_problem(self.hypervisor(name))
         if problem is not None:
-            raise DependencyMissingError(f"{name} cannot load a snapshot with memory_backend=uffd here: {problem}")
+            raise DependencyMissingError(
+                f"{name} cannot have a snapshot's memory from a page server here: {problem}",
+                remedy=Remedy.FILE_BACKEND,
+            )
 
     async def check_loads(self, record: InstanceRecord) -> None:
         """Raise DependencyMissingError where the VMM that would be started now cannot load the instance's snapshot."""
@@ -77,7 +81,8 @@ class Vmms:
         if not loads(hypervisor.name, ours, its):
             raise DependencyMissingError(
                 f"{record.name}: its snapshot has version {its}, and {program} loads {ours}: start the supervisor with "
-                "--firecracker and one that loads it, or boot a fork with target_state=Stopped anew"
+                "--firecracker and one that loads it",
+                remedy=Remedy.BOOT_ANEW,
             )
 
     def runs(self, instance_id: str) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.remedies import Remedy
 from supervisor.rules.lineage import Descent, Forest, forest
 from supervisor.store.records import InstanceRecord, TemplateRecord
 
@@ -64,7 +65,7 @@ class Index:
             names = ", ".join(record.name for record in matches[:5])
             raise BadRequestError(f"{reference}: {len(matches)} ids begin so ({names}); give more")
         raise NotFoundError(
-            f"{reference}: no instance has this id, name or unique id prefix; GET /instances lists them"
+            f"{reference}: no instance has this id, name or unique id prefix", remedy=Remedy.LIST_INSTANCES
         )
 
     def template_of(self, instance_id: str) -> TemplateRecord | None:

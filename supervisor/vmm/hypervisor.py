@@ -109,22 +109,23 @@ def embedded_hypervisor() -> Hypervisor:
 def userfaultfd_problem(hypervisor: Hypervisor) -> str | None:
     """Return why this hypervisor cannot load a snapshot with the backend Uffd here, or None."""
     if not UNPRIVILEGED_USERFAULTFD.exists():
-        return "this kernel has no userfaultfd: it needs CONFIG_USERFAULTFD; use memory_backend=file"
+        return "this kernel has no userfaultfd: boot one with CONFIG_USERFAULTFD"
     if hypervisor.name == "embedded":
         # Only its own threads touch its guest memory, and UFFD_USER_MODE_ONLY needs no permission: userfaultfd(2).
         return None
-    remedy = f"give this user access (setfacl -m u:$USER:rw {USERFAULTFD_DEVICE}), or use memory_backend=file"
     # Where there is the device, Firecracker uses it and nothing else
     # (docs/snapshotting/handling-page-faults-on-snapshot-resume.md).
     if USERFAULTFD_DEVICE.exists():
         if os.access(USERFAULTFD_DEVICE, os.R_OK | os.W_OK):
             return None
-        return f"{USERFAULTFD_DEVICE} cannot be opened: {remedy}"
+        return (
+            f"{USERFAULTFD_DEVICE} cannot be opened: give this user access (setfacl -m u:$USER:rw {USERFAULTFD_DEVICE})"
+        )
     if UNPRIVILEGED_USERFAULTFD.read_text().strip() == "1" or _has_capability(CAP_SYS_PTRACE):
         return None
     return (
         "KVM's page faults need CAP_SYS_PTRACE or /dev/userfaultfd (Linux 6.1): run as root, "
-        "set the sysctl vm.unprivileged_userfaultfd=1, or use memory_backend=file"
+        "set the sysctl vm.unprivileged_userfaultfd=1"
     )
 
 

@@ -61,7 +61,7 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(embedded: Home, f
         assert (await forktui("fan-out", "source", "2"))[0] == DONE
         code, output, errors = await forktui("delete", "source", "--dry-run")
         assert (code, output) == (FAILED, "")
-        assert "or give --cascade to delete them too" in errors
+        assert "or give --cascade to delete the whole tree" in errors
         code, output, errors = await forktui("delete", "source", "--cascade", "--dry-run")
         assert (code, errors) == (DONE, "")
         lines = [line.split() for line in output.splitlines()]

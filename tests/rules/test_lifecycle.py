@@ -85,9 +85,14 @@ def test_many_holders_are_counted() -> None:
 @pytest.mark.parametrize(
     ("state", "options", "error", "words"),
     [
-        (State.STANDBY, {"share_memory": True, "from_running": True}, BadRequestError, "share_memory needs a Standby"),
-        (State.STANDBY, {"share_memory": True, "template_id": "t"}, BadRequestError, "template_id implies"),
-        (State.RUNNING, {"template_id": "t", "from_running": True}, BadRequestError, "excludes from_running"),
+        (
+            State.STANDBY,
+            {"share_memory": True, "from_running": True},
+            BadRequestError,
+            "fork needs a Standby",
+        ),
+        (State.STANDBY, {"share_memory": True, "template_id": "t"}, BadRequestError, "finds its template by itself"),
+        (State.RUNNING, {"template_id": "t", "from_running": True}, BadRequestError, "no copy of what runs"),
         (State.RUNNING, {}, InvalidStateError, "from_running=true"),
         (State.RUNNING, {"share_memory": True}, InvalidStateError, "put it to standby first"),
         (State.STANDBY, {"from_running": True}, InvalidStateError, "leave from_running out"),

@@ -293,7 +293,7 @@ async def test_a_fan_out_that_does_not_fit_is_refused_with_numbers_and_can_be_fo
         assert (error.status, error.code) == (409, "insufficient_resources")
         assert "the host has descriptors for " in error.message
         assert "force=true" in error.message
-        assert [detail.code for detail in error.details] == ["descriptors"]
+        assert [detail.code for detail in error.details] == ["insufficient_resources", "descriptors"]
         assert len(await client.instances()) == 1
         # What is asked for without running takes no descriptors.
         stopped = FanOutRequest(count=20, target_state="Standby", name_prefix="asleep")

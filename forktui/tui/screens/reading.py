@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from forktui.client.api import ApiError, SupervisorUnreachableError
 from forktui.model.actions import ACTIONS, Group
-from forktui.text.api_words import in_dashboard
+from forktui.text.remedies import in_dashboard
 from forktui.text.safe import safe_text
 from forktui.tui.widgets.lines_view import LinesView
 from forktui.view.styled_lines import Ink, Line, left
