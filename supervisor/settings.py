@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice
+from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, quoted, what_is_wrong
 from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
 PROGRAM: Final = "forktui"
@@ -226,12 +226,11 @@ def _explain(error: ErrorDetails, given: Mapping[str, object]) -> str:
     file = _config_file(given.get("config") or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG") or None)
     if error["type"] == "extra_forbidden":
         known = ", ".join(sorted(field.alias or name for name, field in Settings.model_fields.items()))
-        return f"{file}: unknown key {key!r}; known are {known}"
+        return f"{file}: unknown key {quoted(key)}; known are {known}"
     if key in given:
         origin = "--" + key.replace("_", "-")
     elif os.environ.get(variable):
         origin = variable
     else:
         origin = f"{file}: {key}" if key in _read_table(file, required=False) else f"the default of {key}"
-    reason = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    return f"{origin}: {str(error['input'])!r} is not allowed: {reason}"
+    return f"{origin}: {what_is_wrong(error)}"

@@ -27,6 +27,7 @@ from supervisor.models import (
     RecordMode,
     ResourceEstimate,
     TargetState,
+    explain,
 )
 from supervisor.settings import Settings
 
@@ -55,22 +56,12 @@ class Command:
     options: tuple[str, ...] = ("json_output",)
 
 
-def _explain(error: ValidationError) -> str:
-    """Return one line on the first field of a request that may not be what it is."""
-    first = error.errors()[0]
-    if first["type"] == "string_pattern_mismatch":
-        reason = "it takes lowercase letters, digits and dashes, with a letter or digit at both ends"
-    else:
-        reason = first["msg"].replace("Input should", "it should").replace("String should", "it should")
-    return f"{first['loc'][0]} {first['input']!r} is refused: {reason}"
-
-
 def _request(model: type[Model], fields: dict[str, object]) -> Model:
     """Return a request's body; raises UsageError."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise UsageError(_explain(error)) from error
+        raise UsageError(explain(error.errors()[0])) from error
 
 
 def _show(instance: Instance, settings: Settings) -> None:

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from aiohttp import ClientPayloadError, web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from supervisor.api.answers import JSON
 from supervisor.api.closing import Closing
 from supervisor.errors import BadRequestError, SupervisorError
-from supervisor.models import State
+from supervisor.models import State, explain, quoted
 
 BODY_LIMIT: Final = 1 << 20
 """Bytes; the largest body that anybody needs to send has a few hundred."""
@@ -22,8 +21,6 @@ WAIT_SECONDS: Final = 50.0
 
 _READ_TIMEOUT_SHARE: Final = 5 / 6
 _LISTED: Final = 3
-_QUOTED: Final = 80
-_NAME_RULE: Final = "lowercase letters, digits and dashes, with a letter or digit at both ends"
 _SECONDS: Final = {
     "ns": "1e-9",
     "us": "1e-6",
@@ -117,8 +114,8 @@ async def parse_body(request: web.Request, model: type[Model], closing: Closing)
     """
     body = await _read(request, closing)
     if body and "Content-Type" in request.headers and request.content_type != JSON:
-        quoted = request.content_type[:_QUOTED]
-        raise UnsupportedMediaTypeError(f"the body is {quoted!r}, and only {JSON} is read; set Content-Type: {JSON}")
+        found = quoted(request.content_type)
+        raise UnsupportedMediaTypeError(f"the body is {found}, and only {JSON} is read; set Content-Type: {JSON}")
     try:
         return model.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -158,30 +155,7 @@ def wait_bound(query: WaitQuery, headers: Mapping[str, str]) -> float:
 
 def _refusal(error: ValidationError) -> BadRequestError:
     """Return one line that names the fields and says what they may be; the details have a line for each."""
-    reasons = [_explain(problem) for problem in error.errors(include_url=False, include_context=True)]
+    reasons = [explain(problem, "the body") for problem in error.errors(include_url=False, include_context=True)]
     more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
     details = [{"code": BadRequestError.code, "message": reason} for reason in reasons]
     return BadRequestError("; ".join(reasons[:_LISTED]) + more, details if len(details) > 1 else ())
-
-
-def _explain(problem: ErrorDetails) -> str:
-    kind = problem["type"]
-    if kind == "json_invalid":
-        return problem["msg"].replace("Invalid JSON", "the body is not JSON", 1)
-    field = ".".join(str(part) for part in problem["loc"])
-    if not field:
-        return "the body is not a JSON object; send fields in braces"
-    if kind == "missing":
-        return f"{field} is missing; it is required"
-    if kind == "extra_forbidden":
-        return f"{field} is not known here; leave it out"
-    quoted = _quote(problem["input"])
-    if kind == "string_pattern_mismatch":
-        return f"{field} {quoted} is refused: it takes {_NAME_RULE}"
-    reason = problem["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return f"{field} {quoted} is refused: {reason}"
-
-
-def _quote(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from supervisor.models import explain, quoted
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 from supervisor.vmm.configuration import SECTIONS
 
@@ -18,9 +19,7 @@ IGNORED_SECTIONS: Final = ("logger", "metrics")
 def _inside(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
-        raise ValueError(
-            f"{path!r} has to be a path inside the image's directory, without / at its start and without .."
-        )
+        raise ValueError("it has to be a path inside the image's directory, without / at its start and without ..")
     return path
 
 
@@ -99,7 +98,7 @@ class VmJson(Section):
     def _check_sections(self) -> "VmJson":
         unknown = sorted(set(self.model_extra or ()) - set(SECTIONS) - set(IGNORED_SECTIONS))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is none of Firecracker's sections: {', '.join(sorted(SECTIONS))}")
+            raise ValueError(f"{quoted(unknown[0])} is none of Firecracker's sections: {', '.join(sorted(SECTIONS))}")
         return self
 
 
@@ -108,6 +107,4 @@ def parse_vm_json(text: bytes) -> VmJson:
     try:
         return VmJson.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(": ".join(filter(None, (where, first["msg"].removeprefix("Value error, "))))) from None
+        raise ValueError(explain(error.errors()[0])) from None

@@ -44,6 +44,7 @@ from supervisor.models.instances import (
     SupervisorInfo,
     Template,
 )
+from supervisor.models.validation import explain, quoted, what_is_wrong
 from supervisor.models.verbs import (
     CheckpointRequest,
     CreateRequest,
@@ -120,4 +121,7 @@ __all__ = [
     "TemplateDeleted",
     "WaitResult",
     "Wire",
+    "explain",
+    "quoted",
+    "what_is_wrong",
 ]

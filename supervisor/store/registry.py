@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
+from supervisor.models import explain
 from supervisor.rules.lineage import Link
 from supervisor.store.layout import (
     DELETED,
@@ -250,5 +251,4 @@ def _reason(error: ValidationError) -> str:
         found = problem["input"]
         if problem["loc"] == ("schema_version",) and isinstance(found, int) and found > SCHEMA_VERSION:
             return f"it has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui"
-    where = ".".join(str(part) for part in problems[0]["loc"]) or "the file"
-    return f"{where}: {problems[0]['msg']}"
+    return explain(problems[0])

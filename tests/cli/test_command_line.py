@@ -85,15 +85,15 @@ def test_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("forktui-supervisor", ("--hypervisor", "qemu"), "--hypervisor: 'qemu' is not allowed: should be 'auto', "),
+        ("forktui-supervisor", ("--hypervisor", "qemu"), "--hypervisor: 'qemu' is refused: it should be 'auto', "),
         ("forktui-supervisor", ("--config", "/no/such.toml"), "/no/such.toml: no such file"),
         ("forktui-supervisor", ("--socket", "/tmp/" + "s" * 103), "107 bytes, and this one has 108"),
         ("forktui-supervisor", ("--run-dir", "/tmp/" + "s" * 80), "it may have 76 bytes"),
         ("forktui", ("ls", "--socket", "/tmp/" + "s" * 103), "107 bytes, and this one has 108"),
-        ("forktui", ("demo", "--forks", "0"), "--forks: '0' is not allowed: should be greater than or equal to 1"),
-        ("forktui", ("create", "Not_A_Name"), "name 'Not_A_Name' is refused: it takes lowercase letters"),
-        ("forktui", ("create", "x", "--vcpus", "99"), "vcpus 99 is refused: it should be less than or equal to 32"),
-        ("forktui", ("fan-out", "x", "0"), "count 0 is refused: it should be greater than or equal to 1"),
+        ("forktui", ("demo", "--forks", "0"), "--forks: '0' is refused: it should be greater than or equal to 1"),
+        ("forktui", ("create", "Not_A_Name"), "name: 'Not_A_Name' is refused: it takes lowercase letters"),
+        ("forktui", ("create", "x", "--vcpus", "99"), "vcpus: 99 is refused: it should be less than or equal to 32"),
+        ("forktui", ("fan-out", "x", "0"), "count: 0 is refused: it should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_2(

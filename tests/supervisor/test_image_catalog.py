@@ -126,7 +126,7 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
         (firecracker_state(), 64 * MIB + 4096, None, "mem has 67112960 bytes"),
         (firecracker_state(), 0, None, "mem has 0 bytes"),
         (firecracker_state(), 32 * MIB, CONFIG, "vmlinux is no file"),
-        (firecracker_state(), 32 * MIB, {"boot-source": {}}, "boot-source.kernel_image_path: Field required"),
+        (firecracker_state(), 32 * MIB, {"boot-source": {}}, "boot-source.kernel_image_path: it is missing"),
     ],
 )
 def test_a_snapshot_that_cannot_be_used_says_why_in_one_line(

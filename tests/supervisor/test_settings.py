@@ -164,17 +164,17 @@ def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path: Path) -> None:
 def test_a_refusal_names_where_the_value_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = "'auto', 'firecracker' or 'embedded'"
     file = config(tmp_path, "hypervisor = 'qemu'\n")
-    assert refusal({"config": file}) == f"{file}: hypervisor: 'qemu' is not allowed: should be {allowed}"
+    assert refusal({"config": file}) == f"{file}: hypervisor: 'qemu' is refused: it should be {allowed}"
     monkeypatch.setenv("FORKTUI_HYPERVISOR", "xen")
-    assert refusal({"config": file}) == f"FORKTUI_HYPERVISOR: 'xen' is not allowed: should be {allowed}"
-    assert refusal({"hypervisor": "kvm"}) == f"--hypervisor: 'kvm' is not allowed: should be {allowed}"
+    assert refusal({"config": file}) == f"FORKTUI_HYPERVISOR: 'xen' is refused: it should be {allowed}"
+    assert refusal({"hypervisor": "kvm"}) == f"--hypervisor: 'kvm' is refused: it should be {allowed}"
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("forks", "0"), ("forks", "many"), ("record_seconds", "0"), ("fault_around_pages", "-1")]
 )
 def test_an_absurd_number_is_refused(name: str, value: str) -> None:
-    assert refusal({name: value}).startswith(f"--{name.replace('_', '-')}: '{value}' is not allowed: should be ")
+    assert refusal({name: value}).startswith(f"--{name.replace('_', '-')}: '{value}' is refused: it should be ")
 
 
 def test_a_socket_path_that_the_kernel_could_not_take_is_refused() -> None:
