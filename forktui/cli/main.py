@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
-from forktui.cli.commands import COMMANDS, Command, UsageError, complain
+from forktui.cli.command import Command, UsageError
+from forktui.cli.commands import COMMANDS
+from forktui.cli.printing import complain
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.private_supervisor import NotStartedError, listens, private_supervisor
 from forktui.demo.scenario import ScenarioError

@@ -1,0 +1,43 @@
+"""What a command is: a verb, what it takes, and how its arguments become a request."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from forktui.client.api import SupervisorClient
+from supervisor.models import explain
+from supervisor.settings import Settings
+
+Run = Callable[[SupervisorClient, Namespace, Settings], Awaitable[bool]]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class UsageError(Exception):
+    """A request cannot be what was asked for; the message names the first field that is wrong."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb: `options` are settings that it reads; `run` returns whether all of it was done."""
+
+    name: str
+    help: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Run
+    options: tuple[str, ...] = ("json_output",)
+
+
+def request(model: type[Model], fields: dict[str, object]) -> Model:
+    """Return a request's body; raises UsageError."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(explain(error.errors()[0])) from error
+
+
+def references(parser: ArgumentParser) -> None:
+    """Take one instance or more."""
+    parser.add_argument("instances", nargs="+", metavar="INSTANCE", help="a name, id or unique id prefix")

@@ -1,0 +1,105 @@
+"""The commands that make an instance, change its state, and delete it."""
+
+import json
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from forktui.cli.command import Command, Run, references, request
+from forktui.cli.printing import each, show, show_each
+from forktui.client.api import SupervisorClient
+from forktui.text.quantities import mebibytes
+from forktui.text.safe import safe_model
+from forktui.text.table import text_table
+from supervisor.models import CreateRequest, DeletionPlan, Instance
+from supervisor.settings import Settings
+
+Verb = Callable[[str], Awaitable[Instance]]
+
+
+def _create_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
+    parser.add_argument("--size", help="guest memory, such as 128MB (the default)")
+    parser.add_argument("--vcpus", type=int)
+    parser.add_argument("--cmd", nargs="+", default=(), metavar="WORD", help="appended to the kernel command line")
+    parser.add_argument(
+        "--track-dirty-pages",
+        action=BooleanOptionalAction,
+        default=None,
+        help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
+    )
+
+
+async def _create(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    chosen = settings.hypervisor if "hypervisor" in settings.model_fields_set else None
+    wanted = {
+        "name": options.name,
+        "image": options.image,
+        "size": options.size,
+        "vcpus": options.vcpus,
+        "hypervisor": chosen,
+        "cmd": tuple(options.cmd) or None,
+        "track_dirty_pages": options.track_dirty_pages,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    show(await client.create(request(CreateRequest, given)), settings)
+    return True
+
+
+def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
+    """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
+
+    async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+        return await show_each(options.instances, verb_of(client), show, settings)
+
+    return run
+
+
+def _delete_arguments(parser: ArgumentParser) -> None:
+    references(parser)
+    parser.add_argument("--cascade", action="store_true", help="delete everything below as well, forks first")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
+
+
+async def _delete(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def plan(reference: str) -> DeletionPlan:
+        return await client.deletion_plan(reference, cascade=options.cascade)
+
+    if options.dry_run:
+        return await show_each(options.instances, plan, _show_plan, settings)
+
+    async def delete(reference: str) -> None:
+        await client.delete(reference, cascade=options.cascade)
+
+    return await each(options.instances, delete, lambda _: None)
+
+
+def _show_plan(plan: DeletionPlan, settings: Settings) -> None:
+    if settings.json_output:
+        print(json.dumps(plan.model_dump(mode="json"), indent=2))
+        return
+    rows = [
+        (one.name, one.state.value, mebibytes(one.disk_bytes), mebibytes(one.private_bytes), one.id)
+        for one in map(safe_model, plan.deletions)
+    ]
+    total = ("total", f"{plan.running} running", mebibytes(plan.disk_bytes), mebibytes(plan.private_bytes), "")
+    print(text_table([("NAME", "STATE", "DISK MIB", "PRIVATE MIB", "ID"), *rows, total]))
+
+
+CREATE: Final = Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor"))
+VERBS: Final = (
+    Command(
+        "standby", "write a snapshot of a Running instance and end its VMM", references, _for_each(lambda c: c.standby)
+    ),
+    Command("restore", "run a Standby instance on", references, _for_each(lambda c: c.restore)),
+    Command("start", "boot a Stopped instance", references, _for_each(lambda c: c.start)),
+    Command("stop", "end an instance's VMM; its memory is lost", references, _for_each(lambda c: c.stop)),
+    Command(
+        "detach",
+        "give a fork all of its memory, so that its source is locked no more",
+        references,
+        _for_each(lambda c: c.detach),
+    ),
+)
+DELETE: Final = Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete)
