@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forktui.cli import commands, main
-from forktui.client.api import start_command
+from forktui.client.transport import start_command
 from supervisor.__main__ import main as supervisor_main
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, default_run_dir
 from tests.harness.programs import DONE, FAILED, USAGE, complaint, program

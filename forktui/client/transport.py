@@ -1,0 +1,157 @@
+"""Requests over the supervisor's socket, and all that can be wrong with one."""
+
+import errno
+import os
+import shlex
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from forktui.client.server_sent_events import Parser, ServerSentEvent
+from supervisor.models import ErrorBody, ErrorDetail
+from supervisor.settings import SOCKET_NAME, default_run_dir
+
+CONNECT_SECONDS: Final = 5.0
+
+Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
+
+
+class ApiError(Exception):
+    """The supervisor refused a request or failed at it; the message is the supervisor's own line."""
+
+    def __init__(self, status: int, code: str, message: str, details: tuple[ErrorDetail, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class SupervisorUnreachableError(Exception):
+    """No supervisor answers on the socket, or it went away; the message names the socket and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: tuple[ErrorDetail, ...] = ()
+
+
+class Transport:
+    """A session of requests to the supervisor on one Unix socket: an async context manager, for one event loop."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # A connection for each request: a Unix socket's costs microseconds, and a kept one would fail the first request
+        # after the supervisor was restarted, which nobody may repeat for a verb.
+        connector = aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float | None = None,
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        parser = Parser()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+        async with self._request("GET", path, params=query, headers=headers, timeout=timeout) as response:
+            async for chunk in response.content.iter_any():
+                for sent in parser.feed(chunk):
+                    yield sent
+
+    async def _ask(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Model:
+        return self._understood(model.model_validate_json, await self._call(method, path, body, query))
+
+    def _understood(self, validate: Callable[[bytes], Answer], answer: bytes) -> Answer:
+        try:
+            return validate(answer)
+        except ValidationError as error:
+            why = "the supervisor's answer is not understood: is it of another version?"
+            raise SupervisorUnreachableError(f"{self.socket}: {why}") from error
+
+    async def _call(
+        self, method: str, path: str, body: BaseModel | None = None, query: Mapping[str, str] | None = None
+    ) -> bytes:
+        options: dict[str, Any] = {"params": query}
+        if body is not None:
+            options["data"] = body.model_dump_json(exclude_unset=True).encode()
+            options["headers"] = {"Content-Type": "application/json"}
+        async with self._request(method, path, **options) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Give the response of a request that the supervisor granted; explain everything that can be wrong."""
+        if self._session is None:
+            raise RuntimeError("the client is used outside its context")
+        url = URL(f"http://supervisor{path}", encoded=True)
+        try:
+            async with self._session.request(method, url, **options) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                yield response
+        except TimeoutError as error:
+            raise self._lost("the supervisor is silent") from error
+        except aiohttp.ClientConnectorError as error:
+            raise self._unreachable(error) from error
+        except aiohttp.ClientError as error:
+            raise self._lost("the connection was lost") from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: OSError) -> SupervisorUnreachableError:
+        start = f"start one with: {start_command(self.socket)}"
+        reason = {
+            errno.ENOENT: f"no supervisor listens there; {start}",
+            errno.ECONNREFUSED: f"the supervisor there is gone; {start}",
+            errno.EACCES: f"uid {os.geteuid()} may not open it; ask its owner for access by its group",
+        }.get(error.errno or 0, f"{error.strerror or error}; name another socket with --socket")
+        return SupervisorUnreachableError(f"{self.socket}: {reason}")
+
+    def _lost(self, what: str) -> SupervisorUnreachableError:
+        return SupervisorUnreachableError(f"{self.socket}: {what}; look whether the supervisor still runs")
+
+
+def start_command(socket: Path) -> str:
+    """Return the command that starts a supervisor on a socket, and on no directories but those that are its own."""
+    if socket == default_run_dir() / SOCKET_NAME:
+        return "forktui-supervisor"
+    if socket.name == SOCKET_NAME:
+        return f"forktui-supervisor --run-dir {shlex.quote(str(socket.parent))} --data-dir DATA_DIR"
+    return f"forktui-supervisor --socket {shlex.quote(str(socket))} --run-dir RUN_DIR --data-dir DATA_DIR"
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    try:
+        error = ErrorBody.model_validate_json(body)
+    except ValidationError:
+        text = body.decode("utf-8", "replace").strip() or f"the supervisor answered {status}"
+        return ApiError(status, "internal_error", text.splitlines()[0])
+    return ApiError(status, error.code, error.message, error.details)
