@@ -87,7 +87,7 @@ class FanOut:
     async def _plan(self, source: InstanceRecord, request: FanOutRequest) -> ForkPlan:
         if request.from_running:
             raise BadRequestError(
-                f"{source.name}: fan-out refused: only a single fork is a copy of what runs",
+                f"{source.name}: fan-out refused: it needs a source at rest, and only a single fork copies what runs",
                 remedy=Remedy.WITHOUT_FROM_RUNNING,
             )
         return await self._forks.plan(source, request)
