@@ -16,8 +16,8 @@ from supervisor.images.memory_size import parse_size
 from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
-from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
 from supervisor.remedies import Remedy
+from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
 from supervisor.store.records import SnapshotFiles
 from supervisor.vmm.hypervisor import Hypervisor, loads
 from supervisor.vmm.state_file import read_state_header
