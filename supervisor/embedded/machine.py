@@ -73,7 +73,7 @@ class Machine:
             self._balloon = balloon
 
     def update_balloon(self, amount_mib: int) -> None:
-        """Ask the guest for so many MiB in all; it gives or takes them when it gets to it, or is resumed."""
+        """Set the balloon's target, MiB in all; the guest follows it when it next looks, or is resumed."""
         with self._turn(started=True):
             self._check_balloon_size(amount_mib)
             self._balloon = self._balloon_device()._replace(amount_mib=amount_mib)

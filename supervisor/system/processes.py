@@ -92,7 +92,7 @@ def kill(pidfd: int) -> None:
 
 
 def wait_for_ends(pidfds: Iterable[int], seconds: float) -> None:
-    """Block until all of these processes have ended, or so many seconds are over."""
+    """Block until all of these processes have ended, or `seconds` have passed."""
     poll = select.poll()
     left = set(pidfds)
     for pidfd in left:

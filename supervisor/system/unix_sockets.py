@@ -71,7 +71,7 @@ def listener_at(path: Path) -> tuple[int, int] | None:
             return None
 
 
-def remove_dead(directory: Path) -> None:
+def remove_stale(directory: Path) -> None:
     """Remove the sockets in a directory, and below it, that nobody listens at; raises OSError.
 
     By the open directory, since its path may be longer than sun_path.

@@ -67,7 +67,7 @@ class Connection:
         """Return what is to be raised of this page server."""
         return PageServerError(f"{self._who} {what}")
 
-    def hang_up(self, reason: str) -> None:
+    def close(self, reason: str) -> None:
         """Close the connection and fail what waits for an answer; no event comes after this."""
         self._writer.close()
         if self._reading is not asyncio.current_task():
@@ -78,7 +78,7 @@ class Connection:
         self._answers.clear()
 
     async def wait_closed(self) -> None:
-        """Return when it is closed, after `hang_up`."""
+        """Return when it is closed, after `close`."""
         await asyncio.wait([self._reading])
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
@@ -90,7 +90,7 @@ class Connection:
                 self._take(decode(line))
         except (OSError, ValueError, TypeError) as error:
             reason = f"cannot be understood: {error}"
-        self.hang_up(reason)
+        self.close(reason)
 
     def _take(self, message: dict[str, Any]) -> None:
         if "event" in message:

@@ -19,26 +19,26 @@ class Policy(NamedTuple):
     """How a template's pages are served, the same for all of its forks."""
 
     fault_around_pages: int = 64
-    """A fault is answered with the run of absent pages around it, within an aligned window of at most so many 4 KiB
+    """A fault is answered with the run of absent pages around it, within an aligned window of at most this many 4 KiB
     pages; 1 answers every fault with its page alone."""
     fault_around: FaultAround = "adaptive"
     """`adaptive`: the window begins with that size, is halved by faults far from each other, and grows again with those
     that follow each other; `fixed`: it always has that size."""
     record_seconds: float = 5.0
-    """A recording ends so long after its first fault at the latest."""
+    """A recording ends at the latest this long after its first fault."""
     record_quiet_seconds: float = 0.3
-    """A recording ends when no fault came for so long after the last one."""
+    """A recording ends when no fault has come for this long."""
     record_pages: int = 262144
-    """A recording ends with so many faults, and a list made of several recordings has no more pages either."""
+    """The most pages of a recording, which ends with the last of them, and of a list made of several recordings."""
     prefetch_share: float = 0.25
     """A recorded page is prefetched when at least this share of the recordings touched it."""
     sample_every: int = 8
-    """From every so-manieth fork that is prefetched 0.4% of the list is held back, at random, to see how much of it is
-    wanted; such a fork has residual faults for what it wants of that. 0: from none."""
+    """One fork in this many that are prefetched is sampled: a random 0.4% of the list is held back from it, to see how
+    much of that it touches, at the price of residual faults. 0: none is."""
     sample_seconds: float = 10.0
-    """That is judged so long after the fork's prefetch, or when the fork ends before."""
+    """A sample is judged this long after the fork's prefetch, or when the fork ends before."""
     handshake_seconds: float = 10.0
-    """So long may a fork's VMM take from `attach` to the end of its handshake."""
+    """How long a fork's VMM may take from `attach` to the end of its handshake."""
 
 
 class Configuration(NamedTuple):

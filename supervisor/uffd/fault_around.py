@@ -32,7 +32,7 @@ def adapted(window: Window, page: int, most: int) -> int:
 
 
 def after_answer(window: Window, pages: int, start: int, end: int) -> Window:
-    """The window after an answer that was to have so many pages and was the run [start, end)."""
+    """The window after an answer that was to have `pages` pages and was the run [start, end)."""
     others = []
     for first, last in window.answered:
         if first <= end and start <= last:
@@ -43,6 +43,6 @@ def after_answer(window: Window, pages: int, start: int, end: int) -> Window:
 
 
 def aligned(page: int, pages: int) -> tuple[int, int]:
-    """The window [start, end) of so many pages that `page` lies in, on a multiple of its size."""
+    """The window [start, end) of `pages` pages that `page` lies in, on a multiple of its size."""
     start = page - page % pages
     return start, start + pages

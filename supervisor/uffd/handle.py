@@ -130,7 +130,7 @@ class PageServer:
             if status.template_id != template_id:
                 raise server._connection.error(f"serves template {status.template_id}")
         except BaseException:
-            server._connection.hang_up("was not connected to")
+            server._connection.close("was not connected to")
             raise
         server._handshake_seconds = status.handshake_seconds
         server.forks.update(status.forks)
@@ -228,7 +228,7 @@ class PageServer:
                 await self._connection.request("stop", _STOP_SECONDS)
             await asyncio.wait([self.exited], timeout=_STOP_SECONDS)
         await program.end(self._process)
-        self._connection.hang_up("has been stopped")
+        self._connection.close("has been stopped")
 
     def kill(self) -> None:
         """End it with SIGKILL, without waiting; `exited` tells when it is gone."""
@@ -237,7 +237,7 @@ class PageServer:
     async def disconnect(self) -> None:
         """Let go of it: it runs on, and `connect` finds it again; no event comes after this."""
         self._process.disconnect()
-        self._connection.hang_up("was disconnected from")
+        self._connection.close("was disconnected from")
         await self._connection.wait_closed()
 
     def _take_event(self, event: PageServerEvent) -> None:
@@ -248,7 +248,7 @@ class PageServer:
     def _on_exit(self, exited: asyncio.Future[int | None]) -> None:
         if not exited.cancelled():
             code = exited.result()
-            self._connection.hang_up("has exited" if code is None else f"has exited with {code}")
+            self._connection.close("has exited" if code is None else f"has exited with {code}")
 
 
 def _who(template_id: str, process: PageServerProcess) -> str:

@@ -61,7 +61,7 @@ class Loop:
         return timer
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once, not before so many seconds are over."""
+        """Call once, when at least so many seconds have passed."""
         return self.call_at(time.monotonic_ns() + int(seconds * 1e9), call)
 
     def add_idle(self, work: Callable[[], bool]) -> None:

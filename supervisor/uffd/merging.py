@@ -10,7 +10,7 @@ from typing import TypeVar
 from supervisor.uffd.hot_pages import CountedRun, HotPages, Run
 
 MOST_RECORDINGS = 255
-"""A page's count is a byte here; recordings beyond so many are ignored."""
+"""A page's count is a byte here; further recordings are ignored."""
 
 _STEP = 256
 """Pages or runs between two stops."""
@@ -78,7 +78,7 @@ def finished(steps: Steps[Result]) -> Result:
 
 
 def _forgetting(counts: bytearray, order: Sequence[int], excess: int) -> Steps[None]:
-    """Set the counts of so many pages to 0, of the least first and of those from the end of their order on."""
+    """Set the counts of `excess` pages to 0: the lowest first, and of equal ones those latest in the order."""
     count = 1
     while excess > 0:
         for pages in _pieces(order[::-1]):

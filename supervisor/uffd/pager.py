@@ -81,7 +81,7 @@ class Pager:
         self.fault_around(1, adaptive=False)
 
     def fault_around(self, most_pages: int, *, adaptive: bool) -> None:
-        """From now on answer a fault with the run of absent pages around it, in a window of at most so many pages."""
+        """From now on answer a fault with the run of absent pages around it, in a window of at most `most_pages`."""
         self._most_around = most_pages
         self._adaptive = adaptive
         self._window = Window(most_pages)
@@ -286,6 +286,6 @@ class Pager:
 
 
 def _latency_word(took_ns: int) -> int:
-    """The counter of the answers that took so long."""
+    """The counter of the answers that took as long as this one."""
     bucket = (took_ns // 1000).bit_length()
     return LATENCY + bucket if bucket < LATENCY_BUCKETS else LATENCY + LATENCY_BUCKETS - 1

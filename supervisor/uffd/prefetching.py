@@ -60,7 +60,7 @@ class Prefetching:
 
 
 def slices(runs: Iterable[Run], most_pages: int) -> Iterator[list[tuple[int, int]]]:
-    """The runs in their order, cut and gathered into lists of so many pages each, the last of fewer."""
+    """The runs in their order, cut and gathered into lists of `most_pages` pages each, the last of fewer."""
     gathered: list[tuple[int, int]] = []
     room = most_pages
     for start, end in runs:

@@ -25,13 +25,13 @@ async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
     who = f"page server of template {configuration.template_id}"
     try:
         # Some hundred microseconds, and in a thread a cancellation could lose the pid.
-        process, told = _start(encode_configuration(configuration), log)
+        process, stdout = _start(encode_configuration(configuration), log)
     except OSError as error:
         raise PageServerError(f"{who} cannot start: {error.strerror}") from error
     try:
-        said = await _first_line(told)
-        if said != "ready":
-            reason = said.removeprefix("refused: ") or f"it said nothing; its log is {log}"
+        line = await _first_line(stdout)
+        if line != "ready":
+            reason = line.removeprefix("refused: ") or f"it said nothing; its log is {log}"
             raise PageServerError(f"{who} did not start: {reason}")
     except BaseException:
         await asyncio.shield(end(process))
@@ -57,8 +57,8 @@ def _exit_code(status: os.waitid_result | None) -> int | None:
 
 
 def _start(configuration: str, log: Path) -> tuple[PageServerProcess, int]:
-    """Start the program; returns also the end of a pipe that its stdout is read from. Raises OSError."""
-    told, tells = os.pipe()
+    """Start the program; also returns the read end of its stdout, a pipe. Raises OSError."""
+    read_end, write_end = os.pipe()
     try:
         stderr = _open_log(log)
         try:
@@ -68,19 +68,19 @@ def _start(configuration: str, log: Path) -> tuple[PageServerProcess, int]:
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, tells, 1),
+                    (os.POSIX_SPAWN_DUP2, write_end, 1),
                     (os.POSIX_SPAWN_DUP2, stderr, 2),
                 ],
                 setsid=True,
             )
         finally:
             os.close(stderr)
-        return PageServerProcess.child(pid, _exit_code), told
+        return PageServerProcess.child(pid, _exit_code), read_end
     except OSError:
-        os.close(told)
+        os.close(read_end)
         raise
     finally:
-        os.close(tells)
+        os.close(write_end)
 
 
 def _open_log(log: Path) -> int:
@@ -94,7 +94,7 @@ def _open_log(log: Path) -> int:
 
 
 async def _first_line(pipe: int) -> str:
-    """What is said first on a pipe that this closes; empty when it ends or stays silent for too long."""
+    """The first line from a pipe, which this closes; empty when it ends or when none came in time."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")

@@ -11,7 +11,7 @@ from supervisor.uffd.hot_pages import Run
 from supervisor.uffd.page_map import FAULT_AROUND
 
 STRATUM_PAGES = 251
-"""Of so many pages of the list, in its order, one is held back: 0.4% of it, and none of a shorter list."""
+"""One page in so many of the list, in its order, is held back: 0.4% of it, and none of a shorter list."""
 
 
 class Plan(NamedTuple):

@@ -97,9 +97,9 @@ class Serving:
         if self._held_back is not None:
             self._held_back.ask(pages)
         if self._pager.deferred or self._failures:
-            self._see_to_deferred()
+            self._retry_deferred()
 
-    def _see_to_deferred(self) -> None:
+    def _retry_deferred(self) -> None:
         failure, self._pager.failure = self._pager.failure, None
         if failure is not None and failure.errno not in self._failures:
             self._failures.add(failure.errno)
@@ -131,9 +131,9 @@ class Serving:
         except OSError as error:
             self._on_failure(_reason(error))
             return
-        self._see_to_deferred()
+        self._retry_deferred()
 
-    # What is done beside them
+    # Recording, population and prefetch
 
     def _end_recording(self) -> None:
         recorder, self._recorder = self._recorder, None

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.system.unix_sockets import connect, remove_dead, too_long
+from supervisor.system.unix_sockets import connect, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -59,9 +59,9 @@ class Vmm:
         """
         name = name or instance_id
         try:
-            api_socket = _make_way(api_socket, name)
+            api_socket = _free_path(api_socket, name)
             # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
-            remove_dead(directory)
+            remove_stale(directory)
             options = ("--api-sock", str(api_socket), "--id", instance_id, "--log-path", VMM_LOG, "--level", "Warning")
             async with creations(api_socket.parent) as created:
                 vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
@@ -180,8 +180,8 @@ async def _listens(path: Path, created: asyncio.Event) -> None:
                 raise OSError(number, os.strerror(number), str(path))
 
 
-def _make_way(api_socket: Path, name: str) -> Path:
-    """Return the socket's absolute path, once it is checked and what a VMM that died has left there is removed."""
+def _free_path(api_socket: Path, name: str) -> Path:
+    """Return the socket's absolute path, checked, and free of the stale socket of a VMM that died."""
     api_socket = api_socket.absolute()
     problem = too_long(api_socket)
     if problem:

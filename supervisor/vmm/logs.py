@@ -1,4 +1,4 @@
-"""What a VMM leaves in its instance's directory: the guest's console, its own log, and what it says on stderr."""
+"""A VMM's logs in its instance's directory: the guest's console, Firecracker's own log, and stderr."""
 
 import contextlib
 import os
@@ -13,15 +13,15 @@ PREVIOUS_VMM_LOG: Final = "vmm.log.1"
 STDERR_LOG: Final = "vmm.stderr"
 
 TAIL_BYTES: Final = 4096
-WORDS_LENGTH: Final = 400
+MESSAGE_LENGTH: Final = 400
 
 # What Firecracker's log puts before a message: `2026-01-31T12:00:00.000000000 [instance:thread] `.
 _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
-# What it says at its end whatever the reason was.
-_FAREWELLS: Final = ("Firecracker exiting ", "Vmm is stopping.")
+# Firecracker's messages at any exit, whatever its reason.
+_EXIT_MESSAGES: Final = ("Firecracker exiting ", "Vmm is stopping.")
 
 
-def begin_logs(directory: Path) -> None:
+def rotate_logs(directory: Path) -> None:
     """Start the logs of a new VMM, and keep one older log of an earlier one; the console goes on.
 
     Firecracker 1.12 wants its log to exist, and writes from the beginning of the file, not at its end
@@ -44,13 +44,13 @@ def appended(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def last_words(directory: Path) -> str:
-    """Return the last line that a VMM said of itself, in its log or else on stderr; empty where it said nothing."""
+def last_message(directory: Path) -> str:
+    """Return a VMM's last message, of its log or else of stderr; empty where there is none."""
     for name in (VMM_LOG, STDERR_LOG):
         lines = (_PREFIX.sub("", line).strip() for line in reversed(_tail(directory / name).splitlines()))
-        said = next((line for line in lines if line and not line.startswith(_FAREWELLS)), "")
-        if said:
-            return said[:WORDS_LENGTH]
+        message = next((line for line in lines if line and not line.startswith(_EXIT_MESSAGES)), "")
+        if message:
+            return message[:MESSAGE_LENGTH]
     return ""
 
 

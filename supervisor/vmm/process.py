@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
-from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, begin_logs, last_words
+from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
 
 KILL_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
@@ -44,7 +44,7 @@ class Exit:
     code: int | None
     signal: int | None
     text: str
-    """The same in words, with the last of its log."""
+    """The same in words, with its last message."""
 
 
 class Process(FollowedProcess[Exit]):
@@ -57,7 +57,7 @@ class Process(FollowedProcess[Exit]):
         It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
         a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started, and OSError.
         """
-        begin_logs(directory)
+        rotate_logs(directory)
         with appended(directory / CONSOLE_LOG) as console, appended(directory / STDERR_LOG) as stderr:
             try:
                 child = subprocess.Popen(
@@ -92,8 +92,8 @@ class Process(FollowedProcess[Exit]):
 
 
 def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
-    words = last_words(directory)
-    because = f": {words}" if words else ""
+    message = last_message(directory)
+    because = f": {message}" if message else ""
     if status is None:
         return Exit(None, None, f"ended{because}")
     number = status.si_status
@@ -102,5 +102,5 @@ def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
         return Exit(number, None, f"exited with code {number}{meaning}{because if number else ''}")
     # Most real-time signals have no name.
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    # Who was killed from outside did not know, and its last words are about something else.
+    # Killed from outside: its last message is about something else.
     return Exit(None, number, f"killed by {name}{'' if number in _FROM_OUTSIDE else because}")

@@ -95,7 +95,7 @@ def test_what_few_recordings_touched_is_not_prefetched(place: Place) -> None:
     assert place.load(Policy(prefetch_share=0.0)).runs == (Run(1, 4), Run(50, 51))
 
 
-def test_every_so_manieth_fork_has_a_sample_held_back(place: Place) -> None:
+def test_every_nth_fork_has_a_sample_held_back(place: Place) -> None:
     hot = place.load(Policy(sample_every=3))
     place.keep(hot, list(range(1000)))
     plans = [place.plan(hot, f"fork{number}") for number in range(9)]

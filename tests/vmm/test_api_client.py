@@ -11,7 +11,7 @@ from supervisor.errors import VmmError
 from supervisor.vmm import api_client
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
-from supervisor.vmm.logs import begin_logs, last_words
+from supervisor.vmm.logs import last_message, rotate_logs
 
 HEADERS_END = b"\r\n\r\n"
 
@@ -124,16 +124,16 @@ def test_a_configuration_becomes_requests_in_the_order_in_which_firecracker_appl
         ("\udcff\x00", "", "\ufffd\x00"),
     ],
 )
-def test_the_last_words_are_the_last_line_that_says_why(tmp_path: Path, log: str, stderr: str, words: str) -> None:
-    assert last_words(tmp_path) == ""
+def test_the_last_message_are_the_last_line_that_says_why(tmp_path: Path, log: str, stderr: str, words: str) -> None:
+    assert last_message(tmp_path) == ""
     (tmp_path / "vmm.log").write_text(log, errors="surrogateescape")
     (tmp_path / "vmm.stderr").write_text(stderr)
-    assert last_words(tmp_path) == words
+    assert last_message(tmp_path) == words
 
 
 def test_one_older_log_is_kept(tmp_path: Path) -> None:
     for text in ("first", "second", "third"):
-        begin_logs(tmp_path)
+        rotate_logs(tmp_path)
         assert (tmp_path / "vmm.log").read_text() == ""
         (tmp_path / "vmm.log").write_text(text)
     assert (tmp_path / "vmm.log.1").read_text() == "second"
