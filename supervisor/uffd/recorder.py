@@ -9,7 +9,7 @@ from supervisor.uffd.terms import Owner
 
 
 class Recorder:
-    """Notes what one fork touches first; whoever made it calls `keep` when it has ended, or ends it early by that."""
+    """Notes what one fork touches first; `on_end` is called at a bound, and `keep` ends it, then or before."""
 
     def __init__(self, owner: Owner, fork_id: str, on_end: Callable[[], None]) -> None:
         policy = owner.policy
