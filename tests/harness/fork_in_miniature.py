@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.uffd import kernel
+from tests.harness.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 20.0
 """Seconds until an answer that does not come fails a test."""
 

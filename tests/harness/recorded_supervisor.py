@@ -20,8 +20,9 @@ from forktui.client.api import ApiError, SupervisorClient
 from forktui.demo.scenario import SOURCE, play
 from forktui.model.world import World, reduce
 from supervisor.models import Event, FanOutEstimate, FanOutRequest, ForkRequest, PageMapFold, Reset, State
+from tests.harness.checkout import ROOT
 
-RECORDING = Path(__file__).parents[1] / "snapshots" / "fan_out.json"
+RECORDING = ROOT / "tests" / "snapshots" / "fan_out.json"
 SOCKET = Path("/run/forktui/supervisor.sock")
 DATA_DIR = "/var/lib/forktui"
 CELLS = 2048

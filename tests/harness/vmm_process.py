@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tests.harness.checkout import ROOT
 from tests.harness.unix_http import TIMEOUT, connected, request
 
-ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = (sys.executable, "-m", "supervisor.embedded")
 
 

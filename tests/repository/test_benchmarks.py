@@ -15,6 +15,7 @@ from benchmarks.__main__ import BENCHMARKS, INTERRUPTED, main
 from benchmarks.bench import PATIENCE
 from benchmarks.measurement import Bar, Result, Rounds, Row, Sample, Spread
 from benchmarks.report import as_text
+from tests.harness.checkout import ROOT
 
 MODES = {
     "walk": [
@@ -67,7 +68,6 @@ BARS = {
     "statistics": 1,
     "thousand": 3,
 }
-ROOT = Path(__file__).resolve().parents[2]
 NO_FIRECRACKER = "/nonexistent/firecracker"
 
 

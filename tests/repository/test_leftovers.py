@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness.checkout import ROOT
+
 CONFTEST = """
 from tests.harness import leftovers
 

@@ -16,9 +16,10 @@ from supervisor.guests.command_line import Options, parse_command_line
 from supervisor.images.boot_image import load_image
 from supervisor.models import CreateRequest
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, load_settings
+from tests.harness.checkout import ROOT
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def block(language: str, having: str) -> str:

@@ -1,29 +1,17 @@
 """What holds for the whole repository: checkers are content, the README is right, and nothing names this machine."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from supervisor.settings import Settings
+from tests.harness.checkout import ROOT, run, tool
 
-ROOT = Path(__file__).resolve().parents[2]
 FOREIGN_PATHS = re.compile(r"(?<![\w/.])/(?:work|root|tmp/dev|tmp/fc|opt/wheels|opt/pypi)\b")
 """Directories of machines that this is developed on; what a user has is /tmp, /run, /etc, /var, /usr and a home."""
 HOSTS_IN_LOCK = re.compile(r"://|index-url|find-links|file:|@")
-
-
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a tool of this environment in the repository."""
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def tool(name: str) -> str:
-    """Return the path of a console script of this environment."""
-    return str(Path(sys.executable).with_name(name))
 
 
 def tracked_texts() -> dict[str, str]:

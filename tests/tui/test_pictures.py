@@ -7,16 +7,16 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from forktui.tui.app import ForkTui
+from tests.harness.checkout import ROOT
 from tests.harness.pilot import tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
-SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
-README_PICTURE = Path(__file__).parents[2] / "screenshots" / "forktui.svg"
+SNAPSHOTS = ROOT / "tests" / "snapshots"
+README_PICTURE = ROOT / "screenshots" / "forktui.svg"
 README_SIZE = (120, 40)
 UPDATE = "FORKTUI_UPDATE_SNAPSHOTS"
 

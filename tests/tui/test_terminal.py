@@ -19,11 +19,11 @@ import pyte
 import pytest
 
 from forktui.tui.terminal import MIN_COLUMNS, MIN_LINES, USAGE, prepare, run, terminal_refusal
+from tests.harness.checkout import ROOT
 
 PATIENCE = 30.0
 COLUMNS, LINES = 120, 40
 GOOD = os.terminal_size((80, 24))
-ROOT = Path(__file__).resolve().parents[2]
 
 # Told to a dashboard in a process of its own: escape sequences in C0 and C1, markup, bidi controls.
 HOSTILE = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\x9d0;OWNED\x9c\u202e\x08[red]evil[/]"

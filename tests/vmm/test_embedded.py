@@ -13,8 +13,9 @@ import pytest
 from supervisor.embedded import APP_NAME, VERSION
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES, pattern
+from tests.harness.checkout import ROOT
 from tests.harness.pagewalker_guest import KERNEL, write_config
-from tests.harness.vmm_process import EMBEDDED, ROOT, Start
+from tests.harness.vmm_process import EMBEDDED, Start
 
 SEED = 77
 HOT_MIB = 2

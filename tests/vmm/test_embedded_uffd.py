@@ -14,9 +14,10 @@ import pytest
 from supervisor.embedded.machine import WAIT_SECONDS
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
+from tests.harness.checkout import ROOT
 from tests.harness.guest_page_server import page_server
 from tests.harness.pagewalker_guest import merged, write_config
-from tests.harness.vmm_process import ROOT, Start, VmmProcess, vmms
+from tests.harness.vmm_process import Start, VmmProcess, vmms
 
 HOT_MIB = 2
 MEM_SIZE = 64 * MIB
