@@ -218,8 +218,12 @@ class PageServers:
 
     def _follow(self, template_id: str, server: PageServer) -> None:
         self._servers[template_id] = server
-        server.exited.add_done_callback(lambda _: self._background.spawn(self._on_exit(template_id, server)))
+        server.exited.add_done_callback(lambda exited: self._exited(template_id, server, exited))
         self._background.spawn(self._watch(template_id, server))
+
+    def _exited(self, template_id: str, server: PageServer, exited: "asyncio.Future[int | None]") -> None:
+        if not exited.cancelled():
+            self._background.spawn(self._on_exit(template_id, server))
 
     async def _watch(self, template_id: str, server: PageServer) -> None:
         """Ask the page server for a sign of life until it ends; kill it when it gives none."""
