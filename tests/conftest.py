@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from supervisor.uffd import kernel
@@ -15,10 +16,26 @@ from tests.harness import leftovers
 from tests.harness.firecracker import Unavailable, find_firecracker
 from tests.harness.supervisor_process import Home, home_at
 
+SUPERVISED = frozenset({"home", "embedded", "firecracker_home"})
+"""The fixtures of a test that starts supervisors."""
+
+# How long an example takes says nothing of what is tested where others use the machine too.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have the whole session looked at for what it leaves."""
     config.pluginmanager.register(leftovers)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `quick` every test that starts no supervisor and is not marked `slow`."""
+    for item in items:
+        supervised = not SUPERVISED.isdisjoint(getattr(item, "fixturenames", ()))
+        if not supervised and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
 
 
 @pytest.fixture(scope="session")

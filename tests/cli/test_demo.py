@@ -26,6 +26,8 @@ from tests.harness.checkout import ROOT
 from tests.harness.pseudo_terminal import Terminal, pseudo_terminal
 from tests.harness.supervisor_process import Home, processes_of, supervisor
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60.0
 DONE, FAILED = 0, 1
 NOBODY = 65534

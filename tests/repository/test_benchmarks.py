@@ -97,6 +97,7 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_and_leaves_nothing(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -136,6 +137,7 @@ def test_a_wrong_option_is_refused(options: tuple[str, str], capsys: pytest.Capt
     assert options[0] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing() -> None:
     command = (sys.executable, "-m", "benchmarks", "--quick", "--only", "memory", "--firecracker", NO_FIRECRACKER)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.harness.checkout import ROOT
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = """
 from tests.harness import leftovers
 

@@ -324,7 +324,7 @@ extents = st.dictionaries(st.integers(0, 300), st.binary(min_size=1, max_size=3 
 
 
 @pytest.mark.parametrize("within_the_kernel", [True, False])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(written=extents, size=st.integers(0, 320 * BLOCK))
 def test_a_sparse_copy_has_the_bytes_and_the_holes(
     tmp_path_factory: pytest.TempPathFactory, within_the_kernel: bool, written: Extents, size: int

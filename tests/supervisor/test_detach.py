@@ -196,6 +196,7 @@ async def test_a_fork_whose_vmm_dies_meanwhile_is_stopped_with_its_reason(embedd
         server.suspend()
         detaching = asyncio.create_task(client.detach("fork"))
         await until(lambda host: any(one.busy == "detach" for one in host.instances), client)
+        assert fork.vmm_pid is not None
         psutil.Process(fork.vmm_pid).kill()
         server.resume()
         error = await refused(detaching)

@@ -25,6 +25,7 @@ from tests.harness.verified_guests import standby_source, until_verified, verifi
 SHARED = ForkRequest(share_memory=True, target_state="Running")
 
 
+@pytest.mark.quick
 async def test_a_fan_out_is_recorded_prefetched_verified_locked_and_released(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client

@@ -187,6 +187,7 @@ def stepped(story: Story, request: pytest.FixtureRequest) -> Home:
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.name}-{story.hypervisor}")
 async def test_an_operation_killed_at_any_step_is_done_or_undone(stepped: Home, story: Story) -> None:
     steps = await undisturbed(stepped, story)

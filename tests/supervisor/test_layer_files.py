@@ -51,7 +51,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "instance"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chain=contents, cut=st.integers(0, 6))
 def test_a_merged_chain_is_what_a_page_server_reads_of_it_however_it_is_cut(chain: list[Content], cut: int) -> None:
     with TemporaryDirectory() as folder:

@@ -94,7 +94,11 @@ def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORKTUI", "TEXTUAL"))}
         terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "FORKTUI_ASCII": "0", "PYTHONPATH": str(ROOT)}
-        os.execve(command[0], command, {**inherited, **terminal, **(environment or {})})
+        try:
+            os.execve(command[0], command, {**inherited, **terminal, **(environment or {})})
+        finally:
+            # Else a second session of pytest would go on from here.
+            os._exit(127)
     try:
         yield Terminal(descriptor), pid
     finally:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.uffd.fault_around import Window, adapted, after_answer, aligned
@@ -70,7 +70,6 @@ def test_answers_that_touch_are_one_and_few_are_remembered() -> None:
     assert window.answered[0] == (99_000, 99_004)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2000), max_size=100), st.integers(1, 100), st.integers(1, 100))
 def test_whatever_the_faults_the_window_is_within_its_bounds_and_has_the_page(
     faults: list[int], first: int, most: int

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
@@ -74,7 +74,6 @@ SCALAR = st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.float
 NAMES = st.sampled_from(sorted(FIRST)) | st.text(max_size=3)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | st.recursive(SCALAR, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)))
 def test_anything_is_refused_or_is_an_exact_cover(anything: Any) -> None:
     message = anything if isinstance(anything, bytes) else json.dumps(anything).encode()

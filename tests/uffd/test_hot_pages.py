@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
@@ -55,20 +55,17 @@ def test_a_recording_is_cut_off_before_any_of_its_bounds_could_have_ended_it() -
     assert not longest.cut_off(150)
 
 
-@settings(deadline=None)
 @given(HOT)
 def test_a_list_comes_back_as_it_was_saved(hot: HotPages) -> None:
     assert hot_pages.unpack(hot_pages.pack(hot)) == hot
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_cleanly(data: bytes) -> None:
     with pytest.raises(ValueError, match=REFUSED):
         hot_pages.unpack(data)
 
 
-@settings(deadline=None)
 @given(st.data(), HOT)
 def test_any_damage_is_noticed(data: st.DataObject, hot: HotPages) -> None:
     packed = hot_pages.pack(hot)

@@ -1,7 +1,7 @@
 """hypeman's HPL1 files: their bytes as its own program writes them, and everything else refused."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.uffd.handshake import Mapping
@@ -18,13 +18,11 @@ def test_the_bytes_of_a_small_list_are_read() -> None:
     assert read_hpl1(MAGIC + b"\0") == ()
 
 
-@settings(deadline=None)
 @given(PAGES)
 def test_a_list_comes_back_as_it_was_saved(pages: list[RegionPage]) -> None:
     assert read_hpl1(hpl1(pages)) == tuple(pages)
 
 
-@settings(deadline=None)
 @given(PAGES, st.data())
 def test_a_list_that_is_cut_or_goes_on_is_refused(pages: list[RegionPage], data: st.DataObject) -> None:
     whole = hpl1(pages)
@@ -34,7 +32,6 @@ def test_a_list_that_is_cut_or_goes_on_is_refused(pages: list[RegionPage], data:
         read_hpl1(whole + data.draw(st.binary(min_size=1, max_size=9)))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_list_or_refused(data: bytes) -> None:
     try:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
@@ -37,7 +37,6 @@ def owners_of_pages(intervals: IntervalMap) -> list[int]:
     return owners
 
 
-@settings(deadline=None)
 @given(st.lists(LAYER, max_size=5))
 def test_a_page_comes_from_the_newest_layer_that_has_it(layers: list[list[bool]]) -> None:
     intervals = resolve([extents_of(layer) for layer in layers], PAGES * PAGE)
@@ -67,7 +66,6 @@ def read_image(image: MemoryImage) -> bytes:
     return found
 
 
-@settings(deadline=None)
 @given(st.lists(LAYER, min_size=1, max_size=4), st.data())
 def test_a_chain_reads_as_the_file_that_merging_it_would_give(
     tmp_path_factory: pytest.TempPathFactory, layers: list[list[bool]], data: st.DataObject

@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.uffd.hot_pages import CountedRun, HotPages, Run, mismatch, pages_in
@@ -34,7 +34,6 @@ def counts_of(hot: HotPages) -> dict[int, int]:
     return {page: run.recordings for run in hot.runs for page in range(run.start, run.end)}
 
 
-@settings(deadline=None)
 @given(TOUCHED)
 def test_runs_cover_the_touched_pages_once_and_in_the_order_of_their_first_touch(touched: list[int]) -> None:
     runs = wanted(recorded(touched), 1.0)
@@ -47,7 +46,6 @@ def test_runs_cover_the_touched_pages_once_and_in_the_order_of_their_first_touch
     assert first_touches == sorted(first_touches)
 
 
-@settings(deadline=None)
 @given(RECORDINGS)
 def test_every_page_has_the_count_of_the_recordings_that_touched_it(recordings: list[list[int]]) -> None:
     hot = recorded(*recordings)

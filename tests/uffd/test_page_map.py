@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
@@ -16,7 +16,6 @@ from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMap, PageMapRead
 STATES = st.lists(st.integers(ABSENT, REMOVED), min_size=1, max_size=300).map(bytes)
 
 
-@settings(deadline=None)
 @given(STATES, st.integers(1, 400))
 def test_folding_counts_every_page_once_in_its_cell(
     tmp_path_factory: pytest.TempPathFactory, states: bytes, width: int
@@ -39,7 +38,6 @@ def test_folding_counts_every_page_once_in_its_cell(
     assert start == len(states)
 
 
-@settings(deadline=None)
 @given(STATES, st.integers(0, 50))
 def test_absent_runs_are_maximal(states: bytes, start: int) -> None:
     runs = list(absent_runs(states, start))

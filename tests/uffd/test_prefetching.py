@@ -1,6 +1,6 @@
 """Prefetching: how a list is cut into what is copied at once."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.uffd.hot_pages import Run
@@ -11,7 +11,6 @@ RUNS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(RUNS, st.integers(1, 200))
 def test_slices_have_all_pages_in_their_order_and_one_size(runs: list[Run], most: int) -> None:
     cut = list(slices(runs, most))

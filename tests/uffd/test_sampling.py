@@ -1,6 +1,6 @@
 """Sampling: what is held back of a list, and what is made of it."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.uffd.hot_pages import Run
@@ -22,7 +22,6 @@ def pages_of(runs: list[Run] | tuple[Run, ...]) -> list[int]:
     return [page for run in runs for page in range(run.start, run.end)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 600), max_size=12), st.text(max_size=8))
 def test_one_page_of_each_stratum_is_held_back_and_the_rest_keeps_its_order(lengths: list[int], seed: str) -> None:
     runs = runs_of(lengths)

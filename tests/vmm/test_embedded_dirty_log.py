@@ -47,7 +47,7 @@ changes = st.lists(st.tuples(st.sampled_from(["write", "write", "discard", "read
 Changes = list[tuple[str, tuple[int, int]]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(changes, min_size=1, max_size=4), st.booleans())
 def test_merged_layers_are_the_memory(
     tmp_path_factory: pytest.TempPathFactory, diffs: list[Changes], from_file: bool

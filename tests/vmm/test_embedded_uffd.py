@@ -83,6 +83,7 @@ def test_a_snapshot_of_memory_that_has_not_come_yet(start: Start, run_dir: Path,
     assert grandchild.console.until("done") == WALK
 
 
+@pytest.mark.slow
 def test_a_guest_that_waits_for_a_page_blocks_nobody(start: Start, run_dir: Path, snapshot: tuple[Path, Path]) -> None:
     state, mem_file = snapshot
     with page_server(run_dir / "pages.sock", mem_file, withheld={HOT[100]}) as server:
