@@ -3,7 +3,11 @@
 import re
 import sys
 
+import pytest
+
 from tests.harness.checkout import run
+
+pytestmark = pytest.mark.slow
 
 
 def quick(path: str) -> list[str]:

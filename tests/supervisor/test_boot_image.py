@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from supervisor.errors import BadRequestError, InvalidImageError, InvalidSizeError
+from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.images import boot_image, builtin_image, machine_files
-from supervisor.images.memory_size import parse_size
 from supervisor.models.base import MIB
-from supervisor.system import sparse_files
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available
 from tests.harness.waiting import until_console_says
@@ -264,129 +260,6 @@ async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path
         await until_console_says(run_dir / "console.log", "done")
     finally:
         await vmm.terminate()
-
-
-@pytest.mark.parametrize(
-    ("text", "mib"),
-    [
-        ("128MB", 128),
-        ("128 MB", 128),
-        ("512MiB", 512),
-        ("512m", 512),
-        ("1G", 1024),
-        ("2gib", 2048),
-        ("65536K", 64),
-        (str(128 * MIB), 128),
-        (f"{128 * MIB}B", 128),
-        (" 32MB\n", 32),
-    ],
-)
-def test_sizes_are_read(text: str, mib: int) -> None:
-    assert parse_size(text, maximum=2048 * MIB) == mib * MIB
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "write a number with a unit"),
-        ("MB", "write a number with a unit"),
-        ("-1G", "write a number with a unit"),
-        ("1.5G", "write a number with a unit"),
-        ("1X", "write a number with a unit"),
-        ("\u0661\u0662\u0668MB", "write a number with a unit"),
-        ("9" * 5000, "write a number with a unit"),
-        ("0MB", "a VM may have 32MB to 2048MB"),
-        ("31MB", "a VM may have 32MB to 2048MB"),
-        ("128", "without a unit it is read as bytes; write 128MB"),
-        ("128B", "a VM may have 32MB to 2048MB"),
-        ("4000", "a VM may have 32MB to 2048MB"),
-        ("2049MB", "a VM may have 32MB to 2048MB"),
-        ("1000T", "a VM may have 32MB to 2048MB"),
-        ("33000K", "a whole number of MiB, 32MB to 2048MB"),
-    ],
-)
-def test_sizes_that_are_absurd_are_refused(text: str, reason: str) -> None:
-    with pytest.raises(InvalidSizeError) as refused:
-        parse_size(text, maximum=2048 * MIB)
-    assert reason in refused.value.message
-    assert len(refused.value.message) < 200
-
-
-def test_a_vm_is_not_larger_than_the_host() -> None:
-    assert parse_size("64MB") == 64 * MIB
-    with pytest.raises(InvalidSizeError):
-        parse_size("900T")
-
-
-BLOCK = 4096
-Extents = dict[int, bytes]
-extents = st.dictionaries(st.integers(0, 300), st.binary(min_size=1, max_size=3 * BLOCK), max_size=8)
-
-
-@pytest.mark.parametrize("within_the_kernel", [True, False])
-@settings(max_examples=30)
-@given(written=extents, size=st.integers(0, 320 * BLOCK))
-def test_a_sparse_copy_has_the_bytes_and_the_holes(
-    tmp_path_factory: pytest.TempPathFactory, within_the_kernel: bool, written: Extents, size: int
-) -> None:
-    directory = tmp_path_factory.mktemp("sparse")
-    source, target = directory / "source", directory / "target"
-    with source.open("wb") as file:
-        for block, data in written.items():
-            file.seek(block * BLOCK)
-            file.write(data)
-        file.truncate(size)
-        os.fsync(file.fileno())
-    with pytest.MonkeyPatch.context() as patch:
-        if not within_the_kernel:
-            patch.setattr(os, "copy_file_range", refuse_to_copy)
-        sparse_files.sparse_copy(source, target)
-    assert target.read_bytes() == source.read_bytes()
-    assert data_bytes(target) <= data_bytes(source)
-
-
-def data_bytes(path: Path) -> int:
-    """Return how many bytes of a file are not in holes."""
-    with path.open("rb") as file:
-        end = total = 0
-        while True:
-            try:
-                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError:
-                return total
-            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            total += end - start
-
-
-def refuse_to_copy(*_: object, **__: object) -> int:
-    """What copy_file_range(2) does between different file systems."""
-    raise OSError(18, "Invalid cross-device link")
-
-
-def test_a_disk_of_a_terabyte_of_holes_is_copied_at_once(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    with source.open("wb") as file:
-        file.truncate(1 << 40)
-        file.seek(1 << 39)
-        file.write(b"middle")
-    sparse_files.sparse_copy(source, target)
-    assert target.stat().st_size == 1 << 40
-    assert target.stat().st_blocks * 512 < MIB
-    with target.open("rb") as file:
-        file.seek(1 << 39)
-        assert file.read(6) == b"middle"
-
-
-def test_a_copy_that_fails_leaves_nothing_and_replaces_nothing(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_text("data")
-    target.write_text("precious")
-    with pytest.raises(FileExistsError):
-        sparse_files.sparse_copy(source, target)
-    assert target.read_text() == "precious"
-    with pytest.raises(FileNotFoundError):
-        sparse_files.sparse_copy(tmp_path / "gone", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
 
 
 def test_files_of_another_file_system_are_copied(tmp_path: Path) -> None:

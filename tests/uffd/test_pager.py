@@ -1,122 +1,17 @@
 """The pager's rules for the kernel's errors, each provoked with a real userfaultfd on this process's own memory."""
 
-import ctypes
 import os
 import platform
-import random
-import select
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from supervisor.uffd import kernel, page_map, pager
-from supervisor.uffd.handshake import Mapping
-from supervisor.uffd.memory_image import MemoryImage
-from supervisor.uffd.page_map import ABSENT, FAULT_AROUND, FAULTED, PREFETCHED, REMOVED, ZERO, PageMap
-from supervisor.uffd.pager import Pager
+from supervisor.uffd.page_map import ABSENT, FAULT_AROUND, FAULTED, PREFETCHED, REMOVED, ZERO
+from tests.harness.pager_bench import PAGE, PAGES, SIZE, Bench, join, wait_until_held
 
-PAGE = 4096
-PAGES = 32
-SIZE = PAGES * PAGE
-TIMEOUT = 20.0
-MADV_DONTNEED = 4
 MADVISE = {"x86_64": "28", "aarch64": "233"}.get(platform.machine(), "")
 FAULT = "-1"
-
 pytestmark = pytest.mark.usefixtures("userfaultfd")
-
-libc = ctypes.CDLL(None)
-libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-libc.memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
-
-
-class Bench:
-    """Memory under a userfaultfd, the image that it is to hold, and a pager between them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.content = os.urandom(SIZE)
-        self.path = folder / "mem"
-        self.path.write_bytes(self.content)
-        self.image = MemoryImage([self.path], SIZE)
-        self.map = PageMap.create(folder / "map", PAGE, PAGES)
-        self.memory, self.base = kernel.anonymous_memory(SIZE)
-        self.uffd = kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
-        kernel.api(self.uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)
-        kernel.register(self.uffd, self.base, SIZE)
-        self.pager = self.new_pager()
-        self.threads: list[threading.Thread] = []
-
-    def new_pager(self, *, around: int = 8, adaptive: bool = False) -> Pager:
-        """A pager for all of the memory."""
-        made = Pager(self.uffd, [Mapping(self.base, SIZE, 0)], self.image, self.map, PAGE)
-        made.fault_around(around, adaptive=adaptive)
-        return made
-
-    def touch(self, page: int) -> tuple[threading.Thread, ctypes.Array[ctypes.c_char]]:
-        """Read a page in a thread, which waits for its fault to be answered."""
-        found = ctypes.create_string_buffer(PAGE)
-        return self._run(lambda: libc.memmove(found, self.base + page * PAGE, PAGE)), found
-
-    def remove(self, start: int, end: int) -> threading.Thread:
-        """Give back pages in a thread, which waits for its event to be read."""
-        return self._run(lambda: libc.madvise(self.base + start * PAGE, (end - start) * PAGE, MADV_DONTNEED))
-
-    def wait_for_message(self) -> None:
-        """Wait until the userfaultfd can be read."""
-        readable, _, _ = select.select([self.uffd], [], [], TIMEOUT)
-        assert readable
-
-    def page(self, page: int) -> bytes:
-        """What a page should hold."""
-        return self.content[page * PAGE : (page + 1) * PAGE]
-
-    def counter(self, index: int) -> int:
-        """One of the counters."""
-        return self.map.counters[index]
-
-    def _run(self, work: Callable[[], object]) -> threading.Thread:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        self.threads.append(thread)
-        return thread
-
-    def close(self) -> None:
-        """Let everybody go: a thread that still waits sees zeros."""
-        kernel.unregister(self.uffd, self.base, SIZE)
-        os.close(self.uffd)
-        for thread in self.threads:
-            thread.join(TIMEOUT)
-        self.map.close()
-        self.image.close()
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A bench whose threads end with the test."""
-    made = Bench(tmp_path)
-    yield made
-    made.close()
-
-
-def join(*threads: threading.Thread) -> None:
-    """Wait for threads that nothing holds any more."""
-    for thread in threads:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
-
-
-def wait_until_held(thread: threading.Thread, call: str) -> None:
-    """Wait until a thread sleeps in this system call (/proc/pid/task/tid/syscall; -1 is none, a page fault)."""
-    path = Path(f"/proc/self/task/{thread.native_id}/syscall")
-    deadline = time.monotonic() + TIMEOUT
-    while path.read_text().split()[0] != call:
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 def test_a_fault_is_answered_with_its_window(bench: Bench) -> None:
@@ -330,70 +225,3 @@ def test_a_copy_that_stops_half_way_tells_how_far_it_went(bench: Bench) -> None:
         kernel.zeropage(bench.uffd, bench.base + 20 * PAGE, PAGE)
     with pytest.raises(FileNotFoundError):
         kernel.copy(bench.uffd, kernel.anonymous_memory(PAGE)[1], source, PAGE)
-
-
-def test_the_handshake_with_the_kernel_is_done_once(bench: Bench) -> None:
-    with pytest.raises(OSError, match="Invalid argument"):
-        kernel.api(bench.uffd, 0)
-
-
-def test_a_userfaultfd_can_be_taken_out_of_a_process(bench: Bench) -> None:
-    pidfd = os.pidfd_open(os.getpid())
-    taken = kernel.pidfd_getfd(pidfd, bench.uffd)
-    assert Path(f"/proc/self/fd/{taken}").readlink() == Path("anon_inode:[userfaultfd]")
-    os.close(taken)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        kernel.pidfd_getfd(pidfd, 1 << 20)
-    os.close(pidfd)
-
-
-@pytest.mark.parametrize("unsupported", [0, 1 << 30], ids=["RWF_NOWAIT", "before Linux 6.10"])
-def test_no_read_waits_when_the_other_side_makes_the_userfaultfd_blocking(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, unsupported: int
-) -> None:
-    # A flag that no kernel knows is refused as RWF_NOWAIT is where reads of a userfaultfd do not take it.
-    monkeypatch.setattr(kernel, "_NO_WAIT", kernel._NO_WAIT | unsupported)
-    bench.pager = bench.new_pager()
-    thread, found = bench.touch(10)
-    bench.wait_for_message()
-    assert bench.pager.serve() == [10]
-    join(thread)
-    assert found.raw == bench.page(10)
-    assert bench.pager.serve() == []
-    os.set_blocking(bench.uffd, True)
-    refused: list[OSError] = []
-
-    def serve() -> None:
-        try:
-            bench.pager.serve()
-        except OSError as error:
-            refused.append(error)
-
-    reader = threading.Thread(target=serve, daemon=True)
-    reader.start()
-    join(reader)
-    assert [error.strerror for error in refused] == ["its VMM has made it blocking"]
-
-
-def test_a_fault_that_is_raised_while_its_range_is_unregistered_does_not_wait_for_ever() -> None:
-    """Some of so many tries meet the moment at which the kernel has woken all that wait, and lets one more in."""
-    ahead = 1 << 20
-    here, there = (kernel.anonymous_memory(ahead + PAGE) for _ in range(2))
-    for _, base in (here, there):
-        libc.memset(base, 0, ahead + PAGE)
-    last = here[1] + ahead
-    uffd = kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
-    try:
-        kernel.api(uffd, 0)
-        for attempt in range(2000):
-            libc.madvise(last, PAGE, MADV_DONTNEED)
-            kernel.register(uffd, last, PAGE)
-            # Comes to the page that is not there after a time that is another each time.
-            before = random.Random(attempt).randrange(ahead)
-            toucher = threading.Thread(target=libc.memcmp, args=(last - before, there[1] + ahead - before, before + 1))
-            toucher.start()
-            kernel.unregister(uffd, last, PAGE)
-            toucher.join(TIMEOUT)
-            assert not toucher.is_alive(), attempt
-    finally:
-        os.close(uffd)
