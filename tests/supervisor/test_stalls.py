@@ -128,6 +128,7 @@ def _running(instance_id: str, pid: int) -> InstanceRecord:
         vcpus=1,
         created_at=datetime.now(UTC),
         attached=True,
+        template_id="template",
         memory_backend="uffd",
         process=ProcessIdentity(pid=pid, start_time=0),
     )
