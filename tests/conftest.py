@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `quick` every test that starts no supervisor and is not marked `slow`."""
+    """Mark as `quick` every test that starts no supervisor of its own and is not marked `slow`."""
     for item in items:
         supervised = not SUPERVISED.isdisjoint(getattr(item, "fixturenames", ()))
         if not supervised and item.get_closest_marker("slow") is None:
