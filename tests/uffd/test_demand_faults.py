@@ -105,7 +105,7 @@ async def test_removed_pages_are_zero_and_never_the_files_again(template: Templa
 
 
 async def test_removal_before_the_first_touch_wins_over_fault_around_and_prefetch(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05))
+    server = await template.serve()
     first = await template.fork(server, "first", record=True)
     await first.do("walk", 0, 600)
     await template.event(lambda event: isinstance(event, Recorded))

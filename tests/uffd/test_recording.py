@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 async def test_recorded_pages_are_prefetched_before_resume(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05))
+    server = await template.serve()
     first = await template.fork(server, "first", record=True)
     assert await server.served("first") == Attached(0, 0, 0.0)
     await first.do("walk", 1000, 1300)
@@ -47,7 +47,7 @@ async def test_recorded_pages_are_prefetched_before_resume(template: Template) -
 
 
 async def test_some_forks_have_a_sample_held_back_that_tells_what_the_list_is_worth(template: Template) -> None:
-    policy = Policy(record_quiet_seconds=0.05, sample_every=2, fault_around_pages=1)
+    policy = Policy(sample_every=2, fault_around_pages=1)
     server = await template.serve(policy)
     first = await template.fork(server, "first", record=True)
     await first.do("walk", 0, PAGES)
@@ -78,7 +78,7 @@ async def test_some_forks_have_a_sample_held_back_that_tells_what_the_list_is_wo
 
 
 async def test_a_sample_is_judged_after_its_time_too(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05, sample_every=1, sample_seconds=0.05))
+    server = await template.serve(Policy(sample_every=1, sample_seconds=0.05))
     first = await template.fork(server, "first", record=True)
     await first.do("walk", 0, PAGES)
     await template.event(lambda event: isinstance(event, Recorded))
@@ -99,7 +99,7 @@ async def test_hypemans_list_is_prefetched(template: Template) -> None:
 
 
 async def test_concurrent_prefetch_does_not_hold_the_guest(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05))
+    server = await template.serve()
     first = await template.fork(server, "first", record=True)
     await first.do("walk", 0, PAGES)
     await template.event(lambda event: isinstance(event, Recorded))
@@ -169,7 +169,7 @@ async def test_a_recording_that_is_cut_off_is_told_and_the_next_one_is_the_first
 
 
 async def test_hot_pages_of_another_image_are_refused(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05))
+    server = await template.serve()
     fork = await template.fork(server, record=True)
     await fork.do("walk", 0, 10)
     await template.event(lambda event: isinstance(event, Recorded))

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 
 async def test_a_sample_is_not_judged_of_a_fork_that_was_undone_before_it_ran(template: Template) -> None:
-    server = await template.serve(Policy(record_quiet_seconds=0.05, sample_every=1, sample_seconds=0.1))
+    server = await template.serve(Policy(sample_every=1, sample_seconds=0.1))
     first = await template.fork(server, "first", record=True)
     await first.do("walk", 0, PAGES)
     await template.event(lambda event: isinstance(event, Recorded))

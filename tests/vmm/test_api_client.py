@@ -124,7 +124,7 @@ def test_a_configuration_becomes_requests_in_the_order_in_which_firecracker_appl
         ("\udcff\x00", "", "\ufffd\x00"),
     ],
 )
-def test_the_last_message_are_the_last_line_that_says_why(tmp_path: Path, log: str, stderr: str, words: str) -> None:
+def test_the_last_message_is_the_last_line_that_says_why(tmp_path: Path, log: str, stderr: str, words: str) -> None:
     assert last_message(tmp_path) == ""
     (tmp_path / "vmm.log").write_text(log, errors="surrogateescape")
     (tmp_path / "vmm.stderr").write_text(stderr)
