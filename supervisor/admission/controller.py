@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
-from supervisor.admission import headroom
 from supervisor.errors import NotFoundError
 from supervisor.images.machine_files import copied_bytes
 from supervisor.models import FanOutEstimate, ForkKind, MemoryBackend, ResourceName
@@ -19,6 +18,7 @@ from supervisor.rules.fork_plan import ForkPlan
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.system import headroom
 from supervisor.system.sparse_files import allocated
 
 BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)

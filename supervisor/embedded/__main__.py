@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 from supervisor.embedded import APP_NAME, SNAPSHOT_VERSION, VERSION
 from supervisor.embedded.api import Api
 from supervisor.embedded.config import parse_json, vm_config
-from supervisor.embedded.faults import FaultError, MalformedError, reason
 from supervisor.embedded.http import serve
 from supervisor.embedded.log import LEVELS, Log, open_log
 from supervisor.embedded.machine import Machine
+from supervisor.embedded.refusals import FaultError, MalformedError, reason
 
 # Firecracker's FcExitCode (src/vmm/src/lib.rs).
 EXIT_OK, EXIT_ERROR, EXIT_BAD_CONFIGURATION, EXIT_ARGUMENTS = 0, 1, 152, 153

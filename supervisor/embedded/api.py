@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor.embedded import APP_NAME, VERSION, config
-from supervisor.embedded.faults import FatalFaultError, FaultError, MalformedError
 from supervisor.embedded.http import Request, Response, fault
 from supervisor.embedded.log import Log
 from supervisor.embedded.machine import Machine
+from supervisor.embedded.refusals import FatalFaultError, FaultError, MalformedError
 
 
 class Api:

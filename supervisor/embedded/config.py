@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from supervisor.embedded.faults import FaultError, MalformedError
+from supervisor.embedded.refusals import FaultError, MalformedError
 
 MAX_VCPUS: Final = 32
 MAX_MEM_SIZE_MIB: Final = 3072

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 
-from supervisor.embedded.faults import FaultError
+from supervisor.embedded.refusals import FaultError
 
 
 class Cpu:

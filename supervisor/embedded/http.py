@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from supervisor.embedded.faults import MalformedError
+from supervisor.embedded.refusals import MalformedError
 
 MAX_HEAD_BYTES: Final = 8192
 MAX_BODY_BYTES: Final = 51200

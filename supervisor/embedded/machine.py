@@ -14,9 +14,9 @@ from supervisor.embedded import state_file
 from supervisor.embedded.config import Balloon, BootSource, MachineConfig, SnapshotCreate, SnapshotLoad
 from supervisor.embedded.cpu import Cpu
 from supervisor.embedded.dirty_log import DirtyLog
-from supervisor.embedded.faults import FatalFaultError, FaultError, MalformedError, reason
 from supervisor.embedded.log import Log
 from supervisor.embedded.memory import GuestMemory
+from supervisor.embedded.refusals import FatalFaultError, FaultError, MalformedError, reason
 from supervisor.embedded.walker import GENERATION_ADDRESS, GENERATION_BYTES, Pagewalker, Registers
 from supervisor.guests import pagewalker
 from supervisor.guests.pagewalker import MIB, PAGE_SIZE

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from supervisor.embedded import SNAPSHOT_VERSION, VERSION
 from supervisor.embedded.config import MAX_MEM_SIZE_MIB, MAX_VCPUS, Balloon, balloon, parse_json
-from supervisor.embedded.faults import MalformedError
+from supervisor.embedded.refusals import MalformedError
 from supervisor.embedded.walker import Registers, parse_registers
 from supervisor.guests.pagewalker import MIB, ballast_end
 

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from supervisor.embedded.faults import MalformedError
 from supervisor.embedded.memory import Content, GuestMemory
+from supervisor.embedded.refusals import MalformedError
 from supervisor.guests.command_line import CommandLineError, Options, parse_command_line
 from supervisor.guests.pagewalker import (
     HOT_BASE,

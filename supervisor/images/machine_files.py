@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
-from supervisor.store.layout import INITRD, KERNEL, VM_JSON
+from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
 from supervisor.system.sparse_files import allocated, sparse_copy
 
 
@@ -41,9 +41,9 @@ def machine_files(config: VmJson) -> Iterator[PlacedFile]:
         yield PlacedFile(config.boot_source.initrd_path, INITRD, writable=False)
     for drive in config.drives:
         if drive.path_on_host is not None:
-            yield PlacedFile(drive.path_on_host, f"disk.{drive.drive_id}", writable=not drive.is_read_only)
+            yield PlacedFile(drive.path_on_host, disk_file(drive.drive_id), writable=not drive.is_read_only)
     for device in config.pmem:
-        yield PlacedFile(device.path_on_host, f"pmem.{device.id}", writable=not device.read_only)
+        yield PlacedFile(device.path_on_host, pmem_file(device.id), writable=not device.read_only)
 
 
 def place_machine(
@@ -163,6 +163,6 @@ def _rename(document: dict[str, Any]) -> None:
         boot_source["initrd_path"] = INITRD
     for drive in document.get("drives", ()):
         if drive.get("path_on_host") is not None:
-            drive["path_on_host"] = f"disk.{drive['drive_id']}"
+            drive["path_on_host"] = disk_file(drive["drive_id"])
     for device in document.get("pmem", ()):
-        device["path_on_host"] = f"pmem.{device['id']}"
+        device["path_on_host"] = pmem_file(device["id"])

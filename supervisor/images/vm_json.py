@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from supervisor.models import explain, quoted
+from supervisor.models.base import MAX_VCPUS
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 from supervisor.vmm.configuration import SECTIONS
 
@@ -44,7 +45,7 @@ class BootSource(Section):
 class MachineConfig(Section):
     """The size of the machine."""
 
-    vcpu_count: int = Field(default=1, ge=1, le=32)
+    vcpu_count: int = Field(default=1, ge=1, le=MAX_VCPUS)
     mem_size_mib: int = Field(default=128, ge=1)
     huge_pages: Literal["None", "Transparent", "2M"] = "None"
 

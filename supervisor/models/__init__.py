@@ -44,6 +44,7 @@ from supervisor.models.instances import (
     SupervisorInfo,
     Template,
 )
+from supervisor.models.queries import ImageInfo, Lineage, LineageNode, PageMapFold, ResourceStats, WaitResult
 from supervisor.models.validation import explain, quoted, what_is_wrong
 from supervisor.models.verbs import (
     CheckpointRequest,
@@ -56,13 +57,7 @@ from supervisor.models.verbs import (
     FanOutResult,
     ForkOptions,
     ForkRequest,
-    ImageInfo,
-    Lineage,
-    LineageNode,
-    PageMapFold,
     ResourceEstimate,
-    ResourceStats,
-    WaitResult,
 )
 from supervisor.remedies import Remedy
 

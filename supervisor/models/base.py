@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH = 63
 FAN_OUT_LIMIT = 4096
+MAX_VCPUS: Final = 32
+"""MAX_SUPPORTED_VCPUS in Firecracker's src/vmm/src/vmm_config/machine_config.rs."""
 MIB: Final = 1 << 20
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]

@@ -40,9 +40,9 @@ class ErrorBody(Wire):
 
     @classmethod
     def of(cls, error: SupervisorError) -> Self:
-        """Return an error as it crosses the wire: its cause with its remedy, where it has one, is the first detail."""
+        """Return an error as it crosses the wire: its cause with its remedy, where it has one, is the last detail."""
         details = tuple(ErrorDetail.model_validate(detail) for detail in error.details)
         if error.remedy is not None:
             cause = ErrorDetail(code=error.code, message=error.cause, remedy=error.remedy, parameter=error.parameter)
-            details = (cause, *details)
+            details = (*details, cause)
         return cls(code=error.code, message=error.message, details=details)

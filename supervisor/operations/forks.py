@@ -18,7 +18,7 @@ from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import link
 from supervisor.snapshots.layers import Layers, all_names
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord, TemplateRecord, child_of
+from supervisor.store.records import InstanceRecord, child_of
 from supervisor.store.registry import new_id
 
 SUFFIX_LENGTH = 5
@@ -87,6 +87,8 @@ class Forks:
             await self._vmms.check_loads(source)
         if plan.backend == "uffd":
             self._vmms.check_userfaultfd(source.hypervisor)
+        if options.template_id is not None:
+            self._check_template(source, options.template_id)
         return plan
 
     async def _add(
@@ -96,7 +98,7 @@ class Forks:
         if plan.needs_one_file:
             # Once for all of its forks, whose clean pages are then the same file's.
             source = await self._layers.flatten(source)
-        template = await self._template(source, options)
+        template = await self._templates.promote(source) if plan.shares_memory else None
         child = child_of(source, child_id, name, plan.kind).model_copy(
             update={
                 "template_id": template.id if template else None,
@@ -133,16 +135,13 @@ class Forks:
             await asyncio.shield(self._transitions.discard(child))
             raise
 
-    async def _template(self, source: InstanceRecord, options: ForkOptions) -> TemplateRecord | None:
-        if options.template_id is not None:
-            template = self._inventory.templates.get(options.template_id)
-            if template is None or template.instance_id != source.id:
-                raise BadRequestError(
-                    f"{source.name}: fork refused: {options.template_id} is not its template, which need not be named",
-                    remedy=Remedy.SHARE_MEMORY,
-                )
-            return template
-        return await self._templates.promote(source) if options.share_memory else None
+    def _check_template(self, source: InstanceRecord, template_id: str) -> None:
+        template = self._inventory.templates.get(template_id)
+        if template is None or template.instance_id != source.id:
+            raise BadRequestError(
+                f"{source.name}: fork refused: {template_id} is not its template, which need not be named",
+                remedy=Remedy.SHARE_MEMORY,
+            )
 
     def _free_name(self, source: InstanceRecord) -> str:
         return next(self._inventory.free_names(name_prefix(source.name)))

@@ -20,8 +20,11 @@ class Holding:
         self._locks = KeyedLock()
 
     @contextlib.asynccontextmanager
-    async def hold(self, reference: str, verb: Verb) -> AsyncIterator[InstanceRecord]:
-        """Hold one instance for a verb; waits for the verb that holds it now. NotFoundError where there is none."""
+    async def hold(self, reference: str, verb: str) -> AsyncIterator[InstanceRecord]:
+        """Hold one instance for a verb, by which it is shown; waits for the one that holds it now.
+
+        NotFoundError where there is no such instance.
+        """
         instance_id = self._inventory.resolve(reference).id
         async with self._locks.hold(instance_id):
             record = self._inventory.instances.get(instance_id)
@@ -48,6 +51,6 @@ class Holding:
         lifecycle.check(verb, record.name, record.state, self._inventory.forest.holder_names(record.id))
 
     @contextlib.contextmanager
-    def _in_progress(self, instance_id: str, verb: Verb) -> Iterator[None]:
+    def _in_progress(self, instance_id: str, verb: str) -> Iterator[None]:
         with progress.operation(verb) as operation, self._inventory.publisher.showing(instance_id, operation):
             yield

@@ -1,4 +1,4 @@
-"""The verbs on one instance that there is."""
+"""The verbs on one existing instance."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from supervisor.operations.holding import Holding
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
 from supervisor.rules import lifecycle
-from supervisor.rules.lifecycle import RUNNING, Verb
+from supervisor.rules.lifecycle import HAS_VMM, Verb
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
@@ -105,7 +105,7 @@ class Instances:
     async def on_exit(self, instance_id: str, exit_status: Exit) -> None:
         """Record that a VMM ended although nobody asked for it."""
         async with self._holding.hold_quietly(instance_id) as record:
-            if record is None or record.state not in RUNNING or self._vmms.runs(instance_id):
+            if record is None or record.state not in HAS_VMM or self._vmms.runs(instance_id):
                 return
             if record.attached:
                 await self._page_servers.release(record)

@@ -35,12 +35,7 @@ class Snapshots:
 
     async def standby(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Running instance to Standby."""
-        changes = {
-            "state": State.STANDBY,
-            "attached": False,
-            "memory_backend": "file",
-            "stopped_at": datetime.now(UTC),
-        }
+        changes = {"state": State.STANDBY, "attached": False, "memory_backend": "file"}
         standby = await self._take(record, changes, runs_on=False)
         await self._vmms.terminate(record)
         standby = await self._transitions.settle(standby.model_copy(update={"process": None}))
@@ -101,10 +96,12 @@ class Snapshots:
                 directory = self._inventory.layout.instance(record.id)
                 with watch.phase("write"):
                     await asyncio.to_thread(complete, directory, new_names(record, files))
-        try:
+        if runs_on:
             return await self._layers.commit(record, files, changes)
+        try:
+            return await self._layers.commit(record, files, {**changes, "stopped_at": datetime.now(UTC)})
         except BaseException:
-            await self._vmms.run_on(record.id)
+            await asyncio.shield(self._vmms.run_on(record.id))
             raise
 
 

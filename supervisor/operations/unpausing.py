@@ -5,7 +5,7 @@ import asyncio
 from supervisor.errors import NotFoundError, VmmError, VmmSilentError
 from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
-from supervisor.rules.lifecycle import RUNNING, Verb
+from supervisor.rules.lifecycle import HAS_VMM
 from supervisor.runtime.vmms import Vmms
 from supervisor.vmm.api_client import QUICK
 
@@ -37,8 +37,8 @@ class Unpausing:
         while True:
             try:
                 # Held for one try: stop and delete do without the VMM's answer, and get their turn after it.
-                async with self._holding.hold(instance_id, Verb.CHECKPOINT) as record:
-                    if record.state in RUNNING and record.snapshot_unfinished:
+                async with self._holding.hold(instance_id, "unpause") as record:
+                    if record.state in HAS_VMM and record.snapshot_unfinished:
                         await self._vmms.resume(instance_id, seconds=QUICK)
                 return
             except NotFoundError:

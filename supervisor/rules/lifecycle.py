@@ -18,7 +18,7 @@ NAMED_HOLDERS = 5
 
 
 class Verb(StrEnum):
-    """What may be asked of an instance that exists."""
+    """What may be asked for; all but a creation of an instance that there is."""
 
     CREATE = "create"
     STANDBY = "standby"
@@ -52,7 +52,7 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
     Verb.DELETE: frozenset(State),
 }
 
-RUNNING = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
+HAS_VMM = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
 """States of an instance that has a VMM."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -125,7 +125,7 @@ def check_transition(name: str, before: State, after: State, holders: Sequence[s
     """Raise InvalidStateError unless a record's state may become `after`; a source whose lock is held never runs."""
     if after is not before and after not in TRANSITIONS[before]:
         raise InvalidStateError(f"{name}: it is {before} and cannot become {after}; nothing was changed")
-    if holders and after in RUNNING:
+    if holders and after in HAS_VMM:
         raise InvalidStateError(
             f"{name}: it cannot become {after}: mem_locked by {named(holders)}; delete or detach them first"
         )
@@ -139,7 +139,7 @@ def recovery(state: State, intent: Intent | None, *, alive: bool) -> Recovery:
     """
     if intent in ("create", "fork"):
         return Recovery.DISCARD
-    if state in RUNNING:
+    if state in HAS_VMM:
         return Recovery.RUNS if alive else Recovery.LOST
     return Recovery.AT_REST
 

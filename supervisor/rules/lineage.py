@@ -8,7 +8,7 @@ from supervisor.models import ForkKind
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """Where one instance comes from: its source, how it was forked, and the template whose mem-file it holds."""
+    """Where one instance comes from: its source, and how it was forked."""
 
     id: str
     name: str

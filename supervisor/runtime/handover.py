@@ -37,7 +37,7 @@ class Handover:
                 await self._hand_over(fork, server)
 
     def forget(self, fork_id: str) -> None:
-        """Let a fork that needs no page server any more be missed no more."""
+        """Stop trying for a fork that needs no page server any more."""
         self._missed.discard(fork_id)
 
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:

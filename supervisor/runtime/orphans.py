@@ -1,4 +1,4 @@
-"""Processes and sockets that a supervisor left which was killed between starting something and noting that it did."""
+"""What a supervisor leaves that is killed between a start and its record: processes and sockets of nobody's."""
 
 import contextlib
 import json

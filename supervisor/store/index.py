@@ -41,7 +41,7 @@ class Index:
         self._forest = None
 
     def put(self, record: InstanceRecord) -> None:
-        """Have an instance's record in the place of the one before it, or as a new one's."""
+        """Take a new instance's record, or one that replaces the record before it."""
         before = self.instances.get(record.id)
         if before is None or (before.source_id, before.fork_kind) != (record.source_id, record.fork_kind):
             self._forest = None

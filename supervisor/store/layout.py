@@ -161,6 +161,16 @@ def layer(number: int) -> str:
     return f"{MEM}.{number}"
 
 
+def disk_file(drive_id: str) -> str:
+    """Return the name of a drive's file in the directory of an instance that boots."""
+    return f"disk.{drive_id}"
+
+
+def pmem_file(device_id: str) -> str:
+    """Return the name of a pmem device's file in the directory of an instance that boots."""
+    return f"pmem.{device_id}"
+
+
 def partial(path: Path) -> Path:
     """Return what a file is called until all of it is on the disk."""
     return path.with_name(f"{path.name}{PARTIAL}")

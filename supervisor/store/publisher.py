@@ -1,4 +1,4 @@
-"""What is told of the records: views of them as they are now, and an event whenever one is another."""
+"""What is told of the records: views of them as they are now, and an event whenever one changes."""
 
 import asyncio
 import contextlib

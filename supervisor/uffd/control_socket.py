@@ -50,8 +50,12 @@ class ControlSocket:
         self._path.unlink(missing_ok=True)
 
     def _listen(self) -> None:
-        if self._listener.fileno() >= 0:  # it may be closed by now
+        if self._listener.fileno() < 0:  # it may be closed by now
+            return
+        try:
             self._loop.watch(self._listener.fileno(), self._on_connection)
+        except OSError:
+            self._loop.call_later(_ACCEPT_RETRY, self._listen)
 
     def _on_connection(self) -> None:
         try:
@@ -63,7 +67,11 @@ class ControlSocket:
                 self._loop.call_later(_ACCEPT_RETRY, self._listen)
             return  # else the peer has left again
         peer.setblocking(False)
-        self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
+        try:
+            self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
+        except OSError:
+            # It cannot be watched: the supervisor sees the end of it, and asks anew.
+            peer.close()
 
 
 class _Connection:

@@ -63,8 +63,14 @@ class Listening:
             why = "it has a connection already" if pid == vmm_pid else f"only pid {vmm_pid} may"
             self._refuse(f"pid {pid} connected, and {why}")
             return
-        self._reception = Reception(connection, self._owner.image.size, self._owner.page_size)
-        self._owner.loop.watch(connection.fileno(), partial(self._on_message, self._reception))
+        reception = Reception(connection, self._owner.image.size, self._owner.page_size)
+        try:
+            self._owner.loop.watch(connection.fileno(), partial(self._on_message, reception))
+        except OSError as error:
+            connection.close()
+            self._on_failure(f"its connection cannot be watched: {error.strerror}")
+            return
+        self._reception = reception
 
     def _on_message(self, reception: Reception) -> None:
         try:

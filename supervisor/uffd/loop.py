@@ -41,9 +41,12 @@ class Loop:
         self._stopping = False
 
     def watch(self, fd: int, on_ready: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        """Call `on_ready` whenever the descriptor is ready or has failed; it must not block."""
-        self._readers[fd] = on_ready
+        """Call `on_ready` whenever the descriptor is ready or has failed; it must not block.
+
+        Raises OSError where the kernel has no room for one more (fs.epoll.max_user_watches in epoll(7)).
+        """
         self._epoll.register(fd, events)
+        self._readers[fd] = on_ready
 
     def want(self, fd: int, events: int) -> None:
         """Change what a watched descriptor is watched for."""

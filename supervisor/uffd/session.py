@@ -38,7 +38,10 @@ class Session:
     """
 
     def __init__(self, owner: Owner, terms: Terms, vmm: int, pages: PageMap, source: socket.socket | Handshake) -> None:
-        """`vmm` is a pidfd; the userfaultfd comes through a listening socket, or is there with its mappings."""
+        """`vmm` is a pidfd; the userfaultfd comes through a listening socket, or is there with its mappings.
+
+        Raises OSError where a descriptor cannot be watched; all of them are the caller's then.
+        """
         self.terms = terms
         self.ended: str | None = None
         """Why the fork is not served any more."""
@@ -50,14 +53,20 @@ class Session:
         self._attached: Attached | None = None
         self._for_attached = _Waiting[Attached | str]()
         self._for_population = _Waiting[str | None]()
+        # First: of a stage that was made nothing can be given up but by ending it.
+        owner.loop.watch(vmm, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
         self._stage: Listening | Serving
-        if isinstance(source, Handshake):
-            self._stage = Serving(owner, terms, source, pages, self.end)
+        try:
+            if isinstance(source, Handshake):
+                self._stage = Serving(owner, terms, source, pages, self.end)
+            else:
+                self._stage = Listening(owner, terms, source, self._on_handshake, self.end)
+        except BaseException:
+            owner.loop.unwatch(vmm)
+            raise
+        if isinstance(self._stage, Serving):
             self._stage.wake()
             self._attached = NOTHING_PREFETCHED
-        else:
-            self._stage = Listening(owner, terms, source, self._on_handshake, self.end)
-        owner.loop.watch(vmm, lambda: self.end(f"its VMM, pid {terms.vmm_pid}, has exited"))
 
     @classmethod
     def attach(cls, owner: Owner, terms: Terms) -> Self:
@@ -109,7 +118,7 @@ class Session:
             tell(answer)
 
     def populate(self, tell: Tell) -> None:
-        """Have every absent page filled and then none reported any more; it is served on, until it is released."""
+        """Fill every absent page, and have no fault reported from then on; it is served until it is released."""
         if self.ended is not None or not isinstance(self._stage, Serving):
             tell(self.ended or "its VMM has made no handshake")
             return
@@ -135,7 +144,12 @@ class Session:
     def _on_handshake(self, accepted: Handshake, connection: socket.socket) -> None:
         self._map.note_mappings(accepted.mappings)
         self._connection = connection
-        self._stage = serving = Serving(self._owner, self.terms, accepted, self._map, self.end)
+        try:
+            self._stage = serving = Serving(self._owner, self.terms, accepted, self._map, self.end)
+        except OSError as error:
+            os.close(accepted.uffd)
+            self.end(f"its userfaultfd cannot be watched: {error.strerror}")
+            return
         serving.prefetch(self._set_attached)
 
     def _set_attached(self, attached: Attached) -> None:

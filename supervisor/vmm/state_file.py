@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.embedded import SNAPSHOT_VERSION, state_file
-from supervisor.embedded.faults import MalformedError
+from supervisor.embedded.refusals import MalformedError
 from supervisor.guests.pagewalker import MIB
 from supervisor.models import HypervisorName
 

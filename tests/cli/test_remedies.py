@@ -156,7 +156,7 @@ def test_each_is_told_in_words_of_their_own(failure: ErrorBody, api: str, comman
 
 def test_the_cause_and_its_remedy_come_before_the_other_causes() -> None:
     error = locked(Verb.DELETE)
-    cause, *holders = error.details
+    *holders, cause = error.details
     assert (cause.code, cause.remedy) == ("invalid_state", Remedy.CASCADE)
     assert error.message == cause.message + API_WORDS[Remedy.CASCADE]
     assert [(holder.code, holder.name, holder.remedy) for holder in holders] == [

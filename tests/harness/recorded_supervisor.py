@@ -22,7 +22,7 @@ from forktui.model.world import World, reduce
 from supervisor.models import Event, FanOutEstimate, FanOutRequest, ForkRequest, PageMapFold, Reset, State
 from tests.harness.checkout import ROOT
 
-RECORDING = ROOT / "tests" / "snapshots" / "fan_out.json"
+RECORDING = ROOT / "tests" / "pictures" / "fan_out.json"
 SOCKET = Path("/run/forktui/supervisor.sock")
 DATA_DIR = "/var/lib/forktui"
 CELLS = 2048

@@ -43,6 +43,23 @@ def test_what_the_client_must_not_know_is_named(copy: Path) -> None:
     assert "forktui.planted -> supervisor.host.host (l.1)" in said
 
 
+@pytest.mark.parametrize(
+    ("room", "line", "named"),
+    [
+        ("supervisor/rules", "import psutil", "supervisor.rules.planted -> psutil"),
+        ("supervisor/rules", "from time import time", "supervisor.rules.planted -> time"),
+        ("supervisor/rules", "from supervisor.system.processes import kill", "-> supervisor.system.processes"),
+        ("forktui/view", "from forktui.client.api import SupervisorClient", "-> forktui.client.api"),
+        ("forktui/text", "import logging", "forktui.text.planted -> logging"),
+    ],
+)
+def test_what_a_pure_room_must_not_know_is_named(copy: Path, room: str, line: str, named: str) -> None:
+    (copy / room / "planted.py").write_text(f"{line}\n")
+    code, said = judged(copy)
+    assert code == 1, said
+    assert f"{named} (l.1)" in said
+
+
 @pytest.mark.parametrize("stray", ["supervisor/stray.py", "supervisor/stray/__init__.py", "forktui/stray.py"])
 def test_what_no_layer_names_is_named(copy: Path, stray: str) -> None:
     (copy / stray).parent.mkdir(exist_ok=True)

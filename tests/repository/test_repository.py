@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.settings import Settings
-from tests.harness.checkout import ROOT, run, tool
+from tests.harness.checkout import PACKAGES, ROOT, run, tool
 
 FOREIGN_PATHS = re.compile(r"(?<![\w/.])/(?:work|root|tmp/dev|tmp/fc|opt/wheels|opt/pypi)\b")
 """Directories of machines that this is developed on; what a user has is /tmp, /run, /etc, /var, /usr and a home."""
@@ -86,3 +86,10 @@ def test_nothing_names_a_path_of_a_machine_it_was_written_on() -> None:
     this = Path(__file__).relative_to(ROOT).as_posix()
     texts = {name: text for name, text in tracked_texts().items() if name != this}
     assert {name: found for name, text in texts.items() if (found := FOREIGN_PATHS.findall(text))} == {}
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    named = set(re.findall(r"`([\w/.]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert len(named) > 30
+    listed = [path.as_posix() for tree in (*PACKAGES, "tests") for path in (ROOT / tree).rglob("*.py")]
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in listed)] == []

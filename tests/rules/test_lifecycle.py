@@ -7,8 +7,8 @@ from supervisor.models import ForkOptions, State
 from supervisor.rules.fork_plan import plan_fork
 from supervisor.rules.lifecycle import (
     ALLOWED_FROM,
+    HAS_VMM,
     REFUSED_WHILE_LOCKED,
-    RUNNING,
     TRANSITIONS,
     Intent,
     Recovery,
@@ -138,7 +138,7 @@ def test_a_record_takes_exactly_the_transitions_of_the_table(before: State, afte
 
 @pytest.mark.parametrize("after", State)
 def test_a_locked_source_never_runs_whichever_way(after: State) -> None:
-    if after in RUNNING:
+    if after in HAS_VMM:
         with pytest.raises(InvalidStateError, match=r"mem_locked by a; delete or detach"):
             check_transition("vm", after, after, ["a"])
     else:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.client.api import ApiError, SupervisorClient
-from supervisor.admission import headroom
 from supervisor.errors import InsufficientResourcesError
 from supervisor.models import FAN_OUT_LIMIT, FanOutRequest, FanOutResult, ForkRequest, ResourceEstimate, ResourceName
 from supervisor.rules.capacity import (
@@ -26,6 +25,7 @@ from supervisor.rules.capacity import (
     estimate,
     private_memory,
 )
+from supervisor.system import headroom
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, guest, sample, supervisor, until, walking_source
 from tests.harness.verified_guests import standby_source
@@ -293,7 +293,7 @@ async def test_a_fan_out_that_does_not_fit_is_refused_with_numbers_and_can_be_fo
         assert (error.status, error.code) == (409, "insufficient_resources")
         assert "the host has descriptors for " in error.message
         assert "force=true" in error.message
-        assert [detail.code for detail in error.details] == ["insufficient_resources", "descriptors"]
+        assert [detail.code for detail in error.details] == ["descriptors", "insufficient_resources"]
         assert len(await client.instances()) == 1
         # What is asked for without running takes no descriptors.
         stopped = FanOutRequest(count=20, target_state="Standby", name_prefix="asleep")

@@ -209,7 +209,7 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
         client = running.client
         operation = (await client.instance("source")).operation
         assert operation is not None
-        assert (operation.verb, operation.step, operation.asked_by) == ("checkpoint", "resume", "supervisor")
+        assert (operation.verb, operation.step, operation.asked_by) == ("unpause", "resume", "supervisor")
         os.kill(begun.process.pid, signal.SIGCONT)
         await one_more_pass(client, "source")
         await client.delete("source")

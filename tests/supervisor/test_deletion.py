@@ -114,7 +114,7 @@ async def test_without_cascade_a_locked_source_is_refused_with_its_holders_dry_o
         for work in (client.delete("source"), client.deletion_plan("source")):
             error = await refused(work)
             assert (error.status, error.code) == (409, "invalid_state")
-            assert [detail.name for detail in error.details] == [None, "source-1", "source-2"]
+            assert [detail.name for detail in error.details] == ["source-1", "source-2", None]
             assert "cascade=true" in error.message
         assert (await refused(client.delete("nobody", cascade=True))).status == 404
         assert (await refused(client.deletion_plan("nobody"))).status == 404

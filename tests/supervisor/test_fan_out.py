@@ -306,3 +306,15 @@ async def test_fan_outs_at_the_same_time_take_different_names(embedded: Home) ->
         assert len({child.name for child in children} | {one.name}) == 25
         for name in (*(child.name for child in children), one.name, "source"):
             await client.delete(name)
+
+
+async def test_a_fan_out_that_no_child_could_be_made_of_is_refused_whole_and_so_is_its_estimate(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await client.standby((await walking_source(client, "source", "passes=0")).id)
+        foreign = FanOutRequest(count=2, share_memory=False, template_id="nobodys")
+        for ask in (client.fan_out, client.fan_out_estimate):
+            error = await refused(ask("source", foreign))
+            assert (error.status, error.code) == (400, "bad_request")
+            assert "nobodys is not its template" in error.message
+        assert [one.name for one in await client.instances()] == ["source"]

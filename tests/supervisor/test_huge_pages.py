@@ -128,7 +128,7 @@ async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(
         await standby_source(client, huge_home)
         error = await refused(client.fan_out("source", FanOutRequest(count=5)))
         assert (error.status, error.code) == (409, "insufficient_resources")
-        assert [detail.code for detail in error.details] == ["insufficient_resources", "huge_pages"]
+        assert [detail.code for detail in error.details] == ["huge_pages", "insufficient_resources"]
         assert f"{3 * PAGES} can be had: {2 * PAGES} missing; ask for at most 3" in error.message
         result = await client.fan_out("source", FanOutRequest(count=4, record="off", force=True))
         made = [child.name for child in result.children if child.error is None]

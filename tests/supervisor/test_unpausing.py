@@ -13,8 +13,8 @@ from supervisor.host.host import Host
 from supervisor.models import Activity, CheckpointRequest, CreateRequest, Instance, State
 from supervisor.operations import unpausing
 from supervisor.runtime import vmms
-from supervisor.settings import Settings
 from supervisor.vmm import api_client
+from tests.harness.opened_host import opened_host
 from tests.harness.supervisor_process import PATIENCE, Home
 from tests.harness.waiting import until_console_says
 
@@ -25,15 +25,8 @@ async def host(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hos
     monkeypatch.setattr(api_client, "SNAPSHOT", 0.5)
     for room in (vmms, unpausing):
         monkeypatch.setattr(room, "QUICK", 0.5)
-    for directory in (home.data, home.run):
-        directory.mkdir()
-    opened = await Host.open(
-        Settings(data_dir=home.data, run_dir=home.run, hypervisor=home.hypervisor, firecracker=home.firecracker)
-    )
-    try:
+    async with opened_host(home) as opened:
         yield opened
-    finally:
-        await opened.close()
 
 
 async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) -> Instance:

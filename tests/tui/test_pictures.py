@@ -15,7 +15,7 @@ from tests.harness.checkout import ROOT
 from tests.harness.pilot import tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
-SNAPSHOTS = ROOT / "tests" / "snapshots"
+PICTURES = ROOT / "tests" / "pictures"
 README_PICTURE = ROOT / "screenshots" / "forktui.svg"
 README_SIZE = (120, 40)
 UPDATE = "FORKTUI_UPDATE_SNAPSHOTS"
@@ -66,7 +66,7 @@ async def test_the_dashboard_looks_as_it_did(
     recording: Recording, name: str, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str
 ) -> None:
     drawn = await picture(recording, size, focus, keys, words)
-    kept = SNAPSHOTS / f"{name}.svg"
+    kept = PICTURES / f"{name}.svg"
     if os.environ.get(UPDATE) == "1":
         kept.write_text(drawn)
         if name == f"{README_SIZE[0]}x{README_SIZE[1]}":
@@ -75,4 +75,4 @@ async def test_the_dashboard_looks_as_it_did(
 
 
 def test_the_readme_shows_one_of_the_pictures() -> None:
-    assert README_PICTURE.read_text() == (SNAPSHOTS / f"{README_SIZE[0]}x{README_SIZE[1]}.svg").read_text()
+    assert README_PICTURE.read_text() == (PICTURES / f"{README_SIZE[0]}x{README_SIZE[1]}.svg").read_text()

@@ -3,12 +3,17 @@
 import asyncio
 import json
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.uffd.control_socket import ControlSocket
+from supervisor.uffd.loop import Loop
 from tests.harness.fork_in_miniature import TIMEOUT
 from tests.harness.page_server_template import Template
+from tests.harness.scarce_epoll import scarce
 
 pytestmark = pytest.mark.usefixtures("userfaultfd")
 
@@ -65,3 +70,26 @@ async def test_its_control_socket_is_its_users_alone_and_nobody_takes_it(templat
     assert template.control.stat().st_mode & 0o777 == 0o600
     with pytest.raises(PageServerError, match="another page server listens"):
         await template.serve()
+
+
+def test_a_peer_that_there_is_no_room_to_watch_is_hung_up_on_and_the_next_is_answered(run_dir: Path) -> None:
+    loop = Loop()
+    epoll = scarce(loop, room=1)
+    control = ControlSocket(loop, run_dir / "control", lambda _, reply: reply({"result": None}))
+
+    def say() -> bytes:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(TIMEOUT)
+            peer.connect(str(run_dir / "control"))
+            peer.send(b'{"id": 1, "verb": "ping"}\n')
+            for _ in range(2):
+                for fd, _ in loop._epoll.poll(0):
+                    loop._readers[fd]()
+            return peer.recv(100)
+
+    with pytest.raises(ConnectionResetError):
+        say()
+    epoll.room = 1
+    assert json.loads(say()) == {"id": 1, "result": None}
+    control.close()
+    loop.close()

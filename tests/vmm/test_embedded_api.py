@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from supervisor.embedded import config
-from supervisor.embedded.faults import FaultError, MalformedError
 from supervisor.embedded.http import MAX_BODY_BYTES, MAX_CONNECTIONS, Head, parse_head
+from supervisor.embedded.refusals import FaultError, MalformedError
 from tests.harness.vmm_process import VmmProcess, vmms
 
 VERSION = b"GET /version HTTP/1.1\r\n\r\n"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.embedded.config import Balloon
-from supervisor.embedded.faults import MalformedError
 from supervisor.embedded.memory import GuestMemory
+from supervisor.embedded.refusals import MalformedError
 from supervisor.embedded.state_file import State, parse
 from supervisor.embedded.walker import GENERATION_ADDRESS, Pagewalker, Registers, parse_registers
 from supervisor.guests.command_line import CommandLineError, Options, parse_command_line
