@@ -1,17 +1,16 @@
 """`python -m supervisor.embedded`: Firecracker's command line, as far as the supervisor's driver uses it."""
 
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Sequence
-from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, NoReturn
 
 from supervisor.embedded import APP_NAME, SNAPSHOT_VERSION, VERSION
 from supervisor.embedded.api import Api
 from supervisor.embedded.config import parse_json, vm_config
+from supervisor.embedded.ending import Ending
 from supervisor.embedded.http import serve
 from supervisor.embedded.log import LEVELS, Log, open_log
 from supervisor.embedded.machine import Machine
@@ -111,13 +110,11 @@ def listen(path: str) -> socket.socket:
 
 def run(arguments: Arguments, log: Log) -> int:
     """Serve until a signal, or a failed load, ends the VMM; returns its exit code. Raises FaultError."""
-    ending: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.put(EXIT_OK))
+    ending = Ending()
 
     def crashed(error: BaseException) -> None:
         log.error(f"The CPU has stopped for an error of the VMM: {error!r}")
-        ending.put(EXIT_ERROR)
+        ending.fail()
 
     listener = listen(arguments.api_sock)
     log.info(f'Listening on API socket ("{arguments.api_sock}").')
@@ -126,9 +123,9 @@ def run(arguments: Arguments, log: Log) -> int:
         if arguments.config_file is not None:
             boot(machine, arguments.config_file)
         api = Api(machine, arguments.id, log)
-        served = (listener, api.handle, lambda: ending.put(EXIT_ERROR))
+        served = (listener, api.handle, ending.fail)
         threading.Thread(target=serve, args=served, name="api", daemon=True).start()
-        return ending.get()
+        return EXIT_OK if ending.wait() else EXIT_ERROR
     finally:
         os.unlink(arguments.api_sock)  # noqa: PTH108 - pathlib is not worth its import here
 
