@@ -6,8 +6,8 @@ import time
 from itertools import islice
 
 from supervisor.admission.controller import Admission, Promise
-from supervisor.errors import BadRequestError, SupervisorError
-from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult
+from supervisor.errors import BadRequestError, InvalidStateError, SupervisorError
+from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult, State
 from supervisor.models.base import Report
 from supervisor.operations.forks import Forks, name_prefix
 from supervisor.remedies import Remedy
@@ -90,4 +90,6 @@ class FanOut:
                 f"{source.name}: fan-out refused: it needs a source at rest, and only a single fork copies what runs",
                 remedy=Remedy.WITHOUT_FROM_RUNNING,
             )
+        if source.state is State.RUNNING:
+            raise InvalidStateError(f"{source.name}: fan-out refused: it is Running; put it to standby first")
         return await self._forks.plan(source, request)

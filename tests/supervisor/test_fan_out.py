@@ -311,7 +311,10 @@ async def test_fan_outs_at_the_same_time_take_different_names(embedded: Home) ->
 async def test_a_fan_out_that_no_child_could_be_made_of_is_refused_whole_and_so_is_its_estimate(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await client.standby((await walking_source(client, "source", "passes=0")).id)
+        await walking_source(client, "source", "passes=0")
+        error = await refused(client.fan_out("source", FanOutRequest(count=2)))
+        assert error.message == "source: fan-out refused: it is Running; put it to standby first"
+        await client.standby("source")
         foreign = FanOutRequest(count=2, share_memory=False, template_id="nobodys")
         for ask in (client.fan_out, client.fan_out_estimate):
             error = await refused(ask("source", foreign))
