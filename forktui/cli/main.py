@@ -14,6 +14,7 @@ from forktui.cli.commands import COMMANDS
 from forktui.cli.printing import complain
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.private_supervisor import NotStartedError, listens, private_supervisor
+from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
@@ -98,8 +99,9 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
-    async with SupervisorClient(settings.socket_path) as client:
-        return await command.run(client, options, settings)
+    with woken_by_signals():
+        async with SupervisorClient(settings.socket_path) as client:
+            return await command.run(client, options, settings)
 
 
 async def _check(settings: Settings) -> None:

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVar
 
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+NUMBERS_BYTES: Final = 4096
+"""Signals are a byte each, and none of them is counted."""
 
 Outcome = TypeVar("Outcome")
 
@@ -34,6 +38,27 @@ def ignore_interrupts() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextlib.contextmanager
+def woken_by_signals() -> Iterator[None]:
+    """Have the event loop that runs wake up for every signal, and its handler run at once.
+
+    It sleeps through a signal that comes just before it waits, until something else wakes it, unless the interpreter
+    itself writes to what it waits for (signal.set_wakeup_fd); asyncio.run does not see to that.
+    """
+    loop = asyncio.get_running_loop()
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        loop.add_reader(reader, reader.recv, NUMBERS_BYTES)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reader)
+
+
 def run_interruptible(work: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Run a coroutine in an event loop of its own; the first interrupt cancels it and is raised when it has ended.
 
@@ -54,7 +79,8 @@ def run_interruptible(work: Coroutine[Any, Any, Outcome]) -> Outcome:
 
         before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
         try:
-            return await work
+            with woken_by_signals():
+                return await work
         finally:
             if not interrupted:
                 for number, handler in before.items():

@@ -1,6 +1,7 @@
 """Many forks of one instance in one request."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from itertools import islice
@@ -55,8 +56,6 @@ class FanOut:
         prefix = request.name_prefix or name_prefix(source.name)
         # Taken now, all of them: another fan-out picks from what is left.
         ids = {name: new_id() for name in islice(self._inventory.free_names(prefix), request.count)}
-        for name, child_id in ids.items():
-            self._inventory.reserve(name, child_id)
         places = asyncio.Semaphore(request.concurrency)
 
         async def make(name: str) -> FanOutChild:
@@ -66,11 +65,10 @@ class FanOut:
                 finally:
                     promise.fulfil()
 
-        try:
-            return tuple(await asyncio.gather(*map(make, ids)))
-        finally:
+        with contextlib.ExitStack() as reserved:
             for name, child_id in ids.items():
-                self._inventory.give_back(name, child_id)
+                reserved.enter_context(self._inventory.reserved(name, child_id))
+            return tuple(await asyncio.gather(*map(make, ids)))
 
     async def _make(self, source_id: str, name: str, request: FanOutRequest, child_id: str) -> FanOutChild:
         try:

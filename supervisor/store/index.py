@@ -78,24 +78,16 @@ class Index:
 
         NameConflictError where another instance has it.
         """
-        self.reserve(name, instance_id)
-        try:
-            yield
-        finally:
-            self.give_back(name, instance_id)
-
-    def reserve(self, name: str, instance_id: str) -> None:
-        """Take a name for an instance that is about to exist; NameConflictError where it is taken."""
         taken = self._names.setdefault(name, instance_id)
         if taken != instance_id:
             raise NameConflictError(
                 f"{name}: the name is taken by instance {taken}; choose another, or delete that one"
             )
-
-    def give_back(self, name: str, instance_id: str) -> None:
-        """Let go of a name that was reserved for an instance, where that never came to exist."""
-        if instance_id not in self.instances and self._names.get(name) == instance_id:
-            del self._names[name]
+        try:
+            yield
+        finally:
+            if instance_id not in self.instances and self._names.get(name) == instance_id:
+                del self._names[name]
 
     def free_names(self, prefix: str) -> Iterator[str]:
         """Yield `<prefix>-<n>` for each n from 1 that no instance is named after."""

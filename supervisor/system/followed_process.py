@@ -17,6 +17,7 @@ class FollowedProcess(Generic[Outcome]):
     """A process, known by its pid and its start time; made by `child` or `found` in a running event loop."""
 
     def __init__(self, pid: int, start_time: int, pidfd: int, describe: Describe[Outcome]) -> None:
+        """`pidfd` is its own from here on. Raises OSError where that cannot be watched (epoll_ctl(2))."""
         self.pid = pid
         self.start_time = start_time
         """Clock ticks since boot: with the pid it names the process for as long as the host is up."""
@@ -24,7 +25,11 @@ class FollowedProcess(Generic[Outcome]):
         """Done when it has ended, and reaped if it is a child; cancelled by `disconnect`."""
         self._pidfd = pidfd
         self._describe = describe
-        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+        try:
+            asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+        except OSError:
+            os.close(pidfd)
+            raise
 
     @classmethod
     def child(cls, pid: int, describe: Describe[Outcome]) -> Self:

@@ -5,10 +5,50 @@ import gc
 import logging
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from forktui.demo.interrupts import INTERRUPTS, interruptible_once, run_interruptible
+from tests.harness.checkout import ROOT
+
+ROUNDS = 3000
+INTERRUPTED = f"""
+import asyncio, faulthandler, os, random, signal, sys, threading, time
+sys.path.insert(0, {str(ROOT)!r})
+from forktui.demo.interrupts import interruptible_once, run_interruptible
+
+turn = threading.Semaphore(0)
+
+def send():
+    while turn.acquire():
+        until = time.perf_counter() + random.random() * 2e-4
+        while time.perf_counter() < until:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def compute():
+    while True:
+        sum(range(50))
+
+async def work():
+    turn.release()
+    await asyncio.Event().wait()
+
+for thread in (send, compute):
+    threading.Thread(target=thread, daemon=True).start()
+sys.setswitchinterval(1e-5)
+for _ in range({ROUNDS}):
+    faulthandler.dump_traceback_later(20, exit=True)
+    try:
+        with interruptible_once():
+            run_interruptible(work())
+    except KeyboardInterrupt:
+        pass
+print("ended")
+"""
+"""The window is a microsecond wide, and wider where another thread wants the interpreter's lock."""
 
 
 @pytest.mark.parametrize("number", INTERRUPTS, ids=lambda number: number.name)
@@ -58,3 +98,9 @@ def test_a_cancellation_of_the_works_own_is_no_interrupt() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         run_interruptible(work())
+
+
+@pytest.mark.slow
+def test_one_that_comes_just_before_the_loop_waits_is_not_slept_through() -> None:
+    ran = subprocess.run((sys.executable, "-c", INTERRUPTED), capture_output=True, text=True, timeout=120)
+    assert (ran.stdout, ran.stderr) == ("ended\n", "")

@@ -42,8 +42,8 @@ def record(instance_id: str, name: str, source_id: str | None = None) -> Instanc
 
 
 async def add(inventory: Inventory, one: InstanceRecord) -> None:
-    inventory.reserve(one.name, one.id)
-    await inventory.add(one, lambda _: None)
+    with inventory.reserved(one.name, one.id):
+        await inventory.add(one, lambda _: None)
 
 
 def template() -> TemplateRecord:
@@ -125,13 +125,16 @@ async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory
 
 
 async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(inventory: Inventory) -> None:
-    inventory.reserve("one", "a1")
-    with pytest.raises(NameConflictError, match="taken by instance a1"):
-        inventory.reserve("one", "b2")
-    inventory.give_back("one", "a1")
+    with inventory.reserved("one", "a1"), inventory.reserved("one", "a1"):
+        with pytest.raises(NameConflictError, match="taken by instance a1"), inventory.reserved("one", "b2"):
+            raise AssertionError
+        assert next(inventory.free_names("one")) == "one-1"
     await add(inventory, record("b2", "one"))
+    with pytest.raises(NameConflictError, match="taken by instance b2"), inventory.reserved("one", "c3"):
+        raise AssertionError
     await inventory.remove(inventory.resolve("one"))
-    inventory.reserve("one", "c3")
+    with inventory.reserved("one", "c3"):
+        pass
 
 
 async def test_a_lock_is_counted_from_the_records_of_the_forks(inventory: Inventory) -> None:

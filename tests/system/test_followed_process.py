@@ -1,6 +1,7 @@
 """A process is followed to its end by its pidfd, whether or not it is a child, and let go of."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -56,6 +57,27 @@ async def test_a_process_that_is_let_go_of_goes_on(waiting: subprocess.Popen[byt
     assert found.exited.cancelled()
     found.kill()
     assert waiting.poll() is None
+
+
+@pytest.mark.parametrize("follow", ["child", "found"])
+async def test_one_that_cannot_be_watched_costs_no_descriptor_and_leaves_no_child(
+    waiting: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, follow: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    loop = asyncio.get_running_loop()
+    child = started("input()") if follow == "child" else waiting.pid
+    start_time = start_time_of(child)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count of names
+    monkeypatch.setattr(loop, "add_reader", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        if follow == "child":
+            FollowedProcess.child(child, outcome)
+        else:
+            FollowedProcess.found(child, start_time, outcome)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert psutil.pid_exists(child) == (follow == "found")
 
 
 def test_neither_another_process_nor_a_zombie_is_opened(waiting: subprocess.Popen[bytes]) -> None:

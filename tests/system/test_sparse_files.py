@@ -1,6 +1,7 @@
 """Copies of sparse files: their bytes and their holes, or nothing."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from supervisor.system import sparse_files
 
 BLOCK = 4096
 Extents = dict[int, bytes]
-extents = st.dictionaries(st.integers(0, 300), st.binary(min_size=1, max_size=3 * BLOCK), max_size=8)
+# A run of data ends at a block's end: what is lost there is seen only where its last byte is not zero.
+whole_blocks = st.integers(1, 3).map(lambda count: b"\xff" * count * BLOCK)
+extents = st.dictionaries(st.integers(0, 300), st.binary(min_size=1, max_size=3 * BLOCK) | whole_blocks, max_size=8)
 
 
 @pytest.mark.parametrize("within_the_kernel", [True, False])
@@ -35,6 +38,24 @@ def test_a_sparse_copy_has_the_bytes_and_the_holes(
         sparse_files.sparse_copy(source, target)
     assert target.read_bytes() == source.read_bytes()
     assert data_bytes(target) <= data_bytes(source)
+
+
+@given(blocks=st.sets(st.integers(0, 40), max_size=12))
+def test_extents_are_the_runs_of_blocks_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, blocks: set[int]
+) -> None:
+    path, size = tmp_path_factory.mktemp("sparse") / "file", 48 * BLOCK
+    with path.open("w+b") as file:
+        file.truncate(size)
+        for block in blocks:
+            os.pwrite(file.fileno(), b"\xff" * BLOCK, block * BLOCK)
+        os.fsync(file.fileno())
+        found = list(sparse_files.extents(file.fileno(), size))
+    assert {block for start, end in found for block in range(start // BLOCK, end // BLOCK)} == blocks
+    assert all(start % BLOCK == end % BLOCK == 0 for start, end in found)
+    assert all(end < start for (_, end), (start, _) in pairwise(found)), "one run is one extent"
+    # ext4 puts the list of more than four extents into a block of its own.
+    assert sparse_files.allocated(path.stat()) - len(blocks) * BLOCK in (0, BLOCK)
 
 
 def data_bytes(path: Path) -> int:
