@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -43,8 +44,12 @@ def woken_by_signals() -> Iterator[None]:
     """Have the event loop that runs wake up for every signal, and its handler run at once.
 
     It sleeps through a signal that comes just before it waits, until something else wakes it, unless the interpreter
-    itself writes to what it waits for (signal.set_wakeup_fd); asyncio.run does not see to that.
+    itself writes to what it waits for (signal.set_wakeup_fd); asyncio.run does not see to that. Handlers are run in the
+    main thread, and a loop in another one is woken for none.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     loop = asyncio.get_running_loop()
     reader, writer = socket.socketpair()
     with reader, writer:
