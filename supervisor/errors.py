@@ -78,6 +78,20 @@ class InvalidStateError(SupervisorError):
     status = 409
 
 
+class OperationCancelledError(SupervisorError):
+    """Somebody asked for the operation to end, or the supervisor ends: what it had begun is undone."""
+
+    code = "cancelled"
+    status = 409
+
+
+class StoppingError(SupervisorError):
+    """The supervisor was asked to stop and begins nothing more."""
+
+    code = "stopping"
+    status = 503
+
+
 class InsufficientResourcesError(SupervisorError):
     """The host lacks what the verb needs: memory, disk, descriptors, huge pages."""
 

@@ -12,6 +12,7 @@ class Remedy(StrEnum):
     """What would allow a request, where that is something to ask of this API: each client has its own words for it."""
 
     LIST_INSTANCES = "list_instances"
+    LIST_OPERATIONS = "list_operations"
     READ_EVENTS = "read_events"
     READ_CAPABILITIES = "read_capabilities"
     CASCADE = "cascade"
@@ -30,6 +31,7 @@ class Remedy(StrEnum):
 
 API_WORDS: Final[Mapping[Remedy, str]] = {
     Remedy.LIST_INSTANCES: "; GET /instances lists them",
+    Remedy.LIST_OPERATIONS: "; GET /operations lists them",
     Remedy.READ_EVENTS: ", or read GET /events",
     Remedy.READ_CAPABILITIES: "; GET /capabilities says why",
     Remedy.CASCADE: ", or give cascade=true to delete the whole tree",

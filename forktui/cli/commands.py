@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from forktui.cli.cancelling import CANCEL
 from forktui.cli.forks import CHECKPOINT, FAN_OUT, FORK
 from forktui.cli.instances import CREATE, DELETE, VERBS
 from forktui.cli.looking import IMAGES, LOGS, LS
 
-COMMANDS: Final = (LS, IMAGES, CREATE, FORK, CHECKPOINT, FAN_OUT, *VERBS, DELETE, LOGS)
+COMMANDS: Final = (LS, IMAGES, CREATE, FORK, CHECKPOINT, FAN_OUT, *VERBS, DELETE, CANCEL, LOGS)

@@ -7,7 +7,7 @@ from typing import Final, get_args
 from forktui.cli.command import Command, request
 from forktui.cli.printing import complain, show
 from forktui.client.api import SupervisorClient
-from forktui.text.quantities import fits, size
+from forktui.text.quantities import fits, plural, size
 from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_text
 from forktui.text.table import text_table
@@ -23,6 +23,9 @@ from supervisor.models import (
     TargetState,
 )
 from supervisor.settings import Settings
+
+CANCELLED: Final = "cancelled"
+"""The code of a child that a fan-out did not make because it was to end."""
 
 
 def _fork_options(parser: ArgumentParser) -> None:
@@ -99,8 +102,11 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
     for child in result.children:
         if child.instance is not None:
             print(safe_text(f"{child.name} {child.instance.state}"))
-        if child.error is not None:
+        if child.error is not None and child.error.code != CANCELLED:
             complain(f"{child.name}: {in_commands(child.error)}")
+    unmade = [child.error for child in result.children if child.error is not None and child.error.code == CANCELLED]
+    if unmade:
+        complain(f"{plural(len(unmade), 'fork')} not made: {unmade[0].message}")
     return all(child.error is None for child in result.children)
 
 

@@ -7,7 +7,7 @@ from typing import Final, get_args
 from forktui.cli.command import Command
 from forktui.cli.printing import LINE_LIMIT
 from forktui.client.api import LogSource, SupervisorClient
-from forktui.text.quantities import mebibytes
+from forktui.text.quantities import mebibytes, progress
 from forktui.text.safe import safe_model, safe_text
 from forktui.text.table import text_table
 from supervisor.models import Instance
@@ -17,7 +17,7 @@ from supervisor.settings import Settings
 def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
     return (
         instance.name,
-        instance.state.value + (f" ({instance.busy})" if instance.busy else ""),
+        instance.state.value + _under_way(instance),
         instance.hypervisor,
         instance.image,
         f"{instance.size_bytes >> 20}",
@@ -28,6 +28,13 @@ def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
         str(instance.vmm_pid or "-"),
         instance.id,
     )
+
+
+def _under_way(instance: Instance) -> str:
+    operation = instance.operation
+    if operation is None:
+        return ""
+    return f" ({operation.verb})" if operation.total is None else f" ({operation.verb}: {progress(operation)})"
 
 
 async def _ls(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:

@@ -23,6 +23,7 @@ from supervisor.models import (
     ImageInfo,
     Instance,
     Lineage,
+    Operation,
     PageMapFold,
     Reset,
     ResourceStats,
@@ -43,6 +44,7 @@ _EVENT_TYPES: Final = frozenset(
 )
 _IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
+_OPERATIONS: Final = TypeAdapter(list[Operation])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
 
@@ -114,6 +116,15 @@ class SupervisorClient(Transport):
     async def checkpoint(self, reference: str, request: CheckpointRequest | None = None) -> Instance:
         """Make a Standby instance of a Running one, which runs on; its phase `paused` is how long it did not."""
         return await self._ask(Instance, "POST", _path(reference, "checkpoint"), request or CheckpointRequest())
+
+    async def operations(self) -> list[Operation]:
+        """Return what is being done, the oldest first."""
+        return self._understood(_OPERATIONS.validate_json, await self._call("GET", "/operations"))
+
+    async def cancel(self, operation_id: str, *, delete_made: bool = False) -> Operation:
+        """End an operation; what a fan-out has made by then stays, unless it is to go. Returns how it ended."""
+        query = {"made": "delete"} if delete_made else None
+        return await self._ask(Operation, "DELETE", f"/operations/{quote(operation_id, safe='')}", query=query)
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many forks; a child that failed says why in its place."""

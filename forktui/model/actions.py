@@ -34,6 +34,8 @@ class Action:
     """Only actions that change an instance have one."""
     shown_key: str = ""
     footer: bool = False
+    while_busy: bool = False
+    """Needs no wait for what is under way on an instance: it ends that."""
     one: bool = False
     """Acts on the instance under the cursor, never on all that are marked."""
 
@@ -64,10 +66,14 @@ class Action:
         if not selected:
             return f"{self.name} refused: no instance is selected"
         for instance in selected:
-            busy = f"{instance.name}: {instance.busy} is under way; wait for it" if instance.busy else None
-            if reason := busy or self.guard(instance, selected):
+            if reason := self._busy(instance) or self.guard(instance, selected):
                 return f"{self.name} refused: {reason}" if len(selected) == 1 else _of_many(self.name, reason, selected)
         return None
+
+    def _busy(self, instance: Instance) -> str | None:
+        if self.while_busy or not instance.busy:
+            return None
+        return f"{instance.name}: {instance.busy} is under way; wait for it, or cancel it (X)"
 
 
 def _of_many(label: str, reason: str, selected: Sequence[Instance]) -> str:
@@ -147,6 +153,10 @@ def _stop(instance: Instance, selected: Sequence[Instance]) -> str | None:
     return f"{instance.name} is {instance.state}: only a running VM can be stopped"
 
 
+def _cancel(instance: Instance, selected: Sequence[Instance]) -> str | None:
+    return None if instance.operation is not None else f"nothing is under way on {instance.name}"
+
+
 ACTIONS: tuple[Action, ...] = (
     Action(
         "fork",
@@ -183,6 +193,7 @@ ACTIONS: tuple[Action, ...] = (
         Group.MACHINES,
         _delete,
         footer=True,
+        while_busy=True,
     ),
     Action(
         "standby",
@@ -210,6 +221,7 @@ ACTIONS: tuple[Action, ...] = (
         Group.MACHINES,
         _stop,
         footer=True,
+        while_busy=True,
     ),
     Action(
         "detach",
@@ -218,6 +230,15 @@ ACTIONS: tuple[Action, ...] = (
         "Give a share_memory fork all of its memory, so that its source is locked no more; the guest goes on",
         Group.MACHINES,
         _detach,
+    ),
+    Action(
+        "cancel",
+        ("X",),
+        "Cancel",
+        "End what is under way: a fan-out, whose forks stay as far as they are made, a deletion, a detach, a snapshot",
+        Group.MACHINES,
+        _cancel,
+        while_busy=True,
     ),
     Action("console", ("c",), "Console", "The last lines that the guest has printed", Group.MACHINES, one=True),
     Action(

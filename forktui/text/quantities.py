@@ -1,6 +1,6 @@
 """Numbers as an operator reads them: short, aligned, with their unit."""
 
-from supervisor.models import FanOutEstimate
+from supervisor.models import FanOutEstimate, Operation
 
 MEBIBYTE = 1 << 20
 
@@ -78,6 +78,14 @@ def names(items: tuple[str, ...] | list[str], shown: int = 2, total: int | None 
     """The first names and how many more there are: `fork-1, fork-2, +6`."""
     rest = (len(items) if total is None else total) - min(len(items), shown)
     return ", ".join([*items[:shown], *([f"+{rest}"] if rest > 0 else [])])
+
+
+def progress(operation: Operation) -> str:
+    """How much of an operation is done, where that is counted: `12 of 100 forks`, `3.2 of 64 MiB`."""
+    total = operation.total or 0
+    if operation.unit == "bytes":
+        return f"{mebibytes(operation.done)} of {mebibytes(total)} MiB"
+    return f"{count(operation.done)} of {count(total)} {operation.unit or ''}".rstrip()
 
 
 def fits(estimate: FanOutEstimate) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.model.forest import rows
 from forktui.model.world import World
-from forktui.text.quantities import milliseconds, names, plural
+from forktui.text.quantities import milliseconds, names, plural, progress
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import safe_text
 from supervisor.models import FanOutRequest, ForkRequest, Instance, State
@@ -125,6 +125,19 @@ async def stop(client: SupervisorClient, world: World, instance_ids: Sequence[st
     return _outcome("stopped:", *await _each(world, instance_ids, one))
 
 
+async def cancel(client: SupervisorClient, world: World, instance_ids: Sequence[str]) -> Outcome:
+    """End what each is shown to be at; what was made by then stays."""
+
+    async def one(instance: Instance) -> str:
+        if instance.operation is None:
+            return ""
+        ended = await client.cancel(instance.operation.id)
+        made = f" ({progress(ended)})" if ended.total is not None else ""
+        return f"{ended.verb} of {instance.name}{made}"
+
+    return _outcome("cancelled:", *await _each(world, instance_ids, one))
+
+
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
 
 ON_EACH: dict[str, Verb] = {
@@ -136,6 +149,7 @@ ON_EACH: dict[str, Verb] = {
     "restore": restore,
     "detach": detach,
     "stop": stop,
+    "cancel": cancel,
 }
 """The actions that do the same to every selected instance, by the action's id; a dialog asks for `delete_tree`."""
 

@@ -27,6 +27,9 @@ STATE_INKS: dict[State, Ink] = {
     State.UNKNOWN: "broken",
 }
 
+_COUNTED_WIDTH = 7
+"""What is left of the state's column beside the sign for what is under way."""
+
 _NO_VMM_STATES = frozenset({State.CREATED, State.STOPPED, State.STANDBY})
 
 
@@ -42,8 +45,12 @@ class Column:
 
 
 def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    if instance.busy:
-        return f"{glyphs.working} {instance.busy}", "waiting"
+    operation = instance.operation
+    if operation is not None:
+        counted = f"{operation.done}/{operation.total}"
+        if operation.total is not None and len(counted) > _COUNTED_WIDTH:
+            counted = f"{100 * operation.done // max(operation.total, 1)}%"
+        return f"{glyphs.working} {operation.verb if operation.total is None else counted}", "waiting"
     return f"{glyphs.states[instance.state]} {instance.state}", STATE_INKS[instance.state]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from forktui.model.forest import descendants
 from forktui.model.world import Totals, World, totals
-from forktui.text.quantities import count, milliseconds, names, percentage, plural, size
+from forktui.text.quantities import count, milliseconds, names, percentage, plural, progress, size
 from forktui.view.columns import STATE_INKS
 from forktui.view.glyphs import Glyphs
 from forktui.view.styled_lines import Ink, Line, Piece, joined, left, right
@@ -71,7 +71,9 @@ def _under_way(instance: Instance) -> Line:
     if operation is None or operation.since is None:
         return []
     since = f"  since {operation.since.astimezone():%H:%M:%S}, asked by {operation.asked_by}"
-    return _fact("under way", [(f"{operation.verb}: {operation.step}", "waiting"), (since, "muted")])
+    counted = f", {progress(operation)}" if operation.total is not None else ""
+    ending = ", being cancelled" if operation.cancelled else ""
+    return _fact("under way", [(f"{operation.verb}: {operation.step}{counted}{ending}", "waiting"), (since, "muted")])
 
 
 def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:

@@ -54,7 +54,8 @@ def _refuse_http(request: web.Request, error: web.HTTPException) -> web.Response
     """Return aiohttp's own refusal in our shape: an unknown route, a wrong method, a header that it rejects."""
     path = request.rel_url.raw_path
     reason = {
-        404: f"there is no {path} here; the paths begin with /instances, /events, /capabilities or /health",
+        404: f"there is no {path} here; the paths begin with /instances, /operations, /events, /capabilities or "
+        "/health",
         405: f"{path} does not take {request.method}; it takes {error.headers.get('Allow', 'nothing')}",
     }.get(error.status, error.reason)
     code = _CODES.get(error.status, "bad_request")

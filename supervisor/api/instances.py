@@ -12,6 +12,7 @@ from supervisor.api.answers import JSON, answer
 from supervisor.api.closing import Closing
 from supervisor.api.log_file import LogFile
 from supervisor.api.requests import (
+    CancelQuery,
     DeleteQuery,
     ListQuery,
     LogsQuery,
@@ -29,6 +30,7 @@ from supervisor.models import (
     ForkRequest,
     ImageInfo,
     Instance,
+    Operation,
     Request,
     WaitResult,
 )
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
+_OPERATIONS: Final = TypeAdapter(list[Operation])
 _CAPABILITIES: Final = TypeAdapter(dict[str, object])
 
 
@@ -74,6 +77,9 @@ class Routes:
             web.get(f"{one}/stats", self._stats),
             web.get(f"{one}/lineage", self._lineage),
             web.get(f"{one}/memory", self._memory),
+            web.get("/operations", self._operations),
+            web.get("/operations/{id}", self._operation),
+            web.delete("/operations/{id}", self._cancel),
         ]
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -148,6 +154,16 @@ class Routes:
     async def _memory(self, request: web.Request) -> web.Response:
         query = parse_query(request, MemoryQuery)
         return answer(await self._host.queries.memory(_reference(request), query.width))
+
+    async def _operations(self, request: web.Request) -> web.Response:
+        return web.Response(body=_OPERATIONS.dump_json(self._host.operations()), content_type=JSON)
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        return answer(self._host.operation(_reference(request)))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        query = parse_query(request, CancelQuery)
+        return answer(await self._host.cancel(_reference(request), delete_made=query.made == "delete"))
 
 
 def _reference(request: web.Request) -> str:

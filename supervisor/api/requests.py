@@ -87,6 +87,15 @@ class DeleteQuery(BaseModel):
     """Answer with the plan, and delete nothing."""
 
 
+class CancelQuery(BaseModel):
+    """`DELETE /operations/{id}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    made: Literal["keep", "delete"] = "keep"
+    """What becomes of the forks that a fan-out has made by then."""
+
+
 class ListQuery(BaseModel):
     """`GET /instances`."""
 

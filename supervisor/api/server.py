@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from supervisor.host.host import Host
 
 BACKLOG: Final = 512
-VERB_SECONDS: Final = 20.0
-"""How long a closing server lets verbs in progress go on before it cancels them."""
+ANSWER_SECONDS: Final = 1.0
+"""How long a closing server lets answers be read before it cancels what sends them."""
 
 _UMASK: Final = 0o117
 """What it leaves of a socket's 0777 is 0660."""
@@ -50,11 +50,15 @@ class Server:
     _closing: Closing
     _events: EventBus
 
-    async def close(self) -> None:
-        """End the streams and the waits, then the verbs and connections; remove the socket if it is still this one."""
+    def refuse(self) -> None:
+        """Accept nobody more, and end the streams and the waits."""
         self._events.close()
         self._closing.close()
         self._listening.close()
+
+    async def close(self) -> None:
+        """Refuse, and end the connections; remove the socket if it is still this one."""
+        self.refuse()
         await self._runner.cleanup()
         with _held(self.socket_path.parent):
             if _inode_at(self.socket_path) == self._inode:
@@ -69,7 +73,7 @@ async def serve(host: "Host", socket_path: Path) -> Server:
     listener, inode = _bind(socket_path)
     closing = Closing()
     app = build_app(host, closing)
-    runner = web.AppRunner(app, shutdown_timeout=VERB_SECONDS)
+    runner = web.AppRunner(app, shutdown_timeout=ANSWER_SECONDS)
     await runner.setup()
     assert runner.server is not None
     factory = connection_factory(runner.server)

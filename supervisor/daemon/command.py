@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,6 +11,7 @@ from typing import Final
 
 from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
+from supervisor.daemon.ending import Ending
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
@@ -66,10 +66,7 @@ def _log_to(settings: Settings) -> None:
 
 async def _run(settings: Settings, priority: StartupPriority) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    ending = Ending()
     host = await Host.open(settings)
     try:
         server = await serve(host, settings.socket_path)
@@ -77,9 +74,11 @@ async def _run(settings: Settings, priority: StartupPriority) -> None:
             _announce(settings.socket_path)
             priority.spare_children()
             host.go_on()
-            loop.call_later(FIRST_SECONDS, priority.end)
-            await stop.wait()
+            asyncio.get_running_loop().call_later(FIRST_SECONDS, priority.end)
+            await ending.asked()
         finally:
+            server.refuse()
+            await host.end_verbs()
             await server.close()
     finally:
         await host.close()

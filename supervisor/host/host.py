@@ -1,12 +1,15 @@
 """The one object that the API speaks to: the verbs here, what changes nothing in `queries`."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final, TypeVar
 
+from supervisor.concurrency.progress import asked_by
+from supervisor.errors import BadRequestError
 from supervisor.host import capabilities
 from supervisor.host.event_bus import EventBus
 from supervisor.host.parts import Parts
@@ -25,12 +28,21 @@ from supervisor.models import (
     ImageInfo,
     Instance,
     Level,
+    Operation,
 )
+from supervisor.operations.fan_out import FAN_OUT
 from supervisor.settings import Settings
 from supervisor.store.records import InstanceRecord
+from supervisor.store.views import operation_view
 from supervisor.vmm.hypervisor import Hypervisor, available, select_hypervisor
 
 Outcome = TypeVar("Outcome")
+
+GRACE: Final = 2.0
+"""Seconds that verbs under way have when the supervisor is to stop, but for the long ones."""
+CANCEL_SECONDS: Final = 30.0
+"""For which whoever cancels an operation waits for its end."""
+STOPPING: Final = "the supervisor is stopping"
 
 LEVELS: Final[dict[Level, int]] = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 
@@ -68,13 +80,28 @@ class Host:
         """Have the page servers replaced that were lost while no supervisor ran."""
         self._parts.page_servers.replace_lost()
 
+    async def end_verbs(self) -> None:
+        """Begin no more verbs, and have those that are under way end: cancelled where they are long or take long.
+
+        What answers to no cancellation is waited for: whoever stops the host bounds that.
+        """
+        in_progress = self._parts.in_progress
+        in_progress.stop()
+        for operation in in_progress:
+            if operation.total is not None:
+                operation.cancel(STOPPING)
+        if self._verbs:
+            await asyncio.wait(self._verbs, timeout=GRACE)
+        in_progress.cancel(STOPPING)
+        await asyncio.gather(*self._verbs, return_exceptions=True)
+
     async def close(self) -> None:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         parts = self._parts
         parts.telemetry.stop()
         parts.images.stop()
         await parts.unpausing.close()
-        await asyncio.gather(*self._verbs, return_exceptions=True)
+        await self.end_verbs()
         await parts.background.join()
         self.events.close()
         await parts.vmms.close()
@@ -135,6 +162,31 @@ class Host:
     async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
         """Return what `delete` would do."""
         return await self._parts.deletions.plan(reference, cascade=cascade)
+
+    def operations(self) -> list[Operation]:
+        """Return what is being done, the oldest first."""
+        return list(map(operation_view, self._parts.in_progress))
+
+    def operation(self, operation_id: str) -> Operation:
+        """Return one operation in progress."""
+        return operation_view(self._parts.in_progress.find(operation_id))
+
+    async def cancel(self, operation_id: str, *, delete_made: bool = False) -> Operation:
+        """Have an operation end, and return how it did, or what it is at where that takes long.
+
+        What a fan-out has made by then stays, unless `delete_made`. BadRequestError where that is asked of another one.
+        """
+        operation = self._parts.in_progress.find(operation_id)
+        if delete_made and operation.verb != FAN_OUT:
+            raise BadRequestError(
+                f"{operation.name}: cancel refused: {operation.verb} makes nothing that would stay; leave made out"
+            )
+        operation.deletes_made |= delete_made
+        operation.cancel(f"{asked_by.get()} asked for that")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await operation.wait()
+        return operation_view(operation)
 
     def capabilities(self) -> dict[str, object]:
         """Return hypeman's Capabilities."""

@@ -13,6 +13,7 @@ from supervisor.operations.deletion import Deletions
 from supervisor.operations.fan_out import FanOut
 from supervisor.operations.forks import Forks
 from supervisor.operations.holding import Holding
+from supervisor.operations.in_progress import InProgress
 from supervisor.operations.instances import Instances
 from supervisor.operations.recovery import HostRecovery
 from supervisor.operations.snapshots import Snapshots
@@ -73,7 +74,8 @@ class Parts:
 
     def _add_operations(self, default_hypervisor: HypervisorName) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers
-        self.holding = Holding(inventory)
+        self.in_progress = InProgress(inventory.publisher)
+        self.holding = Holding(inventory, self.in_progress, vmms.kill)
         self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self._report)
         self.snapshots = Snapshots(inventory, self.transitions, vmms, layers)
         self.unpausing = Unpausing(self.holding, vmms, self._report)
@@ -95,8 +97,12 @@ class Parts:
     def _add_bulk_operations(self) -> None:
         private_bytes = self.telemetry.private_bytes
         self.admission = Admission(self.inventory, self.huge_pages, private_bytes)
-        self.fan_out = FanOut(self.inventory, self.forks, self.admission, self._report)
-        self.deletions = Deletions(self.inventory, self.instances, private_bytes, self._report)
+        self.fan_out = FanOut(
+            self.inventory, self.in_progress, self.holding, self.forks, self.instances, self.admission, self._report
+        )
+        self.deletions = Deletions(
+            self.inventory, self.in_progress, self.holding, self.instances, private_bytes, self._report
+        )
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
         self.background.spawn(self.instances.on_exit(instance_id, exit_status))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.concurrency.progress import advance
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
 from supervisor.system.sparse_files import allocated, sparse_copy
@@ -131,7 +132,7 @@ def place(source: Path, target: Path, writable: bool) -> None:
         except OSError:
             # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
             pass
-    sparse_copy(source, target)
+    sparse_copy(source, target, advance)
 
 
 def check_files(config: VmJson, directory: Path) -> None:

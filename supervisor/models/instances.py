@@ -2,7 +2,16 @@
 
 from datetime import datetime
 
-from supervisor.models.base import ForkKind, HypervisorName, MemoryBackend, PrefetchMode, State, Wire
+from supervisor.models.base import (
+    ForkKind,
+    HypervisorName,
+    MemoryBackend,
+    OperationOutcome,
+    OperationUnit,
+    PrefetchMode,
+    State,
+    Wire,
+)
 
 
 class Phase(Wire):
@@ -27,13 +36,27 @@ class Guest(Wire):
 
 
 class Operation(Wire):
-    """An operation in progress."""
+    """An operation in progress, or how it ended."""
 
+    id: str = ""
     verb: str
+    instance_id: str = ""
+    name: str = ""
+    """The instance's."""
+    part_of: str | None = None
+    """The operation that this one is done for, as a fork is for a fan-out."""
     step: str = ""
     """Which of its steps is being taken."""
     asked_by: str = ""
     since: datetime | None = None
+    done: int = 0
+    total: int | None = None
+    """How much there is to do, of which `done` is done; None where nothing is counted."""
+    unit: OperationUnit | None = None
+    cancelled: str | None = None
+    """Why it is to end, once somebody has asked for that."""
+    outcome: OperationOutcome | None = None
+    """None while it is in progress."""
 
 
 class Instance(Wire):

@@ -63,7 +63,7 @@ class Creation:
             boot_args_extra=request.cmd,
             track_dirty_pages=record.track_dirty_pages,
         )
-        async with self._holding.hold_new(record.id, Verb.CREATE):
+        async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
             await self._transitions.add(record, populate)
             try:
                 return await self._transitions.boot(record)
@@ -81,7 +81,8 @@ class Creation:
         files = snapshot_image.snapshot_files(image)
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
-        await self._transitions.add(record, place)
+        async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
+            await self._transitions.add(record, place)
         return record
 
     def _record(

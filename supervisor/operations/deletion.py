@@ -2,20 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import Final
 
-from supervisor.errors import NotFoundError, SupervisorError
+from supervisor.concurrency.progress import Operation, interruptible
+from supervisor.errors import NotFoundError, OperationCancelledError, SupervisorError
 from supervisor.models import Deletion, DeletionPlan
 from supervisor.models.base import Report
-from supervisor.operations.instances import Instances
+from supervisor.operations.fan_out import FAN_OUT
+from supervisor.operations.holding import Holding
+from supervisor.operations.in_progress import InProgress
+from supervisor.operations.instances import ForkedMeanwhileError, Instances
 from supervisor.rules import lifecycle
 from supervisor.rules.lifecycle import Verb
 from supervisor.rules.lineage import given_back
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 
-CONCURRENCY = 8
+CASCADE: Final = "cascade"
+"""The name of a tree's deletion among the operations."""
+CONCURRENCY: Final = 8
 """How many instances of one generation are deleted at a time."""
 
 
@@ -25,11 +32,15 @@ class Deletions:
     def __init__(
         self,
         inventory: Inventory,
+        in_progress: InProgress,
+        holding: Holding,
         instances: Instances,
         private_bytes: Callable[[str], int],
         report: Report,
     ) -> None:
         self._inventory = inventory
+        self._in_progress = in_progress
+        self._holding = holding
         self._instances = instances
         self._private_bytes = private_bytes
         self._report = report
@@ -58,34 +69,56 @@ class Deletions:
         )
 
     async def delete_tree(self, reference: str) -> None:
-        """Delete an instance and all below it, forks before their sources.
+        """Delete an instance and all below it, forks before their sources; fan-outs there are ended first.
 
-        Each is checked again when its turn comes: a fork that was made meanwhile stops the deletion above it, and so
-        does a failure, once its generation is done. What is gone is gone, and the same call goes on with the rest.
+        Nothing new appears there meanwhile. A failure stops it once its generation is done, and so does a cancellation.
+        What is gone is gone, and the same call goes on with the rest.
         """
         root = self._inventory.resolve(reference)
+        with self._in_progress.begin(CASCADE, root.id, root.name) as operation, self._holding.going(root.id):
+            await self._end_fan_outs(root, operation)
+            while root.id in self._inventory.instances:
+                generations = self._inventory.forest.generations(root.id)
+                operation.total, operation.unit = operation.done + sum(map(len, generations)), "instances"
+                for generation in generations:
+                    if not await self._delete_generation(generation, root, operation):
+                        # A fork that was being made when this began has appeared since: it goes first.
+                        break
+        if operation.done > 1:
+            self._report("info", f"{root.name}: deleted with the {operation.done - 1} instances below it", root.id)
+
+    async def _end_fan_outs(self, root: InstanceRecord, operation: Operation) -> None:
+        operation.step = "end fan-outs"
+        tree = {root.id, *self._inventory.forest.descendants(root.id)}
+        making = [one for one in self._in_progress if one.verb == FAN_OUT and one.instance_id in tree]
+        for one in making:
+            one.cancel(f"{operation.asked_by} deletes {root.name} with all below it")
+        with interruptible():
+            await asyncio.gather(*(one.wait() for one in making))
+
+    async def _delete_generation(self, generation: Sequence[str], root: InstanceRecord, operation: Operation) -> bool:
+        """Delete instances of one depth, so many at a time; False where a fork of one has appeared."""
+        operation.step = "delete"
         places = asyncio.Semaphore(CONCURRENCY)
-        total = deleted = 0
 
         async def delete(instance_id: str) -> None:
-            nonlocal deleted
             async with places:
+                operation.check()
                 # Somebody else may have deleted it: that is what was wanted.
                 with contextlib.suppress(NotFoundError):
                     await self._instances.delete(instance_id, childless=True)
-            deleted += 1
+            operation.done += 1
 
-        generations = self._inventory.forest.generations(root.id)
-        total = sum(map(len, generations))
-        for generation in generations:
-            outcomes = await asyncio.gather(*map(delete, generation), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, SupervisorError):
-                    raise _stopped(root, deleted, total, outcome) from outcome
-                if isinstance(outcome, BaseException):
-                    raise outcome
-        if total > 1:
-            self._report("info", f"{root.name}: deleted with the {total - 1} instances below it", root.id)
+        outcomes = await asyncio.gather(*map(delete, generation), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, SupervisorError):
+                raise failure
+        others = [failure for failure in failures if not isinstance(failure, ForkedMeanwhileError)]
+        if others:
+            assert isinstance(others[0], SupervisorError)
+            raise _stopped(root, operation, others[0]) from others[0]
+        return not failures
 
     def _deletion(self, record: InstanceRecord, disk_bytes: int) -> Deletion:
         running = record.process is not None
@@ -100,7 +133,8 @@ class Deletions:
         )
 
 
-def _stopped(root: InstanceRecord, deleted: int, total: int, error: SupervisorError) -> SupervisorError:
+def _stopped(root: InstanceRecord, operation: Operation, error: SupervisorError) -> SupervisorError:
     """Return the error of one step as that of the whole deletion, whose remedy is the same call once more."""
-    done = f"{root.name}: cascade stopped with {deleted} of {total} instances deleted"
-    return type(error)(f"{done}: {error.cause}; ask again to go on", error.details)
+    done = f"{root.name}: cascade stopped with {operation.done} of {operation.total} instances deleted"
+    cause = operation.cancelled if isinstance(error, OperationCancelledError) else error.cause
+    return type(error)(f"{done}: {cause}; ask again to go on", error.details)

@@ -5,27 +5,59 @@ import contextlib
 import logging
 import time
 from itertools import islice
+from typing import Final
 
 from supervisor.admission.controller import Admission, Promise
-from supervisor.errors import BadRequestError, InvalidStateError, SupervisorError
+from supervisor.concurrency.progress import Operation, uncancelled
+from supervisor.errors import (
+    BadRequestError,
+    InvalidStateError,
+    NotFoundError,
+    OperationCancelledError,
+    SupervisorError,
+)
 from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult, State
 from supervisor.models.base import Report
 from supervisor.operations.forks import Forks, name_prefix
+from supervisor.operations.holding import Holding
+from supervisor.operations.in_progress import InProgress
+from supervisor.operations.instances import Instances
 from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan
+from supervisor.rules.lifecycle import Verb
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.store.registry import new_id
+
+FAN_OUT: Final = "fan-out"
+"""Its name among the operations."""
+DELETED_AT_ONCE: Final = 8
 
 _log = logging.getLogger(__name__)
 
 
 class FanOut:
-    """Makes many children, so many at a time; each succeeds or fails by itself."""
+    """Makes many children, so many at a time; each succeeds or fails by itself.
 
-    def __init__(self, inventory: Inventory, forks: Forks, admission: Admission, report: Report) -> None:
+    One that is cancelled begins no more of them, and those that it is at come to nothing. What is made by then stays,
+    or goes where that was asked for.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        in_progress: InProgress,
+        holding: Holding,
+        forks: Forks,
+        instances: Instances,
+        admission: Admission,
+        report: Report,
+    ) -> None:
         self._inventory = inventory
+        self._in_progress = in_progress
+        self._holding = holding
         self._forks = forks
+        self._instances = instances
         self._admission = admission
         self._report = report
 
@@ -40,18 +72,24 @@ class FanOut:
         Raises InsufficientResourcesError where they do not fit, unless `force` is given.
         """
         source = self._inventory.resolve(reference)
+        self._holding.check_stays(source, Verb.FORK)
         plan = await self._plan(source, request)
         async with self._admission.admit(source, plan, request.count, force=request.force) as promise:
             began = time.monotonic()
-            children = await self._make_all(source, request, promise)
+            with self._in_progress.begin(FAN_OUT, source.id, source.name) as operation:
+                operation.total, operation.unit, operation.step = request.count, "forks", "fork"
+                children = await self._make_all(source, request, promise, operation)
+                if operation.cancelled is not None and operation.deletes_made:
+                    children = await self._delete_made(children, operation)
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
         outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
-        self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}", source.id)
+        why = f"; it was cancelled: {operation.cancelled}" if operation.cancelled else ""
+        self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}{why}", source.id)
         return FanOutResult(children=children, milliseconds=milliseconds)
 
     async def _make_all(
-        self, source: InstanceRecord, request: FanOutRequest, promise: Promise
+        self, source: InstanceRecord, request: FanOutRequest, promise: Promise, operation: Operation
     ) -> tuple[FanOutChild, ...]:
         prefix = request.name_prefix or name_prefix(source.name)
         # Taken now, all of them: another fan-out picks from what is left.
@@ -61,19 +99,27 @@ class FanOut:
         async def make(name: str) -> FanOutChild:
             async with places:
                 try:
-                    return await self._make(source.id, name, request, ids[name])
+                    made = await self._make(source.id, name, request, ids[name], operation)
                 finally:
                     promise.fulfil()
+            operation.done += made.error is None
+            return made
 
         with contextlib.ExitStack() as reserved:
             for name, child_id in ids.items():
                 reserved.enter_context(self._inventory.reserved(name, child_id))
             return tuple(await asyncio.gather(*map(make, ids)))
 
-    async def _make(self, source_id: str, name: str, request: FanOutRequest, child_id: str) -> FanOutChild:
+    async def _make(
+        self, source_id: str, name: str, request: FanOutRequest, child_id: str, operation: Operation
+    ) -> FanOutChild:
         try:
+            operation.check()
             made = await self._forks.make(source_id, name, request, child_id)
             return FanOutChild(name=name, instance=self._inventory.publisher.view(made))
+        except OperationCancelledError as error:
+            operation.outcome = "cancelled"
+            failure = ErrorBody.of(error)
         except SupervisorError as error:
             failure = ErrorBody.of(error)
         except Exception as error:
@@ -81,6 +127,27 @@ class FanOut:
             _log.exception("fork %s failed", name)
             failure = ErrorBody(code=SupervisorError.code, message=f"{name}: {error!r}")
         return FanOutChild(name=name, error=failure)
+
+    async def _delete_made(self, children: tuple[FanOutChild, ...], operation: Operation) -> tuple[FanOutChild, ...]:
+        """Delete what was made, and return the children as they are after it."""
+        operation.step = "delete forks"
+        places = asyncio.Semaphore(DELETED_AT_ONCE)
+
+        async def delete(child: FanOutChild) -> FanOutChild:
+            if child.instance is None:
+                return child
+            async with places:
+                try:
+                    await self._instances.delete(child.instance.id)
+                except NotFoundError:
+                    pass
+                except SupervisorError as error:
+                    return FanOutChild(name=child.name, instance=child.instance, error=ErrorBody.of(error))
+            operation.done -= 1
+            return FanOutChild(name=child.name, error=ErrorBody.of(operation.cancellation()))
+
+        with uncancelled():
+            return tuple(await asyncio.gather(*map(delete, children)))
 
     async def _plan(self, source: InstanceRecord, request: FanOutRequest) -> ForkPlan:
         if request.from_running:

@@ -69,7 +69,7 @@ class Forks:
     async def make(self, source_id: str, name: str, options: ForkOptions, child_id: str) -> InstanceRecord:
         """Make one child by its name and id, and bring it to its target state."""
         with self._inventory.reserved(name, child_id):
-            async with self._holding.hold_new(child_id, Verb.FORK):
+            async with self._holding.hold_new(child_id, name, Verb.FORK):
                 async with self._holding.hold(source_id, Verb.FORK) as source:
                     plan = await self.plan(source, options)
                     if plan.from_running:

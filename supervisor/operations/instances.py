@@ -20,6 +20,10 @@ from supervisor.store.records import InstanceRecord
 from supervisor.vmm.process import Exit
 
 
+class ForkedMeanwhileError(InvalidStateError):
+    """What was to be deleted as the last of its tree has a fork."""
+
+
 class Instances:
     """Start, stop, standby, restore, detach, delete; and what a VMM does by itself."""
 
@@ -94,10 +98,10 @@ class Instances:
     async def delete(self, reference: str, *, childless: bool = False) -> None:
         """Remove an instance that no fork holds, whatever its state; with `childless` also no copy may be below it."""
         async with self._holding.hold(reference, Verb.DELETE) as record:
-            self._holding.check(Verb.DELETE, record)
             if childless and (below := self._inventory.forest.children.get(record.id)):
                 newest = self._inventory.instances[below[-1]].name
-                raise InvalidStateError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
+                raise ForkedMeanwhileError(f"{record.name}: delete refused: {newest} was forked from it meanwhile")
+            self._holding.check(Verb.DELETE, record)
             await self._templates.unpromote(record.id)
             await self._transitions.discard(record)
         self._report("info", f"{record.name}: deleted", record.id)

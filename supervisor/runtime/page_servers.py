@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 
 from supervisor.concurrency.keyed_lock import KeyedLock
-from supervisor.concurrency.progress import step
+from supervisor.concurrency.progress import counted, interruptible, reached, step
 from supervisor.concurrency.tasks import Background, beside
-from supervisor.errors import PageServerError
+from supervisor.errors import OperationCancelledError, PageServerError
 from supervisor.models.base import Report
 from supervisor.runtime.handover import Handover
 from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
@@ -20,6 +20,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.system.unix_sockets import listener_at
 from supervisor.uffd.handle import PageServer, Policy
+from supervisor.uffd.page_map import PageMapReader
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
@@ -99,12 +100,30 @@ class PageServers:
     async def populate(self, fork: InstanceRecord) -> None:
         """Give a uffd fork that runs all of its pages, so that it needs no page server any more.
 
-        Raises PageServerError where that could not be done: it is served on as before.
+        Raises PageServerError where that could not be done, or is cancelled: it is served on as before.
         """
-        if fork.template_id is not None:
-            await self.confirm(fork)
-            step("populate memory")
-            await (await self.serving(fork.template_id)).populate(fork.id)
+        if fork.template_id is None:
+            return
+        await self.confirm(fork)
+        step("populate memory")
+        server = await self.serving(fork.template_id)
+        with counted(fork.size_bytes // fork.page_size, "pages"):
+            async with beside(self._count_present(fork)):
+                try:
+                    with interruptible():
+                        await server.populate(fork.id)
+                except OperationCancelledError:
+                    with contextlib.suppress(PageServerError):
+                        await server.stop_populating(fork.id)
+                    raise
+
+    async def _count_present(self, fork: InstanceRecord) -> None:
+        """Say how many of a fork's pages are there, until it is cancelled."""
+        path = self._layout.page_map(fork.id)
+        while True:
+            with contextlib.suppress(OSError, PageServerError), PageMapReader(path) as pages:
+                reached(pages.counters().present_pages)
+            await asyncio.sleep(WATCH_PERIOD)
 
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running."""

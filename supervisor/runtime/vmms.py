@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from supervisor.concurrency.progress import step
-from supervisor.concurrency.tasks import Result, beside
+from supervisor.concurrency.interruption import Interruption
+from supervisor.concurrency.progress import interruptible, step
+from supervisor.concurrency.tasks import beside
 from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
@@ -99,7 +100,7 @@ class Vmms:
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
         """Start a VMM with the instance's vm.json."""
         step("spawn")
-        with watch.phase("boot"):
+        with watch.phase("boot"), interruptible():
             vmm = await self._spawn(record, VM_JSON)
         return self._follow(record, vmm)
 
@@ -122,11 +123,11 @@ class Vmms:
         (mem_file,) = snapshot.layers
         tracking = self._tracking(record)
         step("spawn")
-        with watch.phase("spawn"):
+        with watch.phase("spawn"), interruptible():
             vmm = await self._spawn(record, None)
         try:
             step("load")
-            with watch.phase("load"):
+            with watch.phase("load"), interruptible():
                 await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
@@ -154,9 +155,11 @@ class Vmms:
         vmm = None
         step("spawn")
         try:
-            with watch.phase("spawn"):
-                vmm = await while_serving(server, self._spawn(record, None, attach))
-            await while_serving(server, self._load_served(record, vmm, server, watch, prefetch == "before_resume"))
+            async with while_serving(server):
+                with watch.phase("spawn"), interruptible():
+                    vmm = await self._spawn(record, None, attach)
+                with interruptible():
+                    await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
@@ -189,16 +192,18 @@ class Vmms:
         # Its program, which another one may have replaced under the same name since.
         written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
         kind = snapshot_type(record)
-        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards and await vmm.api.gives_memory_back():
-            kind = "Full"
+        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards:
+            with interruptible():
+                kind = "Full" if await vmm.api.gives_memory_back() else kind
         files = next_snapshot(record, kind, written)
         directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
         make_way(directory, (state, layer))
         try:
-            step("pause")
-            await vmm.api.pause()
-            step("snapshot")
-            await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
+            with interruptible():
+                step("pause")
+                await vmm.api.pause()
+                step("snapshot")
+                await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
             yield files
         except BaseException:
             await asyncio.shield(self.run_on(record.id))
@@ -216,6 +221,12 @@ class Vmms:
         """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
         step("resume")
         await self._vmm(instance_id).api.resume(seconds)
+
+    def kill(self, instance_id: str) -> None:
+        """End the instance's VMM, if it has one, without waiting: what is asked of it fails at once."""
+        vmm = self._running.get(instance_id)
+        if vmm is not None:
+            vmm.kill()
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
@@ -315,19 +326,30 @@ class Vmms:
             path.unlink(missing_ok=True)
 
 
-async def while_serving(server: PageServer, work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work`, which needs a page server, no longer than that lives; PageServerLostError when it died."""
-    task = asyncio.create_task(work)
+@contextlib.asynccontextmanager
+async def while_serving(server: PageServer) -> AsyncIterator[None]:
+    """Run the body, which needs a page server, no longer than that lives; PageServerLostError when it died."""
+
+    def lost() -> PageServerLostError:
+        return PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")
+
+    interruption = Interruption(lost)
+
+    def fire(_: "asyncio.Future[int | None]") -> None:
+        interruption.fire()
+
     try:
-        await asyncio.wait((task, server.exited), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-    except (PageServerError, VmmError):
+        with interruption:
+            server.exited.add_done_callback(fire)
+            try:
+                yield
+            finally:
+                server.exited.remove_done_callback(fire)
+    except PageServerLostError:
+        raise
+    except (PageServerError, VmmError) as error:
         # Its end may be the reason, and is then about to be known.
         await asyncio.wait((server.exited,), timeout=EXIT_NOTICE)
         if not server.exited.done():
             raise
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-    raise PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")
+        raise lost() from error

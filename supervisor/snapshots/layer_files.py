@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from supervisor.concurrency.progress import step
+from supervisor.concurrency.progress import advance, counted, step
 from supervisor.errors import PageServerError, StorageError
 from supervisor.store.layout import PARTIAL, SNAPSHOT_FILE, partial
 from supervisor.store.registry import sync_directory
@@ -105,9 +105,10 @@ def merge(layers: Sequence[Path], target: Path) -> None:
         starts, owners = resolve([data_extents(fd, size) for fd in fds], size)
         target_fd = stack.enter_context(created(target))
         os.ftruncate(target_fd, size)
-        for start, end, owner in zip(starts, [*starts[1:], size], owners, strict=True):
-            if owner != NO_LAYER:
-                copy_range(fds[owner], target_fd, start, end)
+        runs = [run for run in zip(starts, [*starts[1:], size], owners, strict=True) if run[2] != NO_LAYER]
+        with counted(sum(end - start for start, end, _ in runs), "bytes"):
+            for start, end, owner in runs:
+                copy_range(fds[owner], target_fd, start, end, advance)
 
 
 def _both(directory: Path, names: Iterable[str]) -> list[Path]:

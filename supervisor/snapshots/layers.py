@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supervisor.concurrency.progress import step
-from supervisor.errors import InvalidStateError, StorageError
+from supervisor.errors import InvalidStateError, OperationCancelledError, StorageError
 from supervisor.models.base import Report
 from supervisor.snapshots.layer_files import complete, make_way, merge, remove, tells_pages_apart
 from supervisor.store.inventory import Inventory
@@ -106,14 +106,16 @@ class Layers:
         return await self._merge(record, len(own_snapshot(record).layers))
 
     async def compact(self, record: InstanceRecord) -> InstanceRecord:
-        """Merge layers where the chain has become too long; a failure is reported, and the chain stays as it is."""
+        """Merge layers where the chain has become too long; on failure, or cancelled, the chain stays as it is."""
         directory = self._inventory.layout.instance(record.id)
         sizes = [allocated((directory / name).stat()) for name in own_snapshot(record).layers]
         try:
             return await self._merge(record, layers_to_merge(sizes, self._max_layers))
         except StorageError as error:
             self._report("warning", error.message, record.id)
-            return record
+        except OperationCancelledError as error:
+            self._report("info", f"{error.message}; its memory image keeps {len(sizes)} layers", record.id)
+        return record
 
     async def _merge(self, record: InstanceRecord, count: int) -> InstanceRecord:
         """Merge the newest `count` layers into a new one."""

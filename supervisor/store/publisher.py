@@ -29,7 +29,8 @@ class Publisher:
     def __init__(self, index: Index, publish: Callable[[Event], None]) -> None:
         self._index = index
         self._publish = publish
-        self._operations: dict[str, progress.Operation] = {}
+        self._operations: dict[str, list[progress.Operation]] = {}
+        """Of each instance those in progress, the longest at it first: that one is shown."""
         self._recording: dict[str, str] = {}
         self._views: dict[str, Instance] = {}
         self.changes = 0
@@ -85,16 +86,26 @@ class Publisher:
         self._publish(TemplateDeleted(id=template_id))
 
     @contextlib.contextmanager
-    def showing(self, instance_id: str, operation: progress.Operation) -> Iterator[None]:
-        """Show an operation in progress while the context lasts: its beginning, its end, and steps that take long."""
-        self._operations[instance_id] = operation
-        self._present(instance_id)
-        self._show_step(instance_id, operation, operation.step)
+    def showing(self, operation: progress.Operation) -> Iterator[None]:
+        """Show an operation on its instance while the context lasts: its beginning, its end, and what takes long.
+
+        One of several is shown: the others are most often its parts.
+        """
+        instance_id = operation.instance_id
+        present = self._operations.setdefault(instance_id, [])
+        present.append(operation)
+        if present[0] is operation:
+            self._present(instance_id)
+        self._show_progress(operation, _shown(operation))
         try:
             yield
         finally:
-            del self._operations[instance_id]
-            self._present(instance_id)
+            shown = present[0] is operation
+            present.remove(operation)
+            if not present:
+                del self._operations[instance_id]
+            if shown:
+                self._present(instance_id)
 
     def set_recording(self, instance_id: str, template_id: str | None) -> None:
         """Show, or no longer show, that a fork is the one that records its template's hot pages."""
@@ -117,16 +128,16 @@ class Publisher:
         self._recording.pop(instance_id, None)
 
     def _view(self, record: InstanceRecord) -> Instance:
-        operation = self._operations.get(record.id)
+        operation = self._operations.get(record.id, (None,))[0]
         return instance_view(record, self._index.forest, operation, record.id in self._recording)
 
-    def _show_step(self, instance_id: str, operation: progress.Operation, shown: str) -> None:
-        if self._operations.get(instance_id) is not operation:
+    def _show_progress(self, operation: progress.Operation, before: tuple[object, ...]) -> None:
+        if operation.ended:
             return
-        if operation.step != shown:
-            self._present(instance_id)
-        loop = asyncio.get_running_loop()
-        loop.call_later(STEP_SHOWN, self._show_step, instance_id, operation, operation.step)
+        now = _shown(operation)
+        if now != before and self._operations[operation.instance_id][0] is operation:
+            self._present(operation.instance_id)
+        asyncio.get_running_loop().call_later(STEP_SHOWN, self._show_progress, operation, now)
 
     def _present(self, instance_id: str) -> None:
         if instance_id in self._index.instances:
@@ -142,3 +153,8 @@ class Publisher:
         self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _shown(operation: progress.Operation) -> tuple[object, ...]:
+    """Return what of an operation changes while it is in progress."""
+    return operation.step, operation.done, operation.total, operation.cancelled

@@ -17,6 +17,10 @@ SHOWN_AS_RECORDED: Final = (
     "track_dirty_pages",
 )  # fmt: skip
 
+OPERATION_FIELDS: Final = (
+    "id", "verb", "instance_id", "name", "step", "asked_by", "since", "done", "total", "unit", "cancelled", "outcome",
+)  # fmt: skip
+
 
 def instance_view(
     record: InstanceRecord, forest: Forest, operation: progress.Operation | None, recording: bool
@@ -34,7 +38,7 @@ def instance_view(
         layers=len(record.snapshot.layers) if record.snapshot else 0,
         recording=recording,
         vmm_pid=record.process.pid if record.process else None,
-        operation=_operation_view(operation),
+        operation=operation_view(operation) if operation else None,
     )
 
 
@@ -77,7 +81,9 @@ def unreadable_view(name: str, reason: str) -> Instance:
     )
 
 
-def _operation_view(operation: progress.Operation | None) -> Operation | None:
-    if operation is None:
-        return None
-    return Operation(verb=operation.verb, step=operation.step, asked_by=operation.asked_by, since=operation.since)
+def operation_view(operation: progress.Operation) -> Operation:
+    """Return an operation as the wire shows it."""
+    return Operation.model_construct(
+        **{name: getattr(operation, name) for name in OPERATION_FIELDS},
+        part_of=operation.part_of.id if operation.part_of else None,
+    )

@@ -205,6 +205,10 @@ class PageServer:
         """
         await self._connection.request("populate", None, fork_id=fork_id)
 
+    async def stop_populating(self, fork_id: str) -> None:
+        """Have no more pages provided that nobody asks for; what came is there, and the fork is served as before."""
+        await self._connection.request("stop_populating", fork_id=fork_id)
+
     async def release(self, fork_id: str) -> None:
         """Serve the fork no more: close its userfaultfd and its socket; its map stays, and its recording if whole."""
         self.forks.discard(fork_id)

@@ -68,6 +68,7 @@ class PageServer:
             "adopt": self._adopt,
             "served": self._served,
             "populate": self._populate,
+            "stop_populating": self._stop_populating,
             "release": self._release,
             "status": self._status,
             "ping": self._ping,
@@ -180,6 +181,12 @@ class PageServer:
             raise PageServerError(f"fork {fork_id} is not attached")
         self.image.verify()
         session.populate(lambda reason: reply({"error": f"fork {fork_id}: {reason}"} if reason else {"result": None}))
+
+    def _stop_populating(self, request: dict[str, Any], reply: Reply) -> None:
+        session = self._sessions.get(str(request["fork_id"]))
+        if session is not None:
+            session.stop_populating()
+        reply({"result": None})
 
     def _release(self, request: dict[str, Any], reply: Reply) -> None:
         session = self._sessions.pop(str(request["fork_id"]), None)

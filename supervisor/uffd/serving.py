@@ -155,6 +155,11 @@ class Serving:
         loop, page_size = self._owner.loop, self._owner.page_size
         self._population = Population(loop, self._handshake, self._pager, self._map, page_size, on_end)
 
+    def stop_populating(self) -> None:
+        """Leave what is absent to the faults again."""
+        if self._population is not None:
+            self._population.stop()
+
     def prefetch(self, on_attached: Callable[[Attached], None]) -> None:
         """Prefetch what is planned for a new fork; calls with what it was given once it may run."""
         # What is prefetched does not fault, and would be missing in the recording.

@@ -125,6 +125,12 @@ class Session:
         self._for_population.append(tell)
         self._stage.populate(self._for_population.tell)
 
+    def stop_populating(self) -> None:
+        """Fill no more pages that nobody asks for; who waits for that is told so."""
+        if isinstance(self._stage, Serving):
+            self._stage.stop_populating()
+        self._for_population.tell("it was to be populated no further")
+
     def end(self, reason: str, *, announce: bool = True) -> None:
         """Stop serving: keep a recording that was not cut off, close and remove everything but the page map's file."""
         if self.ended is not None:

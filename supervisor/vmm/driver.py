@@ -112,6 +112,10 @@ class Vmm:
         """Done when the process has ended; cancelled by `disconnect`."""
         return self._process.exited
 
+    def kill(self) -> None:
+        """Kill the VMM without waiting; `exited` tells when it is gone."""
+        self._process.kill()
+
     async def terminate(self) -> None:
         """Kill the VMM and wait until it and its socket are gone; raises VmmError where it does not go."""
         await self._process.terminate()

@@ -273,8 +273,8 @@ class Fuzzer:
 
 
 def _as_told(one: Instance | Template) -> str:
-    """Return it without the step that an operation is at, which is told of only where that takes long."""
-    return one.model_dump_json(exclude={"operation": {"step"}})
+    """Return it without how far an operation is, which is told of only where that takes long."""
+    return one.model_dump_json(exclude={"operation": {"step", "done", "total", "unit", "cancelled"}})
 
 
 def _number(event_id: str) -> int:

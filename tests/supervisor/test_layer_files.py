@@ -90,7 +90,7 @@ def test_a_merge_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch:
     files = [write_layer(tmp_path / "new", {3: 7}), write_layer(tmp_path / "old", {9: 2})]
     copied: list[int] = []
 
-    def copy_once(source: int, target: int, start: int, end: int) -> None:
+    def copy_once(source: int, target: int, start: int, end: int, advance: object) -> None:
         if copied:
             raise OSError(28, os.strerror(28))
         copied.append(start)

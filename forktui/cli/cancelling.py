@@ -1,0 +1,55 @@
+"""The command that ends what is under way."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Final
+
+from forktui.cli.command import Command
+from forktui.cli.printing import show_each
+from forktui.client.api import SupervisorClient
+from forktui.text.quantities import progress
+from forktui.text.safe import safe_model
+from supervisor.models import Operation
+from supervisor.settings import Settings
+
+
+def _cancel_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "operations", nargs="+", metavar="OPERATION", help="an operation's id, or an instance that something is done to"
+    )
+    parser.add_argument(
+        "--delete-made", action="store_true", help="delete the forks that a fan-out has made by then, which stay else"
+    )
+
+
+async def _cancel(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def cancel(reference: str) -> Operation:
+        return await client.cancel(await _operation_id(client, reference), delete_made=options.delete_made)
+
+    return await show_each(options.operations, cancel, _show, settings)
+
+
+async def _operation_id(client: SupervisorClient, reference: str) -> str:
+    """Return the id of an operation, or of what is shown of an instance; a reference to neither is left to be refused.
+
+    What an instance shows is what it is the longest at, and the others are most often parts of that.
+    """
+    if any(one.id == reference for one in await client.operations()):
+        return reference
+    operation = (await client.instance(reference)).operation
+    return operation.id if operation is not None else reference
+
+
+def _show(operation: Operation, settings: Settings) -> None:
+    if settings.json_output:
+        print(json.dumps(operation.model_dump(mode="json"), indent=2))
+        return
+    safe = safe_model(operation)
+    how = {"done": "was done before it could be cancelled", None: "is being cancelled"}
+    made = f", {progress(safe)}" if safe.total is not None else ""
+    print(f"{safe.name}: {safe.verb} {how.get(safe.outcome, safe.outcome)}{made}")
+
+
+CANCEL: Final = Command(
+    "cancel", "end what is under way: a fan-out, a deletion, a detach, ...", _cancel_arguments, _cancel
+)
