@@ -6,7 +6,7 @@ from typing import Final
 
 from forktui.cli.command import Command
 from forktui.cli.printing import show_each
-from forktui.client.api import SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import progress
 from forktui.text.safe import safe_model
 from supervisor.models import Operation
@@ -30,14 +30,13 @@ async def _cancel(client: SupervisorClient, options: Namespace, settings: Settin
 
 
 async def _operation_id(client: SupervisorClient, reference: str) -> str:
-    """Return the id of an operation, or of what is shown of an instance; a reference to neither is left to be refused.
-
-    What an instance shows is what it is the longest at, and the others are most often parts of that.
-    """
+    """Return the id of an operation, or of what an instance is the longest at: the others are most often its parts."""
     if any(one.id == reference for one in await client.operations()):
         return reference
     operation = (await client.instance(reference)).operation
-    return operation.id if operation is not None else reference
+    if operation is None:
+        raise ApiError(404, "not_found", f"{reference}: nothing is under way on it; `forktui ls` shows what is")
+    return operation.id
 
 
 def _show(operation: Operation, settings: Settings) -> None:

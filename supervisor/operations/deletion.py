@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final
 
-from supervisor.concurrency.progress import Operation, interruptible
+from supervisor.concurrency.progress import Operation, interruptible, step
 from supervisor.errors import NotFoundError, OperationCancelledError, SupervisorError
 from supervisor.models import Deletion, DeletionPlan
 from supervisor.models.base import Report
@@ -88,7 +88,7 @@ class Deletions:
             self._report("info", f"{root.name}: deleted with the {operation.done - 1} instances below it", root.id)
 
     async def _end_fan_outs(self, root: InstanceRecord, operation: Operation) -> None:
-        operation.step = "end fan-outs"
+        step("end fan-outs")
         tree = {root.id, *self._inventory.forest.descendants(root.id)}
         making = [one for one in self._in_progress if one.verb == FAN_OUT and one.instance_id in tree]
         for one in making:
@@ -98,7 +98,7 @@ class Deletions:
 
     async def _delete_generation(self, generation: Sequence[str], root: InstanceRecord, operation: Operation) -> bool:
         """Delete instances of one depth, so many at a time; False where a fork of one has appeared."""
-        operation.step = "delete"
+        step("delete")
         places = asyncio.Semaphore(CONCURRENCY)
 
         async def delete(instance_id: str) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from supervisor.admission.controller import Admission, Promise
-from supervisor.concurrency.progress import Operation, uncancelled
+from supervisor.concurrency.progress import Operation, step, uncancelled
 from supervisor.errors import (
     BadRequestError,
     InvalidStateError,
@@ -77,7 +77,8 @@ class FanOut:
         async with self._admission.admit(source, plan, request.count, force=request.force) as promise:
             began = time.monotonic()
             with self._in_progress.begin(FAN_OUT, source.id, source.name) as operation:
-                operation.total, operation.unit, operation.step = request.count, "forks", "fork"
+                operation.total, operation.unit = request.count, "forks"
+                step("fork")
                 children = await self._make_all(source, request, promise, operation)
                 if operation.cancelled is not None and operation.deletes_made:
                     children = await self._delete_made(children, operation)
@@ -130,7 +131,7 @@ class FanOut:
 
     async def _delete_made(self, children: tuple[FanOutChild, ...], operation: Operation) -> tuple[FanOutChild, ...]:
         """Delete what was made, and return the children as they are after it."""
-        operation.step = "delete forks"
+        step("delete forks")
         places = asyncio.Semaphore(DELETED_AT_ONCE)
 
         async def delete(child: FanOutChild) -> FanOutChild:

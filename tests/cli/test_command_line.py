@@ -30,6 +30,7 @@ VERBS = (
     "stop",
     "detach",
     "delete",
+    "cancel",
     "logs",
 )
 

@@ -1,5 +1,6 @@
 """The verbs as commands, on a real supervisor: what they do, print and refuse."""
 
+import asyncio
 import json
 import re
 import resource
@@ -9,7 +10,8 @@ import psutil
 from supervisor.models import State
 from tests.cli.conftest import Forktui
 from tests.harness.programs import DONE, FAILED
-from tests.harness.supervisor_process import PATIENCE, Home, supervisor
+from tests.harness.supervisor_process import PATIENCE, Home, supervisor, until
+from tests.harness.verified_guests import standby_source
 
 
 async def test_the_verbs_do_what_they_say(embedded: Home, forktui: Forktui) -> None:
@@ -136,3 +138,25 @@ async def test_what_the_supervisor_refuses_is_one_line_and_exit_1(embedded: Home
             assert said in errors
         assert (await forktui("delete", "x"))[0] == DONE
         assert json.loads((await forktui("ls", "--json"))[1]) == []
+
+
+async def test_a_fan_out_is_cancelled_by_its_source_or_its_id(embedded: Home, forktui: Forktui) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client, "source", "hot_mib=1")
+        nothing = "forktui: source: nothing is under way on it; `forktui ls` shows what is\n"
+        assert await forktui("cancel", "source") == (FAILED, "", nothing)
+        for by_id in (False, True):
+            making = asyncio.gather(forktui("fan-out", "source", "400", "--concurrency", "1"))
+            host = await until(lambda host: any(one.busy == "fan-out" for one in host.instances), client)
+            (source,) = [one for one in host.instances if one.name == "source"]
+            assert source.operation is not None
+            assert "(fan-out: " in (await forktui("ls"))[1]
+            code, output, errors = await forktui("cancel", source.operation.id if by_id else "source", "--delete-made")
+            assert (code, errors) == (DONE, "")
+            assert output == "source: fan-out cancelled, 0 of 400 forks\n"
+            ((code, output, errors),) = await making
+            assert (code, output) == (FAILED, "")
+            assert errors.startswith("forktui: 400 forks not made: ")
+            assert errors.count("\n") == 1
+        await client.delete("source")

@@ -33,7 +33,9 @@ ROUND: Final = 2
 """Operations of each client between two moments of rest."""
 REMEMBERED: Final = 4096
 """How many events back the host as it was is kept."""
-REFUSALS: Final = frozenset({"bad_request", "not_found", "name_conflict", "invalid_state", "insufficient_resources"})
+REFUSALS: Final = frozenset(
+    {"cancelled", "bad_request", "not_found", "name_conflict", "invalid_state", "insufficient_resources"}
+)
 FITTING: Final = {str(verb): states for verb, states in ALLOWED_FROM.items()} | {
     "fork": frozenset({State.STANDBY, State.STOPPED}),
     "fork_from_running": frozenset({State.RUNNING}),
@@ -59,7 +61,7 @@ class Mix:
 EVERYTHING: Final = Mix(
     {
         "create": 4, "fork": 14, "fork_from_running": 4, "fan_out": 4, "checkpoint": 5, "standby": 9, "restore": 8,
-        "start": 3, "stop": 4, "detach": 5, "delete": 8, "cascade": 1, "plan": 3, "estimate": 2, "look": 4,
+        "start": 3, "stop": 4, "detach": 5, "delete": 8, "cascade": 1, "cancel": 4, "plan": 3, "estimate": 2, "look": 4,
     },
     sources=4,
     limit=40,
@@ -252,6 +254,14 @@ class Fuzzer:
     async def _cascade(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         await client.delete(one.id, cascade=True)
         return one.name
+
+    async def _cancel(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
+        under_way = await client.operations()
+        if not under_way:
+            return "nothing"
+        chosen = chance.choice(under_way)
+        ended = await client.cancel(chosen.id, delete_made=chosen.verb == "fan-out" and chance.random() < 0.5)
+        return f"{ended.verb} of {ended.name}: {ended.outcome}"
 
     async def _plan(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         plan = await client.deletion_plan(one.id, cascade=chance.random() < 0.5)

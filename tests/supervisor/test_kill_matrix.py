@@ -4,6 +4,7 @@ Each story is told once undisturbed, which says what its steps are; then once fo
 supervisor must find a whole host, whose guests verify their memory and on which the same operation then succeeds.
 """
 
+import asyncio
 import os
 import random
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
-from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, HostSnapshot, State
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, State
 from tests.harness.supervisor_process import Home, RunningSupervisor, find, supervisor, until, walking_source
 from tests.harness.wholeness import walked_on, whole
 
@@ -117,6 +118,19 @@ async def family(client: SupervisorClient) -> None:
     await client.fork("child", SHARED.model_copy(update={"name": "grandchild"}))
 
 
+async def cancelled_fan_out(client: SupervisorClient) -> None:
+    """Begin a fan-out, and cancel it so that nothing of it stays."""
+    request = FanOutRequest(count=64, concurrency=2, name_prefix="child", record="off")
+    making = asyncio.create_task(client.fan_out("source", request))
+    try:
+        while not (found := [one for one in await client.operations() if one.verb == "fan-out"]):
+            await client.health()
+        await client.cancel(found[0].id, delete_made=True)
+    finally:
+        await asyncio.wait((making,))
+    await making
+
+
 async def long_chain(client: SupervisorClient) -> None:
     """As many layers as there may be: the next one has them merged."""
     await ready(client, State.RUNNING)
@@ -167,6 +181,8 @@ STORIES = [
     *told(BOTH, "detach", "detach", forked, lambda c: c.detach("child"), lambda host: not host_locked(host)),
     *told(EMBEDDED, "delete-a-fork", "delete", forked, lambda c: c.delete("child"), gone("child")),
     *told(EMBEDDED, "delete-promoted", "delete", promoted, lambda c: c.delete("source"), gone("source")),
+    *told(EMBEDDED, "cancel-a-fan-out", "fan-out", standby, cancelled_fan_out, lambda host: len(host.instances) == 1),
+    *told(EMBEDDED, "cascade-in-steps", "cascade", family, lambda c: c.delete("source", cascade=True), gone("source")),
     *told(EMBEDDED, "cascade", "delete", family, lambda c: c.delete("source", cascade=True), gone("source")),
 ]  # fmt: skip
 

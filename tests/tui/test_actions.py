@@ -36,7 +36,17 @@ def test_ids_and_keys_are_unique_and_every_group_has_some() -> None:
 
 
 def test_what_changes_an_instance_is_exactly_the_verbs() -> None:
-    assert set(CHANGING) == {"fork", "fan_out", "checkpoint", "delete", "standby", "restore", "stop", "detach"}
+    assert set(CHANGING) == {
+        "fork",
+        "fan_out",
+        "checkpoint",
+        "delete",
+        "standby",
+        "restore",
+        "stop",
+        "detach",
+        "cancel",
+    }
 
 
 def test_every_action_explains_itself_in_one_line() -> None:
@@ -59,7 +69,7 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("action_id", CHANGING)
+@pytest.mark.parametrize("action_id", ALLOWED)
 @pytest.mark.parametrize("state", list(State))
 def test_each_verb_is_refused_outside_its_states_with_the_reason(action_id: str, state: State) -> None:
     kind = "share_memory" if action_id == "detach" else None
@@ -127,11 +137,23 @@ def test_looking_is_never_refused() -> None:
             assert action.refused(World(), (), connected=False, writable=False) is None
 
 
-@pytest.mark.parametrize("action_id", CHANGING)
+ENDING = {"delete", "stop", "cancel"}
+
+
+@pytest.mark.parametrize("action_id", sorted(set(CHANGING) - ENDING))
 def test_a_busy_instance_is_left_alone(action_id: str) -> None:
     reason = refusal(action_id, in_state(State.STANDBY, operation=Operation(verb="restore")), "vm")
     assert reason is not None
-    assert "restore is under way" in reason
+    assert "restore is under way; wait for it, or cancel it (X)" in reason
+
+
+@pytest.mark.parametrize("action_id", sorted(ENDING))
+def test_what_ends_an_instance_or_what_is_done_to_it_waits_for_nothing(action_id: str) -> None:
+    assert refusal(action_id, in_state(State.RUNNING, operation=Operation(verb="standby")), "vm") is None
+
+
+def test_only_what_is_under_way_can_be_cancelled() -> None:
+    assert refusal("cancel", in_state(State.RUNNING), "vm") == "Cancel refused: nothing is under way on vm"
 
 
 def test_of_many_marked_the_first_that_refuses_is_named() -> None:

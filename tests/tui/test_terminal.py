@@ -111,7 +111,7 @@ def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -
 def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
     with on_a_terminal(sys.executable, "-c", SCRIPT) as (terminal, _):
         terminal.until("the last event")
-        terminal.press("jd")
+        terminal.press("jr")
         terminal.until("is under way")
         terminal.press("kd")
         shown = terminal.until("Delete vm?")
