@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import resource
+import sys
+from asyncio.subprocess import PIPE
 
 import psutil
 
@@ -147,7 +149,18 @@ async def test_a_fan_out_is_cancelled_by_its_source_or_its_id(embedded: Home, fo
         nothing = "forktui: source: nothing is under way on it; `forktui ls` shows what is\n"
         assert await forktui("cancel", "source") == (FAILED, "", nothing)
         for by_id in (False, True):
-            making = asyncio.gather(forktui("fan-out", "source", "400", "--concurrency", "1"))
+            command = (
+                "-m",
+                "forktui",
+                "fan-out",
+                "source",
+                "400",
+                "--concurrency",
+                "1",
+                "--socket",
+                str(embedded.socket),
+            )
+            making = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=PIPE, stderr=PIPE)
             host = await until(lambda host: any(one.busy == "fan-out" for one in host.instances), client)
             (source,) = [one for one in host.instances if one.name == "source"]
             assert source.operation is not None
@@ -155,8 +168,8 @@ async def test_a_fan_out_is_cancelled_by_its_source_or_its_id(embedded: Home, fo
             code, output, errors = await forktui("cancel", source.operation.id if by_id else "source", "--delete-made")
             assert (code, errors) == (DONE, "")
             assert output == "source: fan-out cancelled, 0 of 400 forks\n"
-            ((code, output, errors),) = await making
-            assert (code, output) == (FAILED, "")
-            assert errors.startswith("forktui: 400 forks not made: ")
-            assert errors.count("\n") == 1
+            made, unmade = await making.communicate()
+            assert (making.returncode, made) == (FAILED, b"")
+            assert unmade.startswith(b"forktui: 400 forks not made: ")
+            assert unmade.count(b"\n") == 1
         await client.delete("source")
