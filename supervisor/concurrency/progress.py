@@ -55,6 +55,8 @@ class Operation:
     """Why it is to end, once somebody has asked for that."""
     deletes_made: bool = False
     """Whether what it has made goes when it is cancelled, where each of that would stay by itself."""
+    cut_short: bool = False
+    """Whether it has left something out because it was cancelled, and ends without an error all the same."""
     outcome: str | None = None
     """None until it has ended: then whether it was done, cancelled, or failed."""
     _interruptions: set[Interruption] = field(default_factory=set)
@@ -91,7 +93,7 @@ class Operation:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Have it end with the body, as that does; `outcome` may have been set by then."""
+        """Have it end with the body, as that does."""
         if self.part_of is not None:
             self.part_of._parts.add(self)
         try:
@@ -103,7 +105,7 @@ class Operation:
             self.outcome = "failed"
             raise
         else:
-            self.outcome = self.outcome or "done"
+            self.outcome = "cancelled" if self.cut_short else "done"
         finally:
             if self.part_of is not None:
                 self.part_of._parts.discard(self)

@@ -119,7 +119,7 @@ class FanOut:
             made = await self._forks.make(source_id, name, request, child_id)
             return FanOutChild(name=name, instance=self._inventory.publisher.view(made))
         except OperationCancelledError as error:
-            operation.outcome = "cancelled"
+            operation.cut_short = True
             failure = ErrorBody.of(error)
         except SupervisorError as error:
             failure = ErrorBody.of(error)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from supervisor.errors import NotFoundError, VmmError, VmmSilentError
+from supervisor.errors import NotFoundError, StoppingError, VmmError, VmmSilentError
 from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
 from supervisor.rules.lifecycle import HAS_VMM
@@ -41,7 +41,7 @@ class Unpausing:
                     if record.state in HAS_VMM and record.snapshot_unfinished:
                         await self._vmms.resume(instance_id, seconds=QUICK)
                 return
-            except NotFoundError:
+            except (NotFoundError, StoppingError):
                 return
             except VmmSilentError as error:
                 if not told:
