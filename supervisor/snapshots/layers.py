@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from supervisor.concurrency.progress import step
+from supervisor.concurrency.progress import check, step
 from supervisor.errors import InvalidStateError, OperationCancelledError, StorageError
 from supervisor.models.base import Report
 from supervisor.snapshots.layer_files import complete, make_way, merge, remove, tells_pages_apart
@@ -126,6 +126,7 @@ class Layers:
         merged = layer(record.next_layer)
 
         def write() -> None:
+            check()
             make_way(directory, (merged,))
             step("merge")
             merge([directory / name for name in snapshot.layers[:count]], partial(directory / merged))

@@ -8,6 +8,10 @@ import pytest
 from supervisor.concurrency import progress
 from supervisor.concurrency.interruption import Interruption
 from supervisor.errors import OperationCancelledError
+from supervisor.models import CheckpointRequest, CreateRequest, State
+from supervisor.snapshots.layers import Layers, own_snapshot
+from tests.harness.opened_host import opened_host
+from tests.harness.supervisor_process import Home
 
 
 class StrangeError(Exception):
@@ -146,3 +150,25 @@ async def test_a_thread_that_copies_ends_where_it_counts() -> None:
         await task
     assert len(copied) == 2
     assert operation.total is None
+
+
+async def test_a_compaction_that_is_cancelled_leaves_the_chain_as_it_was(embedded: Home) -> None:
+    said: list[str] = []
+    async with opened_host(embedded) as host:
+        inventory = host._parts.inventory
+        source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("hot_mib=1",)))
+        await host.queries.wait("source", State.RUNNING, 30)
+        for _ in range(3):
+            await host.checkpoint(source.id, CheckpointRequest())
+        record = inventory.instances[source.id]
+        files = sorted(path.name for path in inventory.layout.instance(source.id).iterdir())
+        layers = Layers(inventory, 1, lambda level, message, instance_id: said.append(message))
+        with progress.operation("standby", source.id, "source") as operation:
+            operation.cancel("root asked for that")
+            assert await layers.compact(record) is record
+            with pytest.raises(OperationCancelledError):
+                await layers.flatten(record)
+        assert said == ["source: standby was cancelled: root asked for that; its memory image keeps 3 layers"]
+        assert sorted(path.name for path in inventory.layout.instance(source.id).iterdir()) == files
+        assert len(own_snapshot(await layers.flatten(record)).layers) == 1
+        await host.delete(source.id, cascade=True)
