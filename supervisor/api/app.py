@@ -18,5 +18,6 @@ if TYPE_CHECKING:
 def build_app(host: "Host", closing: Closing) -> web.Application:
     """Return the application; the first middleware is the outermost."""
     app = web.Application(middlewares=[log_changes, answer_errors, authorize], client_max_size=BODY_LIMIT)
-    app.add_routes(Routes(host, Streams(host.events, closing), closing).table())
+    routes = Routes(host, Streams(host.events, closing), closing).table()
+    app.add_routes([route.definition(closing) for route in routes])
     return app

@@ -1,15 +1,15 @@
-"""The routes: each parses, asks the host, and answers."""
+"""The routes: each says what it reads, asks the host, and answers."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter
 
 from supervisor.api.answers import JSON, answer
 from supervisor.api.closing import Closing
+from supervisor.api.dispatch import Asked, Route
 from supervisor.api.log_file import LogFile
 from supervisor.api.requests import (
     CancelQuery,
@@ -17,9 +17,8 @@ from supervisor.api.requests import (
     ListQuery,
     LogsQuery,
     MemoryQuery,
+    Nothing,
     WaitQuery,
-    parse_body,
-    parse_query,
     wait_bound,
 )
 from supervisor.api.streaming import Streams
@@ -31,7 +30,8 @@ from supervisor.models import (
     ImageInfo,
     Instance,
     Operation,
-    Request,
+    StandbyRequest,
+    StartRequest,
     WaitResult,
 )
 
@@ -52,119 +52,109 @@ class Routes:
         self._streams = streams
         self._closing = closing
 
-    def table(self) -> list[web.RouteDef]:
-        """Return every route; a HEAD of a stream or of a wait would never end, so these have none."""
+    def table(self) -> list[Route[Any, Any]]:
+        """Return every route: its method and path, the query and the body that it reads, and what answers."""
         one = "/instances/{id}"
         return [
-            web.get("/health", self._health),
-            web.get("/capabilities", self._capabilities),
-            web.get("/events", self._streams.events, allow_head=False),
-            web.get("/images", self._images),
-            web.get("/instances", self._list),
-            web.post("/instances", self._create),
-            web.get(one, self._get),
-            web.delete(one, self._delete),
-            web.post(f"{one}/start", self._verb(self._host.start)),
-            web.post(f"{one}/stop", self._verb(self._host.stop)),
-            web.post(f"{one}/standby", self._verb(self._host.standby)),
-            web.post(f"{one}/restore", self._verb(self._host.restore)),
-            web.post(f"{one}/detach", self._verb(self._host.detach)),
-            web.post(f"{one}/fork", self._fork),
-            web.post(f"{one}/fan-out", self._fan_out),
-            web.post(f"{one}/checkpoint", self._checkpoint),
-            web.get(f"{one}/wait", self._wait, allow_head=False),
-            web.get(f"{one}/logs", self._logs, allow_head=False),
-            web.get(f"{one}/stats", self._stats),
-            web.get(f"{one}/lineage", self._lineage),
-            web.get(f"{one}/memory", self._memory),
-            web.get("/operations", self._operations),
-            web.get("/operations/{id}", self._operation),
-            web.delete("/operations/{id}", self._cancel),
+            Route("GET", "/health", Nothing, Nothing, self._health),
+            Route("GET", "/capabilities", Nothing, Nothing, self._capabilities),
+            Route("GET", "/events", Nothing, Nothing, self._events, endless=True),
+            Route("GET", "/images", Nothing, Nothing, self._images),
+            Route("GET", "/instances", ListQuery, Nothing, self._list),
+            Route("POST", "/instances", Nothing, CreateRequest, self._create),
+            Route("GET", one, Nothing, Nothing, self._get),
+            Route("DELETE", one, DeleteQuery, Nothing, self._delete),
+            Route("POST", f"{one}/start", Nothing, StartRequest, _verb(self._host.start)),
+            Route("POST", f"{one}/stop", Nothing, Nothing, _verb(self._host.stop)),
+            Route("POST", f"{one}/standby", Nothing, StandbyRequest, _verb(self._host.standby)),
+            Route("POST", f"{one}/restore", Nothing, Nothing, _verb(self._host.restore)),
+            Route("POST", f"{one}/detach", Nothing, Nothing, _verb(self._host.detach)),
+            Route("POST", f"{one}/fork", Nothing, ForkRequest, self._fork),
+            Route("POST", f"{one}/fan-out", Nothing, FanOutRequest, self._fan_out),
+            Route("POST", f"{one}/checkpoint", Nothing, CheckpointRequest, self._checkpoint),
+            Route("GET", f"{one}/wait", WaitQuery, Nothing, self._wait, endless=True),
+            Route("GET", f"{one}/logs", LogsQuery, Nothing, self._logs, endless=True),
+            Route("GET", f"{one}/stats", Nothing, Nothing, self._stats),
+            Route("GET", f"{one}/lineage", Nothing, Nothing, self._lineage),
+            Route("GET", f"{one}/memory", MemoryQuery, Nothing, self._memory),
+            Route("GET", "/operations", Nothing, Nothing, self._operations),
+            Route("GET", "/operations/{id}", Nothing, Nothing, self._operation),
+            Route("DELETE", "/operations/{id}", CancelQuery, Nothing, self._cancel),
         ]
 
-    async def _health(self, request: web.Request) -> web.Response:
+    async def _health(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _capabilities(self, request: web.Request) -> web.Response:
+    async def _capabilities(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
 
-    async def _images(self, request: web.Request) -> web.Response:
+    async def _events(self, asked: Asked[Nothing, Nothing]) -> web.StreamResponse:
+        return await self._streams.events(asked.request)
+
+    async def _images(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_IMAGES.dump_json(await self._host.images()), content_type=JSON)
 
-    async def _list(self, request: web.Request) -> web.Response:
-        query = parse_query(request, ListQuery)
-        return web.Response(body=_INSTANCES.dump_json(self._host.queries.instances(query.state)), content_type=JSON)
+    async def _list(self, asked: Asked[ListQuery, Nothing]) -> web.Response:
+        instances = self._host.queries.instances(asked.query.state)
+        return web.Response(body=_INSTANCES.dump_json(instances), content_type=JSON)
 
-    async def _create(self, request: web.Request) -> web.Response:
-        body = await parse_body(request, CreateRequest, self._closing)
-        return answer(await self._host.create(body), HTTPStatus.CREATED)
+    async def _create(self, asked: Asked[Nothing, CreateRequest]) -> web.Response:
+        return answer(await self._host.create(asked.body), HTTPStatus.CREATED)
 
-    async def _get(self, request: web.Request) -> web.Response:
-        return answer(self._host.queries.instance(_reference(request)))
+    async def _get(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        return answer(self._host.queries.instance(asked.reference))
 
-    async def _delete(self, request: web.Request) -> web.Response:
-        query = parse_query(request, DeleteQuery)
-        if query.dry_run:
-            return answer(await self._host.deletion_plan(_reference(request), cascade=query.cascade))
-        await self._host.delete(_reference(request), cascade=query.cascade)
+    async def _delete(self, asked: Asked[DeleteQuery, Nothing]) -> web.Response:
+        if asked.query.dry_run:
+            return answer(await self._host.deletion_plan(asked.reference, cascade=asked.query.cascade))
+        await self._host.delete(asked.reference, cascade=asked.query.cascade)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
-    def _verb(self, verb: Callable[[str], Awaitable[Instance]]) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
-            await parse_body(request, Request, self._closing)
-            return answer(await verb(_reference(request)))
+    async def _fork(self, asked: Asked[Nothing, ForkRequest]) -> web.Response:
+        return answer(await self._host.fork(asked.reference, asked.body), HTTPStatus.CREATED)
 
-        return handle
+    async def _fan_out(self, asked: Asked[Nothing, FanOutRequest]) -> web.Response:
+        if asked.body.dry_run:
+            return answer(await self._host.fan_out_estimate(asked.reference, asked.body))
+        return answer(await self._host.fan_out(asked.reference, asked.body))
 
-    async def _fork(self, request: web.Request) -> web.Response:
-        body = await parse_body(request, ForkRequest, self._closing)
-        return answer(await self._host.fork(_reference(request), body), HTTPStatus.CREATED)
+    async def _checkpoint(self, asked: Asked[Nothing, CheckpointRequest]) -> web.Response:
+        return answer(await self._host.checkpoint(asked.reference, asked.body), HTTPStatus.CREATED)
 
-    async def _fan_out(self, request: web.Request) -> web.Response:
-        body = await parse_body(request, FanOutRequest, self._closing)
-        if body.dry_run:
-            return answer(await self._host.fan_out_estimate(_reference(request), body))
-        return answer(await self._host.fan_out(_reference(request), body))
-
-    async def _checkpoint(self, request: web.Request) -> web.Response:
-        body = await parse_body(request, CheckpointRequest, self._closing)
-        return answer(await self._host.checkpoint(_reference(request), body), HTTPStatus.CREATED)
-
-    async def _wait(self, request: web.Request) -> web.Response:
-        query = parse_query(request, WaitQuery)
-        reference = _reference(request)
+    async def _wait(self, asked: Asked[WaitQuery, Nothing]) -> web.Response:
+        seconds = wait_bound(asked.query, asked.request.headers)
         try:
             async with self._closing.bound(None):
-                return answer(await self._host.queries.wait(reference, query.state, wait_bound(query, request.headers)))
+                return answer(await self._host.queries.wait(asked.reference, asked.query.state, seconds))
         except TimeoutError:
-            now = self._host.queries.instance(reference)
+            now = self._host.queries.instance(asked.reference)
             return answer(WaitResult(state=now.state, timed_out=True, state_error=now.state_error))
 
-    async def _logs(self, request: web.Request) -> web.StreamResponse:
-        query = parse_query(request, LogsQuery)
-        path = self._host.queries.log_file(_reference(request), query.source)
-        return await self._streams.log(request, LogFile(path), query)
+    async def _logs(self, asked: Asked[LogsQuery, Nothing]) -> web.StreamResponse:
+        path = self._host.queries.log_file(asked.reference, asked.query.source)
+        return await self._streams.log(asked.request, LogFile(path), asked.query)
 
-    async def _stats(self, request: web.Request) -> web.Response:
-        return answer(await self._host.queries.stats(_reference(request)))
+    async def _stats(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        return answer(await self._host.queries.stats(asked.reference))
 
-    async def _lineage(self, request: web.Request) -> web.Response:
-        return answer(self._host.queries.lineage(_reference(request)))
+    async def _lineage(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        return answer(self._host.queries.lineage(asked.reference))
 
-    async def _memory(self, request: web.Request) -> web.Response:
-        query = parse_query(request, MemoryQuery)
-        return answer(await self._host.queries.memory(_reference(request), query.width))
+    async def _memory(self, asked: Asked[MemoryQuery, Nothing]) -> web.Response:
+        return answer(await self._host.queries.memory(asked.reference, asked.query.width))
 
-    async def _operations(self, request: web.Request) -> web.Response:
+    async def _operations(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_OPERATIONS.dump_json(self._host.operations()), content_type=JSON)
 
-    async def _operation(self, request: web.Request) -> web.Response:
-        return answer(self._host.operation(_reference(request)))
+    async def _operation(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        return answer(self._host.operation(asked.reference))
 
-    async def _cancel(self, request: web.Request) -> web.Response:
-        query = parse_query(request, CancelQuery)
-        return answer(await self._host.cancel(_reference(request), delete_made=query.made == "delete"))
+    async def _cancel(self, asked: Asked[CancelQuery, Nothing]) -> web.Response:
+        return answer(await self._host.cancel(asked.reference, delete_made=asked.query.made == "delete"))
 
 
-def _reference(request: web.Request) -> str:
-    return request.match_info["id"]
+def _verb(verb: Callable[[str], Awaitable[Instance]]) -> Callable[[Asked[Any, Any]], Awaitable[web.Response]]:
+    async def handle(asked: Asked[Any, Any]) -> web.Response:
+        return answer(await verb(asked.reference))
+
+    return handle

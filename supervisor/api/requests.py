@@ -1,17 +1,21 @@
-"""What comes in: bodies and queries, checked against models and explained in one line where they are refused."""
+"""What comes in: queries and bodies, all of it read by models, and explained in one line where it is refused."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlencode
 
 from aiohttp import ClientPayloadError, web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from supervisor.api.answers import JSON
 from supervisor.api.closing import Closing
 from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.models import State, explain, quoted
+from supervisor.models.validation import QUOTED_LENGTH
 
 BODY_LIMIT: Final = 1 << 20
 """Bytes; the largest body that anybody needs to send has a few hundred."""
@@ -33,7 +37,8 @@ _SECONDS: Final = {
 }
 _DURATION_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(ns|us|µs|μs|ms|s|m|h)")
 
-Model = TypeVar("Model", bound=BaseModel)
+QueryModel = TypeVar("QueryModel", bound=BaseModel)
+BodyModel = TypeVar("BodyModel", bound=BaseModel)
 
 
 class BodyTooLargeError(SupervisorError):
@@ -60,7 +65,17 @@ def seconds_of(duration: object) -> object:
     return float(sum(Decimal(part[1]) * Decimal(_SECONDS[part[2]]) for part in parts))
 
 
-class WaitQuery(BaseModel):
+class Query(BaseModel):
+    """The base of what queries say; a field that is not known may have been meant to hold the request back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Nothing(Query):
+    """A query or a body that is empty."""
+
+
+class WaitQuery(Query):
     """`GET /instances/{id}/wait`."""
 
     state: State
@@ -68,7 +83,7 @@ class WaitQuery(BaseModel):
     """Seconds; on the wire a Go duration."""
 
 
-class LogsQuery(BaseModel):
+class LogsQuery(Query):
     """`GET /instances/{id}/logs`."""
 
     tail: int = Field(default=100, ge=0, le=100_000)
@@ -76,10 +91,8 @@ class LogsQuery(BaseModel):
     source: Literal["app", "vmm", "hypeman"] = "app"
 
 
-class DeleteQuery(BaseModel):
-    """`DELETE /instances/{id}`; an unknown field may have been meant to hold it back, and is not passed over."""
-
-    model_config = ConfigDict(extra="forbid")
+class DeleteQuery(Query):
+    """`DELETE /instances/{id}`."""
 
     cascade: bool = False
     """Delete the whole tree from the instance down."""
@@ -87,48 +100,84 @@ class DeleteQuery(BaseModel):
     """Answer with the plan, and delete nothing."""
 
 
-class CancelQuery(BaseModel):
+class CancelQuery(Query):
     """`DELETE /operations/{id}`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     made: Literal["keep", "delete"] = "keep"
     """What becomes of the forks that a fan-out has made by then."""
 
 
-class ListQuery(BaseModel):
+class ListQuery(Query):
     """`GET /instances`."""
 
     state: State | None = None
 
 
-class MemoryQuery(BaseModel):
+class MemoryQuery(Query):
     """`GET /instances/{id}/memory`."""
 
     width: int = Field(default=64, ge=1, le=65_536)
 
 
-def parse_query(request: web.Request, model: type[Model]) -> Model:
-    """Return the request's query as the model; raises BadRequestError."""
+async def parse(
+    request: web.Request, query: type[QueryModel], body: type[BodyModel], closing: Closing
+) -> tuple[QueryModel, BodyModel]:
+    """Return all that the request says, by the models of what its route reads; an empty body is `{}`.
+
+    Raises BadRequestError where it says more or says it twice, BodyTooLargeError or UnsupportedMediaTypeError.
+    """
+    return _parse_query(request, query, body), _parse_body(request, await _read(request, closing), body, query)
+
+
+def _parse_query(request: web.Request, model: type[QueryModel], body: type[BaseModel]) -> QueryModel:
+    if request.rel_url.raw_fragment:
+        raise BadRequestError("what follows a # is not read; leave it out, or write %23 where it belongs to a name")
+    _refuse_repeated([name for name, _ in request.query.items()])
+
+    def elsewhere(field: str, value: Any) -> str | None:
+        return f'{field} is read from the body: {{"{field}": ...}}' if field in body.model_fields else None
+
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise _refusal(error, elsewhere) from error
 
 
-async def parse_body(request: web.Request, model: type[Model], closing: Closing) -> Model:
-    """Return the request's JSON body as the model, an empty one as `{}`.
-
-    Raises BadRequestError, BodyTooLargeError or UnsupportedMediaTypeError.
-    """
-    body = await _read(request, closing)
-    if body and "Content-Type" in request.headers and request.content_type != JSON:
+def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query: type[BaseModel]) -> BodyModel:
+    read = body and model is not Nothing
+    if read and "Content-Type" in request.headers and request.content_type != JSON:
         found = quoted(request.content_type)
         raise UnsupportedMediaTypeError(f"the body is {found}, and only {JSON} is read; set Content-Type: {JSON}")
+
+    def elsewhere(field: str, value: Any) -> str | None:
+        if field not in query.model_fields:
+            return None
+        told = urlencode({field: value if isinstance(value, str) else json.dumps(value)})
+        shown = told if len(told) <= QUOTED_LENGTH else f"{field}=..."
+        return f"{field} is read from the query: {request.method} {request.rel_url.raw_path}?{shown}"
+
     try:
-        return model.model_validate_json(body or b"{}")
+        parsed = model.model_validate_json(body or b"{}")
+        # It takes the last of several values. Numbers are left as text, which has no bound on its digits.
+        json.loads(body or b"{}", object_pairs_hook=_once, parse_int=str, parse_float=str)
     except ValidationError as error:
-        raise _refusal(error) from error
+        if model is Nothing and error.errors()[0]["type"] != "extra_forbidden":
+            raise BadRequestError("no body is read here; leave it out") from error
+        raise _refusal(error, elsewhere) from error
+    return parsed
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    _refuse_repeated([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _refuse_repeated(names: list[str]) -> None:
+    known: set[str] = set()
+    for name in names:
+        if name in known:
+            raise BadRequestError(f"{quoted(name)[1:-1]}: it is given twice; give it once")
+        known.add(name)
 
 
 async def _read(request: web.Request, closing: Closing) -> bytes:
@@ -162,9 +211,18 @@ def wait_bound(query: WaitQuery, headers: Mapping[str, str]) -> float:
     return min(bound, patience * _READ_TIMEOUT_SHARE) if patience > 0 else bound
 
 
-def _refusal(error: ValidationError) -> BadRequestError:
-    """Return one line that names the fields and says what they may be; the details have a line for each."""
-    reasons = [explain(problem, "the body") for problem in error.errors(include_url=False, include_context=True)]
+def _refusal(error: ValidationError, elsewhere: Callable[[str, Any], str | None]) -> BadRequestError:
+    """Return one line that names the fields and says what they may be; the details have a line for each.
+
+    `elsewhere` says of a field that is not known where it is read, if anywhere.
+    """
+
+    def reason(problem: ErrorDetails) -> str:
+        unknown = problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1
+        place = elsewhere(str(problem["loc"][0]), problem["input"]) if unknown else None
+        return place or explain(problem, "the body")
+
+    reasons = [reason(problem) for problem in error.errors(include_url=False, include_context=True)]
     more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
     details = [{"code": BadRequestError.code, "message": reason} for reason in reasons]
     return BadRequestError("; ".join(reasons[:_LISTED]) + more, details if len(details) > 1 else ())

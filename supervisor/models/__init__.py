@@ -58,6 +58,8 @@ from supervisor.models.verbs import (
     ForkOptions,
     ForkRequest,
     ResourceEstimate,
+    StandbyRequest,
+    StartRequest,
 )
 from supervisor.remedies import Remedy
 
@@ -107,6 +109,8 @@ __all__ = [
     "ResourceEstimate",
     "ResourceName",
     "ResourceStats",
+    "StandbyRequest",
+    "StartRequest",
     "State",
     "Statistics",
     "SupervisorInfo",

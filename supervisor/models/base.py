@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH = 63
@@ -49,11 +49,17 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class OwnRequest(Wire):
-    """The base of request bodies that are ours alone: a field that is not known is a mistake, and is refused."""
+class Request(Wire):
+    """The base of request bodies: a field that is not known may have been meant to hold the request back."""
 
     model_config = ConfigDict(extra="forbid")
 
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+    """hypeman's fields that have no meaning here; its clients may give them."""
 
-class Request(Wire):
-    """The base of request bodies; hypeman's fields that have no meaning here are accepted and ignored."""
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name not in cls.passed_over}

@@ -1,6 +1,6 @@
 """What verbs take, and what they answer."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,7 +13,6 @@ from supervisor.models.base import (
     HypervisorChoice,
     MemoryBackend,
     Name,
-    OwnRequest,
     PrefetchMode,
     RecordMode,
     Request,
@@ -29,6 +28,31 @@ from supervisor.models.instances import Instance
 class CreateRequest(Request):
     """`POST /instances`."""
 
+    passed_over: ClassVar[frozenset[str]] = frozenset(
+        (
+            "auto_standby",
+            "credentials",
+            "devices",
+            "disk_io_bps",
+            "entrypoint",
+            "env",
+            "expires_at",
+            "gpu",
+            "health_check",
+            "hotplug_size",
+            "network",
+            "overlay_size",
+            "platform",
+            "restart_policy",
+            "skip_guest_agent",
+            "skip_kernel_headers",
+            "snapshot_policy",
+            "tags",
+            "ttl",
+            "volumes",
+        )
+    )
+
     name: Name
     image: str
     size: str | None = None
@@ -40,6 +64,18 @@ class CreateRequest(Request):
     """Words appended to the kernel command line."""
     track_dirty_pages: bool = True
     """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
+
+
+class StartRequest(Request):
+    """`POST /instances/{id}/start`."""
+
+    passed_over: ClassVar[frozenset[str]] = frozenset(("cmd", "entrypoint"))
+
+
+class StandbyRequest(Request):
+    """`POST /instances/{id}/standby`."""
+
+    passed_over: ClassVar[frozenset[str]] = frozenset(("compression", "compression_delay"))
 
 
 class ForkOptions(Request):
@@ -60,13 +96,13 @@ class ForkRequest(ForkOptions):
     name: Name | None = None
 
 
-class CheckpointRequest(OwnRequest):
+class CheckpointRequest(Request):
     """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
 
     name: Name | None = None
 
 
-class FanOutRequest(ForkOptions, OwnRequest):
+class FanOutRequest(ForkOptions):
     """`POST /instances/{id}/fan-out`: `count` forks, named `<name_prefix>-<n>`."""
 
     share_memory: bool = True

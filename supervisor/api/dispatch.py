@@ -1,0 +1,54 @@
+"""The one way from a request to what answers it: all that it says is read by its route's models, or it is refused."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from supervisor.api.closing import Closing
+from supervisor.api.requests import parse
+
+Query = TypeVar("Query", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Query, Body]):
+    """A request whose query and body are what its route reads, and no more."""
+
+    request: web.Request
+    query: Query
+    body: Body
+
+    @property
+    def reference(self) -> str:
+        """What the path names: an instance's id, name or unique id prefix."""
+        return self.request.match_info["id"]
+
+
+@dataclass(frozen=True)
+class Route(Generic[Query, Body]):
+    """A method and a path, the models of what is read of their requests, and what answers them.
+
+    The models forbid what they do not know; `Nothing` reads nothing.
+    """
+
+    method: str
+    path: str
+    query: type[Query]
+    body: type[Body]
+    answer: Callable[[Asked[Query, Body]], Awaitable[web.StreamResponse]]
+    endless: bool = False
+    """Whether an answer may have no end, so that a HEAD would get none."""
+
+    def definition(self, closing: Closing) -> web.RouteDef:
+        """Return the route for aiohttp."""
+
+        async def dispatch(request: web.Request) -> web.StreamResponse:
+            return await self.answer(Asked(request, *await parse(request, self.query, self.body, closing)))
+
+        if self.method == "GET":
+            return web.get(self.path, dispatch, allow_head=not self.endless)
+        return web.route(self.method, self.path, dispatch)
