@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
-from forktui.client.api import ApiError
+from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_model, safe_text
 from supervisor.models import Instance
@@ -34,6 +35,7 @@ def show(instance: Instance, settings: Settings) -> None:
 
 
 async def show_each(
+    client: SupervisorClient,
     references: Sequence[str],
     ask: Callable[[str], Awaitable[Model]],
     tell: Callable[[Model, Settings], None],
@@ -41,22 +43,37 @@ async def show_each(
 ) -> bool:
     """Ask for something of each and tell the answers: several in JSON as one array."""
     if not settings.json_output or len(references) == 1:
-        return await each(references, ask, lambda answer: tell(answer, settings))
+        return await each(client, references, ask, lambda answer: tell(answer, settings))
     answers: list[Model] = []
     try:
-        return await each(references, ask, answers.append)
+        return await each(client, references, ask, answers.append)
     finally:
         # Also where the supervisor went away: what was done must be told.
         print(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
 
 
-async def each(references: Sequence[str], do: Callable[[str], Awaitable[Done]], then: Callable[[Done], None]) -> bool:
-    """Do something to each, and what comes then; one that refuses does not keep the others from it."""
-    done = True
+async def each(
+    client: SupervisorClient,
+    references: Sequence[str],
+    do: Callable[[str], Awaitable[Done]],
+    then: Callable[[Done], None],
+) -> bool:
+    """Do something to each by its id, and what comes then; one that refuses does not keep the others from it.
+
+    All are found before the first is touched: once that is gone, its name may be the beginning of another's id.
+    """
+    found: list[tuple[str, str]] = []
     for reference in references:
         try:
-            then(await do(reference))
+            found.append((reference, (await client.instance(reference)).id))
         except ApiError as error:
             complain(in_commands(error))
+    done = len(found) == len(references)
+    for reference, instance_id in found:
+        try:
+            then(await do(instance_id))
+        except ApiError as error:
+            unnamed = error.status == HTTPStatus.NOT_FOUND and reference != instance_id
+            complain(f"{reference}: {in_commands(error)}" if unnamed else in_commands(error))
             done = False
     return done

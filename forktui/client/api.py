@@ -137,11 +137,12 @@ class SupervisorClient(Transport):
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Wait until the instance is in a state, as often as the supervisor bounds the wait."""
+        instance_id = (await self.instance(reference)).id
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             query = {"state": state.value, "timeout": f"{left * 1e3:.0f}ms"}
-            result = await self._ask(WaitResult, "GET", _path(reference, "wait"), query=query)
+            result = await self._ask(WaitResult, "GET", _path(instance_id, "wait"), query=query)
             if not result.timed_out or asyncio.get_running_loop().time() >= deadline:
                 return result
 

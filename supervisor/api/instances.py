@@ -123,11 +123,12 @@ class Routes:
 
     async def _wait(self, asked: Asked[WaitQuery, Nothing]) -> web.Response:
         seconds = wait_bound(asked.query, asked.request.headers)
+        instance_id = self._host.queries.instance(asked.reference).id
         try:
             async with self._closing.bound(None):
-                return answer(await self._host.queries.wait(asked.reference, asked.query.state, seconds))
+                return answer(await self._host.queries.wait(instance_id, asked.query.state, seconds))
         except TimeoutError:
-            now = self._host.queries.instance(asked.reference)
+            now = self._host.queries.instance(instance_id)
             return answer(WaitResult(state=now.state, timed_out=True, state_error=now.state_error))
 
     async def _logs(self, asked: Asked[LogsQuery, Nothing]) -> web.StreamResponse:

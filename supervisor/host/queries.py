@@ -64,12 +64,12 @@ class Queries:
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Return when the instance is in `state`, or after `seconds`."""
-        instance_id = self._inventory.resolve(reference).id
+        found = self._inventory.resolve(reference)
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
-            record = self._inventory.instances.get(instance_id)
+            record = self._inventory.instances.get(found.id)
             if record is None:
-                raise NotFoundError(f"{reference}: deleted while it was waited for")
+                raise NotFoundError(f"{found.name}: deleted while it was waited for")
             if record.state is state:
                 return WaitResult(state=state, timed_out=False)
             try:

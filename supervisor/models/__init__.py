@@ -5,6 +5,7 @@ Sizes are in bytes and durations in milliseconds unless a name says otherwise. T
 
 from supervisor.models.base import (
     FAN_OUT_LIMIT,
+    ID_LENGTH,
     NAME_LENGTH,
     NAME_PATTERN,
     ForkKind,
@@ -15,12 +16,14 @@ from supervisor.models.base import (
     MemoryBackend,
     Name,
     PrefetchMode,
+    RecordedName,
     RecordMode,
     Request,
     ResourceName,
     State,
     TargetState,
     Wire,
+    is_id,
 )
 from supervisor.models.errors import ErrorBody, ErrorDetail
 from supervisor.models.events import (
@@ -65,6 +68,7 @@ from supervisor.remedies import Remedy
 
 __all__ = [
     "FAN_OUT_LIMIT",
+    "ID_LENGTH",
     "NAME_LENGTH",
     "NAME_PATTERN",
     "Activity",
@@ -103,6 +107,7 @@ __all__ = [
     "Phase",
     "PrefetchMode",
     "RecordMode",
+    "RecordedName",
     "Remedy",
     "Request",
     "Reset",
@@ -121,6 +126,7 @@ __all__ = [
     "WaitResult",
     "Wire",
     "explain",
+    "is_id",
     "quoted",
     "what_is_wrong",
 ]

@@ -1,19 +1,22 @@
 """What the models of the wire are made of: names, choices, states."""
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH = 63
+ID_LENGTH: Final = 24
 FAN_OUT_LIMIT = 4096
 MAX_VCPUS: Final = 32
 """MAX_SUPPORTED_VCPUS in Firecracker's src/vmm/src/vmm_config/machine_config.rs."""
 MIB: Final = 1 << 20
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]
+RecordedName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]
+"""What an earlier version may have named an instance."""
 HypervisorName = Literal["firecracker", "embedded"]
 HypervisorChoice = Literal["auto", "firecracker", "embedded"]
 MemoryBackend = Literal["uffd", "file"]
@@ -28,6 +31,25 @@ ImageKind = Literal["boot", "snapshot"]
 Level = Literal["info", "warning", "alarm"]
 Report = Callable[[Level, str, str | None], None]
 """Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id)."""
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text has the shape of an id: 24 lowercase letters and digits, the first a letter."""
+    return re.fullmatch(rf"[a-z][a-z0-9]{{{ID_LENGTH - 1}}}", text) is not None
+
+
+def _no_id(name: str) -> str:
+    if is_id(name):
+        raise ValueError(
+            f"it has the shape of an id, {ID_LENGTH} letters and digits; put a dash in, or make it shorter"
+        )
+    return name
+
+
+Name = Annotated[RecordedName, AfterValidator(_no_id)]
+"""What a new instance may be named: never as another's id is written."""
+NamePrefix = Annotated[Name, Field(max_length=NAME_LENGTH - 5)]
+"""What many names begin with; `-<n>` has room behind it."""
 
 
 class State(StrEnum):

@@ -1,18 +1,17 @@
 """What verbs take, and what they answer."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from supervisor.models.base import (
     FAN_OUT_LIMIT,
     MAX_VCPUS,
-    NAME_LENGTH,
-    NAME_PATTERN,
     ForkKind,
     HypervisorChoice,
     MemoryBackend,
     Name,
+    NamePrefix,
     PrefetchMode,
     RecordMode,
     Request,
@@ -108,7 +107,7 @@ class FanOutRequest(ForkOptions):
     share_memory: bool = True
     target_state: TargetState | None = "Running"
     count: int = Field(ge=1, le=FAN_OUT_LIMIT)
-    name_prefix: Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH - 5)] | None = None
+    name_prefix: NamePrefix | None = None
     concurrency: int = Field(default=8, ge=1, le=64)
     dry_run: bool = False
     """Answer with a FanOutEstimate, and make nothing."""

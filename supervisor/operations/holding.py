@@ -42,14 +42,14 @@ class Holding:
 
         NotFoundError where there is no such instance, InvalidStateError where it is deleted with its tree.
         """
-        instance_id = self._inventory.resolve(reference).id
-        async with self._turn(instance_id, verb):
-            record = self._inventory.instances.get(instance_id)
+        found = self._inventory.resolve(reference)
+        async with self._turn(found.id, verb):
+            record = self._inventory.instances.get(found.id)
             if record is None:
-                raise NotFoundError(f"{reference}: deleted while {verb} waited for it")
+                raise NotFoundError(f"{found.name}: deleted while {verb} waited for it")
             if isinstance(verb, Verb) and verb not in ENDING:
                 self.check_stays(record, verb)
-            with self._held(instance_id, record.name, verb):
+            with self._held(found.id, record.name, verb):
                 yield record
 
     @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.models import is_id
 from supervisor.remedies import Remedy
 from supervisor.rules.lineage import Descent, Forest, forest
 from supervisor.store.records import InstanceRecord, TemplateRecord
@@ -17,7 +18,8 @@ class Index:
         self.templates: dict[str, TemplateRecord] = {}
         self.unreadable: dict[str, str] = {}
         """Why each other instance's record cannot be read, by the name of its directory."""
-        self._names: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
+        """Whose each name is, or is to be; of several where a record that could not be read was repaired."""
         self._forest: Forest | None = None
 
     @property
@@ -37,7 +39,9 @@ class Index:
         self.instances = {record.id: record for record in instances}
         self.templates = {record.id: record for record in templates}
         self.unreadable = unreadable
-        self._names = {record.name: record.id for record in instances}
+        self._names = {}
+        for record in instances:
+            self._names.setdefault(record.name, set()).add(record.id)
         self._forest = None
 
     def put(self, record: InstanceRecord) -> None:
@@ -50,22 +54,43 @@ class Index:
     def drop(self, record: InstanceRecord) -> None:
         """Have an instance no more; its name is free."""
         self.instances.pop(record.id, None)
-        self._names.pop(record.name, None)
+        self._free(record.name, record.id)
         self._forest = None
 
     def resolve(self, reference: str) -> InstanceRecord:
-        """Return the instance with this id, name or unique id prefix; NotFoundError, or BadRequestError for several."""
-        found = self.instances.get(self._names.get(reference, reference))
+        """Return the instance with this id, else with this name, else with this unique id prefix.
+
+        What has the shape of an id is only ever an id: who has one means that instance, also when it is gone.
+        NotFoundError, or BadRequestError for several.
+        """
+        found = self.instances.get(reference)
         if found is not None:
             return found
-        matches = [record for record in self.instances.values() if reference and record.id.startswith(reference)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            names = ", ".join(record.name for record in matches[:5])
-            raise BadRequestError(f"{reference}: {len(matches)} ids begin so ({names}); give more")
+        if reference in self.unreadable:
+            why = self.unreadable[reference]
+            remedy = "repair or remove that directory, and start the supervisor again"
+            raise NotFoundError(f"{reference}: its record cannot be read ({why}); {remedy}")
+        named = sorted(self._names.get(reference, ()))
+        if is_id(reference):
+            raise _no_such_id(reference, named)
+        return self._named(reference, named) if named else self._of_prefix(reference)
+
+    def _named(self, name: str, ids: Sequence[str]) -> InstanceRecord:
+        if len(ids) > 1:
+            raise BadRequestError(f"{name}: {len(ids)} instances are named so; give the id ({', '.join(ids[:5])})")
+        if ids[0] not in self.instances:
+            raise NotFoundError(f"{name}: it is being made, and is not there yet; ask again")
+        return self.instances[ids[0]]
+
+    def _of_prefix(self, prefix: str) -> InstanceRecord:
+        ids = [one for one in (*self.instances, *self.unreadable) if prefix and one.startswith(prefix)]
+        if len(ids) == 1:
+            return self.resolve(ids[0])
+        if ids:
+            names = ", ".join(self.instances[one].name if one in self.instances else one for one in ids[:5])
+            raise BadRequestError(f"{prefix}: {len(ids)} ids begin so ({names}); give more")
         raise NotFoundError(
-            f"{reference}: no instance has this id, name or unique id prefix", remedy=Remedy.LIST_INSTANCES
+            f"{prefix}: no instance has this id, name or unique id prefix", remedy=Remedy.LIST_INSTANCES
         )
 
     def template_of(self, instance_id: str) -> TemplateRecord | None:
@@ -76,23 +101,42 @@ class Index:
     def reserved(self, name: str, instance_id: str) -> Iterator[None]:
         """Have a name set aside for an instance that the body makes; it is free again where the body does not.
 
-        NameConflictError where another instance has it.
+        NameConflictError where another instance has it, or has it for an id.
         """
-        taken = self._names.setdefault(name, instance_id)
-        if taken != instance_id:
+        if self._is_an_id(name):
+            raise NameConflictError(f"{name}: it is an instance's id; choose another name")
+        taken = self._names.setdefault(name, {instance_id})
+        if instance_id not in taken:
             raise NameConflictError(
-                f"{name}: the name is taken by instance {taken}; choose another, or delete that one"
+                f"{name}: the name is taken by instance {min(taken)}; choose another, or delete that one"
             )
         try:
             yield
         finally:
-            if instance_id not in self.instances and self._names.get(name) == instance_id:
-                del self._names[name]
+            if instance_id not in self.instances:
+                self._free(name, instance_id)
 
     def free_names(self, prefix: str) -> Iterator[str]:
-        """Yield `<prefix>-<n>` for each n from 1 that no instance is named after."""
+        """Yield `<prefix>-<n>` for each n from 1 that no instance has for a name or an id."""
         number = 0
         while True:
             number += 1
-            if f"{prefix}-{number}" not in self._names:
-                yield f"{prefix}-{number}"
+            name = f"{prefix}-{number}"
+            if name not in self._names and not self._is_an_id(name):
+                yield name
+
+    def _free(self, name: str, instance_id: str) -> None:
+        ids = self._names.get(name, set())
+        ids.discard(instance_id)
+        if not ids:
+            self._names.pop(name, None)
+
+    def _is_an_id(self, text: str) -> bool:
+        return text in self.instances or text in self.unreadable
+
+
+def _no_such_id(reference: str, named: Sequence[str]) -> NotFoundError:
+    if not named:
+        return NotFoundError(f"{reference}: no instance has this id", remedy=Remedy.LIST_INSTANCES)
+    own = ", ".join(named)
+    return NotFoundError(f"{reference}: no instance has this id; one that is named so is reached by its own: {own}")

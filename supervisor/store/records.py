@@ -5,7 +5,16 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from supervisor.models import ForkKind, HypervisorName, MemoryBackend, Name, Phase, PrefetchMode, RecordMode, State
+from supervisor.models import (
+    ForkKind,
+    HypervisorName,
+    MemoryBackend,
+    Phase,
+    PrefetchMode,
+    RecordedName,
+    RecordMode,
+    State,
+)
 from supervisor.rules.lifecycle import Intent
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
@@ -38,7 +47,7 @@ class InstanceRecord(Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
-    name: Name
+    name: RecordedName
     image: str
     state: State
     hypervisor: HypervisorName

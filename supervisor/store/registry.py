@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
-from supervisor.models import explain
+from supervisor.models import ID_LENGTH, explain
 from supervisor.rules.lineage import Link
 from supervisor.store.layout import (
     DELETED,
@@ -35,11 +35,9 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 _log = logging.getLogger(__name__)
 
-ID_LENGTH = 24
-
 
 def new_id() -> str:
-    """Return an id: 24 lowercase alphanumerics, the first a letter."""
+    """Return an id: its shape is that of `is_id`, which no name has."""
     rest = string.ascii_lowercase + string.digits
     return secrets.choice(string.ascii_lowercase) + "".join(secrets.choice(rest) for _ in range(ID_LENGTH - 1))
 

@@ -11,7 +11,7 @@ import psutil
 
 from supervisor.models import State
 from tests.cli.conftest import Forktui
-from tests.harness.programs import DONE, FAILED
+from tests.harness.programs import DONE, FAILED, USAGE
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor, until
 from tests.harness.verified_guests import standby_source
 
@@ -75,6 +75,35 @@ async def test_a_tree_is_deleted_after_a_look_at_what_would_go(embedded: Home, f
         assert plan["disk_bytes"] == sum(one["disk_bytes"] for one in plan["deletions"]) > 4 << 20
         assert await forktui("delete", "source", "--cascade") == (DONE, "", "")
         assert json.loads((await forktui("ls", "--json"))[1]) == []
+
+
+async def test_who_is_named_is_found_before_the_first_is_touched(embedded: Home, forktui: Forktui) -> None:
+    """Once a name is free, the same word may be the beginning of another's id."""
+    async with supervisor(embedded) as running:
+        assert (await forktui("create", "victim", "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        victim = await running.client.instance("victim")
+        name = victim.id[:8]
+        assert (await forktui("create", name, "--size", "64MB", "--cmd", "hot_mib=4"))[0] == DONE
+        named = await running.client.instance(name)
+        code, output, errors = await forktui("delete", name, name)
+        assert (code, output) == (FAILED, "")
+        assert errors == f"forktui: {name}: {named.id}: no instance has this id; `forktui ls` lists them\n"
+        assert [one.id for one in await running.client.instances()] == [victim.id]
+        await running.client.delete(victim.id)
+
+
+async def test_a_name_in_the_shape_of_an_id_is_a_mistake(forktui: Forktui) -> None:
+    """Also where no supervisor listens: nothing is asked."""
+    name = "a" + "1" * 23
+    for command in (
+        ("create", name),
+        ("fork", "source", "--name", name),
+        ("checkpoint", "source", "--name", name),
+        ("fan-out", "source", "2", "--name-prefix", name),
+    ):
+        code, output, errors = await forktui(*command)
+        assert (code, output, errors.count("\n")) == (USAGE, "", 1)
+        assert f"'{name}' is refused: it has the shape of an id" in errors
 
 
 async def test_several_instances_are_one_json_array_and_one_is_an_object(embedded: Home, forktui: Forktui) -> None:

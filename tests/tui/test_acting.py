@@ -5,7 +5,7 @@ from textual.widgets import Button, Input
 
 from forktui.tui.app import ForkTui
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
-from supervisor.models import Deletion, DeletionPlan, InstanceDeleted, InstanceStatistics, State
+from supervisor.models import Deletion, DeletionPlan, InstanceChanged, InstanceDeleted, InstanceStatistics, State
 from tests.harness.pilot import Wishes, hear, host, screen_text, told, tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor
 from tests.harness.told_hosts import FORKS, SUPERVISOR, family, fork_of, reset
@@ -51,6 +51,31 @@ async def test_a_deletion_is_asked_about_and_no_is_the_default(answer: str, wish
         await until(pilot, lambda: app.screen is app.dashboard)
         await pilot.pause()
         assert len(app.wishes) == wishes
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "wish"),
+    [
+        ("d", "y", ("delete", ("fork-1",), 1)),
+        ("x", "y", ("stop", ("fork-1",), 1)),
+        ("t", "y", ("detach", ("fork-1",), 1)),
+        ("f", "y", ("fork", ("fork-1",), 1)),
+    ],
+)
+async def test_an_answer_is_for_whom_was_asked_about_and_for_no_other_of_that_name(
+    key: str, answer: str, wish: object
+) -> None:
+    """The one that was asked about is deleted, and another of its name made, while the question stands."""
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", key)
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await hear(pilot, InstanceDeleted(id="fork-1"))
+        await hear(pilot, InstanceChanged(instance=fork_of("source", "fork-9").model_copy(update={"name": "fork-1"})))
+        await until(pilot, lambda: "fork-9" in app.dashboard.world.instances)
+        await pilot.press(answer)
+        await until(pilot, lambda: app.wishes == [wish])
 
 
 async def test_yes_can_be_reached_and_pressed() -> None:
