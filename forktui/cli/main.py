@@ -73,7 +73,11 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(command=None)
     add_options(top, (*CLIENT_OPTIONS, *DASHBOARD_OPTIONS))
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    demo = commands.add_parser("demo", help="show a fan-out on a temporary host of its own")
+    demo = commands.add_parser(
+        "demo",
+        help="show a fan-out on a temporary host of its own",
+        description="Show a fan-out on a temporary host of its own. With --data-dir its instances stay there, stopped.",
+    )
     demo.set_defaults(command="demo")
     add_options(demo, DEMO_OPTIONS)
     for command in COMMANDS:
@@ -92,10 +96,18 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.command is None:
         return _dashboard(settings)
     if options.command == "demo":
-        from forktui.demo.command import run_demo
-
-        return run_demo(settings)
+        return _demo(options, settings)
     return DONE if asyncio.run(_verb(options.command, options, settings)) else FAILED
+
+
+def _demo(options: argparse.Namespace, settings: Settings) -> int:
+    """Play the demo in places of its own: what is configured for a supervisor is not the demo's."""
+    from forktui.demo.command import run_demo
+
+    for name in ("socket", "run_dir"):
+        if name in options:
+            raise UsageError(f"--{name.replace('_', '-')}: the demo has one of its own; leave it out")
+    return run_demo(settings, kept="data_dir" in options)
 
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:

@@ -27,37 +27,51 @@ FAILURES: Final = (ApiError, SupervisorUnreachableError, ScenarioError)
 CLEAR_TIMEOUT: Final = 60.0
 """Seconds for the supervisor to end what the demo started, before that is ended without it."""
 CLEAR_CONCURRENCY: Final = 8
+INSTANCES: Final = "instances"
+"""Where in a data directory a supervisor has its instances."""
 
 
-def run_demo(settings: Settings) -> int:
+def run_demo(settings: Settings, *, kept: bool) -> int:
     """Play the demo in the dashboard, or headless; return 0 where it did what it should, else 1.
 
+    With `kept` it is in `settings.data_dir`, where its instances are left, stopped.
     Raises what the supervisor's start and the scenario raise, and KeyboardInterrupt, each after everything is cleared.
     """
-    keep = "data_dir" in settings.model_fields_set
-    with interruptible_once(), _home(settings) as home, private_supervisor(home):
+    with _told_in_json(settings):
+        if kept:
+            _check_empty(settings.data_dir)
+    with interruptible_once(), _home(settings, kept) as home, private_supervisor(home):
         try:
             return _report(home) if home.headless else _show(home)
         finally:
             ignore_interrupts()
             with contextlib.suppress(ApiError, SupervisorUnreachableError, TimeoutError):
-                asyncio.run(_clear(home, keep))
+                asyncio.run(_clear(home, kept))
+
+
+def _check_empty(data_dir: Path) -> None:
+    """Refuse a data directory with instances, whole or half made: a supervisor would go on with them."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if there := len(list((data_dir / INSTANCES).iterdir())):
+            raise ScenarioError(
+                f"{data_dir}: {there} instances are there already; name an empty directory for the demo"
+            )
 
 
 @contextlib.contextmanager
-def _home(settings: Settings) -> Iterator[Settings]:
+def _home(settings: Settings, kept: bool) -> Iterator[Settings]:
     """Return the settings of a supervisor in a temporary directory, which goes with the context.
 
-    A data directory that was named is used and stays. The temporary one is in /tmp whatever TMPDIR says: sockets are
-    in it, and sun_path is short.
+    Of a supervisor that is configured here it takes the programs and the numbers, and no place. The directory is in
+    /tmp whatever TMPDIR says: sockets are in it, and sun_path is short.
     """
     folder = Path(tempfile.mkdtemp(prefix="forktui-", dir="/tmp"))
     run_dir = folder / "run"
-    update = {"run_dir": run_dir, "socket": run_dir / SOCKET_NAME, "log_file": settings.log_file or folder / "log"}
-    if "data_dir" not in settings.model_fields_set:
-        update["data_dir"] = folder / "data"
+    places = {"run_dir": run_dir, "socket": run_dir / SOCKET_NAME, "log_file": folder / "log"}
+    if not kept:
+        places["data_dir"] = folder / "data"
     try:
-        yield settings.model_copy(update=update)
+        yield settings.model_copy(update=places)
     finally:
         _kill_leftovers(run_dir)
         shutil.rmtree(folder)
@@ -77,11 +91,11 @@ def _has_socket_in(run_dir: Path, process: psutil.Process) -> bool:
     return any(re.search(rf"{re.escape(str(run_dir))}/(?!{re.escape(SOCKET_NAME)})", word) for word in words)
 
 
-async def _clear(home: Settings, keep: bool) -> None:
+async def _clear(home: Settings, kept: bool) -> None:
     """End all instances: delete them, children first, or only stop them where the home is kept."""
     async with asyncio.timeout(CLEAR_TIMEOUT), SupervisorClient(home.socket_path) as client:
         instances = await client.instances()
-        if keep:
+        if kept:
             running = [instance for instance in instances if instance.state in (State.RUNNING, State.PAUSED)]
             await _each(running, client.stop)
             return
@@ -114,14 +128,21 @@ def _generations(instances: list[Instance]) -> list[list[Instance]]:
 
 
 def _report(home: Settings) -> int:
-    try:
+    with _told_in_json(home):
         report = judge(run_interruptible(_play(home)), home.forks)
-    except FAILURES as error:
-        if home.json_output:
-            print(json.dumps({"ok": False, "reasons": [_reason(error)]}))
-        raise
     print(json.dumps(report.to_json(), indent=2) if home.json_output else table(report))
     return 0 if report.ok else 1
+
+
+@contextlib.contextmanager
+def _told_in_json(settings: Settings) -> Iterator[None]:
+    """Print a failure of the body as a report too, where a report in JSON is what was asked for."""
+    try:
+        yield
+    except FAILURES as error:
+        if settings.headless and settings.json_output:
+            print(json.dumps({"ok": False, "reasons": [_reason(error)]}))
+        raise
 
 
 def _show(home: Settings) -> int:

@@ -22,47 +22,18 @@ from forktui.client.api import SupervisorClient
 from forktui.demo import scenario
 from forktui.demo.scenario import ScenarioError
 from supervisor.models import CreateRequest
+from tests.cli.conftest import assert_nothing_is_left
 from tests.harness.checkout import ROOT
+from tests.harness.programs import DONE, FAILED
 from tests.harness.pseudo_terminal import Terminal, pseudo_terminal
 from tests.harness.supervisor_process import Home, processes_of, supervisor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_options")]
 
 PATIENCE = 60.0
-DONE, FAILED = 0, 1
 NOBODY = 65534
 LOOK_AGAIN = 100
 """Milliseconds: for what was written before the watch began."""
-
-
-@pytest.fixture(autouse=True)
-def own_options(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
-    """Keep this host's options out."""
-    for name in [name for name in os.environ if name.startswith("FORKTUI_")]:
-        monkeypatch.delenv(name)
-    (run_dir / "empty.toml").touch()
-    monkeypatch.setenv("FORKTUI_CONFIG", str(run_dir / "empty.toml"))
-
-
-@pytest.fixture
-def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Return the temporary homes that demos of this test made; nothing of them may be left at its end."""
-    made: list[Path] = []
-    make = tempfile.mkdtemp
-
-    def note(*args: Any, **named: Any) -> str:
-        made.append(Path(make(*args, **named)))
-        return str(made[-1])
-
-    monkeypatch.setattr(tempfile, "mkdtemp", note)
-    yield made
-    for home in made:
-        assert_nothing_is_left(home)
-
-
-def assert_nothing_is_left(home: Path) -> None:
-    assert [process.cmdline() for process in processes_of(home)] == []
-    assert not home.exists()
 
 
 def assert_proven(report: dict[str, Any], hypervisor: str, forks: int) -> None:
@@ -97,27 +68,6 @@ def test_on_firecracker(homes: list[Path], firecracker: Path, capsys: pytest.Cap
     options = ["--forks", "4", "--hypervisor", "firecracker", "--firecracker", str(firecracker)]
     assert main.main(["demo", "--headless", "--json", *options]) == DONE
     assert_proven(json.loads(capsys.readouterr().out), "firecracker", 4)
-
-
-def test_as_a_table_in_a_home_that_stays(
-    homes: list[Path], run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = run_dir / "kept"
-    monkeypatch.setenv("FORKTUI_DATA_DIR", str(data))
-    arguments = ["demo", "--headless", "--forks", "2", "--hypervisor", "embedded"]
-    assert main.main(arguments) == DONE
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("hypervisor  embedded ")
-    assert lines[-1] == "ok: every fork verified its memory"
-    consoles = [path.read_text().splitlines() for path in data.glob("instances/*/console.log")]
-    assert len(consoles) == 4
-    assert sum("restored" in console for console in consoles) == 3
-    assert not any("CORRUPT" in line for console in consoles for line in console)
-    assert processes_of(data) == []
-
-    assert main.main(arguments) == FAILED
-    assert "4 instances are there already; name an empty directory" in capsys.readouterr().err
-    assert len(list(data.glob("instances/*/console.log"))) == 4, "a refused demo touches nothing"
 
 
 def test_the_firecracker_it_must_have_is_missing(
