@@ -23,10 +23,13 @@ def _cancel_arguments(parser: ArgumentParser) -> None:
 
 
 async def _cancel(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    async def cancel(reference: str) -> Operation:
-        return await client.cancel(await _operation_id(client, reference), delete_made=options.delete_made)
+    async def find(reference: str) -> str:
+        return await _operation_id(client, reference)
 
-    return await show_each(options.operations, cancel, _show, settings)
+    async def cancel(operation_id: str) -> Operation:
+        return await client.cancel(operation_id, delete_made=options.delete_made)
+
+    return await show_each(find, options.operations, cancel, _show, settings)
 
 
 async def _operation_id(client: SupervisorClient, reference: str) -> str:

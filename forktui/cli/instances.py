@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from forktui.cli.command import Command, Run, references, request
-from forktui.cli.printing import each, show, show_each
+from forktui.cli.printing import each, instances_of, show, show_each
 from forktui.client.api import SupervisorClient
 from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
@@ -51,7 +51,7 @@ def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:
     """Return a command that does a verb to each instance; one that refuses does not keep the others from it."""
 
     async def run(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-        return await show_each(client, options.instances, verb_of(client), show, settings)
+        return await show_each(instances_of(client), options.instances, verb_of(client), show, settings)
 
     return run
 
@@ -67,12 +67,12 @@ async def _delete(client: SupervisorClient, options: Namespace, settings: Settin
         return await client.deletion_plan(reference, cascade=options.cascade)
 
     if options.dry_run:
-        return await show_each(client, options.instances, plan, _show_plan, settings)
+        return await show_each(instances_of(client), options.instances, plan, _show_plan, settings)
 
     async def delete(reference: str) -> None:
         await client.delete(reference, cascade=options.cascade)
 
-    return await each(client, options.instances, delete, lambda _: None)
+    return await each(instances_of(client), options.instances, delete, lambda _: None)
 
 
 def _show_plan(plan: DeletionPlan, settings: Settings) -> None:

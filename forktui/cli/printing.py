@@ -19,6 +19,8 @@ LINE_LIMIT: Final = 4096
 
 Model = TypeVar("Model", bound=BaseModel)
 Done = TypeVar("Done")
+Find = Callable[[str], Awaitable[str]]
+"""Returns the id of what a reference means; raises ApiError."""
 
 
 def complain(message: str) -> None:
@@ -34,8 +36,17 @@ def show(instance: Instance, settings: Settings) -> None:
     )
 
 
+def instances_of(client: SupervisorClient) -> Find:
+    """Return how an instance is found."""
+
+    async def find(reference: str) -> str:
+        return (await client.instance(reference)).id
+
+    return find
+
+
 async def show_each(
-    client: SupervisorClient,
+    find: Find,
     references: Sequence[str],
     ask: Callable[[str], Awaitable[Model]],
     tell: Callable[[Model, Settings], None],
@@ -43,17 +54,17 @@ async def show_each(
 ) -> bool:
     """Ask for something of each and tell the answers: several in JSON as one array."""
     if not settings.json_output or len(references) == 1:
-        return await each(client, references, ask, lambda answer: tell(answer, settings))
+        return await each(find, references, ask, lambda answer: tell(answer, settings))
     answers: list[Model] = []
     try:
-        return await each(client, references, ask, answers.append)
+        return await each(find, references, ask, answers.append)
     finally:
         # Also where the supervisor went away: what was done must be told.
         print(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2))
 
 
 async def each(
-    client: SupervisorClient,
+    find: Find,
     references: Sequence[str],
     do: Callable[[str], Awaitable[Done]],
     then: Callable[[Done], None],
@@ -65,15 +76,15 @@ async def each(
     found: list[tuple[str, str]] = []
     for reference in references:
         try:
-            found.append((reference, (await client.instance(reference)).id))
+            found.append((reference, await find(reference)))
         except ApiError as error:
             complain(in_commands(error))
     done = len(found) == len(references)
-    for reference, instance_id in found:
+    for reference, found_id in found:
         try:
-            then(await do(instance_id))
+            then(await do(found_id))
         except ApiError as error:
-            unnamed = error.status == HTTPStatus.NOT_FOUND and reference != instance_id
+            unnamed = error.status == HTTPStatus.NOT_FOUND and reference != found_id
             complain(f"{reference}: {in_commands(error)}" if unnamed else in_commands(error))
             done = False
     return done
