@@ -221,6 +221,8 @@ class PageServers:
             server = self._servers.pop(template_id, None)
             if server is not None:
                 await server.stop()
+            # One that was killed had no time for it, and there is no next one at this path.
+            self._layout.control_socket(template_id).unlink(missing_ok=True)
         self._backoff.pop(template_id, None)
 
     async def close(self) -> None:

@@ -77,8 +77,7 @@ def broken_at_rest(home: Home, host: HostSnapshot) -> Iterator[str]:
         yield from broken_directory(home.data / "instances" / one.id)
     running = {one.id for one in host.instances if one.vmm_pid}
     sockets = {f"{one}.sock" for one in running} | {f"{template.id}.pages" for template in host.templates}
-    found = names(home.run) - NOT_OF_INSTANCES
-    yield from _differences("sockets", {name for name in found if not name.endswith(".pages")} | sockets, sockets)
+    yield from _differences("sockets", (names(home.run) - NOT_OF_INSTANCES) | sockets, sockets)
     yield from _differences("page maps", names(home.run / "pages") - {f"{one}.map" for one in running}, set())
 
 

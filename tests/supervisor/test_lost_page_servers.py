@@ -68,3 +68,15 @@ async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(embedded: H
         for name in ("fork", "source"):
             await client.delete(name)
     assert embedded.processes() == []
+
+
+async def test_one_that_was_killed_leaves_no_socket_once_its_template_is_gone(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        lost, _ = await served_fork(client)
+        await client.stop("fork")
+        psutil.Process(lost).kill()
+        await until(lambda host: host.templates[0].page_server_pid is None, client)
+        for name in ("fork", "source"):
+            await client.delete(name)
+        assert list(embedded.run.glob("*.pages")) == []
