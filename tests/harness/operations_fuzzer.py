@@ -1,18 +1,23 @@
-"""Random operations by concurrent clients on one supervisor, seeded, and what must hold after each of them."""
+"""Random operations by concurrent clients on one supervisor, seeded, and what must hold after each of them.
+
+A new verb is a method `_<verb>` of `Fuzzer`, which returns what is remembered of it, and a weight in `EVERYTHING`.
+`FITTING` has the states that it is mostly done in, where `ALLOWED_FROM` does not say so by the same name.
+"""
 
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.models import (
     CheckpointRequest,
     CreateRequest,
+    Event,
     FanOutRequest,
     ForkRequest,
     HostSnapshot,
@@ -69,6 +74,10 @@ EVERYTHING: Final = Mix(
 ONE_SOURCE: Final = Mix({"fork": 10, "delete_fork": 14, "restore": 8, "standby": 6}, sources=1, limit=5)
 
 
+async def nothing() -> None:
+    """Disturb nobody."""
+
+
 @dataclass
 class Fuzzer:
     """The clients of one supervisor; whatever breaks a rule is collected in `broken`."""
@@ -81,36 +90,64 @@ class Fuzzer:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     history: list[str] = field(default_factory=list)
     """What was done, and what came of it, in the order of the answers."""
+    spared: frozenset[str] = frozenset()
+    """The names of the instances that nothing is done to."""
+    excused: set[str] = field(default_factory=set)
+    """The codes of failures that are explained by what was killed."""
+    after_each: Callable[[], Awaitable[None]] = nothing
+    """Called after each operation by the client that did it."""
 
     def __post_init__(self) -> None:
         self._numbers = count(1)
         self._told: deque[tuple[int, HostSnapshot]] = deque(maxlen=REMEMBERED)
         self._progress = asyncio.Condition()
+        self._lost = False
 
     async def run(self, operations: int, clients: int) -> None:
         """Do so many operations by so many clients, and look whenever all of them are done with a round."""
-        follower = asyncio.create_task(self._follow())
-        try:
+        async with self.following():
             chance = random.Random(self.seed)
-            names = [f"source-{number}" for number in range(self.mix.sources)]
-            await asyncio.gather(*(self._boot(self.running.client, name) for name in names))
+            await self.boot_sources()
             chances = [random.Random(chance.random()) for _ in range(clients)]
             left = operations
             while left > 0 and not self.broken:
-                shares = [len(range(number, min(left, ROUND * clients), clients)) for number in range(clients)]
-                left -= sum(shares)
-                await asyncio.gather(*map(self._client, chances, shares))
+                share = min(left, ROUND * clients)
+                left -= share
+                await asyncio.gather(*self.clients(share, chances))
                 self.broken += broken_at_rest(self.home, await self._snapshot())
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the events of the supervisor that runs while the context lasts, which clients rely on.
+
+        Raises SupervisorUnreachableError at its end where that supervisor has gone.
+        """
+        self._told.clear()
+        self._lost = False
+        follower = asyncio.create_task(self._follow())
+        try:
+            yield
         finally:
             follower.cancel()
             with suppress(asyncio.CancelledError):
                 await follower
+
+    async def boot_sources(self) -> None:
+        """Make the first instances."""
+        names = [f"source-{number}" for number in range(self.mix.sources)]
+        await asyncio.gather(*(self._boot(self.running.client, name) for name in names))
+
+    def clients(self, operations: int, chances: Sequence[random.Random]) -> list[Awaitable[None]]:
+        """Return the work of one client for each of `chances`, who share so many operations."""
+        shares = [len(range(number, operations, len(chances))) for number in range(len(chances))]
+        return list(map(self._client, chances, shares))
 
     async def _client(self, chance: random.Random, share: int) -> None:
         async with SupervisorClient(self.home.socket) as client:
             for _ in range(share):
                 await self._operation(chance, client)
                 await self._compare(client)
+                await self.after_each()
 
     async def _compare(self, client: SupervisorClient) -> None:
         """Look at the host of this moment, and whether who followed the events knows the same."""
@@ -119,7 +156,9 @@ class Fuzzer:
             assert isinstance(event, Reset)
             number = _number(event_id)
             async with self._progress:
-                await self._progress.wait_for(lambda: self._told and self._told[-1][0] >= number)
+                await self._progress.wait_for(lambda: self._lost or (self._told and self._told[-1][0] >= number))
+        if self._lost:
+            return
         told = next(host for known, host in reversed(self._told) if known <= number)
         self.broken += broken_tree(event.snapshot.instances, event.snapshot.templates)
         for here, there in ((event.snapshot.instances, told.instances), (event.snapshot.templates, told.templates)):
@@ -128,7 +167,7 @@ class Fuzzer:
                 self.broken.append(f"event {number}: the host has {now - followed}, and was told {followed - now}")
 
     async def _operation(self, chance: random.Random, client: SupervisorClient) -> None:
-        instances = await client.instances()
+        instances = [one for one in await client.instances() if one.name not in self.spared]
         weights = self.mix.weights
         if len(instances) > self.mix.limit:
             weights = {name: weight for name, weight in weights.items() if name.startswith(("delete", "cascade"))}
@@ -146,6 +185,9 @@ class Fuzzer:
             said = f"{error.code}: {error.message}"
             self._judge(name, error.status, error.code, error.message)
             self.outcomes[name, error.code] += 1
+        except SupervisorUnreachableError:
+            self.outcomes[name, "cut off"] += 1
+            raise
         except TimeoutError:
             said = f"no answer in {PATIENCE:.0f} s"
             self.broken.append(f"{name}: {said}")
@@ -162,23 +204,32 @@ class Fuzzer:
         return chance.choice(pool[-NEWEST:] if chance.random() < 0.5 else pool)
 
     def _judge(self, name: str, status: int, code: str, message: str) -> None:
-        if not 400 <= status < 500 or code not in REFUSALS or not message or "\n" in message:
+        refused = (400 <= status < 500 and code in REFUSALS) or code in self.excused
+        if not refused or not message or "\n" in message:
             self.broken.append(f"{name}: answered {status} {code}: {message}")
 
     async def _follow(self) -> None:
         """Apply every event, and look at each."""
         known: HostSnapshot | None = None
-        async with aclosing(self.running.client.events()) as events:
-            async for event_id, event in events:
-                known = applied(known, event)
-                match event:
-                    case InstanceChanged():
-                        self.broken += broken_instance(event.instance)
-                    case Statistics():
-                        self.broken += corrupt_guests(event.instances)
-                async with self._progress:
-                    self._told.append((_number(event_id), known))
-                    self._progress.notify_all()
+        try:
+            async with aclosing(self.running.client.events()) as events:
+                async for event_id, event in events:
+                    known = applied(known, event)
+                    self._look_at(event)
+                    async with self._progress:
+                        self._told.append((_number(event_id), known))
+                        self._progress.notify_all()
+        finally:
+            async with self._progress:
+                self._lost = True
+                self._progress.notify_all()
+
+    def _look_at(self, event: Event) -> None:
+        match event:
+            case InstanceChanged():
+                self.broken += broken_instance(event.instance)
+            case Statistics():
+                self.broken += corrupt_guests(event.instances)
 
     async def _snapshot(self) -> HostSnapshot:
         """Return the host once no guest boots any more, which nobody has to ask for."""

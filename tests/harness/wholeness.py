@@ -10,7 +10,7 @@ from tests.harness.supervisor_process import RunningSupervisor, guest, until
 
 async def whole(running: RunningSupervisor) -> HostSnapshot:
     """Return the host once it is quiet and every page server is there, after it was found to be whole."""
-    host = await until(_quiet, running.client)
+    host = await until(quiet, running.client)
     assert list(broken_at_rest(running.home, host)) == []
     run = running.home.run
     live = {one.id: one for one in host.instances if one.vmm_pid is not None}
@@ -42,7 +42,8 @@ def _running(host: HostSnapshot) -> list[str]:
     return [one.name for one in host.instances if one.state is State.RUNNING]
 
 
-def _quiet(host: HostSnapshot) -> bool:
+def quiet(host: HostSnapshot) -> bool:
+    """Return whether no operation is in progress, no guest boots, and every fork that needs a page server has one."""
     served = {one.template_id for one in host.instances if one.vmm_pid is not None and one.memory_backend == "uffd"}
     serving = {one.id for one in host.templates if one.page_server_pid is not None}
     settled = all(one.operation is None and one.state is not State.INITIALIZING for one in host.instances)
