@@ -10,14 +10,18 @@ from typing import Final
 
 import psutil
 
+from supervisor.models import Template
 from tests.harness.supervisor_process import Home
 
 MIB: Final = 1 << 20
 CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
-def census(home: Home, supervisor: int, page_server: int) -> Mapping[str, float]:
-    """Return the figures of a home: of its supervisor, of one page server, of its files and of its processes."""
+def census(home: Home, supervisor: int, template: Template) -> Mapping[str, float]:
+    """Return the figures of a home: of its supervisor, of one template's page server, of its files and processes."""
+    page_server = template.page_server_pid
+    assert page_server is not None, f"template {template.id} has no page server"
+    page_server_log = home.data / "templates" / template.id / "page_server.log"
     found = descriptors(supervisor)
     data, run = _files(home.data), _files(home.run)
     return {
@@ -39,6 +43,7 @@ def census(home: Home, supervisor: int, page_server: int) -> Mapping[str, float]
         "cgroups": _cgroups(home),
         "huge pages": _huge_pages(),
         "log KiB": (home.root / "supervisor.log").stat().st_size / 1024,
+        "page server's log KiB": page_server_log.stat().st_size / 1024,
     }
 
 

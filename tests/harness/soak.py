@@ -143,14 +143,17 @@ class Soak:
     async def _one_life(self, operations: int) -> None:
         """Have clients do so many operations, or what one supervisor lives to see of them."""
         done: list[BaseException | None] = []
-        with suppress(SupervisorUnreachableError):
+        try:
             async with self._fuzzer.following():
                 clients = self._fuzzer.clients(operations, self._chances)
-                done = await asyncio.gather(*clients, return_exceptions=True)
-        for error in done:
-            if error is not None and not isinstance(error, SupervisorUnreachableError):
-                raise error
-        if self._running.process.returncode is not None:
+                done += await asyncio.gather(*clients, return_exceptions=True)
+        except SupervisorUnreachableError as error:
+            done.append(error)
+        gone = self._running.process.returncode is not None
+        for failure in done:
+            if failure is not None and not (gone and isinstance(failure, SupervisorUnreachableError)):
+                raise failure
+        if gone:
             assert not CUT_OFF_BY.isdisjoint(self._killed), f"the supervisor ended by itself: {self._log()[-2000:]}"
             await self.restart()
 
@@ -208,7 +211,7 @@ class Soak:
         broken = list(dict.fromkeys(self._fuzzer.broken))[:SHOWN]
         assert not broken, "\n".join([*self._fuzzer.history, *broken])
         log = self._log()
-        assert "Traceback" not in log, log[log.index("Traceback") - 1000 :][:4000]
+        assert "Traceback" not in log, log[max(log.index("Traceback") - 1000, 0) :][:4000]
 
     def _log(self) -> str:
         """Return what the supervisors have logged since this was last asked."""
@@ -233,14 +236,13 @@ class Soak:
     async def _row(self) -> Row:
         host = await self._running.client.snapshot()
         [template] = host.templates
-        assert template.page_server_pid is not None
         return {
             "minutes": self.minutes,
             "operations": self.outcomes.total(),
             **{str(kill): self.kills[kill] for kill in Kill},
             "age": _minutes_old(host.supervisor.pid),
-            "page server's age": _minutes_old(template.page_server_pid),
-            **await asyncio.to_thread(census, self.home, host.supervisor.pid, template.page_server_pid),
+            "page server's age": _minutes_old(template.page_server_pid or 0),
+            **await asyncio.to_thread(census, self.home, host.supervisor.pid, template),
         }
 
 
