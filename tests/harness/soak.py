@@ -49,6 +49,7 @@ class Kill(StrEnum):
 OF_WORKERS: Final = (Kill.PAGE_SERVER, Kill.VMM)
 FAILS_WITH_THEM: Final = frozenset({"page_server_failed", "vmm_failed"})
 """The codes of failures that are no fault of the supervisor's in a round of such a kill."""
+REFUSED_BY_ONE_THAT_ENDS: Final = frozenset({"stopping"})
 CUT_OFF_BY: Final = frozenset({Kill.SUPERVISOR, Kill.STOP})
 
 
@@ -166,6 +167,8 @@ class Soak:
             await self._kill_worker(kill)
         elif self._running.process.returncode is None:
             self.kills[kill] += 1
+            if kill is Kill.STOP:
+                self._fuzzer.excused |= REFUSED_BY_ONE_THAT_ENDS
             code = await self._running.end(SIGKILL if kill is Kill.SUPERVISOR else SIGTERM)
             # One that was asked to stop may be killed over it.
             assert code == 0 or Kill.SUPERVISOR in self._killed, f"asked to stop, the supervisor exited {code}"
