@@ -2,25 +2,21 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from supervisor.api.closing import Closing
-from supervisor.api.requests import parse
-
-Query = TypeVar("Query", bound=BaseModel)
-Body = TypeVar("Body", bound=BaseModel)
+from supervisor.api.requests import BodyModel, QueryModel, parse
 
 
 @dataclass(frozen=True)
-class Asked(Generic[Query, Body]):
+class Asked(Generic[QueryModel, BodyModel]):
     """A request whose query and body are what its route reads, and no more."""
 
     request: web.Request
-    query: Query
-    body: Body
+    query: QueryModel
+    body: BodyModel
 
     @property
     def reference(self) -> str:
@@ -29,7 +25,7 @@ class Asked(Generic[Query, Body]):
 
 
 @dataclass(frozen=True)
-class Route(Generic[Query, Body]):
+class Route(Generic[QueryModel, BodyModel]):
     """A method and a path, the models of what is read of their requests, and what answers them.
 
     The models forbid what they do not know; `Nothing` reads nothing.
@@ -37,9 +33,9 @@ class Route(Generic[Query, Body]):
 
     method: str
     path: str
-    query: type[Query]
-    body: type[Body]
-    answer: Callable[[Asked[Query, Body]], Awaitable[web.StreamResponse]]
+    query: type[QueryModel]
+    body: type[BodyModel]
+    answer: Callable[[Asked[QueryModel, BodyModel]], Awaitable[web.StreamResponse]]
     endless: bool = False
     """Whether an answer may have no end, so that a HEAD would get none."""
 

@@ -181,6 +181,8 @@ def _refuse_repeated(names: list[str]) -> None:
 
 
 async def _read(request: web.Request, closing: Closing) -> bytes:
+    if not request.body_exists:
+        return b""
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
     try:
