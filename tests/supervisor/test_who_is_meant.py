@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
-from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State, is_id
 from supervisor.store.index import Index
 from supervisor.store.records import InstanceRecord
 from supervisor.store.registry import new_id
@@ -106,7 +106,7 @@ def test_no_name_is_taken_that_is_somebodys_id() -> None:
     assert next(names) == "web-3"
 
 
-@pytest.mark.parametrize("name", [ONE, "abcdefghijklmnopqrstuvwx", new_id()])
+@pytest.mark.parametrize("name", [ONE, "abcdefghijklmnopqrstuvwx", "z9" * 12])
 def test_a_new_name_in_the_shape_of_an_id_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="shape of an id"):
         CreateRequest(name=name, image="pagewalker")
@@ -116,6 +116,10 @@ def test_a_new_name_in_the_shape_of_an_id_is_refused(name: str) -> None:
         CheckpointRequest(name=name)
     with pytest.raises(ValidationError, match="shape of an id"):
         FanOutRequest(count=1, name_prefix=name)
+
+
+def test_whatever_id_is_made_is_no_name() -> None:
+    assert all(is_id(new_id()) for _ in range(500))
 
 
 @pytest.mark.parametrize("name", [ONE[:-1], ONE + "1", "1" + ONE[1:], f"{ONE[:12]}-{ONE[13:]}", "web"])
