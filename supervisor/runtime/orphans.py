@@ -1,19 +1,19 @@
 """What a supervisor leaves that is killed between a start and its record: processes and sockets of nobody's."""
 
 import contextlib
-import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from supervisor.errors import InvalidStateError
+from supervisor.runtime.own_processes import identity_of, instance_of, same, template_of
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
-from supervisor.system.processes import kill, open_pidfd, start_time_of, wait_for_ends
+from supervisor.system.process_group import ProcessGroup
+from supervisor.system.processes import kill, open_pidfd, wait_for_ends
 from supervisor.system.unix_sockets import listener_at
 
 END_TIMEOUT: Final = 10.0
@@ -42,28 +42,54 @@ def check_run_directory(layout: Layout, known: Collection[str]) -> None:
 def reap(layout: Layout, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
     """End every VMM and page server of this data directory but those that are known; return the pids.
 
-    `spared` are names of directories whose records cannot be read: nobody knows what is theirs. It blocks until the
-    processes are gone. The caller is the data directory's only supervisor.
+    What a VMM has started is known with it. `spared` are names of directories whose records cannot be read: nobody
+    knows what is theirs. It blocks until the processes are gone. The caller is the data directory's only supervisor.
     """
-    found = [identity for identity, directory in _programs(layout) if directory not in spared and identity not in known]
-    _end(found)
-    return [identity.pid for identity in found]
+    ended: set[int] = set()
+    deadline = time.monotonic() + END_TIMEOUT
+    # What they start before they are ended is found by the next look.
+    while (found := _unknown(layout, known, spared)) and time.monotonic() < deadline:
+        ended.update(identity.pid for identity, _ in found)
+        _end(found)
+    return sorted(ended)
 
 
 def end(identity: ProcessIdentity) -> None:
     """Kill the process of this identity, if it is there, and wait until it is gone. It blocks."""
-    _end([identity])
+    with contextlib.suppress(OSError):
+        pidfd = open_pidfd(identity.pid, identity.start_time)
+        if pidfd is not None:
+            try:
+                kill(pidfd)
+                wait_for_ends([pidfd], END_TIMEOUT)
+            finally:
+                os.close(pidfd)
 
 
-def _end(identities: Collection[ProcessIdentity]) -> None:
-    """Kill those of these processes that are there, and wait until they are gone."""
+def _unknown(
+    layout: Layout, known: Collection[ProcessIdentity], spared: Collection[str]
+) -> list[tuple[ProcessIdentity, Path]]:
+    found = list(_programs(layout))
+    recorded = [(one, directory) for one, directory in found if any(same(one, other) for other in known)]
+    # What a VMM has started goes on with it; a template's page server is one process.
+    whole = {directory for _, directory in recorded if directory.parent == layout.instances}
+    return [
+        (one, directory)
+        for one, directory in found
+        if (one, directory) not in recorded and directory not in whole and directory.name not in spared
+    ]
+
+
+def _end(found: Collection[tuple[ProcessIdentity, Path]]) -> None:
+    """Kill those of these processes that are there, with what is in their sessions, and wait until they are gone."""
     with contextlib.ExitStack() as stack:
         killed = []
-        for identity in identities:
+        for identity, directory in found:
             with contextlib.suppress(OSError):
                 pidfd = open_pidfd(identity.pid, identity.start_time)
                 if pidfd is not None:
                     stack.callback(os.close, pidfd)
+                    ProcessGroup(identity.pid, identity.start_time, directory).end(END_TIMEOUT)
                     kill(pidfd)
                     killed.append(pidfd)
         wait_for_ends(killed, END_TIMEOUT)
@@ -76,35 +102,15 @@ def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, str]]:
-    """Yield VMMs, known by their working directory, and page servers, by the layers that they serve; each with the name
-    of its instance's or template's directory.
-
-    An operator's shell may be in such a directory as well: it has no API socket.
-    """
-    home = f"{layout.instances.resolve()}{os.sep}"
-    # As it is in the JSON that a page server is started with.
-    layers = json.dumps(f"{layout.templates.absolute()}{os.sep}")[1:-1]
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            # Before anything else is read of it, so that no later process of this pid is taken for it.
-            identity = _identity(process.pid)
-            if identity is None:
-                continue
-            command = process.cmdline()
-            if "--api-sock" in command and process.cwd().startswith(home):
-                yield identity, _first(process.cwd(), home)
-            elif any("supervisor.uffd.page_server" in word for word in command) and layers in command[-1]:
-                yield identity, _first(command[-1], layers)
-
-
-def _first(text: str, prefix: str) -> str:
-    """Return the name that follows the first `prefix`."""
-    return text.partition(prefix)[2].partition(os.sep)[0]
-
-
-def _identity(pid: int) -> ProcessIdentity | None:
-    try:
-        return ProcessIdentity(pid=pid, start_time=start_time_of(pid))
-    except OSError:
-        return None
+def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, Path]]:
+    """Yield VMMs, what they started, and page servers, each with the directory of its instance or template."""
+    names = os.listdir("/proc")  # noqa: PTH208 - no path is to be made of each
+    for pid in (int(name) for name in names if name.isdecimal() and int(name) not in (1, os.getpid())):
+        # Before anything else is read of it, so that no later process of this pid is taken for it.
+        identity = identity_of(pid)
+        if identity is None:
+            continue
+        if instance_id := instance_of(pid, layout):
+            yield identity, layout.instance(instance_id)
+        elif template_id := template_of(pid, layout):
+            yield identity, layout.template(template_id)

@@ -7,6 +7,7 @@ from supervisor.errors import SupervisorError
 from supervisor.models.base import Report
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import ProcessIdentity
+from supervisor.system.processes import boot_id
 from supervisor.uffd.handle import (
     Failing,
     Gone,
@@ -36,7 +37,7 @@ class PageServerEvents:
         """Write which page server a template has, and which hot-page list that has."""
         await self.update(
             template_id,
-            page_server=ProcessIdentity(pid=server.pid, start_time=server.start_time),
+            page_server=ProcessIdentity(pid=server.pid, start_time=server.start_time, boot_id=boot_id()),
             recorded_pages=status.hot_pages,
             recorded_runs=status.hot_runs,
             sampled_pages=status.held_back_pages,

@@ -13,6 +13,7 @@ from supervisor.models.base import Report
 from supervisor.runtime.handover import Handover
 from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
 from supervisor.runtime.orphans import end
+from supervisor.runtime.own_processes import identity_of, is_page_server
 from supervisor.runtime.page_server_events import PageServerEvents
 from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_files import check_marks
@@ -168,7 +169,7 @@ class PageServers:
                 # As for every template after a reboot of the host.
                 self._report("info", f"{error.message}; no fork waits for it", template.instance_id)
             # It may be alive and hanging, and would keep the control socket from its successor.
-            await asyncio.to_thread(end, identity)
+            await asyncio.to_thread(self._end, template.id, identity)
             # On disk with the next one's, or after the start: a slow disk is not to delay it.
             self._inventory.set_template_unsaved(template.id, page_server=None)
             self._lost.add(template.id)
@@ -182,9 +183,20 @@ class PageServers:
     def listening(self, template_id: str) -> ProcessIdentity | None:
         """Return the page server that listens for a template, whatever its record says. Blocks."""
         listener = listener_at(self._layout.control_socket(template_id))
-        return ProcessIdentity(pid=listener[0], start_time=listener[1]) if listener else None
+        found = identity_of(listener[0]) if listener else None
+        return found if found is not None and is_page_server(found, self._layout, template_id) else None
+
+    def _end(self, template_id: str, identity: ProcessIdentity) -> None:
+        """Kill a page server and wait until it is gone; what else may have its pid is let alone. Blocks."""
+        if is_page_server(identity, self._layout, template_id):
+            end(identity)
 
     async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer:
+        if not await asyncio.to_thread(is_page_server, identity, self._layout, template.id):
+            raise PageServerError(
+                f"page server of template {template.id}, pid {identity.pid}, is not alive, or another process has its "
+                "pid"
+            )
         return await PageServer.connect(
             template_id=template.id,
             control=self._layout.control_socket(template.id),

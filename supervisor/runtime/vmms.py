@@ -13,12 +13,14 @@ from supervisor.errors import DependencyMissingError, PageServerError, VmmError
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.layer_files import make_way, remove
 from supervisor.snapshots.layers import next_snapshot, own_snapshot, snapshot_type
 from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles
+from supervisor.system.processes import boot_id
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
@@ -245,8 +247,14 @@ class Vmms:
         self._clear_run_files(record.id)
 
     async def adopt(self, record: InstanceRecord) -> bool:
-        """Take over the VMM that an earlier supervisor left running; False where it is gone."""
+        """Take over the VMM that an earlier supervisor left running; False where it is gone.
+
+        VmmError where another process answers in its place: it is taken over, and can be ended.
+        """
         if record.process is None:
+            return False
+        if not await asyncio.to_thread(is_vmm, record.process, self._layout, record.id):
+            self._clear_run_files(record.id)
             return False
         vmm = await Vmm.adopt(
             instance_id=record.id,
@@ -262,6 +270,7 @@ class Vmms:
         share = self._huge_pages.claim(record.huge_pages, vmm.pid)
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         self._follow(record, vmm)
+        vmm.check_listener()
         return True
 
     async def close(self) -> None:
@@ -306,7 +315,7 @@ class Vmms:
     def _follow(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
         self._running[record.id] = vmm
         vmm.exited.add_done_callback(lambda future: self._exited(record.id, vmm, future))
-        return ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time)
+        return ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
 
     def _exited(self, instance_id: str, vmm: Vmm, future: "asyncio.Future[Exit]") -> None:
         """Report an exit that nobody asked for: one of a VMM that is still followed."""

@@ -32,6 +32,8 @@ class ProcessIdentity(Record):
 
     pid: int
     start_time: int
+    boot_id: str | None = None
+    """The boot of the host that both are of; None in the records of earlier versions."""
 
 
 class SnapshotFiles(Record):

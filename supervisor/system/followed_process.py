@@ -4,9 +4,14 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from pathlib import Path
+from typing import Final, Generic, Self, TypeVar
 
+from supervisor.system.process_group import ProcessGroup
 from supervisor.system.processes import kill, open_pidfd, start_time_of
+
+GROUP_TIMEOUT: Final = 5.0
+"""Seconds that the rest of a group has to end in, after its leader."""
 
 Outcome = TypeVar("Outcome")
 Describe = Callable[[os.waitid_result | None], Outcome]
@@ -14,38 +19,61 @@ Describe = Callable[[os.waitid_result | None], Outcome]
 
 
 class FollowedProcess(Generic[Outcome]):
-    """A process, known by its pid and its start time; made by `child` or `found` in a running event loop."""
+    """A process, known by its pid and its start time; made by `child` or `found` in a running event loop.
 
-    def __init__(self, pid: int, start_time: int, pidfd: int, describe: Describe[Outcome]) -> None:
+    One that leads a group ends with it: what it leaves behind is ended before its own end is told.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        start_time: int,
+        pidfd: int,
+        describe: Describe[Outcome],
+        group_directory: Path | None = None,
+    ) -> None:
         """`pidfd` is its own from here on. Raises OSError where that cannot be watched (epoll_ctl(2))."""
         self.pid = pid
         self.start_time = start_time
         """Clock ticks since boot: with the pid it names the process for as long as the host is up."""
         self.exited: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         """Done when it has ended, and reaped if it is a child; cancelled by `disconnect`."""
+        self.left: tuple[int, ...] = ()
+        """Processes of its group that did not end."""
         self._pidfd = pidfd
         self._describe = describe
+        self._group = None if group_directory is None else ProcessGroup(pid, start_time, group_directory)
+        self._ending: asyncio.Task[None] | None = None
         try:
             asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
         except OSError:
             os.close(pidfd)
             raise
+        if self._group is not None:
+            ProcessGroup.sessions.add(pid)
 
     @classmethod
-    def child(cls, pid: int, describe: Describe[Outcome]) -> Self:
-        """Follow a child that was just started, and reap it at its end; where OSError is raised it has been killed."""
+    def child(cls, pid: int, describe: Describe[Outcome], group_directory: Path | None = None) -> Self:
+        """Follow a child that was just started, and reap it at its end; where OSError is raised it has been killed.
+
+        With a directory it leads the group of what was started for that.
+        """
         try:
-            return cls(pid, start_time_of(pid), os.pidfd_open(pid), describe)
+            return cls(pid, start_time_of(pid), os.pidfd_open(pid), describe, group_directory)
         except OSError:
             os.kill(pid, signal.SIGKILL)
+            if group_directory is not None:
+                ProcessGroup(pid, 0, group_directory).end(GROUP_TIMEOUT)
             os.waitpid(pid, 0)
             raise
 
     @classmethod
-    def found(cls, pid: int, start_time: int, describe: Describe[Outcome]) -> Self | None:
+    def found(
+        cls, pid: int, start_time: int, describe: Describe[Outcome], group_directory: Path | None = None
+    ) -> Self | None:
         """Follow a process that need not be a child; None where it has ended. Raises OSError without a descriptor."""
         pidfd = open_pidfd(pid, start_time)
-        return None if pidfd is None else cls(pid, start_time, pidfd, describe)
+        return None if pidfd is None else cls(pid, start_time, pidfd, describe, group_directory)
 
     def kill(self) -> None:
         """Send SIGKILL, without waiting. Does nothing after the end, or once it is followed no longer."""
@@ -55,11 +83,30 @@ class FollowedProcess(Generic[Outcome]):
     def disconnect(self) -> None:
         """Follow it no longer and let it go on; `exited` is cancelled unless it is done."""
         if not self.exited.done():
+            if self._ending is not None:
+                self._ending.cancel()
             self._close()
             self.exited.cancel()
 
+    async def end_rest(self) -> None:
+        """End what its group has left after its end; `left` says what does not go."""
+        if self._group is not None:
+            self.left = await asyncio.to_thread(self._group.end, GROUP_TIMEOUT)
+
     def _on_exit(self) -> None:
         """The pidfd became readable: the process is a zombie, or was one that its parent has reaped."""
+        if self._group is None or not self._group.has_others():
+            self._finish()
+        elif self._ending is None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            self._ending = asyncio.create_task(self._end_group())
+
+    async def _end_group(self) -> None:
+        # Before it is reaped: until then its session's id is nobody else's.
+        await self.end_rest()
+        asyncio.get_running_loop().add_reader(self._pidfd, self._finish)
+
+    def _finish(self) -> None:
         try:
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
@@ -73,5 +120,7 @@ class FollowedProcess(Generic[Outcome]):
             self.exited.set_result(self._describe(status))
 
     def _close(self) -> None:
+        if self._group is not None:
+            ProcessGroup.sessions.discard(self.pid)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)

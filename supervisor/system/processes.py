@@ -6,6 +6,7 @@ minute are to cost next to nothing: hence no pathlib.
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ from typing import Final
 _READ: Final = 1 << 16
 """More than any of the files has that are read here."""
 _LAST_FIELD: Final = 22
+_PID_MAX_LIMIT: Final = 1 << 22
+"""No pid is as large: include/linux/threads.h."""
 
 
 def proc_file(pid: int | str, name: str) -> bytes:
@@ -54,8 +57,16 @@ def status_field(pid: int | str, name: str) -> str | None:
     return None
 
 
+@functools.cache
+def boot_id() -> str:
+    """Return what names the present boot of the host: no pid or start time means the same in another one."""
+    return proc_file("sys/kernel/random", "boot_id").decode().strip()
+
+
 def open_pidfd(pid: int, start_time: int) -> int | None:
     """Return a pidfd of the process that started then; None where it has ended. Raises OSError without a descriptor."""
+    if not 0 < pid < _PID_MAX_LIMIT:
+        return None
     try:
         # Opened before the start time is read: if they match, it cannot be a later process with the same pid.
         pidfd = os.pidfd_open(pid)

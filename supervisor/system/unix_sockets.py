@@ -56,6 +56,16 @@ def connect(path: Path) -> int:
     return 0 if number == errno.EAGAIN else number
 
 
+def listening_pid(path: Path) -> int:
+    """Return the pid of the process that listens at `path`, 0 for one of another pid namespace; raises OSError.
+
+    Does not wait: BlockingIOError where the queue of the listener is full.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as peer:
+        peer.connect(os.fspath(path))
+        return peer_credentials(peer).pid
+
+
 def listener_at(path: Path) -> tuple[int, int] | None:
     """Return the pid and the start time (clock ticks since boot) of the process that listens at `path`, or None.
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import aiohttp
 
 from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
+from supervisor.vmm.peer_connector import PeerConnector
 
 BackendType = Literal["File", "Uffd"]
 SnapshotType = Literal["Full", "Diff"]
@@ -27,6 +28,13 @@ LOAD: Final = 60.0
 SNAPSHOT: Final = 600.0
 """It writes all of the guest's memory to disk."""
 
+ANSWER_BYTES: Final = 1 << 20
+"""More than Firecracker has to say of a VM of any number of devices."""
+FAULT_LENGTH: Final = 1000
+"""Characters of a refusal that are told."""
+
+_MALFORMED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What comes of reading JSON that is not what was expected, or is nested for ever."""
 _OS_ERROR: Final = re.compile(r"(?:\(os error|\bcode:) ([0-9]+)")
 """In a fault_message, as Rust shows an io::Error, or as it does inside another error."""
 
@@ -43,18 +51,28 @@ class VmDescription:
 class ApiClient:
     """One VMM's API; every method raises VmmError, which names the VM, the request and the reason.
 
-    Paths of files are relative to the VMM's working directory. `why_gone` says how the process ended, once it has.
+    Nothing is asked of a process that is not the VMM, `pid`. Paths of files are relative to the VMM's working
+    directory. `why_gone` says how the process ended, once it has.
     """
 
-    def __init__(self, socket: Path, name: str, why_gone: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, socket: Path, name: str, pid: int, why_gone: Callable[[], Awaitable[str]]) -> None:
         self._name = name
+        self._pid = pid
         self._why_gone = why_gone
         self._session = aiohttp.ClientSession(
             "http://localhost",
-            connector=aiohttp.UnixConnector(str(socket)),
+            connector=PeerConnector(str(socket), self.check_peer),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
+
+    def check_peer(self, pid: int) -> None:
+        """Raise VmmError where who answers is not the process that was started."""
+        if pid != self._pid:
+            raise VmmError(
+                f"{self._name}: its API socket is answered by pid {pid}, and pid {self._pid} was started: give "
+                "--firecracker the program itself, or a script that execs it"
+            )
 
     async def describe(self) -> VmDescription:
         """Return what VM this is, and its state."""
@@ -62,7 +80,7 @@ class ApiClient:
         try:
             answer = json.loads(text)
             return VmDescription(answer["id"], answer["state"], answer["vmm_version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             raise VmmError(f"{self._name}: GET / was answered by what is no VMM: {_fault(text)[:80]}") from error
 
     async def configure(self, path: str, body: Any) -> None:
@@ -127,7 +145,7 @@ class ApiClient:
         try:
             config = json.loads(text)
             return any(config.get(device) is not None for device in ("balloon", "memory-hotplug"))
-        except (ValueError, AttributeError) as error:
+        except _MALFORMED as error:
             raise VmmError(f"{self._name}: GET /vm/config was not answered by a VMM: {_fault(text)[:80]}") from error
 
     async def close(self) -> None:
@@ -140,7 +158,7 @@ class ApiClient:
         try:
             timeout = aiohttp.ClientTimeout(total=seconds)
             async with self._session.request(method, path, json=body, timeout=timeout) as answer:
-                text = await answer.read()
+                text = await self._body(answer)
                 refused = answer.status >= 300
         except TimeoutError as error:
             raise VmmSilentError(
@@ -158,11 +176,22 @@ class ApiClient:
             raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(text)}")
         return text
 
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        text = bytearray()
+        async for piece in answer.content.iter_any():
+            text += piece
+            if len(text) > ANSWER_BYTES:
+                raise VmmError(
+                    f"{self._name}: {answer.method} {answer.url.path} was answered with more than "
+                    f"{ANSWER_BYTES >> 20} MiB, by what is no VMM"
+                )
+        return bytes(text)
+
 
 def _fault(text: bytes) -> str:
-    """Return Firecracker's fault_message as one line; whatever else came, as it is."""
+    """Return Firecracker's fault_message as one line; whatever else came, as it is, and of much its beginning."""
     try:
         message = str(json.loads(text)["fault_message"])
-    except (ValueError, KeyError, TypeError):
+    except _MALFORMED:
         message = text.decode(errors="replace")
-    return " ".join(message.split())
+    return " ".join(message[:FAULT_LENGTH].split())

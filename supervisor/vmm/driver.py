@@ -1,9 +1,9 @@
 """A VMM that runs: its process, its API socket and its end."""
 
 import asyncio
+import contextlib
 import errno
 import json
-import os
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.system.unix_sockets import connect, remove_stale, too_long
+from supervisor.system.unix_sockets import connect, listening_pid, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -31,7 +31,7 @@ class Vmm:
     """One VMM; made by `spawn` or `adopt`."""
 
     def __init__(self, process: Process, api_socket: Path, name: str) -> None:
-        self.api = ApiClient(api_socket, name, self._why_gone)
+        self.api = ApiClient(api_socket, name, process.pid, self._why_gone)
         self._process = process
         self._api_socket = api_socket
         self._name = name
@@ -112,12 +112,17 @@ class Vmm:
         """Done when the process has ended; cancelled by `disconnect`."""
         return self._process.exited
 
+    def check_listener(self) -> None:
+        """Raise VmmError where another process listens at its API socket; one that nobody listens at is no other's."""
+        with contextlib.suppress(OSError):
+            self.api.check_peer(listening_pid(self._api_socket))
+
     def kill(self) -> None:
         """Kill the VMM without waiting; `exited` tells when it is gone."""
         self._process.kill()
 
     async def terminate(self) -> None:
-        """Kill the VMM and wait until it and its socket are gone; raises VmmError where it does not go."""
+        """Kill the VMM and wait until it, what it started and its socket are gone; raises VmmError where one stays."""
         await self._process.terminate()
         await self.api.close()
 
@@ -131,7 +136,7 @@ class Vmm:
         try:
             await asyncio.wait((listening, self.exited), timeout=LISTEN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                return listening.result()
+                return self.api.check_peer(listening.result())
         finally:
             listening.cancel()
         if self.exited.done():
@@ -169,19 +174,18 @@ async def _nothing(pid: int) -> None:
     """What is done beside a start that nobody waits for."""
 
 
-async def _listens(path: Path, created: asyncio.Event) -> None:
-    """Return once a socket at `path` accepts; `created` is set when anything appears beside it."""
+async def _listens(path: Path, created: asyncio.Event) -> int:
+    """Return whose a socket at `path` is once it accepts; `created` is set when anything appears beside it."""
     while True:
         created.clear()
-        match connect(path):
-            case 0:
-                return
-            case errno.ECONNREFUSED:
-                await asyncio.sleep(LISTEN_RETRY)
-            case errno.ENOENT:
-                await created.wait()
-            case number:
-                raise OSError(number, os.strerror(number), str(path))
+        try:
+            return listening_pid(path)
+        except (ConnectionRefusedError, BlockingIOError):
+            await asyncio.sleep(LISTEN_RETRY)
+        except FileNotFoundError:
+            await created.wait()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _free_path(api_socket: Path, name: str) -> Path:

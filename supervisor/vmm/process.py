@@ -1,4 +1,4 @@
-"""A VMM's process: spawned in a session of its own or adopted, followed to its end, killed."""
+"""A VMM's process: spawned in a session of its own or adopted, followed to its end, killed with all that it started."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
+from supervisor.system.process_group import marked
 from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
 
 KILL_TIMEOUT: Final = 10.0
@@ -66,6 +67,7 @@ class Process(FollowedProcess[Exit]):
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=stderr,
+                    env=marked(os.environ, directory),
                     start_new_session=True,
                     umask=UMASK,
                 )
@@ -73,15 +75,15 @@ class Process(FollowedProcess[Exit]):
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
         # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
-        return cls.child(child.pid, partial(_exit, directory))
+        return cls.child(child.pid, partial(_exit, directory), directory)
 
     @classmethod
     def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
         """Follow a process that is not a child of this one; None where it has ended."""
-        return cls.found(pid, start_time, partial(_exit, directory))
+        return cls.found(pid, start_time, partial(_exit, directory), directory)
 
     async def terminate(self) -> None:
-        """Kill it and wait until it is gone; raises VmmError where it does not go."""
+        """Kill it and wait until it and all of its group are gone; raises VmmError where one does not go."""
         # Firecracker's usual end: it keeps nothing that would be lost.
         self.kill()
         await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
@@ -89,6 +91,11 @@ class Process(FollowedProcess[Exit]):
             raise VmmError(
                 f"pid {self.pid} has not ended {KILL_TIMEOUT:.0f} s after SIGKILL: a device under it does not answer"
             )
+        if self.left:
+            await self.end_rest()
+        if self.left:
+            pids = ", ".join(map(str, self.left))
+            raise VmmError(f"pid {pids}, of what pid {self.pid} has started, cannot be ended: end it, and ask again")
 
 
 def _exit(directory: Path, status: os.waitid_result | None) -> Exit:

@@ -174,7 +174,8 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     layer.write_bytes(b"half")
     nameless = layer.with_suffix("")
     nameless.write_bytes(b"complete, and in no record")
-    api = ApiClient(home.run / f"{source.id}.sock", "source", gone)
+    assert begun.process is not None
+    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone)
     await api.pause()
     await api.close()
     async with supervisor(home) as running:
@@ -197,10 +198,10 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
         await running.end(signal.SIGKILL)
     begun = record(home, source).model_copy(update={"snapshot_unfinished": True})
     (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
-    api = ApiClient(home.run / f"{source.id}.sock", "source", gone)
+    assert begun.process is not None
+    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone)
     await api.pause()
     await api.close()
-    assert begun.process is not None
     # As silent as one that writes for minutes.
     os.kill(begun.process.pid, signal.SIGSTOP)
     async with supervisor(home):

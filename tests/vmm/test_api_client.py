@@ -1,6 +1,7 @@
 """The API client against peers that misbehave, the requests of a configuration, and what logs say."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ async def answering(path: Path, answer: bytes, close: bool = True) -> AsyncItera
         return "has ended: for a reason"
 
     server = await asyncio.start_unix_server(serve, path)
-    client = ApiClient(path, "web-1", why_gone)
+    client = ApiClient(path, "web-1", os.getpid(), why_gone)
     try:
         yield client
     finally:

@@ -1,0 +1,105 @@
+"""Which processes are ours: VMMs and page servers, told from any other that a record's pid may have become.
+
+A record may be of another boot, restored from a backup or edited, and pids are given again: nothing is killed or
+adopted before the process itself shows that it was started for this instance or template. Every function blocks on
+/proc.
+"""
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from supervisor.store.layout import Layout
+from supervisor.store.records import ProcessIdentity
+from supervisor.system.process_group import mark_of
+from supervisor.system.processes import boot_id, proc_file, start_time_of, status_field
+
+_API_SOCKET: Final = "--api-sock"
+_PAGE_SERVER: Final = "supervisor.uffd.page_server"
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """Return how a process is known again; None where it has ended."""
+    try:
+        return ProcessIdentity(pid=pid, start_time=start_time_of(pid), boot_id=boot_id())
+    except OSError:
+        return None
+
+
+def instance_of(pid: int, layout: Layout) -> str | None:
+    """Return the name of the instance's directory that a VMM, or what a VMM started, is of; None for any other process.
+
+    By the mark that it was started with; one of an earlier version, or whose environment cannot be read, works in the
+    directory and has an API socket: an operator's shell there has none.
+    """
+    directories = [mark_of(pid)]
+    if _API_SOCKET in _command(pid):
+        try:
+            directories.append(str(Path(f"/proc/{pid}/cwd").readlink()))
+        except OSError:
+            return _named_socket(pid, layout)
+    homes = [f"{home}{os.sep}" for home in (layout.instances.absolute(), layout.instances.resolve())]
+    found = (_first(one, home) for one in directories if one for home in homes if one.startswith(home))
+    return next(found, None)
+
+
+def template_of(pid: int, layout: Layout) -> str | None:
+    """Return the name of the template's directory whose layers a page server serves; None for any other process."""
+    *program, configuration = _command(pid) or [""]
+    # As it is in the JSON that a page server is started with.
+    home = json.dumps(f"{layout.templates.absolute()}{os.sep}")[1:-1]
+    if not any(_PAGE_SERVER in word for word in program) or home not in configuration:
+        return None
+    return _first(configuration, home)
+
+
+def is_vmm(identity: ProcessIdentity, layout: Layout, instance_id: str) -> bool:
+    """Return whether a process is there, and is one that was started for this instance."""
+    return _lives(identity) and instance_of(identity.pid, layout) == instance_id
+
+
+def is_page_server(identity: ProcessIdentity, layout: Layout, template_id: str) -> bool:
+    """Return whether a process is there, and is a page server of this template."""
+    return _lives(identity) and template_of(identity.pid, layout) == template_id
+
+
+def same(one: ProcessIdentity, other: ProcessIdentity) -> bool:
+    """Return whether two identities are of one process; the boot of one may not be known."""
+    boots = {one.boot_id, other.boot_id} - {None}
+    return (one.pid, one.start_time) == (other.pid, other.start_time) and len(boots) < 2
+
+
+def _lives(identity: ProcessIdentity) -> bool:
+    if identity.boot_id not in (None, boot_id()) or identity.pid <= 1 or identity.pid == os.getpid():
+        return False
+    found = identity_of(identity.pid)
+    return found is not None and found.start_time == identity.start_time
+
+
+def _named_socket(pid: int, layout: Layout) -> str | None:
+    """Return whose API socket a VMM of this user was told to listen at: where it works may be a secret of the kernel's.
+
+    As of a program with capabilities, or that may not be read (ptrace(2), "dumpable").
+    """
+    home = f"{layout.run_dir.absolute()}{os.sep}"
+    told = (after for word, after in pairwise(_command(pid)) if word == _API_SOCKET and after.startswith(home))
+    name = next((after.removeprefix(home).removesuffix(".sock") for after in told), None)
+    try:
+        uid = (status_field(pid, "Uid") or "").split()[:1]
+    except OSError:
+        return None
+    return name if uid == [str(os.getuid())] else None
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return os.fsdecode(proc_file(pid, "cmdline")).split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _first(text: str, prefix: str) -> str:
+    """Return the name that follows the first `prefix`."""
+    return text.partition(prefix)[2].partition(os.sep)[0]
