@@ -7,6 +7,7 @@ adopted before the process itself shows that it was started for this instance or
 
 import json
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from supervisor.system.processes import boot_id, proc_file, start_time_of, statu
 
 _API_SOCKET: Final = "--api-sock"
 _PAGE_SERVER: Final = "supervisor.uffd.page_server"
+_FIRST_LAYER: Final = re.compile(r'"layers": ?\[("(?:[^"\\]|\\.)*")')
+"""In the JSON that a page server is started with, of which not all may be read."""
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
@@ -40,19 +43,16 @@ def instance_of(pid: int, layout: Layout) -> str | None:
             directories.append(str(Path(f"/proc/{pid}/cwd").readlink()))
         except OSError:
             return _named_socket(pid, layout)
-    homes = [f"{home}{os.sep}" for home in (layout.instances.absolute(), layout.instances.resolve())]
-    found = (_first(one, home) for one in directories if one for home in homes if one.startswith(home))
-    return next(found, None)
+    return next(filter(None, (_name_in(layout.instances, one) for one in directories if one)), None)
 
 
 def template_of(pid: int, layout: Layout) -> str | None:
     """Return the name of the template's directory whose layers a page server serves; None for any other process."""
     *program, configuration = _command(pid) or [""]
-    # As it is in the JSON that a page server is started with.
-    home = json.dumps(f"{layout.templates.absolute()}{os.sep}")[1:-1]
-    if not any(_PAGE_SERVER in word for word in program) or home not in configuration:
+    if not any(_PAGE_SERVER in word for word in program):
         return None
-    return _first(configuration, home)
+    layer = _FIRST_LAYER.search(configuration)
+    return _name_in(layout.templates, str(Path(json.loads(layer[1])).parent)) if layer else None
 
 
 def is_vmm(identity: ProcessIdentity, layout: Layout, instance_id: str) -> bool:
@@ -100,6 +100,7 @@ def _command(pid: int) -> list[str]:
         return []
 
 
-def _first(text: str, prefix: str) -> str:
-    """Return the name that follows the first `prefix`."""
-    return text.partition(prefix)[2].partition(os.sep)[0]
+def _name_in(home: Path, directory: str) -> str | None:
+    """Return a directory's name where it is in `home`, by whatever names of that."""
+    path = Path(directory)
+    return path.name if path.parent.resolve() == home.resolve() else None

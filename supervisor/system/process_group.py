@@ -25,7 +25,7 @@ _ENDED: Final = (b"Z", b"X")
 def marked(environment: Mapping[str, str], directory: Path) -> dict[str, str]:
     """Return an environment with the mark of what is started for a directory."""
     # At the beginning: of a long environment not all is read.
-    return {_MARK: str(directory.absolute())} | {name: value for name, value in environment.items() if name != _MARK}
+    return {_MARK: str(directory.resolve())} | {name: value for name, value in environment.items() if name != _MARK}
 
 
 def mark_of(pid: int) -> str | None:
@@ -51,7 +51,7 @@ class ProcessGroup:
         """`start_time` is the leader's, in clock ticks since boot: nothing that it started is older."""
         self.leader = leader
         self._start_time = start_time
-        self._mark = str(directory.absolute())
+        self._mark = str(directory.resolve())
 
     def has_others(self) -> bool:
         """Return whether any lives but the leader; where no descriptor is to be had for a look they are killed."""
