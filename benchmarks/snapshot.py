@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmarks.bench import PATIENCE, Bench
 from benchmarks.page_servers import page_map
@@ -18,6 +18,7 @@ from supervisor.store.layout import VM_JSON
 from supervisor.uffd.handle import PageServer, Prefetch
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.inotify import writes
 from supervisor.vmm.logs import CONSOLE_LOG
 
 PASSES = 2
@@ -44,35 +45,39 @@ class Backing:
 
 
 class Console:
-    """What a guest prints, told as it is printed: a FIFO where the VMM expects its console log."""
+    """What a guest prints, told as it is printed; made by `open`."""
 
-    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
-        self._reader = reader
-        self._transport = transport
+    def __init__(self, file: BinaryIO, written: asyncio.Event) -> None:
+        self._file = file
+        self._written = written
+        self._unfinished = b""
 
     @classmethod
-    async def open(cls, directory: Path) -> "Console":
-        """Make the FIFO in a VMM's directory, before the VMM."""
+    @contextlib.asynccontextmanager
+    async def open(cls, directory: Path) -> "AsyncIterator[Console]":
+        """Make the console log in a VMM's directory, before the VMM."""
         path = directory / CONSOLE_LOG
-        os.mkfifo(path)
-        # With a writer of our own, the VMM's end is no end of file: fifo(7).
-        pipe = os.fdopen(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
-        return cls(reader, transport)
+        path.touch()
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+            async with writes(path) as written:
+                yield cls(file, written)
 
     async def until(self, *lines: str) -> None:
         """Return when the guest has printed all of these lines in this order; RuntimeError where it found an error."""
         async with asyncio.timeout(PATIENCE):
             for line in lines:
-                while (said := (await self._reader.readline()).decode().strip()) != line:
+                while (said := (await self._next()).decode().strip()) != line:
                     if said.startswith(("CORRUPT", "error")):
                         raise RuntimeError(f"the guest printed {said!r} before {line!r}")
 
-    def close(self) -> None:
-        """Close the FIFO."""
-        self._transport.close()
+    async def _next(self) -> bytes:
+        while True:
+            self._written.clear()
+            self._unfinished += self._file.readline()
+            if self._unfinished.endswith(b"\n"):
+                line, self._unfinished = self._unfinished, b""
+                return line
+            await self._written.wait()
 
 
 class Fork:
@@ -166,21 +171,20 @@ async def _vmm(
 ) -> AsyncIterator[tuple[Vmm, Console]]:
     """Spawn a VMM, with the VM of the directory `boot` or without one."""
     directory = boot or bench.directory(name)
-    console = await Console.open(directory)
     try:
-        vmm = await Vmm.spawn(
-            hypervisor,
-            instance_id=name,
-            directory=directory,
-            api_socket=bench.folder / f"{name}.sock",
-            config_file=VM_JSON if boot else None,
-            meanwhile=meanwhile,
-        )
-        try:
-            yield vmm, console
-        finally:
-            await vmm.terminate()
+        async with Console.open(directory) as console:
+            vmm = await Vmm.spawn(
+                hypervisor,
+                instance_id=name,
+                directory=directory,
+                api_socket=bench.folder / f"{name}.sock",
+                config_file=VM_JSON if boot else None,
+                meanwhile=meanwhile,
+            )
+            try:
+                yield vmm, console
+            finally:
+                await vmm.terminate()
     finally:
-        console.close()
         if boot is None:
             shutil.rmtree(directory)

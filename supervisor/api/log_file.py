@@ -1,12 +1,16 @@
 """One log: its last lines, and those that are added to it."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from watchfiles import awatch
+
+from supervisor.errors import StorageError
+from supervisor.system.regular_files import open_regular
 
 TAIL_LIMIT: Final = 8 << 20
 """Bytes from the end of a log in which its last lines are looked for."""
@@ -31,7 +35,7 @@ class LogFile:
     def tail(self, count: int) -> list[str]:
         """Return the last `count` finished lines and go on after the end; blocks on the disk."""
         try:
-            with self.path.open("rb") as file:
+            with _opened(self.path) as file:
                 status = os.fstat(file.fileno())
                 data = _last_bytes(file.fileno(), status.st_size, count)
         except FileNotFoundError:
@@ -50,7 +54,7 @@ class LogFile:
         A log that was replaced or cut is read from its start.
         """
         try:
-            with self.path.open("rb") as file:
+            with _opened(self.path) as file:
                 status = os.fstat(file.fileno())
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._inode, self._offset, self._unfinished = status.st_ino, 0, b""
@@ -92,6 +96,16 @@ async def follow(log: LogFile) -> AsyncGenerator[list[str], None]:
         return
     finally:
         await watch.aclose()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a log; raises OSError, and StorageError where there is something else in its place."""
+    try:
+        return os.fdopen(open_regular(path), "rb")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StorageError(f"{path}: {error.strerror}: remove it") from error
 
 
 def _last_bytes(descriptor: int, size: int, count: int) -> bytes:

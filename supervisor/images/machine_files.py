@@ -12,6 +12,7 @@ from typing import Any
 
 from supervisor.concurrency.progress import advance
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
+from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
 from supervisor.system.sparse_files import allocated, sparse_copy
 
@@ -91,6 +92,12 @@ def writable_disks(directory: Path) -> tuple[str, ...]:
     if not bootable(directory):
         return ()
     return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
+
+
+def hotplug_bytes(directory: Path) -> int:
+    """Return how much memory the guest of an instance may be given while it runs, as far as vm.json says."""
+    config = read_vm_json(directory).memory_hotplug if bootable(directory) else None
+    return config.total_size_mib * MIB if config is not None else 0
 
 
 def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:

@@ -95,7 +95,7 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
     place(image.directory / STATE, directory / files.state, writable=False)
     place(image.directory / MEM, directory / files.layers[0], writable=False)
     if (image.directory / HOT_PAGES).exists():
-        place(image.directory / HOT_PAGES, directory / HOT_PAGES, writable=False)
+        place((image.directory / HOT_PAGES).resolve(), directory / HOT_PAGES, writable=False)
     if image.config is not None:
         machine = {"vcpu_count": image.vcpus, "mem_size_mib": image.size_bytes // MIB}
         machine["track_dirty_pages"] = track_dirty_pages

@@ -85,6 +85,12 @@ class Vsock(Section):
     uds_path: RelativePath
 
 
+class MemoryHotplug(Section):
+    """Memory that a guest may be given while it runs."""
+
+    total_size_mib: int = Field(default=0, ge=0)
+
+
 class VmJson(Section):
     """The whole file."""
 
@@ -94,6 +100,7 @@ class VmJson(Section):
     pmem: tuple[Pmem, ...] = ()
     vsock: Vsock | None = None
     cpu_config: RelativePath | dict[str, Any] | None = Field(default=None, alias="cpu-config")
+    memory_hotplug: MemoryHotplug | None = Field(default=None, alias="memory-hotplug")
 
     @model_validator(mode="after")
     def _check_sections(self) -> "VmJson":

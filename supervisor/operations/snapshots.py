@@ -11,14 +11,15 @@ from typing import Any
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
-from supervisor.images.machine_files import copy_disks, copy_fixed, writable_disks
+from supervisor.images.machine_files import copy_disks, copy_fixed, hotplug_bytes, writable_disks
 from supervisor.models import ForkKind, State
 from supervisor.operations.transitions import Transitions
 from supervisor.rules.lifecycle import Intent
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
-from supervisor.snapshots.layer_files import complete, link
-from supervisor.snapshots.layers import Layers, all_names, new_names, own_snapshot
+from supervisor.snapshots.layer_files import link
+from supervisor.snapshots.layers import Layers, all_names, own_snapshot
+from supervisor.snapshots.written_files import keep
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import staged
 from supervisor.store.records import InstanceRecord, child_of
@@ -82,6 +83,10 @@ class Snapshots:
         `while_paused` runs in a thread. Until the snapshot is the record's, that says so: the next one is whole then,
         since the dirty log may have been reset for a layer that is lost.
         """
+        directory = self._inventory.layout.instance(record.id)
+        # A mem-file has what may be plugged as well.
+        plugged = await asyncio.to_thread(hotplug_bytes, directory)
+        sizes = {record.size_bytes, record.size_bytes + plugged}
         await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
         watch = watch or Stopwatch()
         with contextlib.ExitStack() as paused:
@@ -93,9 +98,8 @@ class Snapshots:
                 if runs_on:
                     await self._vmms.resume(record.id)
                 paused.close()
-                directory = self._inventory.layout.instance(record.id)
                 with watch.phase("write"):
-                    await asyncio.to_thread(complete, directory, new_names(record, files))
+                    await asyncio.to_thread(keep, directory, record, files, sizes)
         if runs_on:
             return await self._layers.commit(record, files, changes)
         try:

@@ -199,7 +199,7 @@ class Vmms:
                 kind = "Full" if await vmm.api.gives_memory_back() else kind
         files = next_snapshot(record, kind, written)
         directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
-        make_way(directory, (state, layer))
+        await asyncio.to_thread(make_way, directory, (state, layer))
         try:
             with interruptible():
                 step("pause")
@@ -209,7 +209,7 @@ class Vmms:
             yield files
         except BaseException:
             await asyncio.shield(self.run_on(record.id))
-            remove(directory, (state, layer))
+            await asyncio.shield(asyncio.to_thread(remove, directory, (state, layer)))
             raise
 
     async def run_on(self, instance_id: str) -> None:

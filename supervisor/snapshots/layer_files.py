@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ from supervisor.concurrency.progress import advance, counted, step
 from supervisor.errors import PageServerError, StorageError
 from supervisor.store.layout import PARTIAL, SNAPSHOT_FILE, partial
 from supervisor.store.registry import sync_directory
+from supervisor.system.regular_files import discard, open_regular
 from supervisor.system.sparse_files import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
@@ -22,26 +23,35 @@ def complete(directory: Path, names: Iterable[str]) -> None:
 
     Raises StorageError.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            files = {name: stack.enter_context(opened(partial(directory / name))) for name in names}
+        except OSError as error:
+            raise _not_kept(directory, error) from error
+        complete_opened(directory, files)
+
+
+def complete_opened(directory: Path, files: Mapping[str, int]) -> None:
+    """Do the same with files of which descriptors are given; raises StorageError where a name is another file's."""
     try:
-        for name in names:
+        for name, fd in files.items():
             step("sync layer")
-            with opened(partial(directory / name)) as fd:
-                os.fsync(fd)
-                os.fchmod(fd, MODE)
+            os.fsync(fd)
+            os.fchmod(fd, MODE)
             step("rename layer")
             partial(directory / name).rename(directory / name)
+            if not os.path.samestat(os.fstat(fd), (directory / name).lstat()):
+                raise OSError(errno.ESTALE, f"{name} was replaced by another file meanwhile")
         sync_directory(directory)
     except OSError as error:
-        raise StorageError(
-            f"{directory}: a snapshot cannot be kept: {error.strerror}; free space or make the data directory writable"
-        ) from error
+        raise _not_kept(directory, error) from error
 
 
 def remove(directory: Path, names: Iterable[str]) -> None:
     """Remove names, and partial ones, as far as the file system lets; a file goes with its last name."""
     for path in _both(directory, names):
         with contextlib.suppress(OSError):
-            path.unlink()
+            discard(path)
 
 
 def sweep(directory: Path, kept: Collection[str]) -> None:
@@ -50,7 +60,7 @@ def sweep(directory: Path, kept: Collection[str]) -> None:
         # A disk of the guest's own may be called state.img.
         if SNAPSHOT_FILE.fullmatch(path.name) and path.name not in kept:
             with contextlib.suppress(OSError):
-                path.unlink()
+                discard(path)
 
 
 def make_way(directory: Path, names: Iterable[str]) -> None:
@@ -67,7 +77,9 @@ def make_way(directory: Path, names: Iterable[str]) -> None:
 def link(names: Iterable[str], source: Path, target: Path) -> None:
     """Give files in the directory `source` the same names in the directory `target` as well; raises OSError."""
     for name in names:
-        os.link(source / name, target / name)
+        # Not what a link of that name leads to, if a VMM has put one there.
+        os.link(source / name, target / name, follow_symlinks=False)
+        os.close(open_regular(target / name))
 
 
 def marks(names: Iterable[str], directory: Path) -> tuple[tuple[int, int], ...]:
@@ -109,6 +121,12 @@ def merge(layers: Sequence[Path], target: Path) -> None:
         with counted(sum(end - start for start, end, _ in runs), "bytes"):
             for start, end, owner in runs:
                 copy_range(fds[owner], target_fd, start, end, advance)
+
+
+def _not_kept(directory: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{directory}: a snapshot cannot be kept: {error.strerror}; free space or make the data directory writable"
+    )
 
 
 def _both(directory: Path, names: Iterable[str]) -> list[Path]:

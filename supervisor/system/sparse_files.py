@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.system.regular_files import open_regular
+
 # What copy_file_range(2) says where it cannot copy from one file to the other: they are in two file systems, or in one
 # that does not have the call.
 _UNSUPPORTED: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -52,8 +54,8 @@ def sparse_copy(source: Path, target: Path, copied: Copied) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Open a file for reading."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Open a regular file for reading; raises OSError for a link to one, or anything else."""
+    fd = open_regular(path)
     try:
         yield fd
     finally:

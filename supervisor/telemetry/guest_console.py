@@ -1,10 +1,12 @@
 """What pagewalker prints on its console, read as it grows."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.models import Guest
+from supervisor.system.regular_files import open_regular
 
 READ_LIMIT = 1 << 20
 """How many bytes of a console one call reads, so that a guest that prints for ever holds nobody up."""
@@ -43,10 +45,11 @@ class GuestConsole:
         try:
             if self.path.stat().st_size <= self.offset:
                 return self.guest
-            with self.path.open("rb") as file:
+            with os.fdopen(open_regular(self.path), "rb") as file:
                 file.seek(self.offset)
                 data = file.read(READ_LIMIT)
-        except FileNotFoundError:
+        except OSError:
+            # It is not there yet, or no file any more.
             return self.guest
         self.offset += len(data)
         *lines, self._partial = (self._partial + data).split(b"\n")

@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from supervisor.models import HypervisorChoice, HypervisorName
 from supervisor.system.isolated_python import isolated_command
 from supervisor.system.processes import status_field
 from supervisor.vmm.api_client import TrackingField
+from supervisor.vmm.probe import run
 
 KVM_DEVICE: Final = Path("/dev/kvm")
 USERFAULTFD_DEVICE: Final = Path("/dev/userfaultfd")
@@ -159,19 +159,17 @@ def file_identity(path: Path) -> FileIdentity | None:
 def _printed_version(program: Path, option: str) -> str:
     """Return what the first line says after "v"; Firecracker prints a line of its log behind it."""
     try:
-        ran = subprocess.run(
-            (program, option), stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT, check=False
-        )
+        ran = run((program, option), PROBE_TIMEOUT)
+    except TimeoutError as error:
+        raise DependencyMissingError(
+            f"{program} {option} did not end within {PROBE_TIMEOUT:.0f} s, or prints for ever: is it Firecracker?"
+        ) from error
     except OSError as error:
         raise DependencyMissingError(
             f"{program} cannot be run: {error.strerror}; name one for {platform.machine()} with --firecracker PATH"
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise DependencyMissingError(
-            f"{program} {option} did not end within {PROBE_TIMEOUT:.0f} s: is it Firecracker?"
-        ) from error
-    printed = re.match(rb"(?:Firecracker )?v([0-9][0-9A-Za-z.+-]*)", ran.stdout)
-    if ran.returncode != 0 or printed is None:
+    printed = re.match(rb"(?:Firecracker )?v([0-9][0-9A-Za-z.+-]*)", ran.output)
+    if ran.code != 0 or printed is None:
         raise DependencyMissingError(f"{program} {option} printed no version: is it Firecracker?")
     return printed[1].decode()
 

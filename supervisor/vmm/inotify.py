@@ -1,14 +1,15 @@
-"""Being told that something was created in a directory: inotify(7), by ctypes."""
+"""Being told that something was created in a directory, or written to a file: inotify(7), by ctypes."""
 
 import asyncio
 import ctypes
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 # include/uapi/linux/inotify.h
+IN_MODIFY: Final = 0x2
 IN_MOVED_TO: Final = 0x80
 IN_CREATE: Final = 0x100
 IN_ONLYDIR: Final = 0x01000000
@@ -18,32 +19,41 @@ EVENTS_BYTES: Final = 65536
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-@asynccontextmanager
-async def creations(directory: Path) -> AsyncIterator[asyncio.Event]:
-    """Yield an event that is set whenever a name appears in the directory; clear it before looking.
+def creations(directory: Path) -> AbstractAsyncContextManager[asyncio.Event]:
+    """Give an event that is set whenever a name appears in the directory; clear it before looking.
 
     Raises OSError: EMFILE where the user has fs.inotify.max_user_instances of these already.
     """
+    return _watched(directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR)
+
+
+def writes(file: Path) -> AbstractAsyncContextManager[asyncio.Event]:
+    """Give an event that is set whenever the file is written; the same holds for it."""
+    return _watched(file, IN_MODIFY)
+
+
+@asynccontextmanager
+async def _watched(path: Path, events: int) -> AsyncIterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
-    created = asyncio.Event()
-    fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), directory)
+    happened = asyncio.Event()
+    fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), path)
 
     def on_readable() -> None:
         os.read(fd, EVENTS_BYTES)
-        created.set()
+        happened.set()
 
     try:
-        _checked(_libc.inotify_add_watch(fd, os.fsencode(directory), IN_CREATE | IN_MOVED_TO | IN_ONLYDIR), directory)
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(path), events), path)
         loop.add_reader(fd, on_readable)
-        yield created
+        yield happened
     finally:
         loop.remove_reader(fd)
         # Closing waits for a grace period of the kernel (fsnotify_destroy_group), some 10 ms: not in the loop's thread.
         loop.run_in_executor(None, os.close, fd)
 
 
-def _checked(result: int, directory: Path) -> int:
+def _checked(result: int, path: Path) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(directory))
+        raise OSError(number, os.strerror(number), str(path))
     return result

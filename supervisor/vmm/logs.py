@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.system.regular_files import discard, open_regular
+
 CONSOLE_LOG: Final = "console.log"
 VMM_LOG: Final = "vmm.log"
 PREVIOUS_VMM_LOG: Final = "vmm.log.1"
@@ -28,17 +30,20 @@ def rotate_logs(directory: Path) -> None:
     (open_file_nonblock in its src/vmm/src/utils/mod.rs): the log of another run would be overwritten, and stderr cannot
     share the file.
     """
+    discard(directory / PREVIOUS_VMM_LOG)
     with contextlib.suppress(FileNotFoundError):
         (directory / VMM_LOG).rename(directory / PREVIOUS_VMM_LOG)
-    (directory / STDERR_LOG).unlink(missing_ok=True)
+    discard(directory / STDERR_LOG)
     os.close(os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
 
 
 @contextlib.contextmanager
 def appended(path: Path) -> Iterator[int]:
     """Open a log that a VMM appends to; raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     try:
+        # The VMM is given it as it is.
+        os.set_blocking(fd, True)
         yield fd
     finally:
         os.close(fd)
@@ -56,7 +61,7 @@ def last_message(directory: Path) -> str:
 
 def _tail(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             return file.read(TAIL_BYTES).decode(errors="replace")
     except OSError:

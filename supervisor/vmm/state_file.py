@@ -14,6 +14,8 @@ from supervisor.models import HypervisorName
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
 _HEADER_BYTES: Final = 64
+HEAD_BYTES: Final = state_file.MAX_BYTES + 1
+"""As much as says that a file is too long to be the embedded VMM's."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class StateHeader:
 def read_state_header(path: Path) -> StateHeader:
     """Return who wrote a state-file; raises OSError, and ValueError in one line where nobody that is known did."""
     with path.open("rb") as file:
-        text = file.read(state_file.MAX_BYTES + 1)
+        return parse_state_header(file.read(HEAD_BYTES), path.name)
+
+
+def parse_state_header(text: bytes, name: str) -> StateHeader:
+    """Return the same of the first HEAD_BYTES of a state-file that is called `name`; raises ValueError. Pure."""
     if len(text) >= _HEADER_BYTES and struct.unpack_from("<Q", text)[0] in _MAGIC:
         version = re.search(rb"[0-9]+\.[0-9]+\.[0-9]+", text[8:_HEADER_BYTES])
         if version is None:
-            raise ValueError(f"{path.name} is Firecracker's, and has no version that can be read")
+            raise ValueError(f"{name} is Firecracker's, and has no version that can be read")
         return StateHeader("firecracker", version[0].decode())
     try:
         machine = state_file.parse(text)
     except MalformedError as error:
-        raise ValueError(f"{path.name} is neither Firecracker's nor the embedded VMM's: {error}") from error
+        raise ValueError(f"{name} is neither Firecracker's nor the embedded VMM's: {error}") from error
     return StateHeader("embedded", SNAPSHOT_VERSION, machine.vcpu_count, machine.mem_size_mib * MIB)

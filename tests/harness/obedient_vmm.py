@@ -4,18 +4,15 @@ import os
 import sys
 from pathlib import Path
 
-from supervisor.embedded import SNAPSHOT_VERSION, VERSION
 from supervisor.embedded import __main__ as program
 from supervisor.embedded.config import SnapshotCreate
 from supervisor.embedded.machine import Machine
 from supervisor.system.isolated_python import isolated_command
-from supervisor.vmm.hypervisor import Hypervisor
 
 
-def obedient_vmm(orders: Path) -> Hypervisor:
-    """Return a VMM that looks for what it is told in the file `orders`, anew for each snapshot."""
-    command = isolated_command(f"from tests.harness.obedient_vmm import main; main({str(orders)!r})")
-    return Hypervisor("embedded", command, VERSION, SNAPSHOT_VERSION)
+def obedient_command(orders: Path) -> tuple[str, ...]:
+    """Return the command of a VMM that looks for what it is told in the file `orders`, anew for each snapshot."""
+    return isolated_command(f"from tests.harness.obedient_vmm import main; main({str(orders)!r})")
 
 
 def main(orders: str) -> None:

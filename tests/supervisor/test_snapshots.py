@@ -1,6 +1,6 @@
 """The one way in which a snapshot is taken: when it is told, and what is let run on when it comes to nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from supervisor.errors import StorageError
 from supervisor.host.host import Host
 from supervisor.models import CheckpointRequest, CreateRequest, State
 from supervisor.operations import snapshots
-from supervisor.snapshots.layer_files import complete
 from supervisor.snapshots.layers import Layers
-from supervisor.store.records import InstanceRecord
+from supervisor.snapshots.written_files import keep
+from supervisor.store.records import InstanceRecord, SnapshotFiles
 from supervisor.vmm.api_client import ApiClient
 from tests.harness.opened_host import opened_host
 from tests.harness.supervisor_process import PATIENCE, Home
@@ -31,11 +31,11 @@ async def host(home: Home) -> AsyncIterator[Host]:
 async def test_an_instance_stopped_when_its_snapshot_was_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     whole: list[datetime] = []
 
-    def completed(directory: Path, names: tuple[str, ...]) -> None:
-        complete(directory, names)
+    def kept(directory: Path, record: InstanceRecord, files: SnapshotFiles, memory_sizes: Collection[int]) -> None:
+        keep(directory, record, files, memory_sizes)
         whole.append(datetime.now(UTC))
 
-    monkeypatch.setattr(snapshots, "complete", completed)
+    monkeypatch.setattr(snapshots, "keep", kept)
     standby = await host.standby("source")
     assert standby.stopped_at is not None
     assert standby.stopped_at >= whole[0]

@@ -78,6 +78,54 @@ async def test_a_description_that_is_none_is_refused(run_dir: Path, body: str) -
             await client.describe()
 
 
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+async def test_an_answer_that_is_nested_for_ever_is_an_error_like_any(run_dir: Path, status: str) -> None:
+    async with answering(run_dir / "s", response(status, NESTED)) as client:
+        with pytest.raises(VmmError) as refused:
+            await client.describe()
+    assert len(refused.value.message) < 2 * api_client.FAULT_LENGTH
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n" + bytes(api_client.ANSWER_BYTES + 1),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(api_client.ANSWER_BYTES + 1),
+    ],
+)
+async def test_an_answer_without_an_end_is_not_read_on(run_dir: Path, answer: bytes) -> None:
+    async with answering(run_dir / "s", answer, close=False) as client:
+        with pytest.raises(VmmError, match=r"^web-1: PATCH /vm was answered with more than 1 MiB, by what is no VMM$"):
+            await client.pause()
+
+
+async def test_nothing_is_asked_of_another_process(run_dir: Path) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read())
+        writer.close()
+
+    async def why_gone() -> str:
+        return "goes on"
+
+    server = await asyncio.start_unix_server(serve, run_dir / "s")
+    client = ApiClient(run_dir / "s", "web-1", 1, why_gone)
+    with pytest.raises(VmmError) as refused:
+        await client.pause()
+    assert refused.value.message == (
+        f"web-1: its API socket is answered by pid {os.getpid()}, and pid 1 was started: give --firecracker the "
+        "program itself, or a script that execs it"
+    )
+    await client.close()
+    server.close()
+    await server.wait_closed()
+    assert b"".join(asked) == b""
+
+
 async def test_an_answer_that_does_not_come_is_bounded(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "QUICK", 0.1)
     async with answering(run_dir / "s", b"", close=False) as client:
