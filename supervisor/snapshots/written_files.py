@@ -15,7 +15,7 @@ from supervisor.store.layout import partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles
 from supervisor.system.regular_files import open_regular
 from supervisor.system.sparse_files import allocated
-from supervisor.vmm.state_file import HEAD_BYTES, parse_state_header
+from supervisor.vmm.state_file import HEAD_BYTES, parse_state_header, tells_version
 
 STATE_BYTES: Final = 10 << 20
 """What Firecracker reads of a state-file at most: DESERIALIZATION_BYTES_LIMIT in its src/vmm/src/snapshot/mod.rs."""
@@ -57,6 +57,10 @@ def _check_state(name: str, fd: int, record: InstanceRecord, files: SnapshotFile
     size = os.fstat(fd).st_size
     if size > STATE_BYTES:
         raise ValueError(f"{name} has {size} bytes, and no VMM loads more than {STATE_BYTES}")
+    if size == 0:
+        raise ValueError(f"{name} has 0 bytes")
+    if not tells_version(record.hypervisor, files.snapshot_version):
+        return
     header = parse_state_header(os.pread(fd, HEAD_BYTES, 0), name)
     told = header.hypervisor, header.snapshot_version
     if told != (record.hypervisor, files.snapshot_version):

@@ -12,10 +12,20 @@ from supervisor.guests.pagewalker import MIB
 from supervisor.models import HypervisorName
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
-"""Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs; the version follows it."""
+"""Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs. The version follows it, as
+bincode has strings: its length in eight bytes, and its letters."""
 _HEADER_BYTES: Final = 64
 HEAD_BYTES: Final = state_file.MAX_BYTES + 1
 """As much as says that a file is too long to be the embedded VMM's."""
+
+
+_READABLE_BEFORE: Final = 9
+"""From this snapshot version on, Firecracker 1.15's, a state-file is bitcode, and only Firecracker reads its head."""
+
+
+def tells_version(hypervisor: HypervisorName, snapshot_version: str) -> bool:
+    """Return whether a state-file of this version has a head that can be read."""
+    return hypervisor == "embedded" or int(snapshot_version.split(".")[0]) < _READABLE_BEFORE
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,9 @@ def read_state_header(path: Path) -> StateHeader:
 def parse_state_header(text: bytes, name: str) -> StateHeader:
     """Return the same of the first HEAD_BYTES of a state-file that is called `name`; raises ValueError. Pure."""
     if len(text) >= _HEADER_BYTES and struct.unpack_from("<Q", text)[0] in _MAGIC:
-        version = re.search(rb"[0-9]+\.[0-9]+\.[0-9]+", text[8:_HEADER_BYTES])
+        # What follows it may be digits as well.
+        (length,) = struct.unpack_from("<Q", text, 8)
+        version = re.fullmatch(rb"[0-9]+\.[0-9]+\.[0-9]+", text[16 : 16 + length]) if length < _HEADER_BYTES else None
         if version is None:
             raise ValueError(f"{name} is Firecracker's, and has no version that can be read")
         return StateHeader("firecracker", version[0].decode())

@@ -1,5 +1,6 @@
 """Layers as files: merging is what a page server reads, names are the reference count, partial files never count."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,11 +139,19 @@ def test_what_a_crash_left_without_a_snapshot_is_swept(directory: Path) -> None:
     ]
 
 
-def test_what_a_crash_left_makes_way_and_what_stays_is_in_the_way(directory: Path) -> None:
+def test_what_a_crash_left_makes_way_and_what_stays_is_in_the_way(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_layer(directory / "mem.0.new", {1: 1})
+    (directory / "mem.0" / "inside").mkdir(parents=True)
     make_way(directory, ("mem.0",))
     assert list(directory.iterdir()) == []
     (directory / "mem.0.new").mkdir()
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(layer_files, "discard", refuse)
     with pytest.raises(StorageError, match=r"mem\.0\.new: it is in the way of a snapshot"):
         make_way(directory, ("mem.0",))
 
