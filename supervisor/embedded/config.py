@@ -11,10 +11,13 @@ from typing import Any, Final, NamedTuple
 from supervisor.embedded.refusals import FaultError, MalformedError
 
 MAX_VCPUS: Final = 32
-MAX_MEM_SIZE_MIB: Final = 3072
-"""Where Firecracker's MMIO gap begins: up to there a guest-physical address is an offset in the mem-file."""
+MAX_MEM_SIZE_MIB: Final = 255 << 10
+"""Firecracker has another gap at 256 GiB; the one below 4 GiB takes 1 GiB."""
 COMMAND_LINE_BYTES: Final = 2048
 """Firecracker's CMDLINE_MAX_SIZE (src/vmm/src/arch/x86_64/layout.rs)."""
+
+TRACKING_FIELDS: Final = ("enable_diff_snapshots", "track_dirty_pages")
+"""The names of one field of a load; Firecracker before 1.13 knows the first only."""
 
 _DEVICES: Final = (
     "drives",
@@ -149,7 +152,7 @@ def machine_config(value: Any) -> MachineConfig:
     if not 1 <= config.mem_size_mib <= MAX_MEM_SIZE_MIB:
         raise FaultError(
             f"Machine config error: mem_size_mib is {config.mem_size_mib}, and the embedded VMM has 1 to "
-            f"{MAX_MEM_SIZE_MIB} MiB: it ends where Firecracker's MMIO gap begins"
+            f"{MAX_MEM_SIZE_MIB} MiB: it ends where Firecracker's second MMIO gap begins"
         )
     return config
 

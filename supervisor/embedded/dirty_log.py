@@ -17,7 +17,7 @@ _RUN: Final = re.compile(rb"\x01+|\x02+")
 
 
 class DirtyLog:
-    """What happened to every page since the last snapshot; addresses are bytes, page-aligned where pages go.
+    """What happened to every page since the last snapshot; addresses are those in a mem-file, in bytes.
 
     Without `has_base` no snapshot was ever made: a page that nothing was written to is zero in the image anyway.
     """

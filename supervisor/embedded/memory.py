@@ -13,7 +13,7 @@ import socket
 from typing import Final, Self
 
 from supervisor.embedded.dirty_log import WRITTEN, DirtyLog
-from supervisor.guests.pagewalker import MIB, PAGE_SIZE
+from supervisor.guests.pagewalker import GAP_BASE, MIB, PAGE_SIZE, UPPER_BASE, mem_file_offset
 from supervisor.uffd import kernel
 
 MAP_FIXED: Final = 0x10
@@ -32,7 +32,10 @@ _libc.mmap.restype = ctypes.c_void_p
 
 
 class GuestMemory:
-    """All memory of a VM; addresses are guest-physical, lengths are bytes, both from 0 to `size`."""
+    """All memory of a VM: `size` bytes in one piece, which is in two for the guest where it is more than GAP_BASE.
+
+    Addresses are guest-physical, lengths are bytes.
+    """
 
     def __init__(self, mapping: mmap.mmap, mem_file: os.stat_result | None = None) -> None:
         self.size = len(mapping)
@@ -72,16 +75,20 @@ class GuestMemory:
         uffd = memory._open_userfaultfd()
         kernel.api(uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)
         kernel.register(uffd, memory._base, size)
-        mapping = {
-            "base_host_virt_addr": memory._base,
-            "size": size,
-            "offset": 0,
-            "page_size": PAGE_SIZE,
-            "page_size_kib": PAGE_SIZE,
-        }
+        mappings = [
+            {
+                "base_host_virt_addr": memory._base + start,
+                "size": end - start,
+                "offset": start,
+                "page_size": PAGE_SIZE,
+                "page_size_kib": PAGE_SIZE,
+            }
+            for start, end in ((0, min(size, GAP_BASE)), (GAP_BASE, size))
+            if start < end
+        ]
         peer = socket.socket(socket.AF_UNIX)
         peer.connect(path)
-        socket.send_fds(peer, [json.dumps([mapping]).encode()], [uffd])
+        socket.send_fds(peer, [json.dumps(mappings).encode()], [uffd])
         memory._page_server = (uffd, peer)
         return memory
 
@@ -95,7 +102,7 @@ class GuestMemory:
         """Put `data` at `address`."""
         _libc.memmove(self._pointer(address, len(data)), data, len(data))
         if self.dirty_log is not None:
-            self.dirty_log.write(address, len(data))
+            self.dirty_log.write(mem_file_offset(address), len(data))
 
     def discard(self, address: int, length: int) -> None:
         """Give pages back to the host, as Firecracker's balloon does; they are zero from then on. Raises OSError.
@@ -113,7 +120,7 @@ class GuestMemory:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         if self.dirty_log is not None:
-            self.dirty_log.discard(address, length)
+            self.dirty_log.discard(mem_file_offset(address), length)
 
     def equals(self, address: int, data: Content) -> bool:
         """Whether `data` is what is at `address`; pages are touched upwards, none behind the first difference."""
@@ -124,18 +131,18 @@ class GuestMemory:
         return self._mem_file is not None and os.path.samestat(self._mem_file, status)
 
     def dump(self, fd: int) -> None:
-        """Write all memory into an empty file, a page at its address, zero pages as holes; raises OSError."""
+        """Write all memory into an empty file, zero pages as holes; raises OSError."""
         os.ftruncate(fd, self.size)
         bounce = bytearray(MIB)
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(bounce))
         view = memoryview(bounce)
-        for address in range(0, self.size, MIB):
-            _libc.memmove(pointer, self._pointer(address, MIB), MIB)
+        for offset in range(0, self.size, MIB):
+            _libc.memmove(pointer, self._base + offset, MIB)
             for start, end in _nonzero_runs(pointer):
-                _write_all(fd, view[start:end], address + start)
+                _write_all(fd, view[start:end], offset + start)
 
     def dump_dirty(self, fd: int, dirty_log: DirtyLog) -> None:
-        """Write the pages of the dirty log into a file, each at its address, and no others; raises OSError.
+        """Write the pages of the dirty log into a file, each at its offset, and no others; raises OSError.
 
         No page is faulted in by it: what was written is there, and what was given back is not looked at.
         """
@@ -146,8 +153,8 @@ class GuestMemory:
                 if state == WRITTEN:
                     _write_all(fd, content[start:end], start)
                     continue
-                for address in range(start, end, MIB):
-                    _write_all(fd, zeros[: end - address], address)
+                for offset in range(start, end, MIB):
+                    _write_all(fd, zeros[: end - offset], offset)
 
     def _open_userfaultfd(self) -> int:
         """Return a userfaultfd for all faults, or, where the process may not have that one, for those of user mode."""
@@ -159,9 +166,10 @@ class GuestMemory:
             return kernel.userfaultfd(flags | kernel.UFFD_USER_MODE_ONLY)
 
     def _pointer(self, address: int, length: int) -> int:
-        if not 0 <= address <= self.size - length:
+        offset, in_gap = mem_file_offset(address), address + length > GAP_BASE and address < UPPER_BASE
+        if in_gap or not 0 <= offset <= self.size - length:
             raise IndexError(f"{length} bytes at {address:#x} are not within {self.size} bytes of guest memory")
-        return self._base + address
+        return self._base + offset
 
 
 def _is_zero(pointer: int, length: int) -> bool:

@@ -15,9 +15,11 @@ from supervisor.guests.pagewalker import (
     PAGE_SIZE,
     SCRATCH_BASE,
     SCRATCH_PAGES,
+    UPPER_BASE,
     WORD_MASK,
     ballast_end,
     pattern,
+    upper_writes,
 )
 
 GENERATION_ADDRESS: Final = 0xDFFF0
@@ -117,6 +119,8 @@ class Pagewalker:
             self._memory.write(self._address(position), self._pattern_of(position))
             self._set(position=position + 1)
             yield 0.0
+        for address in self._upper():
+            self._memory.write(address, self._upper_page(address, 0))
         self._print("ready")
         self._set(phase=WALK, position=0, generation=self._generation())
 
@@ -133,12 +137,24 @@ class Pagewalker:
             if not self._holds(address, self._word(address, self.registers.walks)):
                 return
             self._memory.write(address, self._word(address, self.registers.walks + 1))
+        if not self._walk_upper(self.registers.walks):
+            return
         self._set(position=0, walks=self.registers.walks + 1, passes=self.registers.passes + 1)
         self._print(f"pass {self.registers.passes}")
         if self.registers.passes == self._options.passes:
             self._set(phase=DONE)
             self._print("done")
         yield max(0.0, PASS_SECONDS - (time.monotonic() - started))
+
+    def _walk_upper(self, walks: int) -> bool:
+        """Whether the upper set is as `walks` walks left it; it is then as one more leaves it."""
+        before, after = upper_writes(walks), upper_writes(walks + 1)
+        for address in self._upper():
+            if not self._holds(address, self._upper_page(address, before)):
+                return False
+            if before != after:
+                self._memory.write(address, self._word(address, after))
+        return True
 
     def _wait_to_be_woken(self) -> Iterator[float | None]:
         if self._restored():
@@ -208,6 +224,12 @@ class Pagewalker:
         if position < self._options.hot_mib:
             return HOT_BASE + position * MIB
         return self._ballast_end - (self._walked_mib() - position) * MIB
+
+    def _upper(self) -> range:
+        return range(UPPER_BASE, UPPER_BASE + self._options.upper_mib * MIB, PAGE_SIZE)
+
+    def _upper_page(self, address: int, writes: int) -> bytes:
+        return self._word(address, writes) + bytes(PAGE_SIZE - 16) + self._word(address)
 
     def _word(self, address: int, walks: int = 0) -> bytes:
         return (pattern(self._options.seed, address) + walks & WORD_MASK).to_bytes(8, "little")

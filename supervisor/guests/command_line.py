@@ -7,7 +7,11 @@ from supervisor.guests.pagewalker import (
     DEFAULT_HOT_MIB,
     DEFAULT_PASSES,
     DEFAULT_SEED,
+    DEFAULT_UPPER_MIB,
     MAX_HOT_MIB,
+    MAX_UPPER_MIB,
+    MIB,
+    OLD_GAP_BASE,
     WORD_MASK,
     ballast_end,
     minimum_memory,
@@ -25,6 +29,7 @@ class Options(NamedTuple):
     passes: int = DEFAULT_PASSES
     seed: int = DEFAULT_SEED
     ballast_mib: int = DEFAULT_BALLAST_MIB
+    upper_mib: int = DEFAULT_UPPER_MIB
 
 
 def parse_command_line(text: str, memory_size: int) -> Options:
@@ -45,4 +50,6 @@ def parse_command_line(text: str, memory_size: int) -> Options:
         raise CommandLineError(f"hot_mib={options.hot_mib} and the 32 MiB below it do not fit in memory")
     if minimum_memory(options.hot_mib, options.ballast_mib) > ballast_end(memory_size):
         raise CommandLineError(f"ballast_mib={options.ballast_mib} does not fit in memory above the hot set")
+    if options.upper_mib > min(max(memory_size - OLD_GAP_BASE, 0) // MIB, MAX_UPPER_MIB):
+        raise CommandLineError(f"upper_mib={options.upper_mib} does not fit in memory above 4 GiB")
     return options

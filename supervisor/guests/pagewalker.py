@@ -1,6 +1,7 @@
 """What pagewalker puts where in guest memory and what it prints: the contract of the ELF guest and the simulated CPU.
 
-Guest memory is identified by guest-physical address, which is also the offset in a mem-file (below the 3 GiB MMIO gap).
+Guest memory is identified by guest-physical address, which is also the offset in a mem-file below Firecracker's MMIO
+gap; memory above the gap follows at once (`mem_file_offset`).
 
 - The hot set is `hot_mib` MiB from `HOT_BASE`. The first and the last 64-bit word of each page hold
   `pattern(seed, page address)`; the words between are zero.
@@ -11,6 +12,8 @@ Guest memory is identified by guest-physical address, which is also the offset i
   takes it page by page from its end downwards and gives the last page taken back first, up to the device's target or
   the whole ballast. Each pass verifies it after the hot set: pages that the balloon never took hold the pattern, those
   that it gave back are zero in both words, those that it holds are not touched.
+- The upper set is `upper_mib` MiB from `UPPER_BASE`, filled like the hot set: memory above the gap is a KVM slot of its
+  own. Each pass verifies it after the scratch set; every second one then adds 1 to the first word of each page.
 - A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass, once per MiB walked,
   and before a pass is printed.
 - Where there is ballast, the balloon's target is read once per MiB walked as well, and followed at once. A guest that
@@ -30,12 +33,23 @@ SCRATCH_BASE: Final = 0x1800000
 SCRATCH_PAGES: Final = 16
 HOT_BASE: Final = 0x2000000
 
+GAP_BASE: Final = 3 << 30
+"""Where memory stops to go on at UPPER_BASE: MMIO32_MEM_START in Firecracker's src/vmm/src/arch/x86_64/layout.rs from
+1.13 on, and so in the embedded VMM."""
+OLD_GAP_BASE: Final = 3328 * MIB
+"""The same in 1.12: MMIO_MEM_START in its src/vmm/src/arch/x86_64/mod.rs."""
+UPPER_BASE: Final = 4 << 30
+"""FIRST_ADDR_PAST_32BITS, beside them."""
+
+MAX_UPPER_MIB: Final = 1024
+"""One page directory maps no more."""
 MAX_HOT_MIB: Final = 992
 """Firecracker maps the guest's first GiB (setup_page_tables in its arch/x86_64/regs.rs), and pagewalker no more RAM."""
 DEFAULT_HOT_MIB: Final = 16
 DEFAULT_PASSES: Final = 8
 DEFAULT_SEED: Final = 1
 DEFAULT_BALLAST_MIB: Final = 0
+DEFAULT_UPPER_MIB: Final = 0
 
 GOLDEN: Final = 0x9E3779B97F4A7C15
 """The 64-bit fraction of the golden ratio: consecutive pages get words far apart."""
@@ -56,3 +70,13 @@ def minimum_memory(hot_mib: int, ballast_mib: int = DEFAULT_BALLAST_MIB) -> int:
 def ballast_end(memory_size: int) -> int:
     """Return the address behind the ballast in a guest with `memory_size` bytes of memory."""
     return min(memory_size, HOT_BASE + MAX_HOT_MIB * MIB)
+
+
+def mem_file_offset(address: int, gap_base: int = GAP_BASE) -> int:
+    """Return where in a mem-file the byte at a guest-physical address is, if the gap begins at `gap_base`."""
+    return address if address < gap_base else address - (UPPER_BASE - gap_base)
+
+
+def upper_writes(walks: int) -> int:
+    """Return how often each page of the upper set has been written to after so many walks."""
+    return walks // 2

@@ -34,6 +34,7 @@ _start:
     call map_devices
     call read_command_line
     call check_memory
+    call map_upper
     call find_generation_id
     call accept_wakeups
     mov r14, [rbx]
@@ -57,6 +58,7 @@ _start:
     .include "assembly/balloon.s"
     .include "assembly/command_line.s"
     .include "assembly/memory.s"
+    .include "assembly/upper.s"
     .include "assembly/generation_id.s"
     .include "assembly/devices.s"
     .include "assembly/printing.s"

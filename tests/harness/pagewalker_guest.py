@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from supervisor.guests import pagewalker
-from supervisor.guests.pagewalker import HOT_BASE, PAGE_SIZE, minimum_memory, pattern
+from supervisor.guests.pagewalker import (
+    GAP_BASE,
+    HOT_BASE,
+    OLD_GAP_BASE,
+    PAGE_SIZE,
+    mem_file_offset,
+    minimum_memory,
+    pattern,
+)
 from supervisor.uffd.memory_image import data_extents
 from tests.harness.vmm_process import VmmProcess
 
@@ -90,6 +98,12 @@ def filled(start: int, end: int, seed: int) -> bytes:
     between = bytes(PAGE_SIZE - 2 * WORD.size)
     words = (WORD.pack(pattern(seed, address)) for address in range(start, end, PAGE_SIZE))
     return b"".join(word + between + word for word in words)
+
+
+def upper_offset(vmm: VmmProcess, address: int) -> int:
+    """Return where in its mem-file a Firecracker has the byte at an address above 4 GiB."""
+    version = vmm.request("GET", "/version")[1]["firecracker_version"]
+    return mem_file_offset(address, OLD_GAP_BASE if version.startswith("1.12.") else GAP_BASE)
 
 
 def hot_set(hot_mib: int, seed: int) -> bytes:

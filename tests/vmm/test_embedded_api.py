@@ -187,7 +187,7 @@ def test_malformed_values(parse: Any, value: Any, message: str) -> None:
         (config.machine_config, {"vcpu_count": 3, "mem_size_mib": 64, "smt": True}, "even number if SMT"),
         (config.machine_config, {"vcpu_count": 1, "mem_size_mib": 64, "huge_pages": "2M"}, "4 KiB only"),
         (config.machine_config, {"vcpu_count": 1, "mem_size_mib": 64, "cpu_template": "T2"}, "no templates"),
-        (config.machine_config, {"vcpu_count": 1, "mem_size_mib": 0}, "1 to 3072 MiB"),
+        (config.machine_config, {"vcpu_count": 1, "mem_size_mib": 0}, "1 to 261120 MiB"),
     ],
 )
 def test_values_that_cannot_be_used(parse: Any, value: Any, message: str) -> None:

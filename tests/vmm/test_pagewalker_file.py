@@ -15,8 +15,10 @@ from supervisor.guests.pagewalker import (
     DEFAULT_HOT_MIB,
     DEFAULT_PASSES,
     DEFAULT_SEED,
+    DEFAULT_UPPER_MIB,
     KERNEL_BASE,
     MAX_HOT_MIB,
+    MAX_UPPER_MIB,
     MIB,
     PAGE_SIZE,
     SCRATCH_BASE,
@@ -57,9 +59,9 @@ def test_a_build_that_cannot_be_says_why(
 
 def test_boot_args_name_what_pagewalker_reads() -> None:
     defaults = f"hot_mib={DEFAULT_HOT_MIB} passes={DEFAULT_PASSES} seed={DEFAULT_SEED}"
-    assert boot_args() == f"{defaults} ballast_mib={DEFAULT_BALLAST_MIB}"
-    most = boot_args(hot_mib=900, passes=0, seed=WORD_MASK, ballast_mib=MAX_HOT_MIB - 900)
-    assert most == f"hot_mib=900 passes=0 seed={WORD_MASK} ballast_mib=92"
+    assert boot_args() == f"{defaults} ballast_mib={DEFAULT_BALLAST_MIB} upper_mib={DEFAULT_UPPER_MIB}"
+    most = boot_args(hot_mib=900, passes=0, seed=WORD_MASK, ballast_mib=MAX_HOT_MIB - 900, upper_mib=MAX_UPPER_MIB)
+    assert most == f"hot_mib=900 passes=0 seed={WORD_MASK} ballast_mib=92 upper_mib=1024"
 
 
 @pytest.mark.parametrize("hot_mib", [-1, 0, MAX_HOT_MIB + 1])
@@ -72,6 +74,12 @@ def test_boot_args_refuse_a_hot_set_that_is_not_mapped(hot_mib: int) -> None:
 def test_boot_args_refuse_ballast_that_is_not_mapped(ballast_mib: int) -> None:
     with pytest.raises(InvalidSizeError, match=f"ballast_mib={ballast_mib} beside hot_mib=16: it has to be 0 to 976"):
         boot_args(ballast_mib=ballast_mib)
+
+
+@pytest.mark.parametrize("upper_mib", [-1, MAX_UPPER_MIB + 1])
+def test_boot_args_refuse_an_upper_set_that_is_not_mapped(upper_mib: int) -> None:
+    with pytest.raises(InvalidSizeError, match=f"upper_mib={upper_mib}: it has to be 0 to 1024"):
+        boot_args(upper_mib=upper_mib)
 
 
 def test_ballast_ends_with_the_memory_or_with_what_is_mapped_of_it() -> None:

@@ -11,6 +11,8 @@
     .set UNROLL, 8                              # pages; divides a MiB
     .set MAX_HOT_MIB, 992                       # HOT_BASE + this is the end of the identity map
     .set MAPPED_END, 1 << 30
+    .set UPPER_BASE, 4 << 30
+    .set MAX_UPPER_MIB, 1024                    # one page directory maps no more
 
     .set OPTION_NAME, 8                         # an option: its value, then its name and '=', zero-terminated
     .set OPTION_SIZE, 24
@@ -37,6 +39,7 @@
     .set LAPIC_SPURIOUS, 0xf0
     .set LAPIC_ENABLED, 0x100
     .set PRESENT_WRITABLE, 0x3
+    .set LARGE_PAGE, 0x83                       # present, writable, 2 MiB
     .set LARGE_DEVICE_PAGE, 0x93                # present, writable, not cached, 2 MiB
     .set LARGE_PAGE_SHIFT, 21
     .set WAKE_VECTOR, 0x2f                      # no exception's; older APICs set the low 4 bits of the spurious vector
@@ -78,4 +81,5 @@
     .set USED_INDEX, USED + 2
     .set INFLATE, QUEUES
     .set DEFLATE, QUEUES + (1 << QUEUE_SHIFT)
-    .set IMAGE_END, PFNS + PAGE
+    .set UPPER_PAGES, PFNS + PAGE
+    .set IMAGE_END, UPPER_PAGES + PAGE

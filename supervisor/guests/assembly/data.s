@@ -12,6 +12,7 @@ options:
     option passes, 8
     option seed, 1
     option ballast_mib, 0
+    option upper_mib, 0
 options_end:
 
 memory_end:                                     # of the ballast, from the address in `ballast` on
@@ -24,6 +25,8 @@ removed:                                        # and once held it from here on
     .quad 0
 balloon_device:
     .quad 0
+upper_end:                                      # of the upper set, which begins at UPPER_BASE
+    .quad UPPER_BASE
 no_generation_id:
     .quad 0, 0
 wake_gate:                                      # an interrupt gate to `wake` with the boot code segment
@@ -56,6 +59,8 @@ text_too_little_memory:
     .asciz " and the 32 MiB below it do not fit in memory\n"
 text_too_much_ballast:
     .asciz " does not fit in memory above the hot set\n"
+text_too_much_upper:
+    .asciz " does not fit in memory above 4 GiB\n"
 text_newline:
     .asciz "\n"
 digits:

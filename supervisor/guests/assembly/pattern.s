@@ -20,6 +20,9 @@ fill:
     call fill_pages
     mov rdi, [ballast]
     mov rcx, [balloon]
+    call fill_pages
+    movabs rdi, UPPER_BASE
+    mov rcx, [upper_end]
 fill_pages:                                     # from rdi to rcx
     call pattern
 2:  cmp rdi, rcx

@@ -70,6 +70,7 @@ next_scratch_page:
     cmp rdi, SCRATCH_END
     jne next_scratch_page
     inc r13
+    call walk_upper
     cmp [rbx], r14                              # a pass is announced only by the guest that walked it to its end
     jne restored
     cmp [rbx + 8], r15
@@ -126,9 +127,10 @@ wrong_page:                                     # the one at rdi should hold rax
     mov rdx, [rdi]
     xor rdx, rax
     jne corrupt
-    add rdi, LAST_WORD
-    mov rdx, [rdi]
+    mov rdx, [rdi + LAST_WORD]
     xor rdx, rax
+wrong_last_word:                                # of the page at rdi, in the bits of rdx
+    add rdi, LAST_WORD
 
 # The word at rdi is wrong in the bits of rdx.
 corrupt:
