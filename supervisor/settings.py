@@ -38,6 +38,7 @@ SUPERVISOR_OPTIONS: Final = (
     "socket",
     "hypervisor",
     "firecracker",
+    "embedded_version",
     "config",
     "log_level",
     "log_file",
@@ -128,6 +129,8 @@ class Settings(BaseSettings):
     """what runs the VMs; auto is firecracker where it and /dev/kvm work, else embedded"""
     firecracker: AbsolutePath | None = None
     """the Firecracker binary, in place of the one in PATH"""
+    embedded_version: str | None = Field(default=None, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]*)?$")
+    """the version of Firecracker that the embedded VMM answers as, to see what is done about its known faults"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """the least level that is logged"""
     log_file: AbsolutePath | None = None

@@ -23,6 +23,7 @@ def facts(world: World, instance: Instance, glyphs: Glyphs) -> list[Line]:
     lines += [_fact("source", _source(world, instance))]
     lines += _as_source(world, instance, template)
     lines += [_fact("machine", _machine(instance, glyphs)), _fact("memory", _memory(instance, glyphs))]
+    lines += [_fact("version", _version(instance, glyphs)), _fact("issues", _issues(instance))]
     if instance.vmm_pid is not None:
         lines += _live(instance, counters, glyphs)
     return [line for line in lines if line]
@@ -148,6 +149,22 @@ def _memory(instance: Instance, glyphs: Glyphs) -> Line:
     if instance.layers > 1:
         parts.append([(plural(instance.layers, "layer"), "plain")])
     return joined(parts, (f" {glyphs.dot} ", "guide"))
+
+
+def _version(instance: Instance, glyphs: Glyphs) -> Line:
+    """The Firecracker that runs it, and for which of its faults the snapshots are whole."""
+    if instance.firecracker_version is None:
+        return []
+    whole = [fault.name for fault in instance.known_faults if fault.action == "full"]
+    parts: list[Line] = [[(instance.firecracker_version, "plain")]]
+    parts += [[(f"whole snapshots: {', '.join(whole)}", "warning")]] if whole else []
+    return joined(parts, (f" {glyphs.dot} ", "guide"))
+
+
+def _issues(instance: Instance) -> Line:
+    """What else that version does wrong; GET /capabilities says it in words."""
+    known = [fault.name for fault in instance.known_faults if fault.action in ("warn", "refuse")]
+    return [(f"{len(known)} known: {names(known, shown=3, total=len(known))}", "muted")] if known else []
 
 
 def _live(instance: Instance, counters: InstanceStatistics, glyphs: Glyphs) -> list[Line]:

@@ -22,13 +22,15 @@ EXIT_OK, EXIT_ERROR, EXIT_BAD_CONFIGURATION, EXIT_ARGUMENTS = 0, 1, 152, 153
 USAGE: Final = f"""{APP_NAME} v{VERSION}: Firecracker's API, real guest memory, a simulated CPU
 
 usage: python -m supervisor.embedded [--api-sock PATH] [--config-file PATH] [--id ID] [--log-path PATH] [--level LEVEL]
+                                     [--answer-as VERSION]
        python -m supervisor.embedded --version | --snapshot-version | --help
 
   --api-sock PATH      where the API's Unix socket is made  [default: /run/firecracker.socket]
   --config-file PATH   a VM configuration in Firecracker's JSON format, booted at once
   --id ID              the VM's id: 1 to 64 letters, digits and hyphens  [default: anonymous-instance]
   --log-path PATH      a file or fifo for the log  [default: stderr]
-  --level LEVEL        Off, Error, Warning, Info, Debug or Trace  [default: Info]"""
+  --level LEVEL        Off, Error, Warning, Info, Debug or Trace  [default: Info]
+  --answer-as VERSION  a version of Firecracker: it is the one that the API tells, and whose fields a load has"""
 
 
 class ArgumentError(Exception):
@@ -40,13 +42,14 @@ class ArgumentError(Exception):
 
 
 class Arguments(NamedTuple):
-    """The command line; `config_file` and `log_path` are None where not given."""
+    """The command line; what is None was not given."""
 
     api_sock: str = "/run/firecracker.socket"
     config_file: str | None = None
     id: str = "anonymous-instance"
     log_path: str | None = None
     level: str = "Info"
+    answer_as: str | None = None
 
 
 def parse_arguments(words: Sequence[str]) -> Arguments:
@@ -122,7 +125,7 @@ def run(arguments: Arguments, log: Log) -> int:
         machine = Machine(log, crashed)
         if arguments.config_file is not None:
             boot(machine, arguments.config_file)
-        api = Api(machine, arguments.id, log)
+        api = Api(machine, arguments.id, log, arguments.answer_as)
         served = (listener, api.handle, ending.fail)
         threading.Thread(target=serve, args=served, name="api", daemon=True).start()
         return EXIT_OK if ending.wait() else EXIT_ERROR

@@ -13,14 +13,17 @@ from supervisor.embedded.refusals import FatalFaultError, FaultError, MalformedE
 class Api:
     """Firecracker's API, as far as the embedded VMM has it."""
 
-    def __init__(self, machine: Machine, instance_id: str, log: Log) -> None:
+    def __init__(self, machine: Machine, instance_id: str, log: Log, answer_as: str | None = None) -> None:
+        """`answer_as` is the version of Firecracker that it says it has, in place of its own."""
         self._machine = machine
         self._instance_id = instance_id
         self._log = log
+        self._version = answer_as or VERSION
         self._reads: dict[str, Callable[[], Any]] = {
             "": self._describe,
-            "version": lambda: {"firecracker_version": VERSION},
+            "version": lambda: {"firecracker_version": self._version},
             "machine-config": lambda: machine.config._asdict(),
+            "vm/config": machine.whole_config,
             "balloon": machine.balloon_config,
             "balloon/statistics": machine.balloon_statistics,
         }
@@ -31,7 +34,7 @@ class Api:
             ("PUT", "boot-source"): lambda value: machine.set_boot_source(config.boot_source(value)),
             ("PUT", "machine-config"): lambda value: machine.set_config(config.machine_config(value)),
             ("PUT", "snapshot/create"): lambda value: machine.create_snapshot(config.snapshot_create(value)),
-            ("PUT", "snapshot/load"): lambda value: machine.load_snapshot(config.snapshot_load(value)),
+            ("PUT", "snapshot/load"): self._load,
             ("PATCH", "vm"): self._change_state,
         }
 
@@ -69,9 +72,13 @@ class Api:
         return {
             "id": self._instance_id,
             "state": self._machine.state,
-            "vmm_version": VERSION,
+            "vmm_version": self._version,
             "app_name": APP_NAME,
         }
+
+    def _load(self, value: Any) -> None:
+        fields = config.TRACKING_FIELDS if self._version == VERSION else config.tracking_fields(self._version)
+        self._machine.load_snapshot(config.snapshot_load(value, fields))
 
     def _act(self, value: Any) -> None:
         name = config.action(value)

@@ -211,16 +211,21 @@ def snapshot_create(value: Any) -> SnapshotCreate:
     return create
 
 
-def snapshot_load(value: Any) -> SnapshotLoad:
-    """Raises MalformedError. `track_dirty_pages` is what Firecracker after 1.12 calls `enable_diff_snapshots`."""
+def tracking_fields(version: str) -> Sequence[str]:
+    """Return which of TRACKING_FIELDS a version of Firecracker knows."""
+    numbers = tuple(int(number) if number.isdigit() else 0 for number in version.split(".")[:2])
+    return TRACKING_FIELDS if numbers >= (1, 13) else TRACKING_FIELDS[:1]
+
+
+def snapshot_load(value: Any, tracking: Sequence[str] = TRACKING_FIELDS) -> SnapshotLoad:
+    """Raises MalformedError; `tracking` names the fields that turn dirty tracking on."""
     given = fields(
         value,
         {"snapshot_path": str},
         {
             "mem_backend": dict,
             "mem_file_path": str,
-            "enable_diff_snapshots": bool,
-            "track_dirty_pages": bool,
+            **dict.fromkeys(tracking, bool),
             "resume_vm": bool,
         },
     )
@@ -237,7 +242,7 @@ def snapshot_load(value: Any) -> SnapshotLoad:
         variant(backend["backend_type"], ("File", "Uffd")),
         backend["backend_path"],
         given.get("resume_vm", False),
-        given.get("track_dirty_pages", False) or given.get("enable_diff_snapshots", False),
+        any(given.get(name, False) for name in tracking),
     )
 
 

@@ -79,6 +79,11 @@ class Machine:
             self._balloon = self._balloon_device()._replace(amount_mib=amount_mib)
             self._cpu.interrupt()
 
+    def whole_config(self) -> dict[str, Any]:
+        """Return the machine and its devices in the shape of a config file."""
+        balloon = None if self._balloon is None else self._balloon._asdict()
+        return {"machine-config": self.config._asdict(), "drives": [], "balloon": balloon}
+
     def balloon_config(self) -> dict[str, Any]:
         """Return the balloon device as it was set, with the size that it has been told since."""
         return self._balloon_device()._asdict()

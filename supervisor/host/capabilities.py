@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping
 
 from supervisor.models import HypervisorName
+from supervisor.rules.firecracker_versions import TESTED, Fault, faults, notice
 from supervisor.vmm.hypervisor import Hypervisor
 
 FEATURES = ("instances", "images", "logs", "fan-out", "events")
@@ -17,7 +18,8 @@ def describe(
     """Return hypeman's Capabilities; `found` has each hypervisor, or why it cannot run here.
 
     A runtime that can run carries its `version`, and the `snapshot_version` that it writes, which is the newest that it
-    loads; one that cannot carries the reason as `unavailable_reason`.
+    loads; one that cannot carries the reason as `unavailable_reason`. `known_faults` are those of the version of
+    Firecracker that it is, or answers as, with what is done about them; `tested` says whether forktui's tests ran it.
     """
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return {
@@ -40,4 +42,18 @@ def _runtime(name: HypervisorName, found: Hypervisor | str) -> dict[str, object]
         "available": True,
         "version": found.version,
         "snapshot_version": found.snapshot_version,
+        "tested": found.firecracker_version in (None, *TESTED),
+        "notice": notice(found.firecracker_version),
+        "known_faults": [_fault(one) for one in faults(found.firecracker_version)],
+    }
+
+
+def _fault(fault: Fault) -> dict[str, str]:
+    return {
+        "name": fault.name,
+        "versions": fault.versions,
+        "what": fault.what,
+        "action": fault.action,
+        "doing": fault.doing,
+        "source": fault.source,
     }

@@ -70,8 +70,9 @@ class Host:
         Nothing is spawned that stays: a page server that was lost is replaced after `go_on`.
         Raises DependencyMissingError where the hypervisor that was asked for cannot run here.
         """
-        hypervisor = await asyncio.to_thread(select_hypervisor, settings.hypervisor, settings.firecracker)
-        found = await asyncio.to_thread(available, settings.firecracker)
+        programs = (settings.firecracker, settings.embedded_version)
+        hypervisor = await asyncio.to_thread(select_hypervisor, settings.hypervisor, *programs)
+        found = await asyncio.to_thread(available, *programs)
         host = cls(settings, hypervisor, found)
         await host._begin()
         return host

@@ -28,6 +28,9 @@ ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors
 OperationOutcome = Literal["done", "cancelled", "failed"]
 OperationUnit = Literal["forks", "instances", "pages", "bytes"]
 ImageKind = Literal["boot", "snapshot"]
+FaultAction = Literal["full", "refuse", "field", "warn"]
+"""What is done about a known fault of Firecracker: snapshots are Full in place of Diff, what would meet it is refused,
+another field is passed, or it is only said."""
 Level = Literal["info", "warning", "alarm"]
 Report = Callable[[Level, str, str | None], None]
 """Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id)."""

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from supervisor.models.base import (
+    FaultAction,
     ForkKind,
     HypervisorName,
     MemoryBackend,
@@ -59,6 +60,13 @@ class Operation(Wire):
     """None while it is in progress."""
 
 
+class KnownFault(Wire):
+    """What a version of Firecracker does wrong with this instance; `GET /capabilities` says it in words."""
+
+    name: str
+    action: FaultAction
+
+
 class Instance(Wire):
     """A VM that the supervisor owns; the first block is hypeman's."""
 
@@ -96,6 +104,10 @@ class Instance(Wire):
     """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
     vmm_pid: int | None = None
+    firecracker_version: str | None = None
+    """Of the VMM that runs it, or ran it last; None before the first, and where that is no Firecracker."""
+    known_faults: tuple[KnownFault, ...] = ()
+    """Which of that version's concern it."""
     operation: Operation | None = None
     """What is being done to it now."""
 

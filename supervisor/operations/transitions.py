@@ -59,10 +59,10 @@ class Transitions:
             )
         watch = Stopwatch()
         offset = self._vmms.console_offset(record.id)
-        process = await self._vmms.boot(record, watch)
+        vmm = await self._vmms.boot(record, watch)
         state = State.INITIALIZING if announces_ready(record.image) else State.RUNNING
         cold = record.model_copy(update={"attached": False, "memory_backend": None})
-        return await self._save_running(running(cold, state, process, tuple(watch.phases), offset))
+        return await self._save_running(running(cold, state, vmm, tuple(watch.phases), offset))
 
     async def load(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Running by its snapshot; on failure it is in Standby as before."""
@@ -71,9 +71,9 @@ class Transitions:
             with watch.phase("flatten"):
                 record = await self._layers.flatten(record)
         offset = self._vmms.console_offset(record.id)
-        process = await self._vmms.load(record, watch)
+        vmm = await self._vmms.load(record, watch)
         whole = record.model_copy(update={"snapshot_unfinished": False})
-        loaded = await self._save_running(running(whole, State.RUNNING, process, tuple(watch.phases), offset))
+        loaded = await self._save_running(running(whole, State.RUNNING, vmm, tuple(watch.phases), offset))
         await self._page_servers.confirm(loaded)
         return loaded
 

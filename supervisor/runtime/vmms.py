@@ -6,33 +6,26 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from supervisor.concurrency.interruption import Interruption
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside
-from supervisor.errors import DependencyMissingError, PageServerError, VmmError
+from supervisor.errors import DependencyMissingError, VmmError
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.runtime.known_faults import check_boots, check_known_faults, snapshot_kind, started, version_of
 from supervisor.runtime.own_processes import is_vmm
+from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.layer_files import make_way, remove
-from supervisor.snapshots.layers import next_snapshot, own_snapshot, snapshot_type
+from supervisor.snapshots.layers import next_snapshot, own_snapshot
 from supervisor.store.layout import VM_JSON, Layout, partial
-from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles
-from supervisor.system.processes import boot_id
+from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, tracking_field, userfaultfd_problem
 from supervisor.vmm.process import Exit
-
-EXIT_NOTICE = 0.2
-"""Seconds within which a process that has failed a request by its end is seen to have ended."""
-
-
-class PageServerLostError(PageServerError):
-    """The page server ended while it was needed; another one can be had."""
 
 
 class Vmms:
@@ -87,6 +80,7 @@ class Vmms:
                 "--firecracker and one that loads it",
                 remedy=Remedy.BOOT_ANEW,
             )
+        check_known_faults(record, hypervisor.firecracker_version, record.devices)
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -99,14 +93,22 @@ class Vmms:
         except FileNotFoundError:
             return 0
 
-    async def boot(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
-        """Start a VMM with the instance's vm.json."""
+    async def boot(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
+        """Start a VMM with the instance's vm.json; DependencyMissingError where its version may not run that."""
+        vm_json = self._layout.instance(record.id) / VM_JSON
+        await asyncio.to_thread(check_boots, record, self.hypervisor(record.hypervisor), vm_json)
         step("spawn")
         with watch.phase("boot"), interruptible():
             vmm = await self._spawn(record, VM_JSON)
-        return self._follow(record, vmm)
+            try:
+                told = await started(record, vmm, await version_of(record, vmm))
+            except BaseException:
+                await asyncio.shield(vmm.terminate())
+                raise
+        self._follow(record, vmm)
+        return told
 
-    async def load(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
+    async def load(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         """Start a VMM, load the instance's snapshot into it with the record's memory backend, and resume it.
 
         The memory image has one layer, unless it comes through a page server. One that dies meanwhile costs one more
@@ -120,23 +122,26 @@ class Vmms:
             watch.phases.clear()
             return await self._load_uffd(record, record.template_id, watch)
 
-    async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> ProcessIdentity:
+    async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         snapshot = own_snapshot(record)
         (mem_file,) = snapshot.layers
-        tracking = self._tracking(record)
         step("spawn")
         with watch.phase("spawn"), interruptible():
             vmm = await self._spawn(record, None)
         try:
+            version = await version_of(record, vmm)
+            tracking = _tracking(record, version)
             step("load")
             with watch.phase("load"), interruptible():
                 await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
+            told = await started(record, vmm, version)
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
-        return self._follow(record, vmm)
+        self._follow(record, vmm)
+        return told
 
-    async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> ProcessIdentity:
+    async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> StartedVmm:
         step("page server")
         with watch.phase("prepare"):
             server = await self._page_servers.serving(template_id)
@@ -161,21 +166,24 @@ class Vmms:
                 with watch.phase("spawn"), interruptible():
                     vmm = await self._spawn(record, None, attach)
                 with interruptible():
-                    await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
+                    told = await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise
-        return self._follow(record, vmm)
+        self._follow(record, vmm)
+        return told
 
     async def _load_served(
         self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
-    ) -> None:
+    ) -> StartedVmm:
         """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
         state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
+        version = await version_of(record, vmm)
+        tracking = _tracking(record, version)
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
-                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=self._tracking(record))
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=tracking)
             step("prefetch")
             with watch.phase("prefetch"):
                 await served
@@ -183,6 +191,7 @@ class Vmms:
             step("resume")
             with watch.phase("resume"):
                 await vmm.api.resume()
+        return await started(record, vmm, version)
 
     @contextlib.asynccontextmanager
     async def snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
@@ -193,10 +202,8 @@ class Vmms:
         vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
         # Its program, which another one may have replaced under the same name since.
         written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
-        kind = snapshot_type(record)
-        if kind == "Diff" and record.snapshot and hypervisor.diffs_miss_discards:
-            with interruptible():
-                kind = "Full" if await vmm.api.gives_memory_back() else kind
+        with interruptible():
+            kind = await snapshot_kind(record, vmm)
         files = next_snapshot(record, kind, written)
         directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
         await asyncio.to_thread(make_way, directory, (state, layer))
@@ -279,9 +286,6 @@ class Vmms:
         for vmm in running.values():
             await vmm.disconnect()
 
-    def _tracking(self, record: InstanceRecord) -> TrackingField | None:
-        return self.hypervisor(record.hypervisor).tracking_field if record.track_dirty_pages else None
-
     def _vmm(self, instance_id: str) -> Vmm:
         vmm = self._running.get(instance_id)
         if vmm is None:
@@ -312,10 +316,9 @@ class Vmms:
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         return vmm
 
-    def _follow(self, record: InstanceRecord, vmm: Vmm) -> ProcessIdentity:
+    def _follow(self, record: InstanceRecord, vmm: Vmm) -> None:
         self._running[record.id] = vmm
         vmm.exited.add_done_callback(lambda future: self._exited(record.id, vmm, future))
-        return ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
 
     def _exited(self, instance_id: str, vmm: Vmm, future: "asyncio.Future[Exit]") -> None:
         """Report an exit that nobody asked for: one of a VMM that is still followed."""
@@ -335,30 +338,5 @@ class Vmms:
             path.unlink(missing_ok=True)
 
 
-@contextlib.asynccontextmanager
-async def while_serving(server: PageServer) -> AsyncIterator[None]:
-    """Run the body, which needs a page server, no longer than that lives; PageServerLostError when it died."""
-
-    def lost() -> PageServerLostError:
-        return PageServerLostError(f"the page server (pid {server.pid}) died while a fork was loaded")
-
-    interruption = Interruption(lost)
-
-    def fire(_: "asyncio.Future[int | None]") -> None:
-        interruption.fire()
-
-    try:
-        with interruption:
-            server.exited.add_done_callback(fire)
-            try:
-                yield
-            finally:
-                server.exited.remove_done_callback(fire)
-    except PageServerLostError:
-        raise
-    except (PageServerError, VmmError) as error:
-        # Its end may be the reason, and is then about to be known.
-        await asyncio.wait((server.exited,), timeout=EXIT_NOTICE)
-        if not server.exited.done():
-            raise
-        raise lost() from error
+def _tracking(record: InstanceRecord, version: str | None) -> TrackingField | None:
+    return tracking_field(version) if record.track_dirty_pages else None

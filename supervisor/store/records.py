@@ -1,7 +1,7 @@
 """What the supervisor remembers on disk of an instance and of a template."""
 
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -15,6 +15,7 @@ from supervisor.models import (
     RecordMode,
     State,
 )
+from supervisor.rules.firecracker_versions import Machine
 from supervisor.rules.lifecycle import Intent
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
@@ -85,6 +86,10 @@ class InstanceRecord(Record):
     intent: Intent | None = None
     """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
     process: ProcessIdentity | None = None
+    firecracker_version: str | None = None
+    """Of the VMM that runs it, or ran it or its source last; None where there was none, or it is no Firecracker."""
+    devices: tuple[str, ...] = ()
+    """Of those that a known fault of that version can concern, which it has."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
@@ -106,6 +111,25 @@ class InstanceRecord(Record):
         """How many huge pages of the host its guest may touch; 0 where its memory is of small ones."""
         return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
 
+    @property
+    def machine(self) -> Machine:
+        """What decides which faults of a version concern it."""
+        return Machine(
+            size_bytes=self.size_bytes,
+            devices=frozenset(self.devices),
+            loaded=self.memory_backend is not None,
+            has_base=self.snapshot is not None,
+            tracked=self.track_dirty_pages,
+        )
+
+
+class StartedVmm(NamedTuple):
+    """A VMM that has just come to run an instance, and what it says of itself."""
+
+    process: ProcessIdentity
+    firecracker_version: str | None
+    devices: tuple[str, ...]
+
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
     """Return a new instance with its source's machine and snapshot."""
@@ -124,17 +148,21 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         snapshot=source.snapshot,
         next_layer=source.next_layer,
         track_dirty_pages=source.track_dirty_pages,
+        firecracker_version=source.firecracker_version,
+        devices=source.devices,
     )
 
 
 def running(
-    record: InstanceRecord, state: State, process: ProcessIdentity, phases: tuple[Phase, ...], console_offset: int
+    record: InstanceRecord, state: State, vmm: StartedVmm, phases: tuple[Phase, ...], console_offset: int
 ) -> InstanceRecord:
     """Return an instance as it is with a VMM that has just come to run."""
     return record.model_copy(
         update={
             "state": state,
-            "process": process,
+            "process": vmm.process,
+            "firecracker_version": vmm.firecracker_version,
+            "devices": vmm.devices,
             "phases": phases,
             "started_at": datetime.now(UTC),
             "stopped_at": None,

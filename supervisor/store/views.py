@@ -1,11 +1,13 @@
 """What the wire shows of a record."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from supervisor.concurrency import progress
-from supervisor.models import Instance, Operation, State, Template
+from supervisor.models import Instance, KnownFault, Operation, State, Template
 from supervisor.models.base import MIB
+from supervisor.rules.firecracker_versions import Machine, faults_of
 from supervisor.rules.lineage import Forest
 from supervisor.store.records import InstanceRecord, TemplateRecord
 
@@ -14,7 +16,7 @@ LOCKED_BY_SHOWN: Final = 16
 SHOWN_AS_RECORDED: Final = (
     "id", "name", "image", "state", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at", "exit_code",
     "exit_message", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch", "phases", "size_bytes",
-    "track_dirty_pages",
+    "track_dirty_pages", "firecracker_version",
 )  # fmt: skip
 
 OPERATION_FIELDS: Final = (
@@ -38,6 +40,7 @@ def instance_view(
         layers=len(record.snapshot.layers) if record.snapshot else 0,
         recording=recording,
         vmm_pid=record.process.pid if record.process else None,
+        known_faults=_known_faults(record.firecracker_version, record.machine),
         operation=operation_view(operation) if operation else None,
     )
 
@@ -87,3 +90,8 @@ def operation_view(operation: progress.Operation) -> Operation:
         **{name: getattr(operation, name) for name in OPERATION_FIELDS},
         part_of=operation.part_of.id if operation.part_of else None,
     )
+
+
+@lru_cache(maxsize=1024)
+def _known_faults(version: str | None, machine: Machine) -> tuple[KnownFault, ...]:
+    return tuple(KnownFault(name=fault.name, action=fault.action) for fault in faults_of(version, machine))

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import aiohttp
 
 from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
+from supervisor.vmm.configuration import Device, devices
 from supervisor.vmm.peer_connector import PeerConnector
 
 BackendType = Literal["File", "Uffd"]
@@ -139,12 +140,19 @@ class ApiClient:
             body[tracking] = True
         await self._request("PUT", "/snapshot/load", body, LOAD)
 
-    async def gives_memory_back(self) -> bool:
-        """Return whether the VM has a device by which its guest gives memory back to the host."""
+    async def version(self) -> str:
+        """Return the VMM's version."""
+        text = await self._request("GET", "/version", None, QUICK)
+        try:
+            return str(json.loads(text)["firecracker_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise VmmError(f"{self._name}: GET /version was not answered by a VMM: {_fault(text)[:80]}") from error
+
+    async def devices(self) -> frozenset[Device]:
+        """Return which of the devices that matter here the VM has."""
         text = await self._request("GET", "/vm/config", None, QUICK)
         try:
-            config = json.loads(text)
-            return any(config.get(device) is not None for device in ("balloon", "memory-hotplug"))
+            return devices(json.loads(text))
         except _MALFORMED as error:
             raise VmmError(f"{self._name}: GET /vm/config was not answered by a VMM: {_fault(text)[:80]}") from error
 

@@ -11,6 +11,7 @@ from typing import Final
 from supervisor import embedded
 from supervisor.errors import DependencyMissingError
 from supervisor.models import HypervisorChoice, HypervisorName
+from supervisor.rules.firecracker_versions import OLD_TRACKING_FIELD, TOO_OLD, has
 from supervisor.system.isolated_python import isolated_command
 from supervisor.system.processes import status_field
 from supervisor.vmm.api_client import TrackingField
@@ -43,19 +44,19 @@ class Hypervisor:
     """Which file told the versions; None for the embedded VMM, which is of the supervisor's own."""
 
     @property
-    def diffs_miss_discards(self) -> bool:
-        """Whether a Diff leaves out pages that a balloon, or memory unplugged, gave back to the host.
+    def firecracker_version(self) -> str | None:
+        """The version of Firecracker that it is, or that the embedded VMM answers as; None where it is none."""
+        return firecracker_version(self.name, self.version)
 
-        Firecracker's dirty bitmap and KVM's log know of writes only, and discard_range in its src/vmm/src/vstate/
-        memory.rs marks nothing: the layers below bring such a page's old content back.
-        """
-        return self.name == "firecracker"
 
-    @property
-    def tracking_field(self) -> TrackingField:
-        """The field of a load that turns dirty tracking on: Firecracker 1.13 gave it another name (its CHANGELOG)."""
-        numbers = tuple(map(int, re.findall(r"[0-9]+", self.version)[:2]))
-        return "track_dirty_pages" if numbers >= (1, 13) else "enable_diff_snapshots"
+def firecracker_version(name: HypervisorName, answered: str) -> str | None:
+    """Return of what version of Firecracker a VMM is that answered this one: the embedded VMM has one of its own."""
+    return None if name == "embedded" and answered == embedded.VERSION else answered
+
+
+def tracking_field(version: str | None) -> TrackingField:
+    """Return the field of a load that turns dirty tracking on; the embedded VMM by itself knows both names."""
+    return "enable_diff_snapshots" if has(version, OLD_TRACKING_FIELD) else "track_dirty_pages"
 
 
 def loads(name: HypervisorName, own: str, version: str) -> bool:
@@ -81,12 +82,15 @@ def snapshot_version(hypervisor: Hypervisor, program: Path) -> str:
     return _printed_version(program, "--snapshot-version")
 
 
-def select_hypervisor(wanted: HypervisorChoice, firecracker: Path | None) -> Hypervisor:
+def select_hypervisor(
+    wanted: HypervisorChoice, firecracker: Path | None, embedded_version: str | None = None
+) -> Hypervisor:
     """Return the hypervisor that was asked for; `auto` is Firecracker where it works, else the embedded VMM.
 
-    `firecracker` is the binary; None looks in PATH. Raises DependencyMissingError where what was asked for cannot run.
+    `firecracker` is the binary; None looks in PATH. `embedded_version` is the Firecracker that the embedded VMM answers
+    as. Raises DependencyMissingError where what was asked for cannot run.
     """
-    found = available(firecracker)
+    found = available(firecracker, embedded_version)
     names: tuple[HypervisorName, ...] = ("firecracker", "embedded") if wanted == "auto" else (wanted,)
     for name in names:
         hypervisor = found[name]
@@ -95,15 +99,17 @@ def select_hypervisor(wanted: HypervisorChoice, firecracker: Path | None) -> Hyp
     raise DependencyMissingError(f"{names[-1]} cannot run here: {found[names[-1]]}")
 
 
-def available(firecracker: Path | None) -> dict[HypervisorName, Hypervisor | str]:
+def available(firecracker: Path | None, embedded_version: str | None = None) -> dict[HypervisorName, Hypervisor | str]:
     """Return each hypervisor, or why it cannot run here and what would allow it. Blocks: it runs Firecracker."""
-    return {"firecracker": _firecracker(firecracker), "embedded": embedded_hypervisor()}
+    return {"firecracker": _firecracker(firecracker), "embedded": embedded_hypervisor(embedded_version)}
 
 
-def embedded_hypervisor() -> Hypervisor:
-    """Return the embedded VMM, which runs wherever Python does."""
+def embedded_hypervisor(answers_as: str | None = None) -> Hypervisor:
+    """Return the embedded VMM, which runs wherever Python does, and can answer as a version of Firecracker."""
     command = isolated_command("from supervisor.embedded.__main__ import leave, main; leave(main(sys.argv[1:]))")
-    return Hypervisor("embedded", command, embedded.VERSION, embedded.SNAPSHOT_VERSION)
+    if answers_as is not None:
+        command += ("--answer-as", answers_as)
+    return Hypervisor("embedded", command, answers_as or embedded.VERSION, embedded.SNAPSHOT_VERSION)
 
 
 def userfaultfd_problem(hypervisor: Hypervisor) -> str | None:
@@ -144,6 +150,9 @@ def _firecracker(named: Path | None) -> Hypervisor | str:
         snapshots = _printed_version(path, "--snapshot-version")
     except DependencyMissingError as problem:
         return problem.message
+    too_old = has(version, TOO_OLD)
+    if too_old is not None:
+        return f"{path} is version {version}, and {too_old.doing}: name a newer one with --firecracker PATH"
     return _kvm_problem() or Hypervisor("firecracker", (str(path),), version, snapshots, identity)
 
 

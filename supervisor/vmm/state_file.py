@@ -10,11 +10,13 @@ from supervisor.embedded import SNAPSHOT_VERSION, state_file
 from supervisor.embedded.refusals import MalformedError
 from supervisor.guests.pagewalker import MIB
 from supervisor.models import HypervisorName
+from supervisor.rules.firecracker_versions import FAULTS, UNREADABLE_STATE
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs. The version follows it, as
 bincode has strings: its length in eight bytes, and its letters."""
 _HEADER_BYTES: Final = 64
+_UNREADABLE: Final = next(fault for fault in FAULTS if fault.name == UNREADABLE_STATE)
 HEAD_BYTES: Final = state_file.MAX_BYTES + 1
 """As much as says that a file is too long to be the embedded VMM's."""
 
@@ -56,5 +58,6 @@ def parse_state_header(text: bytes, name: str) -> StateHeader:
     try:
         machine = state_file.parse(text)
     except MalformedError as error:
-        raise ValueError(f"{name} is neither Firecracker's nor the embedded VMM's: {error}") from error
+        firecracker = f"Firecracker's of a version before {_UNREADABLE.since}"
+        raise ValueError(f"{name} is neither {firecracker}, nor the embedded VMM's: {error}") from error
     return StateHeader("embedded", SNAPSHOT_VERSION, machine.vcpu_count, machine.mem_size_mib * MIB)

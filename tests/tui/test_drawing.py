@@ -24,6 +24,7 @@ from supervisor.models import (
     Guest,
     Instance,
     InstanceStatistics,
+    KnownFault,
     Operation,
     PageMapFold,
     Phase,
@@ -243,6 +244,20 @@ def test_alarms_come_first() -> None:
     assert "3 pages could not be copied" in errors
     assert "no such device" in error
     assert "exit code 1 killed" in ended
+
+
+def test_an_instance_tells_its_firecracker_and_what_that_does_wrong() -> None:
+    known = [KnownFault(name=f"fault-{number}", action="warn") for number in range(5)]
+    known.append(KnownFault(name="diff-of-several-slots", action="full"))
+    known.append(KnownFault(name="old-tracking-field", action="field"))
+    said = told(world_of(instance("vm", firecracker_version="1.14.1", known_faults=known)), "vm")
+    assert "version   1.14.1 · whole snapshots: diff-of-several-slots\n" in said
+    assert "issues    5 known: fault-0, fault-1, fault-2, +2\n" in said
+    assert "old-tracking-field" not in said
+    said = told(world_of(instance("vm", firecracker_version="1.16.1")), "vm")
+    assert "version   1.16.1\n" in said
+    assert "issues" not in said
+    assert "version" not in told(world_of(instance("vm")), "vm")
 
 
 def test_hygiene_tells_whether_the_guest_noticed_that_it_is_a_clone() -> None:

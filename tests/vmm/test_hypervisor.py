@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import embedded
 from supervisor.errors import DependencyMissingError
 from supervisor.vmm import hypervisor
-from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor, select_hypervisor, userfaultfd_problem
+from supervisor.vmm.hypervisor import (
+    Hypervisor,
+    available,
+    embedded_hypervisor,
+    select_hypervisor,
+    tracking_field,
+    userfaultfd_problem,
+)
 
 PRIVILEGED = os.geteuid() == 0
 
@@ -57,14 +63,24 @@ def test_a_firecracker_that_is_demanded_and_missing_is_named(monkeypatch: pytest
     ("script", "reason"),
     [
         ("echo hello", "--version printed no version: is it Firecracker?"),
-        ("echo Firecracker v1.2.3; exit 1", "--version printed no version"),
-        ('test "$1" = --version && echo Firecracker v1.2.3', "--snapshot-version printed no version"),
+        ("echo Firecracker v1.12.3; exit 1", "--version printed no version"),
+        ('test "$1" = --version && echo Firecracker v1.12.3', "--snapshot-version printed no version"),
     ],
 )
 def test_a_program_that_is_not_firecracker_is_refused(tmp_path: Path, script: str, reason: str) -> None:
     found = available(write_program(tmp_path / "program", script))["firecracker"]
     assert isinstance(found, str)
     assert reason in found
+
+
+@pytest.mark.parametrize("version", ["1.11.0", "1.12.0-dev", "0.25.2"])
+def test_a_firecracker_that_is_too_old_is_refused(tmp_path: Path, version: str) -> None:
+    named = write_program(tmp_path / "program", f'test "$1" = --version && echo Firecracker v{version} || echo v5.0.0')
+    found = available(named)["firecracker"]
+    assert found == (
+        f"{named} is version {version}, and Firecracker before 1.12.0 is not run: name a newer one with "
+        "--firecracker PATH"
+    )
 
 
 def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
@@ -85,13 +101,13 @@ def test_a_program_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_kvm_firecracker_is_refused_and_auto_is_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = write_program(tmp_path / "firecracker", 'test "$1" = --version && echo Firecracker v1.2.3 || echo v6.0.0')
+    named = write_program(tmp_path / "firecracker", 'test "$1" = --version && echo Firecracker v1.12.3 || echo v6.0.0')
     monkeypatch.setattr(hypervisor, "KVM_DEVICE", tmp_path / "kvm")
     with pytest.raises(DependencyMissingError, match=r"there is no .*/kvm: enable virtualization and load kvm_intel"):
         select_hypervisor("firecracker", named)
     assert select_hypervisor("auto", named).name == "embedded"
     (tmp_path / "kvm").touch()
-    assert available(named)["firecracker"] == Hypervisor("firecracker", (str(named),), "1.2.3", "6.0.0")
+    assert available(named)["firecracker"] == Hypervisor("firecracker", (str(named),), "1.12.3", "6.0.0")
 
 
 @pytest.mark.skipif(not PRIVILEGED, reason="only root can become a user without access")
@@ -100,7 +116,7 @@ def test_without_permission_for_kvm_the_group_is_named(run_dir: Path, monkeypatc
     device.touch(mode=0o600)
     run_dir.chmod(0o755)
     monkeypatch.setattr(hypervisor, "KVM_DEVICE", device)
-    named = write_program(run_dir / "firecracker", 'test "$1" = --version && echo Firecracker v1.2.3 || echo v6.0.0')
+    named = write_program(run_dir / "firecracker", 'test "$1" = --version && echo Firecracker v1.12.3 || echo v6.0.0')
     os.seteuid(65534)
     try:
         found = available(named)["firecracker"]
@@ -129,11 +145,17 @@ def userfaultfd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
         ("1.13.0", "track_dirty_pages"),
         ("1.14.0-dev", "track_dirty_pages"),
         ("2.0.0", "track_dirty_pages"),
-        (embedded.VERSION, "enable_diff_snapshots"),
+        (None, "track_dirty_pages"),
     ],
 )
-def test_dirty_tracking_has_the_name_that_the_version_knows(version: str, field: str) -> None:
-    assert Hypervisor("firecracker", ("firecracker",), version, "6.0.0").tracking_field == field
+def test_dirty_tracking_has_the_name_that_the_version_knows(version: str | None, field: str) -> None:
+    assert tracking_field(version) == field
+
+
+def test_the_embedded_vmm_has_a_version_of_its_own_unless_it_answers_as_a_firecracker() -> None:
+    assert embedded_hypervisor().firecracker_version is None
+    assert embedded_hypervisor("1.14.0").firecracker_version == "1.14.0"
+    assert FIRECRACKER.firecracker_version == FIRECRACKER.version
 
 
 def test_a_kernel_without_userfaultfd_is_named(userfaultfd_files: tuple[Path, Path]) -> None:

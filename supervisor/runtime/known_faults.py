@@ -1,0 +1,70 @@
+"""What is done about the faults of a VMM's version, which the VMM tells: rules/firecracker_versions.py decides."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from supervisor.errors import DependencyMissingError
+from supervisor.rules.firecracker_versions import faults_of, is_whole
+from supervisor.snapshots.layers import snapshot_type
+from supervisor.store.records import InstanceRecord, ProcessIdentity, StartedVmm
+from supervisor.system.processes import boot_id
+from supervisor.vmm.api_client import SnapshotType
+from supervisor.vmm.configuration import devices
+from supervisor.vmm.driver import Vmm
+from supervisor.vmm.hypervisor import Hypervisor, firecracker_version
+
+
+async def version_of(record: InstanceRecord, vmm: Vmm) -> str | None:
+    """Return the version of Firecracker that runs an instance: the program may have been replaced since it began."""
+    return firecracker_version(record.hypervisor, await vmm.api.version())
+
+
+async def started(record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
+    """Return what is recorded of a VMM that came to run; its devices are asked for where no record has them.
+
+    Raises DependencyMissingError where this version may not run such a machine.
+    """
+    known = record.firecracker_version is not None and record.snapshot is not None
+    present = record.devices if known else await _devices(vmm, version)
+    check_known_faults(record, version, present)
+    return StartedVmm(
+        ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id()), version, tuple(sorted(present))
+    )
+
+
+async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:
+    """Return whether the instance's next snapshot may be a Diff, and would be right as one."""
+    version = await version_of(record, vmm)
+    if snapshot_type(record) == "Full":
+        return "Full"
+    machine = dataclasses.replace(record.machine, devices=frozenset(await _devices(vmm, version)))
+    return "Full" if is_whole(version, machine) else "Diff"
+
+
+def check_known_faults(record: InstanceRecord, version: str | None, present: Iterable[str]) -> None:
+    """Raise DependencyMissingError where this version is not let run a machine with these devices."""
+    machine = dataclasses.replace(record.machine, devices=frozenset(present))
+    for fault in faults_of(version, machine):
+        if fault.action == "refuse":
+            raise DependencyMissingError(
+                f"{record.name}: Firecracker {version} is refused for it ({fault.name}): {fault.what}; "
+                "start the supervisor with --firecracker and a version without that"
+            )
+
+
+def check_boots(record: InstanceRecord, hypervisor: Hypervisor, vm_json: Path) -> None:
+    """Raise DependencyMissingError where the hypervisor may not boot this configuration. Blocks.
+
+    What is wrong with the configuration itself is told by who sends it.
+    """
+    try:
+        present = devices(json.loads(vm_json.read_bytes()))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return
+    check_known_faults(record, hypervisor.firecracker_version, present)
+
+
+async def _devices(vmm: Vmm, version: str | None) -> Iterable[str]:
+    return () if version is None else await vmm.api.devices()
