@@ -205,8 +205,9 @@ class Host:
         await parts.layers.probe()
         await parts.recovery.recover()
         await parts.page_servers.reconnect()
-        for name, reason in parts.inventory.unreadable.items():
-            self._report("alarm", f"the record of {name} cannot be read: {reason}", None)
+        aside = {**parts.inventory.unreadable, **parts.inventory.unreadable_templates}
+        for one in aside.values():
+            self._report("alarm", f"a record is set aside, and nothing is done by it: {one.reason}", one.instance_id)
         if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
             self._report("warning", f"no VM runs on firecracker: {problem}", None)
         parts.background.spawn(parts.telemetry.run())

@@ -43,29 +43,31 @@ class HostRecovery:
         InvalidStateError, and nothing is done, where the run directory is that of another data directory's VMs.
         """
         inventory = self._inventory
-        known = {*inventory.instances, *inventory.templates, *inventory.unreadable}
+        aside = {*inventory.unreadable, *inventory.unreadable_templates}
+        known = {*inventory.instances, *inventory.templates, *aside}
         await asyncio.to_thread(check_run_directory, self._layout, known)
         await self._reap()
         for record in list(inventory.instances.values()):
             try:
                 await self._recover(record)
-            except SupervisorError as error:
+            except (SupervisorError, OSError) as error:
                 # One that cannot be seen to is no reason to leave all others alone.
-                self._report("alarm", f"{record.name}: left as it was found: {error.message}", record.id)
+                self._report("alarm", f"{record.name}: left as it was found: {error}", record.id)
         await self._sweep_run_directory()
 
     async def _reap(self) -> None:
         """End the processes that an earlier supervisor started and had no time to note."""
-        inventory = self._inventory
+        inventory, layout = self._inventory, self._layout
         processes = [record.process for record in inventory.instances.values()]
         processes += [template.page_server for template in inventory.templates.values()]
 
         def end_unknown() -> list[int]:
-            templates = {path.name for path in self._layout.templates.iterdir()}.difference(inventory.templates)
+            directories = {path.name for path in (*layout.instances.iterdir(), *layout.templates.iterdir())}
             known = [process for process in processes if process is not None]
             # The disk may not have taken the name of a page server that serves.
             known += filter(None, map(self._page_servers.listening, inventory.templates))
-            return reap(self._layout, known, templates.union(inventory.unreadable))
+            # Of the others nobody knows what is theirs.
+            return reap(layout, known, directories.difference(inventory.instances, inventory.templates))
 
         pids = await asyncio.to_thread(end_unknown)
         if pids:
@@ -92,7 +94,7 @@ class HostRecovery:
         running = [record for record in inventory.instances.values() if record.process is not None]
         kept = {path for record in running for path in self._layout.run_files(record.id)}
         kept -= {self._layout.page_map(record.id) for record in running if not record.attached}
-        kept |= set(map(self._layout.control_socket, inventory.templates))
+        kept |= set(map(self._layout.control_socket, (*inventory.templates, *inventory.unreadable_templates)))
         # Of whom nobody knows whether it runs; it goes on until its record is mended.
         kept |= {path for name in inventory.unreadable for path in self._layout.run_files(name)}
         await asyncio.to_thread(sweep_run_directory, self._layout, kept)

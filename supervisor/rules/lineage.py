@@ -21,6 +21,8 @@ class Forest:
     """Every instance under its source; an instance whose source is gone is a root.
 
     `children` and `holders` map an instance's id to the ids below it, in the order in which the instances were given.
+    One that is gone, or whose record cannot be read, may still have holders: its template is read by them. Every walk
+    ends, and comes to none twice, whatever the sources are.
     """
 
     members: Mapping[str, Descent]
@@ -37,28 +39,33 @@ class Forest:
 
     def ancestors(self, instance_id: str) -> tuple[str, ...]:
         """Return the ids of the sources up to the root, nearest first."""
-        found: list[str] = []
+        seen = {instance_id: None}
         source = self.members[instance_id].source_id
-        while source is not None and source in self.members and source not in found:
-            found.append(source)
+        while source is not None and source in self.members and source not in seen:
+            seen[source] = None
             source = self.members[source].source_id
-        return tuple(found)
+        return tuple(seen)[1:]
 
     def descendants(self, instance_id: str) -> tuple[str, ...]:
         """Return the ids below this instance, each after its source."""
-        found: list[str] = []
+        seen = {instance_id: None}
         pending = list(reversed(self.children.get(instance_id, ())))
         while pending:
             child = pending.pop()
-            found.append(child)
-            pending.extend(reversed(self.children.get(child, ())))
-        return tuple(found)
+            if child not in seen:
+                seen[child] = None
+                pending.extend(reversed(self.children.get(child, ())))
+        return tuple(seen)[1:]
 
     def generations(self, instance_id: str) -> tuple[tuple[str, ...], ...]:
         """Return the ids of this instance and all below it by their depth, the deepest first: leaves before sources."""
         found: list[tuple[str, ...]] = [(instance_id,)]
-        while below := tuple(child for parent in found[-1] for child in self.children.get(parent, ())):
+        seen = {instance_id}
+        while below := tuple(
+            child for parent in found[-1] for child in self.children.get(parent, ()) if child not in seen
+        ):
             found.append(below)
+            seen.update(below)
         return tuple(reversed(found))
 
 
@@ -90,12 +97,30 @@ def forest(members: Iterable[Descent]) -> Forest:
     children: dict[str, list[str]] = {}
     holders: dict[str, list[str]] = {}
     for member in by_id.values():
+        if member.source_id is None:
+            continue
         if member.source_id in by_id:
             children.setdefault(member.source_id, []).append(member.id)
-            if member.fork_kind == "share_memory":
-                holders.setdefault(member.source_id, []).append(member.id)
+        if member.fork_kind == "share_memory":
+            holders.setdefault(member.source_id, []).append(member.id)
     return Forest(
         by_id,
         {source: tuple(ids) for source, ids in children.items()},
         {source: tuple(ids) for source, ids in holders.items()},
     )
+
+
+def in_circles(sources: Mapping[str, str | None]) -> set[str]:
+    """Return the ids that descend from themselves; `sources` maps each id to its source's."""
+    found: set[str] = set()
+    walked: set[str] = set()
+    for first in sources:
+        path: dict[str, int] = {}
+        member: str | None = first
+        while member is not None and member in sources and member not in walked:
+            walked.add(member)
+            path[member] = len(path)
+            member = sources[member]
+        if member is not None and member in path:
+            found.update(tuple(path)[path[member] :])
+    return found

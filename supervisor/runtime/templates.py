@@ -28,6 +28,7 @@ class Templates:
         existing = self._inventory.template_of(source.id)
         if existing is not None:
             return existing
+        self._check_none_is_set_aside(source)
         step("promote")
         snapshot = own_snapshot(source)
         template_id = new_id()
@@ -50,6 +51,7 @@ class Templates:
 
     async def unpromote(self, instance_id: str) -> None:
         """Undo the promotion, if there was one, of an instance that no fork holds any more."""
+        self._check_none_is_set_aside(self._inventory.instances[instance_id])
         template = self._inventory.template_of(instance_id)
         if template is None:
             return
@@ -62,6 +64,15 @@ class Templates:
         step("unpromote")
         await self._page_servers.stop(template.id)
         await self._inventory.remove_template(template.id)
+
+    def _check_none_is_set_aside(self, source: InstanceRecord) -> None:
+        """Raise InvalidStateError where the instance's template is one that nobody may go by: forks may read it."""
+        for template_id, aside in self._inventory.unreadable_templates.items():
+            if aside.instance_id == source.id:
+                raise InvalidStateError(
+                    f"{source.name}: refused: the record of its template is set aside: {aside.reason}; repair or "
+                    f"remove template {template_id}, and start the supervisor again"
+                )
 
 
 def _populate(layers: Sequence[str], source: Path, template: Path) -> None:

@@ -3,10 +3,11 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.errors import BadRequestError, InvalidStateError, NameConflictError, NotFoundError
 from supervisor.models import is_id
 from supervisor.remedies import Remedy
 from supervisor.rules.lineage import Descent, Forest, forest
+from supervisor.store.record_files import Loaded, SetAside
 from supervisor.store.records import InstanceRecord, TemplateRecord
 
 
@@ -16,8 +17,10 @@ class Index:
     def __init__(self) -> None:
         self.instances: dict[str, InstanceRecord] = {}
         self.templates: dict[str, TemplateRecord] = {}
-        self.unreadable: dict[str, str] = {}
-        """Why each other instance's record cannot be read, by the name of its directory."""
+        self.unreadable: dict[str, SetAside] = {}
+        """The instances whose records cannot be read or believed, by the names of their directories."""
+        self.unreadable_templates: dict[str, SetAside] = {}
+        """The same of templates."""
         self._names: dict[str, set[str]] = {}
         """Whose each name is, or is to be; of several where a record that could not be read was repaired."""
         self._forest: Forest | None = None
@@ -32,17 +35,28 @@ class Index:
             )
         return self._forest
 
-    def fill(
-        self, instances: Sequence[InstanceRecord], templates: Sequence[TemplateRecord], unreadable: dict[str, str]
-    ) -> None:
-        """Have these and no others."""
-        self.instances = {record.id: record for record in instances}
-        self.templates = {record.id: record for record in templates}
-        self.unreadable = unreadable
+    def fill(self, loaded: Loaded) -> None:
+        """Have these and no others; the names of what is set aside are taken."""
+        self.instances = {record.id: record for record in loaded.instances}
+        self.templates = {record.id: record for record in loaded.templates}
+        self.unreadable = loaded.unreadable
+        self.unreadable_templates = loaded.unreadable_templates
         self._names = {}
-        for record in instances:
+        for directory, one in self.unreadable.items():
+            if one.name:
+                self._names.setdefault(one.name, set()).add(directory)
+        for record in loaded.instances:
             self._names.setdefault(record.name, set()).add(record.id)
         self._forest = None
+
+    def problem_of(self, record: InstanceRecord) -> str | None:
+        """Return which record that is set aside an instance would need, and why it is."""
+        if record.source_id in self.unreadable:
+            return f"the record of its source is set aside: {self.unreadable[record.source_id].reason}"
+        for template_id, one in self.unreadable_templates.items():
+            if template_id == record.template_id or one.instance_id == record.id:
+                return f"the record of its template is set aside: {one.reason}"
+        return None
 
     def put(self, record: InstanceRecord) -> None:
         """Take a new instance's record, or one that replaces the record before it."""
@@ -61,26 +75,33 @@ class Index:
         """Return the instance with this id, else with this name, else with this unique id prefix.
 
         What has the shape of an id is only ever an id: who has one means that instance, also when it is gone.
-        NotFoundError, or BadRequestError for several.
+        NotFoundError, BadRequestError for several, or InvalidStateError for one whose record is set aside.
         """
         found = self.instances.get(reference)
         if found is not None:
             return found
         if reference in self.unreadable:
-            why = self.unreadable[reference]
-            remedy = "repair or remove that directory, and start the supervisor again"
-            raise NotFoundError(f"{reference}: its record cannot be read ({why}); {remedy}")
+            raise self._set_aside(reference, reference)
         named = sorted(self._names.get(reference, ()))
         if is_id(reference):
             raise _no_such_id(reference, named)
         return self._named(reference, named) if named else self._of_prefix(reference)
 
     def _named(self, name: str, ids: Sequence[str]) -> InstanceRecord:
-        if len(ids) > 1:
-            raise BadRequestError(f"{name}: {len(ids)} instances are named so; give the id ({', '.join(ids[:5])})")
-        if ids[0] not in self.instances:
-            raise NotFoundError(f"{name}: it is being made, and is not there yet; ask again")
-        return self.instances[ids[0]]
+        sound = [one for one in ids if one in self.instances]
+        if len(sound) > 1:
+            raise BadRequestError(f"{name}: {len(sound)} instances are named so; give the id ({', '.join(sound[:5])})")
+        if sound:
+            return self.instances[sound[0]]
+        if ids[0] in self.unreadable:
+            raise self._set_aside(name, ids[0])
+        raise NotFoundError(f"{name}: it is being made, and is not there yet; ask again")
+
+    def _set_aside(self, reference: str, directory: str) -> InvalidStateError:
+        return InvalidStateError(
+            f"{reference}: nothing is done to it, since its record is set aside: {self.unreadable[directory].reason}; "
+            f"repair or remove {directory}, and start the supervisor again"
+        )
 
     def _of_prefix(self, prefix: str) -> InstanceRecord:
         ids = [one for one in (*self.instances, *self.unreadable) if prefix and one.startswith(prefix)]
@@ -107,9 +128,8 @@ class Index:
             raise NameConflictError(f"{name}: it is an instance's id; choose another name")
         taken = self._names.setdefault(name, {instance_id})
         if instance_id not in taken:
-            raise NameConflictError(
-                f"{name}: the name is taken by instance {min(taken)}; choose another, or delete that one"
-            )
+            remedy = "repair the record of that one" if min(taken) in self.unreadable else "delete that one"
+            raise NameConflictError(f"{name}: the name is taken by instance {min(taken)}; choose another, or {remedy}")
         try:
             yield
         finally:

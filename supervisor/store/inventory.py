@@ -30,7 +30,7 @@ class Inventory(Index):
 
     def load(self) -> None:
         """Read every record from disk. Blocks."""
-        self.fill(*self.registry.load())
+        self.fill(self.registry.load())
 
     async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
         """Write and publish an instance whose name was reserved, with the files that `populate` puts in its directory.

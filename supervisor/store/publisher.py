@@ -54,9 +54,17 @@ class Publisher:
         return template_view(record, self._index.forest, self.recorder(record.id))
 
     def views(self) -> list[Instance]:
-        """Return every instance; those whose records cannot be read are Unknown."""
+        """Return every instance; those whose records are set aside are Unknown, and such templates are among them."""
         known = [self.view(record) for record in self._index.instances.values()]
-        return known + [unreadable_view(name, reason) for name, reason in self._index.unreadable.items()]
+        taken = {one.name for one in known}
+        for directory, one in self._index.unreadable.items():
+            # Of several of one name each is shown by one of its own.
+            name = directory if one.name is None or one.name in taken else one.name
+            taken.add(name)
+            known.append(unreadable_view(directory, name, one.reason))
+        for directory, one in self._index.unreadable_templates.items():
+            known.append(unreadable_view(directory, f"template-{directory}", one.reason))
+        return known
 
     def instance(self, instance_id: str) -> None:
         """Publish an instance as it is now."""
@@ -129,7 +137,8 @@ class Publisher:
 
     def _view(self, record: InstanceRecord) -> Instance:
         operation = self._operations.get(record.id, (None,))[0]
-        return instance_view(record, self._index.forest, operation, record.id in self._recording)
+        problem = self._index.problem_of(record)
+        return instance_view(record, self._index.forest, operation, record.id in self._recording, problem)
 
     def _show_progress(self, operation: progress.Operation, before: tuple[object, ...]) -> None:
         if operation.ended:

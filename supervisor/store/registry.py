@@ -9,18 +9,14 @@ import shutil
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
-from supervisor.models import ID_LENGTH, explain
+from supervisor.models import ID_LENGTH
 from supervisor.rules.lineage import Link
 from supervisor.store.layout import (
     DELETED,
     INSTANCE_RECORD,
-    PARTIAL,
     STAGED,
     TEMPLATE_RECORD,
     Layout,
@@ -28,10 +24,9 @@ from supervisor.store.layout import (
     partial_record,
     staged,
 )
-from supervisor.store.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
+from supervisor.store.record_files import Loaded, load
+from supervisor.store.records import InstanceRecord, Record, TemplateRecord
 from supervisor.system.sparse_files import allocated
-
-RecordType = TypeVar("RecordType", bound=Record)
 
 _log = logging.getLogger(__name__)
 
@@ -102,8 +97,6 @@ class Registry:
                 directory.mkdir(parents=True, exist_ok=True)
                 for half in (*directory.glob(f"{DELETED}*"), *directory.glob(f"{STAGED}*")):
                     shutil.rmtree(half, ignore_errors=True)
-                for record in directory.glob(f"*/.*.json{PARTIAL}"):
-                    record.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
@@ -153,23 +146,18 @@ class Registry:
             directories.append(self.layout.template(template_id))
         return [link for directory in directories for link in _links(directory)]
 
-    def load(self) -> "tuple[list[InstanceRecord], list[TemplateRecord], dict[str, str]]":
-        """Return every instance and template, and why each other instance's record cannot be read, by its directory."""
-        unreadable: dict[str, str] = {}
-        instances: list[InstanceRecord] = []
-        for name, found in _records(self.layout.instances, INSTANCE_RECORD, InstanceRecord):
-            if isinstance(found, InstanceRecord):
-                instances.append(found)
-            else:
-                unreadable[name] = str(found)
-        templates: list[TemplateRecord] = []
-        for _, found_template in _records(self.layout.templates, TEMPLATE_RECORD, TemplateRecord):
-            if isinstance(found_template, TemplateRecord):
-                templates.append(found_template)
-            else:
-                _log.error("a template's record is set aside: %s", found_template)
-        instances.sort(key=lambda record: record.created_at)
-        return instances, templates, unreadable
+    def load(self) -> Loaded:
+        """Return every record, and what is set aside; sound records' half-written successors are swept."""
+        loaded = load(self.layout)
+        directories = [
+            *(self.layout.instance(record.id) for record in loaded.instances),
+            *(self.layout.template(record.id) for record in loaded.templates),
+        ]
+        for directory in directories:
+            for name in (INSTANCE_RECORD, TEMPLATE_RECORD):
+                with contextlib.suppress(OSError):
+                    partial_record(directory / name).unlink()
+        return loaded
 
 
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
@@ -228,25 +216,3 @@ def _links(directory: Path) -> Iterator[Link]:
             except FileNotFoundError:
                 continue
             yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
-
-
-def _records(directory: Path, name: str, model: type[RecordType]) -> Iterator[tuple[str, RecordType | str]]:
-    for entry in sorted(directory.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        try:
-            yield entry.name, model.model_validate_json((entry / name).read_bytes())
-        except ValidationError as error:
-            yield entry.name, f"{entry / name}: {_reason(error)}"
-        except OSError as error:
-            yield entry.name, f"{entry / name}: {error.strerror}"
-
-
-def _reason(error: ValidationError) -> str:
-    """Return what is wrong with a record in one line; of a newer supervisor's that it is newer, and no detail."""
-    problems = error.errors()
-    for problem in problems:
-        found = problem["input"]
-        if problem["loc"] == ("schema_version",) and isinstance(found, int) and found > SCHEMA_VERSION:
-            return f"it has schema {found}, and this supervisor knows {SCHEMA_VERSION}: start the newer forktui"
-    return explain(problems[0])

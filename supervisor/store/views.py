@@ -25,9 +25,13 @@ OPERATION_FIELDS: Final = (
 
 
 def instance_view(
-    record: InstanceRecord, forest: Forest, operation: progress.Operation | None, recording: bool
+    record: InstanceRecord,
+    forest: Forest,
+    operation: progress.Operation | None,
+    recording: bool,
+    problem: str | None = None,
 ) -> Instance:
-    """Return an instance with its place in the forest, and what is being done to it."""
+    """Return an instance with its place in the forest, what is being done to it, and what it lacks."""
     count = forest.fork_count(record.id)
     # Not validated: a record is, and a thousand are listed at once.
     return Instance.model_construct(
@@ -40,6 +44,7 @@ def instance_view(
         layers=len(record.snapshot.layers) if record.snapshot else 0,
         recording=recording,
         vmm_pid=record.process.pid if record.process else None,
+        state_error=problem,
         known_faults=_known_faults(record.firecracker_version, record.machine),
         operation=operation_view(operation) if operation else None,
     )
@@ -65,10 +70,10 @@ def template_view(record: TemplateRecord, forest: Forest, recorder: str | None) 
     )
 
 
-def unreadable_view(name: str, reason: str) -> Instance:
-    """Return a directory as an instance of which nothing is known but why."""
+def unreadable_view(directory: str, name: str, reason: str) -> Instance:
+    """Return a directory as an instance of which nothing is known but why, and perhaps its name."""
     return Instance(
-        id=name,
+        id=directory,
         name=name,
         image="",
         state=State.UNKNOWN,

@@ -9,7 +9,7 @@ import pytest
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
 from supervisor.models import Event, InstanceChanged, State, TemplateChanged, TemplateDeleted
 from supervisor.store.inventory import Inventory
-from supervisor.store.layout import Layout
+from supervisor.store.layout import TEMPLATE_RECORD, Layout
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import Registry
 
@@ -72,14 +72,15 @@ async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_a
     )
     present = inventory.templates["t"]
     assert (present.recorded_pages, present.recorded_runs, present.page_server_restarts) == (20, 20, 20)
-    assert inventory.registry.load()[1] == [present]
+    written = (inventory.layout.template("t") / TEMPLATE_RECORD).read_bytes()
+    assert TemplateRecord.model_validate_json(written) == present
 
 
 async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, events: list[Event]) -> None:
     await add(inventory, record("a1", "source"))
     await inventory.add_template(template(), lambda directory: None)
     await asyncio.gather(inventory.remove_template("t"), inventory.update_template("t", recorded_pages=1))
-    assert inventory.registry.load()[1] == []
+    assert inventory.registry.load().templates == []
     assert events[-1] == TemplateDeleted(id="t")
 
 

@@ -12,6 +12,7 @@ import pytest
 from supervisor.errors import StorageError
 from supervisor.models import State
 from supervisor.store.layout import Layout
+from supervisor.store.record_files import Loaded
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import Registry, new_id, write_atomically
 
@@ -22,6 +23,8 @@ def record(**changes: object) -> InstanceRecord:
         "name": "vm",
         "image": "pagewalker",
         "state": State.STANDBY,
+        "snapshot": {"state": "state.0", "layers": ("mem.0",), "snapshot_version": "1"},
+        "next_layer": 1,
         "hypervisor": "embedded",
         "size_bytes": 128 << 20,
         "vcpus": 1,
@@ -50,12 +53,13 @@ def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -
         registry.create_instance(one, lambda _: None)
     changed = early.model_copy(update={"state": State.STOPPED, "exit_message": "stopped"})
     registry.save_instance(changed)
+    template_id = new_id()
     template = TemplateRecord(
-        id=new_id(), instance_id=late.id, layers=("instances/x/mem.0",), size_bytes=1 << 20, page_size=4096,
-        hypervisor="embedded", snapshot_version="1",
+        id=template_id, instance_id=late.id, layers=(f"templates/{template_id}/mem.0",), hypervisor="embedded",
+        size_bytes=late.size_bytes, page_size=4096, snapshot_version="1",
     )  # fmt: skip
     registry.create_template(template, lambda _: None)
-    assert registry.load() == ([changed, late], [template], {})
+    assert registry.load() == Loaded([changed, late], [template])
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ def test_who_was_to_record_is_read_from_records_that_say_only_whether(
     fields = json.loads(file.read_text())
     del fields["record_hot_pages"]
     file.write_text(json.dumps(fields | ({} if stored is None else {"record_hot_pages": stored})))
-    (found,), _, unreadable = registry.load()
-    assert (found.record_hot_pages, unreadable) == (read, {})
+    loaded = registry.load()
+    assert ([found.record_hot_pages for found in loaded.instances], loaded.unreadable) == ([read], {})
 
 
 def test_a_record_that_cannot_be_read_is_reported_and_kept(registry: Registry) -> None:
@@ -80,9 +84,9 @@ def test_a_record_that_cannot_be_read_is_reported_and_kept(registry: Registry) -
     for name, content in {"torn": b'{"id": "x', "newer": b'{"schema_version": 2}', "empty": b""}.items():
         (registry.layout.instances / name).mkdir()
         (registry.layout.instances / name / "instance.json").write_bytes(content)
-    instances, _, unreadable = registry.load()
-    assert instances == [good]
-    assert sorted(unreadable) == ["empty", "newer", "torn"]
+    loaded = registry.load()
+    assert loaded.instances == [good]
+    assert sorted(loaded.unreadable) == ["empty", "newer", "torn"]
     assert (registry.layout.instances / "torn" / "instance.json").read_bytes() == b'{"id": "x'
 
 
@@ -138,7 +142,7 @@ def test_a_record_that_has_its_name_is_there_whether_or_not_its_directory_can_be
     one = record()
     registry.create_instance(one, lambda directory: None)
     registry.save_instance(one.model_copy(update={"name": "renamed"}))
-    instances, _, unreadable = registry.load()
-    assert [found.name for found in instances] == ["renamed"]
-    assert unreadable == {}
+    loaded = registry.load()
+    assert [found.name for found in loaded.instances] == ["renamed"]
+    assert loaded.unreadable == {}
     assert "may be lost when the host crashes: Input/output error" in caplog.text

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
+from supervisor.errors import BadRequestError, InvalidStateError, NameConflictError, NotFoundError
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State, is_id
 from supervisor.store.index import Index
+from supervisor.store.record_files import Loaded, SetAside
 from supervisor.store.records import InstanceRecord
 from supervisor.store.registry import new_id
 from tests.harness.refusals import refused
@@ -34,7 +35,8 @@ def record(instance_id: str, name: str) -> InstanceRecord:
 
 def index(*records: InstanceRecord, unreadable: dict[str, str] | None = None) -> Index:
     made = Index()
-    made.fill(records, (), unreadable or {})
+    aside = {directory: SetAside(reason) for directory, reason in (unreadable or {}).items()}
+    made.fill(Loaded(list(records), unreadable=aside))
     return made
 
 
@@ -72,9 +74,9 @@ def test_a_name_that_is_being_made_is_nobodys_prefix() -> None:
 
 def test_a_record_that_cannot_be_read_is_meant_by_its_id_and_no_other_is() -> None:
     known = index(record("web1", "a1"), record("b1", "a2"), unreadable={"a1": "torn", "a22": "torn", "web2": "torn"})
-    with pytest.raises(NotFoundError, match=r"a1: its record cannot be read \(torn\)"):
+    with pytest.raises(InvalidStateError, match="a1: nothing is done to it, since its record is set aside: torn"):
         known.resolve("a1")
-    with pytest.raises(NotFoundError, match=r"a22: its record cannot be read \(torn\)"):
+    with pytest.raises(InvalidStateError, match="a22: nothing is done to it, since its record is set aside: torn"):
         known.resolve("a22")
     with pytest.raises(BadRequestError, match=r"web: 2 ids begin so \(a1, web2\)"):
         known.resolve("web")
