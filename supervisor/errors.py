@@ -128,3 +128,10 @@ class PageServerError(SupervisorError):
 
     code = "page_server_failed"
     status = 500
+
+
+class LayerError(PageServerError):
+    """A layer of a memory image is missing, or not what was noted of it: no page server is started on it, and no VM."""
+
+    code = "layer_changed"
+    status = 409

@@ -23,6 +23,9 @@ class Remedy(StrEnum):
     PAGE_SERVER = "page_server"
     """A share_memory fork on the uffd backend."""
     FILE_BACKEND = "file_backend"
+    ACCEPT = "accept"
+    """Of the instance whose name is the parameter."""
+    ACCEPT_CHANGED = "accept_changed"
     BOOT_ANEW = "boot_anew"
     """A fork without its source's snapshot, which is started."""
     HYPERVISOR = "hypervisor"
@@ -41,6 +44,8 @@ API_WORDS: Final[Mapping[Remedy, str]] = {
     Remedy.SHARE_MEMORY: "; give share_memory=true and leave template_id out",
     Remedy.PAGE_SERVER: "; fork it with share_memory=true and memory_backend=uffd",
     Remedy.FILE_BACKEND: ", or use memory_backend=file",
+    Remedy.ACCEPT: ", or POST /instances/{parameter}/accept to have what is there read whole and taken",
+    Remedy.ACCEPT_CHANGED: ", or give changed=true to take it as another memory",
     Remedy.BOOT_ANEW: ", or fork it with target_state=Stopped, and start that",
     Remedy.HYPERVISOR: "; give hypervisor={parameter}",
 }

@@ -11,7 +11,7 @@ from forktui.client.api import SupervisorClient
 from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
 from forktui.text.table import text_table
-from supervisor.models import CreateRequest, DeletionPlan, Instance
+from supervisor.models import AcceptRequest, CreateRequest, DeletionPlan, Instance
 from supervisor.settings import Settings
 
 Verb = Callable[[str], Awaitable[Instance]]
@@ -87,6 +87,18 @@ def _show_plan(plan: DeletionPlan, settings: Settings) -> None:
     print(text_table([("NAME", "STATE", "DISK MIB", "PRIVATE MIB", "ID"), *rows, total]))
 
 
+def _accept_arguments(parser: ArgumentParser) -> None:
+    references(parser)
+    parser.add_argument("--changed", action="store_true", help="also where it is another memory than what was noted")
+
+
+async def _accept(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
+    async def accept(reference: str) -> Instance:
+        return await client.accept(reference, AcceptRequest(changed=options.changed))
+
+    return await show_each(instances_of(client), options.instances, accept, show, settings)
+
+
 CREATE: Final = Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor"))
 VERBS: Final = (
     Command(
@@ -101,5 +113,6 @@ VERBS: Final = (
         references,
         _for_each(lambda c: c.detach),
     ),
+    Command("accept", "read a memory that was put back, and take it for what it is", _accept_arguments, _accept),
 )
 DELETE: Final = Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from forktui.client.transport import ApiError, SupervisorUnreachableError, Transport
 from supervisor.models import (
+    AcceptRequest,
     CheckpointRequest,
     CreateRequest,
     DeletionPlan,
@@ -108,6 +109,10 @@ class SupervisorClient(Transport):
     async def detach(self, reference: str) -> Instance:
         """Let a share_memory fork go on with memory of its own, which releases its source's lock."""
         return await self._ask(Instance, "POST", _path(reference, "detach"))
+
+    async def accept(self, reference: str, request: AcceptRequest | None = None) -> Instance:
+        """Have the layers of a Standby instance's memory read whole and taken for what they are."""
+        return await self._ask(Instance, "POST", _path(reference, "accept"), request or AcceptRequest())
 
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one fork of an instance."""

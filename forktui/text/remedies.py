@@ -46,6 +46,14 @@ WORDINGS: Final[Mapping[Remedy, Wording]] = {
     Remedy.SHARE_MEMORY: Wording("; give --share-memory", "; press f"),
     Remedy.PAGE_SERVER: Wording("; fork it with --share-memory and --memory-backend uffd", "; fork it with f"),
     Remedy.FILE_BACKEND: Wording(", or use --memory-backend file", ", or use `forktui fork --memory-backend file`"),
+    Remedy.ACCEPT: Wording(
+        ", or have what is there read whole and taken: `forktui accept {parameter}`",
+        ", or have what is there read whole and taken: `forktui accept {parameter}`",
+    ),
+    Remedy.ACCEPT_CHANGED: Wording(
+        ", or give --changed to take it as another memory",
+        ", or use `forktui accept --changed` to take it as another memory",
+    ),
     Remedy.BOOT_ANEW: Wording(
         ", or fork it with --no-share-memory and --target-state Stopped, and start that",
         ", or use `forktui fork --no-share-memory --target-state Stopped`, and start that",

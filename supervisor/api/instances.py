@@ -23,6 +23,7 @@ from supervisor.api.requests import (
 )
 from supervisor.api.streaming import Streams
 from supervisor.models import (
+    AcceptRequest,
     CheckpointRequest,
     CreateRequest,
     FanOutRequest,
@@ -69,6 +70,7 @@ class Routes:
             Route("POST", f"{one}/standby", Nothing, StandbyRequest, _verb(self._host.standby)),
             Route("POST", f"{one}/restore", Nothing, Nothing, _verb(self._host.restore)),
             Route("POST", f"{one}/detach", Nothing, Nothing, _verb(self._host.detach)),
+            Route("POST", f"{one}/accept", Nothing, AcceptRequest, self._accept),
             Route("POST", f"{one}/fork", Nothing, ForkRequest, self._fork),
             Route("POST", f"{one}/fan-out", Nothing, FanOutRequest, self._fan_out),
             Route("POST", f"{one}/checkpoint", Nothing, CheckpointRequest, self._checkpoint),
@@ -117,6 +119,9 @@ class Routes:
         if asked.body.dry_run:
             return answer(await self._host.fan_out_estimate(asked.reference, asked.body))
         return answer(await self._host.fan_out(asked.reference, asked.body))
+
+    async def _accept(self, asked: Asked[Nothing, AcceptRequest]) -> web.Response:
+        return answer(await self._host.accept(asked.reference, asked.body))
 
     async def _checkpoint(self, asked: Asked[Nothing, CheckpointRequest]) -> web.Response:
         return answer(await self._host.checkpoint(asked.reference, asked.body), HTTPStatus.CREATED)

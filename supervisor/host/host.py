@@ -15,6 +15,7 @@ from supervisor.host.event_bus import EventBus
 from supervisor.host.parts import Parts
 from supervisor.host.queries import Queries
 from supervisor.models import (
+    AcceptRequest,
     Activity,
     CheckpointRequest,
     CreateRequest,
@@ -136,6 +137,11 @@ class Host:
     async def detach(self, reference: str) -> Instance:
         """Let a share_memory fork go on without its source."""
         return self._done("detached from its source", await self._finish(self._parts.instances.detach(reference)))
+
+    async def accept(self, reference: str, request: AcceptRequest) -> Instance:
+        """Take the layers of a Standby instance's memory for what they are."""
+        record = await self._finish(self._parts.acceptance.accept(reference, request))
+        return self._done("its memory is accepted as it is", record)
 
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""

@@ -8,6 +8,7 @@ from supervisor.host.event_bus import EventBus
 from supervisor.images.catalog import ImageCatalog
 from supervisor.models import HypervisorName
 from supervisor.models.base import Report
+from supervisor.operations.acceptance import Acceptance
 from supervisor.operations.creation import Creation
 from supervisor.operations.deletion import Deletions
 from supervisor.operations.fan_out import FanOut
@@ -90,6 +91,7 @@ class Parts:
             self.page_servers,
             self._report,
         )
+        self.acceptance = Acceptance(inventory, self.holding, vmms, self.page_servers)
         self.forks = Forks(
             inventory, self.holding, self.transitions, self.snapshots, vmms, layers, self.templates, self._report
         )

@@ -7,6 +7,7 @@ the files are placed where vm.json says.
 Every function that takes a path blocks on the disk.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,7 @@ from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
 from supervisor.remedies import Remedy
+from supervisor.store.layer_marks import LayerMark
 from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
 from supervisor.store.records import SnapshotFiles
 from supervisor.vmm.hypervisor import Hypervisor, loads
@@ -35,6 +37,8 @@ class SnapshotImage:
     size_bytes: int
     vcpus: int
     config: VmJson | None
+    mark: LayerMark
+    """What its memory is known by."""
 
 
 def is_snapshot(directory: Path) -> bool:
@@ -87,13 +91,19 @@ def check_request(image: SnapshotImage, request: CreateRequest) -> None:
 
 def snapshot_files(image: SnapshotImage) -> SnapshotFiles:
     """Return what the snapshot's files are called in an instance's directory."""
-    return SnapshotFiles(state=state_file(0), layers=(layer(0),), snapshot_version=image.snapshot_version)
+    return SnapshotFiles(
+        state=state_file(0), layers=(layer(0),), snapshot_version=image.snapshot_version, layer_marks=(image.mark,)
+    )
 
 
 def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages: bool, directory: Path) -> None:
     """Put into an instance's directory what its VMM restores; memory and state are links where that is possible."""
     place(image.directory / STATE, directory / files.state, writable=False)
-    place(image.directory / MEM, directory / files.layers[0], writable=False)
+    memory = directory / files.layers[0]
+    place(image.directory / MEM, memory, writable=False)
+    if memory.stat().st_mtime_ns != image.mark.mtime_ns:
+        # A copy, where a link was not possible.
+        os.utime(memory, ns=(image.mark.mtime_ns, image.mark.mtime_ns))
     if (image.directory / HOT_PAGES).exists():
         place((image.directory / HOT_PAGES).resolve(), directory / HOT_PAGES, writable=False)
     if image.config is not None:
@@ -120,7 +130,8 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
         if path.is_symlink() or not path.is_file():
             raise ValueError(f"{name} is no file in its directory: a snapshot is a {STATE} and a {MEM}")
     header = read_state_header(directory / STATE)
-    size = (directory / MEM).stat().st_size
+    status = (directory / MEM).stat()
+    size = status.st_size
     if size == 0 or size % MIB:
         raise ValueError(f"{MEM} has {size} bytes, which is no memory's size; copy it whole")
     told = config.machine_config if config is not None else None
@@ -135,4 +146,6 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
         size_bytes=size,
         vcpus=header.vcpus or (told.vcpu_count if told else 1),
         config=config,
+        # Of the only layer of an image: nobody asks where its holes are.
+        mark=LayerMark(size, status.st_mtime_ns),
     )

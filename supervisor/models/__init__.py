@@ -52,6 +52,7 @@ from supervisor.models.instances import (
 from supervisor.models.queries import ImageInfo, Lineage, LineageNode, PageMapFold, ResourceStats, WaitResult
 from supervisor.models.validation import explain, quoted, what_is_wrong
 from supervisor.models.verbs import (
+    AcceptRequest,
     CheckpointRequest,
     CreateRequest,
     Deletion,
@@ -73,6 +74,7 @@ __all__ = [
     "ID_LENGTH",
     "NAME_LENGTH",
     "NAME_PATTERN",
+    "AcceptRequest",
     "Activity",
     "CheckpointRequest",
     "CreateRequest",

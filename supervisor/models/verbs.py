@@ -101,6 +101,13 @@ class CheckpointRequest(Request):
     name: Name | None = None
 
 
+class AcceptRequest(Request):
+    """`POST /instances/{id}/accept`: have the layers of a memory image that were put back taken for what they are."""
+
+    changed: bool = False
+    """Take them also where they are certainly another memory than what was noted."""
+
+
 class FanOutRequest(ForkOptions):
     """`POST /instances/{id}/fan-out`: `count` forks, named `<name_prefix>-<n>`."""
 

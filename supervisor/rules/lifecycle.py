@@ -28,6 +28,7 @@ class Verb(StrEnum):
     FORK = "fork"
     CHECKPOINT = "checkpoint"
     DETACH = "detach"
+    ACCEPT = "accept"
     DELETE = "delete"
 
 
@@ -49,6 +50,7 @@ ALLOWED_FROM: dict[Verb, frozenset[State]] = {
     Verb.FORK: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
     Verb.CHECKPOINT: frozenset({State.RUNNING}),
     Verb.DETACH: frozenset({State.STANDBY, State.STOPPED, State.RUNNING}),
+    Verb.ACCEPT: frozenset({State.STANDBY}),
     Verb.DELETE: frozenset(State),
 }
 
@@ -77,7 +79,7 @@ ADVICE: dict[State, str] = {
     State.SHUTDOWN: "stop or delete it",
     State.STOPPED: "start it first",
     State.STANDBY: "restore it first",
-    State.UNKNOWN: "look at its state_error and log, then delete it",
+    State.UNKNOWN: "look at its state_error, and repair its record or remove its directory",
 }
 """What may be done about an instance that is in the wrong state for a verb."""
 
@@ -88,6 +90,7 @@ ADVICE_FOR: dict[tuple[Verb, State], str] = {
     (Verb.START, State.RUNNING): "it runs already",
     (Verb.RESTORE, State.STOPPED): "start it instead",
     (Verb.START, State.STANDBY): "restore it instead",
+    (Verb.ACCEPT, State.STOPPED): "it has no memory that could be accepted",
 }
 """What is to be said of one verb in place of ADVICE."""
 

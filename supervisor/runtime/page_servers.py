@@ -16,7 +16,7 @@ from supervisor.runtime.orphans import end
 from supervisor.runtime.own_processes import identity_of, is_page_server
 from supervisor.runtime.page_server_events import PageServerEvents
 from supervisor.runtime.restart_backoff import RestartBackoff
-from supervisor.snapshots.layer_files import check_marks
+from supervisor.snapshots.layer_checks import check_layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.system.unix_sockets import listener_at
@@ -59,7 +59,9 @@ class PageServers:
             if template is None:
                 raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             layers = [self._layout.data_dir / name for name in template.layers]
-            await asyncio.to_thread(check_marks, layers, template.layer_marks)
+            source = self._inventory.instances.get(template.instance_id)
+            name = source.name if source is not None else template.instance_id
+            await asyncio.to_thread(check_layers, name, layers, template.layer_marks)
             step("start page server")
             server = await PageServer.spawn(
                 template_id=template_id,

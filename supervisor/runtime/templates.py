@@ -8,7 +8,8 @@ from pathlib import Path
 from supervisor.concurrency.progress import step
 from supervisor.errors import InvalidStateError
 from supervisor.runtime.page_servers import PageServers
-from supervisor.snapshots.layer_files import link, marks
+from supervisor.snapshots.layer_checks import take_marks
+from supervisor.snapshots.layer_files import link
 from supervisor.snapshots.layers import own_snapshot
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import HOT_PAGES
@@ -35,12 +36,13 @@ class Templates:
         layout = self._inventory.layout
         directory = layout.template(template_id).relative_to(layout.data_dir)
         source_directory = layout.instance(source.id)
+        layers = [source_directory / layer for layer in snapshot.layers]
         return await self._inventory.add_template(
             TemplateRecord(
                 id=template_id,
                 instance_id=source.id,
                 layers=tuple(str(directory / layer) for layer in snapshot.layers),
-                layer_marks=await asyncio.to_thread(marks, snapshot.layers, source_directory),
+                layer_marks=snapshot.layer_marks or await asyncio.to_thread(take_marks, source.name, layers),
                 size_bytes=source.size_bytes,
                 page_size=source.page_size,
                 hypervisor=source.hypervisor,

@@ -17,6 +17,7 @@ from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
+from supervisor.snapshots.layer_checks import check_layers
 from supervisor.snapshots.layer_files import make_way, remove
 from supervisor.snapshots.layers import next_snapshot, own_snapshot
 from supervisor.store.layout import VM_JSON, Layout, partial
@@ -125,16 +126,19 @@ class Vmms:
     async def _load_file(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         snapshot = own_snapshot(record)
         (mem_file,) = snapshot.layers
+        layers = [self._layout.instance(record.id) / mem_file]
+        await asyncio.to_thread(check_layers, record.name, layers, snapshot.layer_marks)
         step("spawn")
         with watch.phase("spawn"), interruptible():
             vmm = await self._spawn(record, None)
         try:
-            version = await version_of(record, vmm)
-            tracking = _tracking(record, version)
-            step("load")
-            with watch.phase("load"), interruptible():
-                await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
-            told = await started(record, vmm, version)
+            with interruptible():
+                version = await version_of(record, vmm)
+                tracking = _tracking(record, version)
+                step("load")
+                with watch.phase("load"):
+                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
+                told = await started(record, vmm, version)
         except BaseException:
             await asyncio.shield(self._abandon(record, vmm))
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.concurrency.progress import advance, counted, step
-from supervisor.errors import PageServerError, StorageError
+from supervisor.errors import StorageError
 from supervisor.store.layout import PARTIAL, SNAPSHOT_FILE, partial
 from supervisor.store.registry import sync_directory
 from supervisor.system.regular_files import discard, open_regular
@@ -80,28 +80,6 @@ def link(names: Iterable[str], source: Path, target: Path) -> None:
         # Not what a link of that name leads to, if a VMM has put one there.
         os.link(source / name, target / name, follow_symlinks=False)
         os.close(open_regular(target / name))
-
-
-def marks(names: Iterable[str], directory: Path) -> tuple[tuple[int, int], ...]:
-    """Return of each file the size (bytes) and the mtime (ns), which writing it changes; raises StorageError."""
-    try:
-        found = [(directory / name).stat() for name in names]
-    except OSError as error:
-        raise StorageError(f"layer {error.filename} is missing: {error.strerror}; put it back") from error
-    return tuple((status.st_size, status.st_mtime_ns) for status in found)
-
-
-def check_marks(layers: Sequence[Path], marked: Sequence[tuple[int, int]]) -> None:
-    """Raise PageServerError, which says what has become of it, for a layer that is not what it was when marked."""
-    for layer, (size, mtime_ns) in zip(layers, marked, strict=False):
-        try:
-            status = layer.stat()
-        except OSError as error:
-            raise PageServerError(f"layer {layer} is missing: {error.strerror}; put it back") from error
-        if status.st_size < size:
-            raise PageServerError(f"layer {layer} was truncated from {size} to {status.st_size} bytes; put it back")
-        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
-            raise PageServerError(f"layer {layer} was written since it became a template's; put it back as it was")
 
 
 def merge(layers: Sequence[Path], target: Path) -> None:

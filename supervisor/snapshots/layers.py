@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from supervisor.concurrency.progress import check, step
-from supervisor.errors import InvalidStateError, OperationCancelledError, StorageError
+from supervisor.errors import InvalidStateError, LayerError, OperationCancelledError, StorageError
 from supervisor.models.base import Report
+from supervisor.snapshots.layer_checks import check_layers, take_marks
 from supervisor.snapshots.layer_files import complete, make_way, merge, remove, tells_pages_apart
 from supervisor.store.inventory import Inventory
+from supervisor.store.layer_marks import marks_of
 from supervisor.store.layout import layer, partial, state_file
 from supervisor.store.records import InstanceRecord, SnapshotFiles
 from supervisor.system.sparse_files import allocated
@@ -56,6 +59,14 @@ def layers_to_merge(sizes: Sequence[int], limit: int) -> int:
     return len(sizes) - 1 if sum(sizes[:-1]) < sizes[-1] else len(sizes)
 
 
+def _marked(record: InstanceRecord, files: SnapshotFiles, directory: Path) -> SnapshotFiles:
+    """Return files with what there is to note of each layer; what was noted of one before stays so. Blocks."""
+    noted = dict(marks_of(record.snapshot.layers, record.snapshot.layer_marks)) if record.snapshot else {}
+    new = [name for name in files.layers if name not in noted]
+    noted |= dict(zip(new, take_marks(record.name, [directory / name for name in new]), strict=True))
+    return files.model_copy(update={"layer_marks": tuple(noted[name] for name in files.layers)})
+
+
 class Layers:
     """Changes of chains; the caller holds the instance. Whoever else has names of a layer still reads it."""
 
@@ -83,6 +94,12 @@ class Layers:
 
         On failure the new files are.
         """
+        directory = self._inventory.layout.instance(record.id)
+        try:
+            files = await asyncio.to_thread(_marked, record, files, directory)
+        except BaseException:
+            remove(directory, new_names(record, files))
+            raise
         update = {
             "snapshot": files,
             "next_layer": record.next_layer + 1,
@@ -90,7 +107,6 @@ class Layers:
             **changes,
         }
         changed = record.model_copy(update=update)
-        directory = self._inventory.layout.instance(record.id)
         try:
             await self._inventory.save(changed)
         except BaseException:
@@ -111,7 +127,7 @@ class Layers:
         sizes = [allocated((directory / name).stat()) for name in own_snapshot(record).layers]
         try:
             return await self._merge(record, layers_to_merge(sizes, self._max_layers))
-        except StorageError as error:
+        except (LayerError, StorageError) as error:
             self._report("warning", error.message, record.id)
         except OperationCancelledError as error:
             self._report("info", f"{error.message}; its memory image keeps {len(sizes)} layers", record.id)
@@ -128,8 +144,10 @@ class Layers:
         def write() -> None:
             check()
             make_way(directory, (merged,))
+            layers = [directory / name for name in snapshot.layers]
+            check_layers(record.name, layers, snapshot.layer_marks)
             step("merge")
-            merge([directory / name for name in snapshot.layers[:count]], partial(directory / merged))
+            merge(layers[:count], partial(directory / merged))
             complete(directory, (merged,))
 
         files = snapshot.model_copy(update={"layers": (merged, *snapshot.layers[count:])})

@@ -16,6 +16,7 @@ from supervisor.models.base import MAX_VCPUS
 from supervisor.models.validation import quoted
 from supervisor.rules.lifecycle import HAS_VMM
 from supervisor.rules.lineage import in_circles
+from supervisor.store.layer_marks import LayerMark
 from supervisor.store.layout import MEM, STATE
 from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles, TemplateRecord
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
@@ -29,6 +30,7 @@ MOST_OFFSET: Final = (1 << 63) - 1
 """What a file offset, and a time of the kernel's, may be."""
 MOST_LAYERS: Final = 1 << 31
 LONGEST_TEXT: Final = 4096
+TEMPLATE: Final = "template_id"
 YEARS: Final = range(1970, 9999)
 """So that a time can be brought to any other zone."""
 
@@ -115,9 +117,9 @@ def fork_conflicts(records: Iterable[InstanceRecord], templates: Mapping[str, Te
         if template is None:
             continue
         if template.instance_id != record.source_id:
-            found[record.id] = f"template_id: {template.id} is of instance {template.instance_id}, not of its source"
+            found[record.id] = f"{TEMPLATE}: {template.id} is of instance {template.instance_id}, not of its source"
         elif _machine(record) != _machine(template):
-            found[record.id] = f"template_id: {template.id} has memory of another size, page size or hypervisor"
+            found[record.id] = f"{TEMPLATE}: {template.id} has memory of another size, page size or hypervisor"
     return found
 
 
@@ -142,7 +144,7 @@ def _of_id(field: str, value: str, directory: str | None = None) -> Iterator[str
 
 def _of_references(record: InstanceRecord, directory: str) -> Iterator[str]:
     yield from _of_id("id", record.id, directory)
-    for field, value in (("source_id", record.source_id), ("template_id", record.template_id)):
+    for field, value in (("source_id", record.source_id), (TEMPLATE, record.template_id)):
         if value is not None:
             yield from _of_id(field, value)
     if record.source_id == record.id:
@@ -150,9 +152,9 @@ def _of_references(record: InstanceRecord, directory: str) -> Iterator[str]:
     if (record.source_id is None) is not (record.fork_kind is None):
         yield "source_id: a fork has one and a fork_kind, and what is no fork has neither"
     if record.template_id is not None and record.fork_kind != "share_memory":
-        yield "template_id: only a share_memory fork has one"
+        yield f"{TEMPLATE}: only a share_memory fork has one"
     if record.attached and record.template_id is None:
-        yield "attached: it has no template_id to be attached to"
+        yield "attached: it has no template to be attached to"
 
 
 def _of_memory(size_bytes: int, page_size: int) -> Iterator[str]:
@@ -189,6 +191,7 @@ def _of_state(record: InstanceRecord) -> Iterator[str]:
 def _of_snapshot(snapshot: SnapshotFiles, next_layer: int) -> Iterator[str]:
     yield from _of_names("snapshot.state", (snapshot.state,), STATE)
     yield from _of_names("snapshot.layers", snapshot.layers, MEM)
+    yield from _of_marks(snapshot.layer_marks, snapshot.layers)
     for name in (snapshot.state, *snapshot.layers):
         # The next snapshot clears its names before it is written.
         if (numbered := _NUMBERED.fullmatch(name)) and int(numbered[1]) >= next_layer:
@@ -214,6 +217,15 @@ def _of_template_layers(record: TemplateRecord) -> Iterator[str]:
         if not path.startswith(prefix):
             yield f"layers: {quoted(path)} is not in {own}"
     yield from _of_names("layers", [path.removeprefix(prefix) for path in record.layers], MEM)
+    yield from _of_marks(record.layer_marks, record.layers)
+
+
+def _of_marks(marks: Sequence[LayerMark], layers: Sequence[str]) -> Iterator[str]:
+    if marks and len(marks) != len(layers):
+        yield f"layer_marks: {len(marks)} are of {len(layers)} layers"
+    for mark in marks:
+        yield from _in_range("layer_marks.size", mark.size, 0, MOST_OFFSET)
+        yield from _in_range("layer_marks.mtime_ns", mark.mtime_ns, -MOST_OFFSET, MOST_OFFSET)
 
 
 def _of_process(process: ProcessIdentity | None) -> Iterator[str]:

@@ -17,6 +17,7 @@ from supervisor.models import (
 )
 from supervisor.rules.firecracker_versions import Machine
 from supervisor.rules.lifecycle import Intent
+from supervisor.store.layer_marks import LayerMark
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
@@ -43,6 +44,8 @@ class SnapshotFiles(Record):
     state: str
     layers: tuple[str, ...]
     snapshot_version: str
+    layer_marks: tuple[LayerMark, ...] = ()
+    """What each layer is known by; none are noted in records of former supervisors, until the next snapshot."""
 
 
 class InstanceRecord(Record):
@@ -203,9 +206,8 @@ class TemplateRecord(Record):
     id: str
     instance_id: str
     layers: tuple[str, ...]
-    layer_marks: tuple[tuple[int, int], ...] = ()
-    """Of each layer its size (bytes) and mtime (ns) at the promotion: what a layer has that was never written since.
-    Inode and device are no part of it: a backup that was put back is the same image."""
+    layer_marks: tuple[LayerMark, ...] = ()
+    """What was noted of the layers in the instance's snapshot; the files are the same."""
     size_bytes: int
     page_size: int
     hypervisor: HypervisorName

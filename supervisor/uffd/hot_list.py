@@ -115,7 +115,8 @@ class HotList:
             return
         reason = hot_pages.mismatch(hot, self._hot.identity, self._hot.page_size, self._page_count)
         if reason is None:
-            self._hot = hot
+            # The layers as they are here: where a copy was put back, the next save knows them.
+            self._hot = hot._replace(identity=self._hot.identity)
             self.runs = finished(wanting(hot, self._policy.prefetch_share))
         else:
             self._refuse(f"hot-page list {self._path} is refused: {reason}")

@@ -135,8 +135,9 @@ def unpack(data: bytes) -> HotPages:
 
 def mismatch(hot: HotPages, identity: tuple[LayerIdentity, ...], page_size: int, page_count: int) -> str | None:
     """Why the list cannot be used for this image; None when it can."""
-    if hot.identity != identity:
-        return "it was recorded on another memory image: the size, mtime, inode or device of a layer differs"
+    layers = list(zip(identity, hot.identity, strict=False))
+    if len(hot.identity) != len(identity) or not all(found.may_be_copy(noted) for found, noted in layers):
+        return "it was recorded on another memory image: the size or mtime of a layer differs"
     if hot.page_size != page_size:
         return f"its pages are of {hot.page_size} bytes and the image's of {page_size}"
     end = 0

@@ -17,6 +17,21 @@ has 4 KiB pages also under huge ones."""
 
 NO_LAYER = -1
 
+_COPIES_KEEP_NS = (1, 100, 10**3, 10**6, 10**9, 2 * 10**9)
+"""Units (ns) in which copies keep an mtime: exactly; as NTFS has it; microseconds and milliseconds of network file
+systems and archives; seconds of tar, cpio and rsync; the two of zip and FAT."""
+_DOUBLE_NS = 240
+"""By how much a time in seconds is off as a double, which Python's tarfile has: its last bit is 2**-22 s these days."""
+
+
+def is_same_time(noted_ns: int, found_ns: int) -> bool:
+    """Whether a file that was written at `noted_ns` may have this mtime when it is a copy.
+
+    A write leaves the time that it is made at, to the nanosecond: later than what was noted, and not cut off.
+    """
+    cut = (noted_ns - noted_ns % unit for unit in _COPIES_KEEP_NS)
+    return found_ns in cut or abs(found_ns - noted_ns) <= _DOUBLE_NS
+
 
 class LayerIdentity(NamedTuple):
     """What tells a layer from any other file, and from itself had it been written again."""
@@ -30,6 +45,10 @@ class LayerIdentity(NamedTuple):
     def of(cls, status: os.stat_result) -> "LayerIdentity":
         """The identity of a file by its status."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+
+    def may_be_copy(self, other: "LayerIdentity") -> bool:
+        """Whether this file may be the other one, or a copy that was made of it."""
+        return self.size == other.size and is_same_time(other.mtime_ns, self.mtime_ns)
 
 
 def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -29,6 +29,7 @@ VERBS = (
     "start",
     "stop",
     "detach",
+    "accept",
     "delete",
     "cancel",
     "logs",

@@ -16,6 +16,7 @@ from forktui.text.remedies import WORDINGS, Failure, in_commands, in_dashboard
 from supervisor.api.requests import DeleteQuery
 from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.models import (
+    AcceptRequest,
     CreateRequest,
     ErrorBody,
     FanOutChild,
@@ -31,7 +32,7 @@ from supervisor.rules.lifecycle import Verb
 
 ROOMS = Path(supervisor.__file__).parent
 TABLE = ROOMS / "remedies.py"
-REQUESTS: tuple[type[BaseModel], ...] = (CreateRequest, ForkRequest, FanOutRequest, DeleteQuery)
+REQUESTS: tuple[type[BaseModel], ...] = (AcceptRequest, CreateRequest, ForkRequest, FanOutRequest, DeleteQuery)
 OPTIONS = {name for request in REQUESTS for name in request.model_fields}
 API_WORDS_IN_PROSE = re.compile(
     r"\b(GET|POST|DELETE) /(instances|images|events|capabilities|health)"
@@ -86,7 +87,7 @@ def test_each_remedy_is_worded_for_everybody_to_follow_its_cause(table: Mapping[
     assert set(table) == set(Remedy)
     assert [words for words in table.values() if not words.startswith(("; ", ", or "))] == []
     takes_parameter = {remedy for remedy in Remedy if any(name for _, name, _, _ in Formatter().parse(table[remedy]))}
-    assert takes_parameter == {Remedy.HYPERVISOR}
+    assert takes_parameter == {Remedy.ACCEPT, Remedy.HYPERVISOR}
 
 
 def test_each_remedy_is_given_somewhere() -> None:

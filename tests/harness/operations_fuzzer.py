@@ -15,6 +15,7 @@ from typing import Final
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.models import (
+    AcceptRequest,
     CheckpointRequest,
     CreateRequest,
     Event,
@@ -66,7 +67,8 @@ class Mix:
 EVERYTHING: Final = Mix(
     {
         "create": 4, "fork": 14, "fork_from_running": 4, "fan_out": 4, "checkpoint": 5, "standby": 9, "restore": 8,
-        "start": 3, "stop": 4, "detach": 5, "delete": 8, "cascade": 1, "cancel": 4, "plan": 3, "estimate": 2, "look": 4,
+        "start": 3, "stop": 4, "detach": 5, "accept": 3, "delete": 8, "cascade": 1, "cancel": 4, "plan": 3,
+        "estimate": 2, "look": 4,
     },
     sources=4,
     limit=40,
@@ -246,6 +248,9 @@ class Fuzzer:
 
     async def _boot(self, client: SupervisorClient, name: str) -> str:
         return (await client.create(CreateRequest(name=name, image="pagewalker", size=SIZE, cmd=SMALL))).name
+
+    async def _accept(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
+        return (await client.accept(one.id, AcceptRequest(changed=chance.random() < 0.5))).name
 
     async def _fork(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         request = ForkRequest(

@@ -179,6 +179,7 @@ STORIES = [
         in_state("child", STANDBY), options=("--max-layers", "2"),
     ),
     *told(BOTH, "detach", "detach", forked, lambda c: c.detach("child"), lambda host: not host_locked(host)),
+    *told(EMBEDDED, "accept", "accept", promoted, lambda c: c.accept("source"), in_state("source", STANDBY)),
     *told(EMBEDDED, "delete-a-fork", "delete", forked, lambda c: c.delete("child"), gone("child")),
     *told(EMBEDDED, "delete-promoted", "delete", promoted, lambda c: c.delete("source"), gone("source")),
     *told(EMBEDDED, "cancel-a-fan-out", "fan-out", standby, cancelled_fan_out, lambda host: len(host.instances) == 1),

@@ -43,7 +43,7 @@ IMPOSSIBLE: list[tuple[str, Fields, str]] = [
     ("ready", {"source_id": None}, "a fork has one and a fork_kind"),
     ("ready", {"fork_kind": None, "template_id": None, "attached": False}, "a fork has one and a fork_kind"),
     ("ready", {"template_id": "t"}, "template_id: 't' is no id"),
-    ("ready", {"template_id": None}, "attached: it has no template_id"),
+    ("ready", {"template_id": None}, "attached: it has no template"),
     ("ready", {"fork_kind": "copy"}, "only a share_memory fork has one"),
     ("ready", {"template_id": identity("a", "tready")}, "is of instance areadyx.*, not of its source"),
     ("served", {"size_bytes": 64 << 20}, "memory of another size"),

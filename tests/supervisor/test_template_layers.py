@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from forktui.client.api import SupervisorClient
-from supervisor.errors import PageServerError
+from supervisor.errors import LayerError
 from supervisor.guests.pagewalker import HOT_BASE
 from supervisor.models import ForkRequest
-from supervisor.snapshots.layer_files import check_marks, marks
+from supervisor.snapshots.layer_checks import check_layers, take_marks
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, guest, supervisor, until
 from tests.harness.verified_guests import standby_source
@@ -38,8 +38,8 @@ def replace(layer: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     # What is done, what a page server that runs says, and what is said where none does.
     "truncated": (truncate, "was truncated to", "was truncated from"),
-    "written": (write, "was written under its page server", "was written since it became a template's"),
-    "replaced": (replace, "was replaced by another file", "was written since it became a template's"),
+    "written": (write, "was written under its page server", "was written since it was noted"),
+    "replaced": (replace, "was replaced by another file", "was written since it was noted"),
     "missing": (Path.unlink, "is missing: No such file", "is missing: No such file"),
 }
 
@@ -66,7 +66,7 @@ async def refused_fork(client: SupervisorClient) -> str:
     before = [one.name for one in await client.instances()]
     request = ForkRequest(name="late", share_memory=True, target_state="Running")
     error = await refused(client.fork("source", request))
-    assert error.code == "page_server_failed"
+    assert error.code in ("page_server_failed", "layer_changed")
     assert [one.name for one in await client.instances()] == before
     return error.message
 
@@ -76,15 +76,15 @@ def test_a_layer_is_known_by_its_size_and_mtime_where_no_page_server_has_it_open
     layer = tmp_path / "mem.0"
     layer.write_bytes(bytes(HOT_BASE + 4096))
     os.utime(layer, ns=(1, 1))
-    marked = marks(["mem.0"], tmp_path)
+    marked = take_marks("vm", [layer])
     linked = tmp_path / "linked"
     os.link(layer, linked)
-    check_marks([linked], marked)
-    check_marks([linked], ())
+    check_layers("vm", [linked], marked)
+    check_layers("vm", [linked], ())
     damage, _, reason = DAMAGE[kind]
     damage(layer)
-    with pytest.raises(PageServerError, match=reason):
-        check_marks([layer], marked)
+    with pytest.raises(LayerError, match=rf"^vm: layer {layer} {reason}"):
+        check_layers("vm", [layer], marked)
 
 
 async def test_a_layer_that_is_not_what_it_was_is_told_before_a_fork_starts(home: Home) -> None:
@@ -107,7 +107,8 @@ async def test_a_layer_that_is_not_what_it_was_is_told_before_a_fork_starts(home
         psutil.Process(server).kill()
         await until(lambda host: host.templates[0].page_server_pid is None, client)
         message = await refused_fork(client)
-        assert f"layer {layer} was written since it became a template's" in message
+        assert f"source: layer {layer} was written since it was noted: noted are " in message
+        assert "put it back as it was, or POST /instances/source/accept" in message
         original.put_back()
         await until(lambda host: host.templates[0].page_server_pid is not None, client)
         await client.fork("source", ForkRequest(name="late", share_memory=True, target_state="Running"))

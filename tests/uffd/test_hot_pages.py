@@ -96,7 +96,8 @@ def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"identity": (LayerIdentity(1, 2, 3, 5),)}, "another memory image"),
+        ({"identity": (LayerIdentity(9, 2, 3, 4),)}, "another memory image"),
+        ({"identity": (LayerIdentity(1, 10**12, 3, 4),)}, "another memory image"),
         ({"identity": SAMPLE.identity * 2}, "another memory image"),
         ({"page_size": 2 << 20}, "its pages are of 2097152 bytes"),
         ({"runs": (CountedRun(5, PAGES + 1, 1),)}, "leaves the image"),
