@@ -1,4 +1,4 @@
-"""Copies of a directory as operators make them for a backup, by the programs that are here."""
+"""Copies of a directory as operators make them for a backup, by the programs that every Debian has."""
 
 import shutil
 import subprocess
@@ -6,8 +6,6 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-import pytest
 
 Copy = Callable[[Path, Path], object]
 
@@ -35,25 +33,14 @@ def by_tarfile(source: Path, target: Path) -> None:
     archive.unlink()
 
 
-def by_zip(source: Path, target: Path) -> None:
-    """Copy by way of zip, which keeps seconds or two of them, and neither links nor holes."""
-    archive = target.with_name(f"{target.name}.zip")
-    run("zip", "-qrX", str(archive), ".", directory=source)
-    target.mkdir()
-    run("unzip", "-q", str(archive), directory=target)
-    archive.unlink()
-
-
 def by(*command: str) -> Copy:
     """Return a copy by a program that takes both names last."""
     return lambda source, target: run(*command, f"{source}/.", str(target))
 
 
-def run(*command: str, directory: Path | None = None) -> None:
-    """Run a program to its end, or skip where there is none."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not here")
-    subprocess.run(command, check=True, cwd=directory)
+def run(*command: str) -> None:
+    """Run a program to its end."""
+    subprocess.run(command, check=True)
 
 
 KEEPS_TIMES: Final[dict[str, Copy]] = {
@@ -64,8 +51,6 @@ KEEPS_TIMES: Final[dict[str, Copy]] = {
     "cp": by("cp", "-a"),
     "cp sparse always": by("cp", "-a", "--sparse=always"),
     "cp sparse never": by("cp", "-a", "--sparse=never"),
-    "rsync": by("rsync", "-aH"),
-    "zip": by_zip,
     "tarfile": by_tarfile,
     "copytree": lambda source, target: shutil.copytree(source, target, symlinks=True),
 }
