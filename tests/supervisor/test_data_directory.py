@@ -63,9 +63,9 @@ async def test_a_record_of_a_newer_schema_is_set_aside_and_its_vm_let_alone(embe
     before = path.read_bytes()
     async with supervisor(embedded) as running:
         found = {one.name: one for one in await running.client.instances()}
-        assert set(found) == {"present", source.id}
-        assert found[source.id].state is State.UNKNOWN
-        assert found[source.id].state_error == (
+        assert set(found) == {"present", "future"}
+        assert (found["future"].id, found["future"].state) == (source.id, State.UNKNOWN)
+        assert found["future"].state_error == (
             f"{path}: it has schema 2, and this supervisor knows 1: start the newer forktui"
         )
         for verb in (running.client.delete, running.client.standby, running.client.stop):
