@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Final
+from typing import Final, get_args
 
 from supervisor.models import State
 from supervisor.models.base import MAX_VCPUS
@@ -20,6 +20,7 @@ from supervisor.store.layer_marks import LayerMark
 from supervisor.store.layout import MEM, STATE
 from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles, TemplateRecord
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
+from supervisor.vmm.configuration import Device
 
 ID: Final = re.compile(r"[a-z][a-z0-9]{23}")
 MOST_MEMORY: Final = 1 << 47
@@ -31,6 +32,7 @@ MOST_OFFSET: Final = (1 << 63) - 1
 MOST_LAYERS: Final = 1 << 31
 LONGEST_TEXT: Final = 4096
 TEMPLATE: Final = "template_id"
+DEVICES: Final = frozenset(get_args(Device))
 YEARS: Final = range(1970, 9999)
 """So that a time can be brought to any other zone."""
 
@@ -255,9 +257,11 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     for phase in record.phases:
         if not math.isfinite(phase.milliseconds) or phase.milliseconds < 0 or len(phase.name) > LONGEST_TEXT:
             yield f"phases: {phase.milliseconds} ms is no duration, or its name is too long"
-    for field in ("image", "exit_message"):
+    for field in ("image", "exit_message", "firecracker_version"):
         if len(getattr(record, field) or "") > LONGEST_TEXT:
             yield f"{field}: it is longer than {LONGEST_TEXT} characters"
+    if not DEVICES.issuperset(record.devices):
+        yield f"devices: {quoted(', '.join(record.devices))} are not devices that matter: {', '.join(sorted(DEVICES))}"
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> Iterator[str]:

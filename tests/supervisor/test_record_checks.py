@@ -74,6 +74,8 @@ IMPOSSIBLE: list[tuple[str, Fields, str]] = [
     ("booted", {"phases": [{"name": "boot", "milliseconds": float("inf")}]}, "phases: inf ms is no duration"),
     ("booted", {"exit_code": 1 << 70}, "exit_code"),
     ("booted", {"exit_message": "x" * 5000}, "exit_message: it is longer"),
+    ("booted", {"firecracker_version": "1" * 5000}, "firecracker_version: it is longer"),
+    ("booted", {"devices": ["vsock", "\u001b]0;it"]}, "devices: "),
     ("copy", {"snapshot": None}, "snapshot: it is missing, and a Standby instance has one"),
     ("copy", {"next_layer": 3}, "next_layer: 3 is not above the number of state.3"),
     *(
