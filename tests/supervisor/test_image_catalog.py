@@ -119,8 +119,13 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
 @pytest.mark.parametrize(
     ("state", "mem_bytes", "config", "reason"),
     [
-        (b"garbage", 64 * MIB, None, "state is neither Firecracker's nor the embedded VMM's"),
-        (b"", 64 * MIB, None, "state is neither Firecracker's nor the embedded VMM's"),
+        (
+            b"garbage",
+            64 * MIB,
+            None,
+            "state is neither Firecracker's of a version before 1.15.0, nor the embedded VMM's",
+        ),
+        (b"", 64 * MIB, None, "state is neither Firecracker's of a version before 1.15.0, nor the embedded VMM's"),
         (firecracker_state(b"new"), 64 * MIB, None, "no version that can be read"),
         (firecracker_state(magic=0x0710_1984_8664_0001), 64 * MIB, None, "state is neither"),
         (firecracker_state(), 64 * MIB + 4096, None, "mem has 67112960 bytes"),

@@ -66,6 +66,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("socket", "/s", "'/s'", Path("/s")),
         ("hypervisor", "firecracker", "'firecracker'", "firecracker"),
         ("firecracker", "/f", "'/f'", Path("/f")),
+        ("embedded_version", "1.14.0", "'1.14.0'", "1.14.0"),
         ("log_level", "debug", "'debug'", "debug"),
         ("log_file", "/l", "'/l'", Path("/l")),
         ("fault_around_pages", "16", "16", 16),

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from supervisor.embedded import VERSION as VMM_VERSION
 from supervisor.embedded import config
 from supervisor.embedded.http import MAX_BODY_BYTES, MAX_CONNECTIONS, Head, parse_head
 from supervisor.embedded.refusals import FaultError, MalformedError
+from supervisor.vmm.configuration import devices
 from tests.harness.vmm_process import VmmProcess, vmms
 
 VERSION = b"GET /version HTTP/1.1\r\n\r\n"
@@ -198,3 +200,44 @@ def test_values_that_cannot_be_used(parse: Any, value: Any, message: str) -> Non
 def test_unknown_sections_of_a_config_file_are_ignored(tmp_path: Path) -> None:
     value: dict[str, Any] = {"boot-source": {"kernel_image_path": "k"}, "drives": [], "balloon": None, "future": 1}
     assert config.vm_config(value) == config.VmConfig(config.BootSource("k", ""), config.MachineConfig())
+
+
+def test_it_answers_as_the_version_that_it_is_told(tmp_path: Path) -> None:
+    with vmms(tmp_path) as start:
+        told, own = start("--answer-as", "1.14.0"), start()
+        assert told.request("GET", "/version") == (200, {"firecracker_version": "1.14.0"})
+        assert told.request("GET", "/")[1]["vmm_version"] == "1.14.0"
+        assert own.request("GET", "/version") == (200, {"firecracker_version": VMM_VERSION})
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("1.12.1", ("track_dirty_pages",)), ("1.13.0", ()), ("2.0.0-dev", ()), (None, ())],
+)
+def test_a_load_has_the_fields_of_the_version_that_it_answers_as(
+    tmp_path: Path, version: str | None, refused: tuple[str, ...]
+) -> None:
+    body = {"snapshot_path": "none", "mem_backend": {"backend_type": "File", "backend_path": "none"}}
+    with vmms(tmp_path) as start:
+        for field in ("track_dirty_pages", "enable_diff_snapshots"):
+            vmm = start(*(("--answer-as", version) if version else ()))
+            refusal = vmm.refusal("PUT", "/snapshot/load", {**body, field: True})
+            assert (f"unknown field `{field}`" in refusal) is (field in refused)
+            assert ("No such file" in refusal) is (field not in refused)
+
+
+def test_the_whole_configuration_has_the_devices(tmp_path: Path) -> None:
+    with vmms(tmp_path) as start:
+        vmm = start()
+        assert devices(vmm.request("GET", "/vm/config")[1]) == frozenset()
+        vmm.do("PUT", "/balloon", {"amount_mib": 1, "deflate_on_oom": False})
+        assert devices(vmm.request("GET", "/vm/config")[1]) == {"balloon"}
+        vmm.do("PUT", "/balloon", {"amount_mib": 1, "deflate_on_oom": False, "stats_polling_interval_s": 1})
+        assert devices(vmm.request("GET", "/vm/config")[1]) == {"balloon", "balloon-statistics"}
+
+
+def test_devices_are_read_of_a_whole_configuration() -> None:
+    drives = [{"drive_id": "a", "io_engine": "Sync"}, {"drive_id": "b", "io_engine": "Async"}]
+    whole = {"drives": drives, "vsock": {"guest_cid": 3}, "memory-hotplug": {"total_size_mib": 1}, "balloon": None}
+    assert devices(whole) == {"async-drive", "vsock", "memory-hotplug"}
+    assert devices({"drives": drives[:1]}) == frozenset()
