@@ -176,7 +176,7 @@ FAULTS: Final = (
     ),
     Fault(
         OLD_TRACKING_FIELD, EVER, ("1.13.0",),
-        "A load knows track_dirty_pages as enable_diff_snapshots only",
+        "A load knows the tracking of dirty pages by the name enable_diff_snapshots only",
         "field", "enable_diff_snapshots is passed", "CHANGELOG 1.13.0, PR 5274", _loaded,
     ),
     Fault(
