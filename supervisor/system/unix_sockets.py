@@ -1,5 +1,6 @@
 """Unix sockets: how long a path may be, who listens at one, and who is at the other end of a connection."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -79,6 +80,12 @@ def listener_at(path: Path) -> tuple[int, int] | None:
             return pid, start_time_of(pid)
         except OSError:
             return None
+
+
+def remove_file(path: Path) -> None:
+    """Remove what is at a path of ours; a directory that somebody has made in its place is left where it is."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        path.unlink()
 
 
 def remove_stale(directory: Path) -> None:

@@ -29,6 +29,9 @@ LOAD: Final = 60.0
 SNAPSHOT: Final = 600.0
 """It writes all of the guest's memory to disk."""
 
+KEPT: Final = 10.0 * 365 * 86400
+"""Seconds that a connection is kept, which neither side closes before its end: over it the VMM is reached also when
+somebody has removed its socket."""
 ANSWER_BYTES: Final = 1 << 20
 """More than Firecracker has to say of a VM of any number of devices."""
 FAULT_LENGTH: Final = 1000
@@ -62,7 +65,7 @@ class ApiClient:
         self._why_gone = why_gone
         self._session = aiohttp.ClientSession(
             "http://localhost",
-            connector=PeerConnector(str(socket), self.check_peer),
+            connector=PeerConnector(str(socket), self.check_peer, keepalive_timeout=KEPT),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )

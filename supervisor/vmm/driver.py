@@ -4,27 +4,28 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside
-from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.system.unix_sockets import connect, listening_pid, remove_stale, too_long
+from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError, VmmSilentError
+from supervisor.system.unix_sockets import connect, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
-from supervisor.vmm.inotify import creations
+from supervisor.vmm.inotify import creations, until_listening
 from supervisor.vmm.logs import VMM_LOG
 from supervisor.vmm.process import Exit, Process
 
 LISTEN_TIMEOUT: Final = 10.0
 """Seconds from the spawn until the API's socket accepts."""
-LISTEN_RETRY: Final = 0.0005
-"""Seconds between looks at a socket that is bound and does not listen yet: nothing tells when it does."""
 EXIT_TIMEOUT: Final = 5.0
 """Seconds that a VMM which closed its connection has to end."""
+EXIT_NOTICE: Final = 0.2
+"""The same where its socket is gone, which tells why nothing was answered."""
 
 
 class Vmm:
@@ -36,6 +37,8 @@ class Vmm:
         self._api_socket = api_socket
         self._name = name
         self._closing: asyncio.Task[None] | None = None
+        self._socket_file = _socket_at(api_socket)
+        """What it listens at: a Unix socket is found by its file, and no other at its path is this one."""
         process.exited.add_done_callback(self._clean_up)
 
     @classmethod
@@ -93,7 +96,7 @@ class Vmm:
         """Take over a VMM that another supervisor spawned; None where it has ended, and then its socket is removed."""
         process = Process.adopt(pid, start_time, directory=directory)
         if process is None:
-            await asyncio.to_thread(api_socket.unlink, missing_ok=True)
+            await asyncio.to_thread(remove_file, api_socket)
             return None
         return cls(process, api_socket, name or instance_id)
 
@@ -111,6 +114,29 @@ class Vmm:
     def exited(self) -> asyncio.Future[Exit]:
         """Done when the process has ended; cancelled by `disconnect`."""
         return self._process.exited
+
+    @property
+    def api_socket(self) -> Path:
+        """Where its API answers, while what is there is its socket."""
+        return self._api_socket
+
+    @property
+    def socket_in_place(self) -> bool:
+        """Whether its socket is where it was: without it only a connection that is open already reaches its API."""
+        found = _socket_at(self._api_socket)
+        return found is not None and self._socket_file is not None and os.path.samestat(found, self._socket_file)
+
+    async def reachable(self) -> bool:
+        """Return whether its API can be asked: always while its socket is there, else over an open connection alone."""
+        if self.socket_in_place:
+            return True
+        try:
+            await self.api.describe()
+        except VmmSilentError:
+            return True
+        except VmmError:
+            return False
+        return True
 
     def check_listener(self) -> None:
         """Raise VmmError where another process listens at its API socket; one that nobody listens at is no other's."""
@@ -132,10 +158,11 @@ class Vmm:
         await self.api.close()
 
     async def _until_it_listens(self, created: asyncio.Event) -> None:
-        listening = asyncio.create_task(_listens(self._api_socket, created))
+        listening = asyncio.create_task(until_listening(self._api_socket, created))
         try:
             await asyncio.wait((listening, self.exited), timeout=LISTEN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
+                self._socket_file = _socket_at(self._api_socket)
                 return self.api.check_peer(listening.result())
         finally:
             listening.cancel()
@@ -159,33 +186,30 @@ class Vmm:
         await self.api.start()
 
     async def _why_gone(self) -> str:
-        await asyncio.wait((self.exited,), timeout=EXIT_TIMEOUT)
+        gone = not self.socket_in_place
+        await asyncio.wait((self.exited,), timeout=EXIT_NOTICE if gone else EXIT_TIMEOUT)
         if not self.exited.done() or self.exited.cancelled():
-            return f"closed the connection, and goes on as pid {self.pid}"
+            why = f"cannot be reached: {self._api_socket} is gone" if gone else "closed the connection"
+            return f"{why}, and goes on as pid {self.pid}"
         return f"has ended: {self.exited.result().text}"
 
     def _clean_up(self, exited: asyncio.Future[Exit]) -> None:
         if not exited.cancelled():
-            self._api_socket.unlink(missing_ok=True)
+            if self.socket_in_place:
+                self._api_socket.unlink(missing_ok=True)
             self._closing = asyncio.create_task(self.api.close())
+
+
+def _socket_at(path: Path) -> os.stat_result | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status if stat.S_ISSOCK(status.st_mode) else None
 
 
 async def _nothing(pid: int) -> None:
     """What is done beside a start that nobody waits for."""
-
-
-async def _listens(path: Path, created: asyncio.Event) -> int:
-    """Return whose a socket at `path` is once it accepts; `created` is set when anything appears beside it."""
-    while True:
-        created.clear()
-        try:
-            return listening_pid(path)
-        except (ConnectionRefusedError, BlockingIOError):
-            await asyncio.sleep(LISTEN_RETRY)
-        except FileNotFoundError:
-            await created.wait()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _free_path(api_socket: Path, name: str) -> Path:

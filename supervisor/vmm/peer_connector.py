@@ -12,8 +12,8 @@ from supervisor.system.unix_sockets import peer_credentials
 class PeerConnector(UnixConnector):
     """Gives out connections whose peer is one that `check` takes; what that raises is raised of a request."""
 
-    def __init__(self, path: str, check: Callable[[int], None]) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, check: Callable[[int], None], *, keepalive_timeout: float) -> None:
+        super().__init__(path, keepalive_timeout=keepalive_timeout)
         self._check = check
 
     async def connect(
