@@ -85,6 +85,17 @@ class Status(NamedTuple):
     handshake_seconds: float
 
 
+class PutBack(NamedTuple):
+    """What of its files in the run directory a page server found missing."""
+
+    control: bool
+    """Whether it listens for supervisors again."""
+    maps: tuple[str, ...]
+    """The forks whose page maps are there again."""
+    failed: tuple[str, ...]
+    """What could not be put back, and why; it serves all the same, and can be asked again."""
+
+
 class Recorded(NamedTuple):
     """A fork's recording has ended and is part of the template's hot-page list; what that list is now."""
 
@@ -177,6 +188,11 @@ def decode_configuration(argument: str) -> Configuration:
     return Configuration(
         **{**fields, "layers": tuple(fields["layers"]), "policy": Policy(**fields["policy"])},
     )
+
+
+def decode_put_back(fields: Mapping[str, Any]) -> PutBack:
+    """What was put back, of a decoded answer."""
+    return PutBack(fields["control"], tuple(fields["maps"]), tuple(fields["failed"]))
 
 
 def decode_status(fields: Mapping[str, Any]) -> Status:

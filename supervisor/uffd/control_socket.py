@@ -33,8 +33,7 @@ class ControlSocket:
         self._path = path
         self._on_request = on_request
         self._connections: set[_Connection] = set()
-        self._listener = handshake.listen(path)
-        self._listen()
+        self._bind()
 
     def broadcast(self, line: bytes) -> None:
         """Send a line to every supervisor that is connected."""
@@ -47,7 +46,33 @@ class ControlSocket:
             connection.close()
         self._loop.unwatch(self._listener.fileno())
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        if self._in_place:
+            self._path.unlink()
+
+    @property
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._path.lstat(), self._file)
+        except OSError:
+            return False
+
+    def put_back(self) -> bool:
+        """Listen at the path again, unless it does; whether that was to be done. Connections go on.
+
+        PageServerError as at first: what else lies there is left alone, but for a socket that nobody listens at.
+        """
+        if self._in_place:
+            return False
+        before = self._listener
+        self._bind()
+        self._loop.unwatch(before.fileno())
+        before.close()
+        return True
+
+    def _bind(self) -> None:
+        self._listener = handshake.listen(self._path)
+        self._file = self._path.lstat()
+        self._listen()
 
     def _listen(self) -> None:
         if self._listener.fileno() < 0:  # it may be closed by now

@@ -17,11 +17,13 @@ from supervisor.uffd.control import (
     PageServerEvent,
     Policy,
     Prefetch,
+    PutBack,
     Recorded,
     RecordingDropped,
     Refused,
     Sampled,
     Status,
+    decode_put_back,
     decode_status,
 )
 from supervisor.uffd.program import PageServerProcess
@@ -34,6 +36,7 @@ __all__ = [
     "PageServerEvent",
     "Policy",
     "Prefetch",
+    "PutBack",
     "Recorded",
     "RecordingDropped",
     "Refused",
@@ -180,12 +183,14 @@ class PageServer:
         )
         self.forks.add(fork_id)
 
-    async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int) -> None:
+    async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int, nothing_removed: bool = False) -> None:
         """Have it take over a fork whose page server died; the guest goes on where it waited.
 
-        The userfaultfd is taken out of the VMM. PageServerError when the VMM has gone, or something is not to be had.
+        The userfaultfd is taken out of the VMM. With `nothing_removed`, which says that the guest has nothing to give
+        pages back by, a page map that is lost is made anew. PageServerError when the VMM has gone, or something is not
+        to be had.
         """
-        fields = {"fork_id": fork_id, "page_map": _absolute(page_map)}
+        fields = {"fork_id": fork_id, "page_map": _absolute(page_map), "nothing_removed": nothing_removed}
         await asyncio.to_thread(hand_over, self._control, vmm_pid, fields)
         self.forks.add(fork_id)
 
@@ -213,6 +218,10 @@ class PageServer:
         """Serve the fork no more: close its userfaultfd and its socket; its map stays, and its recording if whole."""
         self.forks.discard(fork_id)
         await self._connection.request("release", fork_id=fork_id)
+
+    async def put_back(self) -> PutBack:
+        """Have its control socket and its page maps where they belong, as far as somebody has removed them."""
+        return decode_put_back(await self._connection.request("put_back"))
 
     async def status(self, *, seconds: float = ANSWER_SECONDS) -> Status:
         """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""

@@ -66,7 +66,8 @@ _UFFDIO_REGISTER_MODE_MISSING = 1
 
 _SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}.get(os.uname().machine, 323)
 _SYS_PIDFD_GETFD = 438
-_MAP_NORESERVE = 0x4000
+_MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -260,7 +261,7 @@ def map_read_only(fd: int, length: int) -> int:
 
     Only the kernel reads through it (as the source of `copy`): a file truncated under it is EFAULT there, not SIGBUS.
     """
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_PRIVATE | _MAP_NORESERVE, fd, 0)
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_PRIVATE | MAP_NORESERVE, fd, 0)
     if address == _MAP_FAILED:
         raise _failed()
     return int(address)
@@ -276,3 +277,11 @@ def anonymous_memory(length: int) -> tuple[mmap.mmap, int]:
     """Zeroed private memory and its address, to compose a page in before it is copied."""
     memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def map_over(memory: mmap.mmap, fd: int) -> None:
+    """Have `memory` be a mapping of the file, at the address that it has: views of it go on with the file's content."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    if _libc.mmap(address, len(memory), mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0) == _MAP_FAILED:
+        raise _failed()

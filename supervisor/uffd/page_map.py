@@ -5,15 +5,18 @@ layout, in the host's byte order: a 4096-byte header (magic, version, page size,
 words, and the fork's mappings), then one byte for each page of the memory image.
 """
 
+import errno
 import mmap
 import os
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.uffd import kernel
 
 ABSENT, FAULTED, FAULT_AROUND, PREFETCHED, ZERO, REMOVED = range(6)
 """A page's states. ZERO: no layer has it, it was answered with zeros. REMOVED: the guest gave it back (balloon); it is
@@ -28,6 +31,7 @@ _COUNTERS_OFFSET = 64
 _MAPPINGS_OFFSET = 2048
 _MAPPING_COUNT = Struct("=Q")
 _MAPPING = Struct("=QQQ")  # base, size, offset
+_MOST_MAPPINGS = (_HEADER_BYTES - _MAPPINGS_OFFSET - _MAPPING_COUNT.size) // _MAPPING.size
 
 LATENCY_BUCKETS = 20
 LATENCY_BOUNDS_SECONDS = tuple([2**power / 1e6 for power in range(LATENCY_BUCKETS - 1)] + [float("inf")])
@@ -106,7 +110,10 @@ class CellCounts(NamedTuple):
 class PageMap:
     """The page server's side: the only writer of one fork's page map."""
 
-    def __init__(self, memory: mmap.mmap, page_count: int) -> None:
+    def __init__(self, path: Path, memory: mmap.mmap, page_count: int) -> None:
+        self._path = path
+        self._file: os.stat_result | None = None
+        """What it is in, wherever that lies."""
         self._memory = memory
         self._view = memoryview(memory)
         self.page_count = page_count
@@ -116,23 +123,23 @@ class PageMap:
         """The state of each page."""
 
     @classmethod
-    def create(cls, path: Path, page_size: int, page_count: int) -> "PageMap":
-        """A new map with every page absent, which appears at `path` complete; OSError when there is no room for it."""
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        size = _HEADER_BYTES + page_count
-        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def create(
+        cls, path: Path, page_size: int, page_count: int, fill: "Callable[[PageMap], None] | None" = None
+    ) -> "PageMap":
+        """A new map, which appears at `path` complete: with every page absent, or as `fill` makes it.
+
+        OSError when there is no room for it, and what `fill` raises.
+        """
+        pages = cls(path, _memory(page_count), page_count)
         try:
-            # A store to a page that the file system has no room for is SIGBUS: the room is taken now.
-            os.posix_fallocate(fd, 0, size)
-            memory = mmap.mmap(fd, size)
-            _HEADER.pack_into(memory, 0, _MAGIC, _VERSION, page_size, page_count)
-            unfinished.rename(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
+            _HEADER.pack_into(pages._memory, 0, _MAGIC, _VERSION, page_size, page_count)
+            if fill is not None:
+                fill(pages)
+            pages.put_back()
+        except BaseException:
+            pages.close()
             raise
-        finally:
-            os.close(fd)
-        return cls(memory, page_count)
+        return pages
 
     @classmethod
     def reopen(cls, path: Path, page_size: int, page_count: int) -> "PageMap":
@@ -142,13 +149,54 @@ class PageMap:
                 found = left.page_size, left.page_count
             if found != (page_size, page_count):
                 raise PageServerError(f"{path} is of {found[1]} pages of {found[0]} bytes, another image's")
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = _open(path, os.O_RDWR)
         except OSError as error:
             raise PageServerError(f"page map {path} cannot be opened: {error.strerror}") from error
         try:
-            return cls(mmap.mmap(fd, _HEADER_BYTES + page_count), page_count)
+            memory = _memory(page_count)
+            kernel.map_over(memory, fd)
+            pages = cls(path, memory, page_count)
+            pages._file = os.fstat(fd)
+            return pages
         finally:
             os.close(fd)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file that it is in is at its path, for the supervisor and a successor to find."""
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return False
+        return self._file is not None and os.path.samestat(found, self._file) and found.st_size == self._file.st_size
+
+    def put_back(self) -> bool:
+        """Have it in a file at its path and go on with that, unless it is in one there; whether that was to be done.
+
+        What else lies there is set aside. Whoever has a view of the pages or the counters keeps it. OSError when there
+        is no directory or no room for it; it goes on as it was then.
+        """
+        if self.in_place:
+            return False
+        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        unfinished.unlink(missing_ok=True)
+        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # A store to a page that the file system has no room for is SIGBUS: the room is taken now.
+            os.posix_fallocate(fd, 0, len(self._memory))
+            # Read by the kernel: where the file was truncated under it that stops short, and a look would be SIGBUS.
+            if os.pwrite(fd, self._view, 0) != len(self._memory):
+                raise OSError(errno.EFAULT, "it was truncated while it was mapped")
+            _set_aside(self._path)
+            kernel.map_over(self._memory, fd)
+            self._file = os.fstat(fd)
+            unfinished.rename(self._path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        return True
 
     def note_mappings(self, mappings: Sequence[tuple[int, int, int]]) -> None:
         """Keep (base, size, offset) of each of the fork's mappings, for a page server that takes over from this one."""
@@ -160,8 +208,10 @@ class PageMap:
         _MAPPING_COUNT.pack_into(self._memory, _MAPPINGS_OFFSET, len(mappings))
 
     def mappings(self) -> list[tuple[int, int, int]]:
-        """What `note_mappings` kept; none before the handshake."""
+        """What `note_mappings` kept; none before the handshake. PageServerError where they cannot be what it kept."""
         (count,) = _MAPPING_COUNT.unpack_from(self._memory, _MAPPINGS_OFFSET)
+        if count > _MOST_MAPPINGS:
+            raise PageServerError(f"{self._path} is damaged: it says that it has {count} mappings")
         start = _MAPPINGS_OFFSET + _MAPPING_COUNT.size
         return [_MAPPING.unpack_from(self._memory, start + index * _MAPPING.size) for index in range(count)]
 
@@ -184,25 +234,29 @@ class PageMap:
 class PageMapReader:
     """The supervisor's side: reads a page map that a page server writes, or has written.
 
-    Only the header is mapped for as long as the reader is there: a supervisor has one for each fork.
+    By its descriptor: a mapping of a file that somebody truncates would be SIGBUS, the end of all that it supervises.
     """
 
     def __init__(self, path: Path) -> None:
-        """Map the header; PageServerError where the file is no whole page map, OSError where it cannot be opened."""
+        """Open it; PageServerError where the file is no whole page map, OSError where it cannot be opened."""
         self._path = path
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
-            if size < _HEADER_BYTES:
-                raise PageServerError(
-                    f"{path} is no page map: it has {size} bytes and the header alone {_HEADER_BYTES}"
-                )
-            self._memory = mmap.mmap(fd, _HEADER_BYTES, prot=mmap.PROT_READ)
-        finally:
-            os.close(fd)
         self._raw = b""
         self._counters: PageCounters
-        magic, version, self.page_size, self.page_count = _HEADER.unpack_from(self._memory)
+        self._fd = _open(path, os.O_RDONLY)
+        try:
+            self._check()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _check(self) -> None:
+        size = os.fstat(self._fd).st_size
+        if size < _HEADER_BYTES:
+            raise PageServerError(
+                f"{self._path} is no page map: it has {size} bytes and the header alone {_HEADER_BYTES}"
+            )
+        header = os.pread(self._fd, _HEADER.size, 0)
+        magic, version, self.page_size, self.page_count = _HEADER.unpack(header)
         reason = None
         if magic != _MAGIC:
             reason = "is no page map: its first bytes are not a page map's"
@@ -211,8 +265,7 @@ class PageMapReader:
         elif size != _HEADER_BYTES + self.page_count:
             reason = f"is torn: {size} bytes do not hold {self.page_count} pages"
         if reason is not None:
-            self._memory.close()
-            raise PageServerError(f"{path} {reason}")
+            raise PageServerError(f"{self._path} {reason}")
 
     def __enter__(self) -> "PageMapReader":
         return self
@@ -221,12 +274,25 @@ class PageMapReader:
         self.close()
 
     def close(self) -> None:
-        """Unmap the file."""
-        self._memory.close()
+        """Close the file."""
+        os.close(self._fd)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether this is the file at the path: where it is not, its page server goes on with another, or with none."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._path.lstat())
+        except OSError:
+            return False
 
     def counters(self) -> PageCounters:
-        """The counters now: the very object of the call before, when nothing has changed since."""
-        raw = self._memory[_COUNTERS_OFFSET : _COUNTERS_OFFSET + _COUNTERS.size]
+        """The counters now: the very object of the call before, when nothing has changed since.
+
+        PageServerError where the file was truncated.
+        """
+        raw = os.pread(self._fd, _COUNTERS.size, _COUNTERS_OFFSET)
+        if len(raw) < _COUNTERS.size:
+            raise PageServerError(f"{self._path} is torn: it was truncated")
         if raw == self._raw:
             return self._counters
         words = _COUNTERS.unpack(raw)
@@ -255,16 +321,11 @@ class PageMapReader:
         return self._counters
 
     def pages(self) -> bytes:
-        """A copy of all states, one byte a page; OSError when the file has gone."""
-        with self._path.open("rb") as file:
-            file.seek(_HEADER_BYTES)
-            return file.read(self.page_count)
+        """A copy of all states, one byte a page."""
+        return os.pread(self._fd, self.page_count, _HEADER_BYTES)
 
     def fold(self, width: int) -> list[CellCounts]:
-        """The map in `width` cells (fewer when there are fewer pages), each with its pages counted by state.
-
-        OSError when the file has gone.
-        """
+        """The map in `width` cells (fewer when there are fewer pages), each with its pages counted by state."""
         pages = self.pages()
         cells = min(width, self.page_count)
         folded = []
@@ -273,3 +334,27 @@ class PageMapReader:
             counts = [pages.count(state, start, end) for state in range(FAULTED, REMOVED + 1)]
             folded.append(CellCounts(end - start - sum(counts), *counts))
         return folded
+
+
+def _memory(page_count: int) -> mmap.mmap:
+    """Memory for a page map, which costs nothing until a file is mapped in its place."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | kernel.MAP_NORESERVE
+    return mmap.mmap(-1, _HEADER_BYTES + page_count, flags)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open what is to be a page map, whatever it is: no link is followed, and a FIFO is not waited for.
+
+    Raises OSError, and PageServerError where it is no regular file.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise PageServerError(f"{path} is no page map: it is no regular file")
+    return fd
+
+
+def _set_aside(path: Path) -> None:
+    """Move what is in the way, which may be somebody's: it is neither followed nor removed."""
+    if os.path.lexists(path):
+        path.rename(path.with_name(f"{path.name}.aside.{time.time_ns()}"))

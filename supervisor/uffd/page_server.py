@@ -2,7 +2,7 @@
 
 `python -m supervisor.uffd.page_server CONFIGURATION`, with the JSON of a `control.Configuration`. It prints `ready`
 on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends on SIGTERM or when it is told `stop`, and
-not when its supervisor does.
+not when its supervisor does. On SIGHUP it puts back what is missing of it in the run directory.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from supervisor.uffd.control import (
     Configuration,
     PageServerEvent,
     Prefetch,
+    PutBack,
     Recorded,
     Sampled,
     Status,
@@ -33,6 +34,7 @@ from supervisor.uffd.handshake import PAGE_SIZES, Mapping
 from supervisor.uffd.hot_list import HotList
 from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
+from supervisor.uffd.run_files import RunFiles
 from supervisor.uffd.sampling import Plan
 from supervisor.uffd.session import Session
 from supervisor.uffd.terms import Terms
@@ -70,11 +72,15 @@ class PageServer:
             "populate": self._populate,
             "stop_populating": self._stop_populating,
             "release": self._release,
+            "put_back": self._put_back,
             "status": self._status,
             "ping": self._ping,
             "stop": self._stop,
         }
-        self._control = ControlSocket(loop, Path(configuration.control), self._on_request)
+        control = Path(configuration.control)
+        self._run_files = RunFiles()
+        self._run_files.hold(control.parent)
+        self._control = ControlSocket(loop, control, self._on_request)
 
     def announce(self, event: PageServerEvent) -> None:
         """Tell every supervisor that is connected, and the log."""
@@ -99,12 +105,20 @@ class PageServer:
         length = pages * self.page_size
         self.announce(Recorded(fork_id, pages, len(hot.runs), length, hot.recorded.recordings))
 
+    def put_back(self) -> PutBack:
+        """Have the control socket and the page maps where they belong, as far as somebody has removed them."""
+        done = self._run_files.put_back(self._control, self._sessions.values())
+        if done.control or done.maps or done.failed:
+            log(f"put back: control={done.control} maps={len(done.maps)} {'; '.join(done.failed)}")
+        return done
+
     def close(self) -> None:
         """End every session, keep what was recorded, and remove the sockets."""
         for session in self._sessions.values():
             session.end("its page server was stopped", announce=False)
         self._hot.finish()
         self._control.close()
+        self._run_files.close()
         self.image.close()
 
     def _on_request(self, request: dict[str, Any], reply: Reply) -> None:
@@ -136,6 +150,7 @@ class PageServer:
             record=bool(request["record"]),
         )
         self._sessions[fork_id] = Session.attach(self, terms)
+        self._run_files.hold(terms.page_map.parent)
         reply({"result": None})
 
     def _adopt(self, request: dict[str, Any], reply: Reply) -> None:
@@ -145,8 +160,10 @@ class PageServer:
         if uffd is None:
             raise PageServerError(f"fork {fork_id}: its userfaultfd did not come with the request")
         self.image.verify()
-        terms = Terms(fork_id, Path(), Path(request["page_map"]), int(request["vmm_pid"]), "off", False)
+        page_map, nothing_removed = Path(request["page_map"]), bool(request.get("nothing_removed", False))
+        terms = Terms(fork_id, Path(), page_map, int(request["vmm_pid"]), "off", False, nothing_removed)
         self._sessions[fork_id] = Session.adopt(self, terms, uffd)
+        self._run_files.hold(page_map.parent)
         reply({"result": None})
 
     def _unserved(self, request: dict[str, Any]) -> str:
@@ -194,6 +211,9 @@ class PageServer:
             session.end("it was released", announce=False)
         reply({"result": None})
 
+    def _put_back(self, request: dict[str, Any], reply: Reply) -> None:
+        reply({"result": self.put_back()._asdict()})
+
     def _status(self, request: dict[str, Any], reply: Reply) -> None:
         serving = [(fork_id, session) for fork_id, session in self._sessions.items() if session.ended is None]
         status = Status(
@@ -220,12 +240,22 @@ class PageServer:
         self.loop.stop()
 
 
-def _stop_on_sigterm(loop: Loop) -> None:
+def _heed_signals(loop: Loop, put_back: Callable[[], object]) -> None:
+    """Stop at SIGTERM; at SIGHUP put back what was removed, for a supervisor that finds no control socket."""
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakes)
-    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
-    # The handler alone would not end a wait: epoll is waited for again after it (PEP 475).
-    loop.watch(woken, loop.stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What is done is done below: a handler alone would not end a wait, since epoll is waited for again (PEP 475).
+        signal.signal(number, lambda *_: None)
+
+    def heed() -> None:
+        numbers = os.read(woken, 4096)
+        if signal.SIGHUP in numbers:
+            put_back()
+        if signal.SIGTERM in numbers:
+            loop.stop()
+
+    loop.watch(woken, heed)
 
 
 def main() -> int:
@@ -240,7 +270,7 @@ def main() -> int:
         print(f"refused: {reason}", flush=True)
         return 1
     raise_limit()
-    _stop_on_sigterm(loop)
+    _heed_signals(loop, server.put_back)
     print("ready", flush=True)
     # Whoever started it reads nothing more, and may be gone.
     with Path(os.devnull).open("w") as nothing:

@@ -131,6 +131,10 @@ class Session:
             self._stage.stop_populating()
         self._for_population.tell("it was to be populated no further")
 
+    def put_back_map(self) -> bool:
+        """Have its page map at its path again, unless it is there; whether that was to be done. Raises OSError."""
+        return self.ended is None and self._map.put_back()
+
     def end(self, reason: str, *, announce: bool = True) -> None:
         """Stop serving: keep a recording that was not cut off, close and remove everything but the page map's file."""
         if self.ended is not None:

@@ -8,7 +8,6 @@ never there, where its event was read and not noted: such a page is the image's 
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,16 +22,12 @@ from supervisor.uffd.page_map import (
     REMOVED_PAGES,
     PageMap,
 )
+from supervisor.uffd.remaking import remade
 from supervisor.uffd.terms import Terms
+from supervisor.uffd.vmm_memory import presence
 
-_ENTRY_BYTES = 8
-_KERNEL_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_HIGHEST_BYTE = 7 if sys.byteorder == "little" else 0
-_PRESENT_OR_SWAPPED = bytes(byte >> 6 != 0 for byte in range(256))
-"""By the highest byte of a pagemap entry, its bits 63 and 62: Documentation/admin-guide/mm/pagemap.rst."""
 _NOTED = bytes(state not in (ABSENT, REMOVED) for state in range(256))
 """By the state of a page, whether the page map says that it is there."""
-_CHUNK_PAGES = 1 << 16
 
 
 def take_userfaultfd(pid: int) -> int:
@@ -65,27 +60,66 @@ def take_userfaultfd(pid: int) -> int:
 def reopen(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
     """The page map that a dead page server left, made true again, and the mappings that its handshake had told.
 
-    PageServerError when there is no such map, or the VMM's memory cannot be looked at.
+    One that is lost or damaged is made anew where the terms say that nothing can have been given back. PageServerError
+    when there is no map to be had, or the VMM's memory cannot be looked at.
     """
-    pages = PageMap.reopen(terms.page_map, page_size, page_count)
-    mappings = tuple(Mapping(*mapping) for mapping in pages.mappings())
     try:
-        if not mappings:
-            raise PageServerError(f"fork {terms.fork_id}: its handshake was never made")
-        removed = note_lost_removals(terms.vmm_pid, mappings, pages, page_size)
-    except (OSError, PageServerError) as error:
-        pages.close()
-        if isinstance(error, PageServerError):
-            raise
+        try:
+            pages, mappings = _left(terms, page_size, page_count)
+        except PageServerError as lost:
+            pages, mappings = _instead(lost, terms, page_size, page_count)
+    except OSError as error:
         reason = f"the memory of pid {terms.vmm_pid} cannot be looked at: {error.strerror}"
         raise PageServerError(f"fork {terms.fork_id}: {reason}") from error
     # Not from what it was: the dead one counted its answers after it had noted them.
     states = pages.states(0, page_count)
     pages.counters[PRESENT_PAGES] = page_count - states.count(ABSENT) - states.count(REMOVED)
-    pages.counters[REMOVED_PAGES] += removed
     # What the dead one had read is raised again, and is young then.
     pages.counters[OLDEST_UNANSWERED_NS] = 0
     return pages, mappings
+
+
+def _left(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
+    """What the dead one left; raises PageServerError where that is no whole map, and OSError."""
+    pages = PageMap.reopen(terms.page_map, page_size, page_count)
+    try:
+        mappings = tuple(Mapping(*mapping) for mapping in pages.mappings())
+        if not mappings:
+            raise PageServerError(f"fork {terms.fork_id}: its handshake was never made")
+        if not _covers(mappings, page_size, page_count):
+            raise PageServerError(f"{terms.page_map} is damaged: its mappings are not those of the memory image")
+        pages.counters[REMOVED_PAGES] += note_lost_removals(terms.vmm_pid, mappings, pages, page_size)
+        if terms.nothing_removed and pages.states(0, page_count).count(REMOVED):
+            raise PageServerError(f"{terms.page_map} is damaged: it has pages that were given back, which none can be")
+    except BaseException:
+        pages.close()
+        raise
+    return pages, mappings
+
+
+def _instead(
+    lost: PageServerError, terms: Terms, page_size: int, page_count: int
+) -> tuple[PageMap, tuple[Mapping, ...]]:
+    """A map in the place of one that is lost; PageServerError where there can be none, and OSError."""
+    if not terms.nothing_removed:
+        raise PageServerError(
+            f"{lost.message}; which pages its guest has given back is not known without it, and its VM has a device to "
+            "do that, or it is not known whether"
+        ) from lost
+    try:
+        return remade(terms, page_size, page_count)
+    except PageServerError as error:
+        raise PageServerError(f"{lost.message}; another cannot be made: {error.message}") from error
+
+
+def _covers(mappings: tuple[Mapping, ...], page_size: int, page_count: int) -> bool:
+    """Whether these are mappings of the whole image, one behind the other, in its pages."""
+    position = 0
+    for mapping in mappings:
+        if mapping.offset != position or not mapping.size or mapping.base % page_size or mapping.size % page_size:
+            return False
+        position += mapping.size
+    return position == page_size * page_count
 
 
 def note_lost_removals(pid: int, mappings: tuple[Mapping, ...], pages: PageMap, page_size: int) -> int:
@@ -94,25 +128,15 @@ def note_lost_removals(pid: int, mappings: tuple[Mapping, ...], pages: PageMap, 
     Raises OSError where the VMM's pagemap cannot be read.
     """
     found = 0
-    with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
-        for mapping in mappings:
-            first, last = mapping.offset // page_size, (mapping.offset + mapping.size) // page_size
-            for start in range(first, last, _CHUNK_PAGES):
-                end = min(start + _CHUNK_PAGES, last)
-                address = mapping.base + start * page_size - mapping.offset
-                noted = pages.states(start, end).translate(_NOTED)
-                present = _presence(pagemap.fileno(), address, end - start, page_size)
-                for offset in _lacking(noted, present):
-                    pages.mark(start + offset, start + offset + 1, REMOVED)
-                    found += 1
+    for mapping in mappings:
+        first = mapping.offset // page_size
+        for start, present in presence(pid, mapping.base, mapping.size // page_size, page_size):
+            noted = pages.states(first + start, first + start + len(present)).translate(_NOTED)
+            for offset in _lacking(noted, present):
+                page = first + start + offset
+                pages.mark(page, page + 1, REMOVED)
+                found += 1
     return found
-
-
-def _presence(pagemap: int, address: int, count: int, page_size: int) -> bytes:
-    """Return one byte for each of `count` pages from `address` on: 1 where the process has memory there, else 0."""
-    step = page_size // _KERNEL_PAGE_BYTES * _ENTRY_BYTES
-    data = os.pread(pagemap, count * step, address // _KERNEL_PAGE_BYTES * _ENTRY_BYTES)
-    return data[_HIGHEST_BYTE::step].translate(_PRESENT_OR_SWAPPED)
 
 
 def _lacking(noted: bytes, present: bytes) -> Iterator[int]:

@@ -43,3 +43,5 @@ class Terms(NamedTuple):
     vmm_pid: int
     prefetch: Prefetch
     record: bool
+    nothing_removed: bool = False
+    """Whether its guest can have given no page back: then a page map that is lost is made anew for a takeover."""
