@@ -41,7 +41,7 @@ class GuestConsole:
     _partial: bytes = b""
 
     def read(self) -> Guest:
-        """Return what the guest has printed so far; blocks on the disk."""
+        """Return what the guest has printed so far, as far as it can be read now; blocks on the disk."""
         try:
             if self.path.stat().st_size <= self.offset:
                 return self.guest
@@ -49,7 +49,6 @@ class GuestConsole:
                 file.seek(self.offset)
                 data = file.read(READ_LIMIT)
         except OSError:
-            # It is not there yet, or no file any more.
             return self.guest
         self.offset += len(data)
         *lines, self._partial = (self._partial + data).split(b"\n")

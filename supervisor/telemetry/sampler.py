@@ -65,6 +65,7 @@ class Watched:
         """Let go of the page map."""
         if self.page_map is not None:
             self.page_map.close()
+        self.page_map = None
 
 
 class Sampler:
@@ -127,7 +128,13 @@ class Sampler:
         """Take one sample of what runs and publish what differs from the one before."""
         self._follow()
         due, records = self._due()
-        changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
+        try:
+            changed, self.host = await asyncio.to_thread(self._read, records, due, self._page_servers.pids)
+        except Exception:
+            # What was new of some has been seen, and is told to nobody: it is new to the next sample too.
+            for record in records:
+                self._watched[record.id].sources = ()
+            raise
         changed = [one for one in changed if one.id in self._inventory.instances]
         self._lively = {record.id for record in records if not self._watched[record.id].quiet}
         self.statistics |= {one.id: one for one in changed}
@@ -189,9 +196,11 @@ class Sampler:
             if watched.console is not None and not (watched.guest and watched.guest.done):
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
-            if watched.counters is not None and (record.id in due or _may_wait(watched)):
+            if record.served_over_uffd and (record.id in due or _may_wait(watched)):
+                # Also of a fork without a page map: nobody may answer it.
+                answered = watched.counters.faults if watched.counters else watched.stall.answered
                 waits = waits_for_page(watched.pid)
-                watched.stall = observe(watched.stall, waits, watched.counters.faults, time.monotonic())
+                watched.stall = observe(watched.stall, waits, answered, time.monotonic())
             sources = (watched.counters, watched.memory, watched.usage, watched.guest, watched.stall)
             boots = record.state is State.INITIALIZING
             watched.quiet = watched.stall.since is None and not boots and sources == watched.sources
@@ -219,10 +228,13 @@ class Sampler:
         if not record.served_over_uffd:
             return None
         try:
+            if watched.page_map is not None and not watched.page_map.in_place:
+                watched.close()
             if watched.page_map is None:
                 watched.page_map = PageMapReader(self._inventory.layout.page_map(record.id))
             return watched.page_map.counters()
         except (OSError, PageServerError):
+            watched.close()
             return None
 
     def _host(self, servers: Iterable[int]) -> HostStatistics:
@@ -267,9 +279,10 @@ def _look_at_process(watched: Watched) -> None:
 def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
     counters = watched.counters
     used = watched.memory._asdict() | {"cpu_seconds": watched.usage.cpu_seconds if watched.usage else 0.0}
+    waited = age(watched.stall, time.monotonic())
     if counters is None or watched.page_map is None:
-        return InstanceStatistics(id=instance_id, guest=watched.guest, **used)
-    oldest = max(counters.oldest_fault_age_seconds, age(watched.stall, time.monotonic()))
+        return InstanceStatistics(id=instance_id, guest=watched.guest, oldest_fault_ms=round(waited * 1e3, 3), **used)
+    oldest = max(counters.oldest_fault_age_seconds, waited)
     return InstanceStatistics(
         id=instance_id,
         guest=watched.guest,

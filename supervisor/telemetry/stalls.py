@@ -21,9 +21,10 @@ def observe(stall: Stall, waits: bool, answered: int, now: float) -> Stall:
     """
     if not waits:
         return Stall(None, answered)
-    if stall.since is None or answered != stall.answered:
+    if stall.since is None or answered > stall.answered:
         return Stall(now, answered)
-    return stall
+    # Fewer than before: they are counted anew, by another page server.
+    return stall if answered == stall.answered else Stall(stall.since, answered)
 
 
 def age(stall: Stall, now: float) -> float:

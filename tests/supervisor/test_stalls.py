@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import errno
 import mmap
 import os
 import threading
@@ -111,6 +112,40 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
         pages.close()
     finally:
         await fork.kill()
+
+
+async def test_what_a_failed_sample_saw_is_told_by_the_next(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = Inventory(Registry(Layout(run_dir, run_dir)), lambda _: None)
+    servers = PageServers(inventory, Policy(), lambda *_: None)
+    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *_: None)
+    # Of which nothing is new at the second look.
+    idle = await asyncio.create_subprocess_exec("sleep", "infinity")
+    try:
+        inventory.instances["one"] = _running("one", idle.pid)
+        await telemetry.sample()
+        inventory.instances["two"] = _running("two", idle.pid)
+        inventory.publisher.changes += 1
+        with monkeypatch.context() as patched:
+            patched.setattr("psutil.virtual_memory", _no_descriptor)
+            with pytest.raises(OSError, match="Too many open files"):
+                await telemetry.sample()
+        assert telemetry.statistics.keys() == {"one"}
+        await telemetry.sample()
+        assert telemetry.statistics["two"].rss_bytes > 0
+    finally:
+        idle.kill()
+        await idle.wait()
+
+
+def _no_descriptor() -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_an_answer_is_told_by_more_answers_and_not_by_a_new_count() -> None:
+    """A page server that takes over without the page map of the one before counts from nothing."""
+    stall = observe(observe(Stall(), True, 7, 10.0), True, 0, 12.0)
+    assert age(stall, 12.0) == 2.0
+    assert age(observe(stall, True, 1, 12.5), 12.5) == 0.0
 
 
 async def _is_ready(_: str) -> None:
