@@ -1,13 +1,11 @@
 """The Unix socket that the API answers on, from its binding to its removal."""
 
 import asyncio
+import contextlib
 import errno
-import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +16,7 @@ from supervisor.api.closing import Closing
 from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.event_bus import EventBus
+from supervisor.system.lock_file import exclusively
 from supervisor.system.unix_sockets import connect, too_long
 
 if TYPE_CHECKING:
@@ -27,41 +26,58 @@ BACKLOG: Final = 512
 ANSWER_SECONDS: Final = 1.0
 """How long a closing server lets answers be read before it cancels what sends them."""
 
-_UMASK: Final = 0o117
-"""What it leaves of a socket's 0777 is 0660."""
+MODE: Final = 0o660
+"""The socket's: it is its owner's and its group's."""
 
 
-@dataclass(frozen=True)
-class Inode:
-    """Which file a path leads to."""
-
-    device: int
-    number: int
-
-
-@dataclass(frozen=True)
 class Server:
     """A host's API, answering on its socket."""
 
-    socket_path: Path
-    _inode: Inode
-    _listening: asyncio.Server
-    _runner: web.AppRunner
-    _closing: Closing
-    _events: EventBus
+    def __init__(self, socket_path: Path, runner: web.AppRunner, closing: Closing, events: EventBus) -> None:
+        """`listen` makes it answer."""
+        assert runner.server is not None
+        self.socket_path = socket_path
+        self._factory = connection_factory(runner.server)
+        self._runner = runner
+        self._closing = closing
+        self._events = events
+        self._file: os.stat_result | None = None
+        self._listening: asyncio.Server | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether clients find its socket at the path."""
+        found = _status(self.socket_path)
+        return found is not None and self._file is not None and os.path.samestat(found, self._file)
+
+    async def listen(self) -> None:
+        """Listen at the path, in place of a socket that is not there any more; connections go on.
+
+        Raises BadRequestError where the path cannot be a socket's, InvalidStateError where somebody listens there, and
+        OSError where there is no directory.
+        """
+        # In a thread: it waits for whoever binds or removes a socket there.
+        listener, file = await asyncio.to_thread(_bind, self.socket_path)
+        before, self._file = self._listening, file
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_unix_server(self._factory, sock=listener, backlog=BACKLOG)
+        if before is not None:
+            before.close()
 
     def refuse(self) -> None:
         """Accept nobody more, and end the streams and the waits."""
         self._events.close()
         self._closing.close()
-        self._listening.close()
+        if self._listening is not None:
+            self._listening.close()
 
     async def close(self) -> None:
         """Refuse, and end the connections; remove the socket if it is still this one."""
         self.refuse()
         await self._runner.cleanup()
-        with _held(self.socket_path.parent):
-            if _inode_at(self.socket_path) == self._inode:
+        # The directory may be gone, and the socket with it.
+        with contextlib.suppress(OSError), _held(self.socket_path):
+            if self.in_place:
                 self.socket_path.unlink()
 
 
@@ -70,51 +86,48 @@ async def serve(host: "Host", socket_path: Path) -> Server:
 
     Raises BadRequestError where the path cannot be a socket's, InvalidStateError where somebody listens there.
     """
-    listener, inode = _bind(socket_path)
     closing = Closing()
-    app = build_app(host, closing)
-    runner = web.AppRunner(app, shutdown_timeout=ANSWER_SECONDS)
+    runner = web.AppRunner(build_app(host, closing), shutdown_timeout=ANSWER_SECONDS)
     await runner.setup()
-    assert runner.server is not None
-    factory = connection_factory(runner.server)
-    listening = await asyncio.get_running_loop().create_unix_server(factory, sock=listener, backlog=BACKLOG)
-    return Server(socket_path, inode, listening, runner, closing, host.events)
+    server = Server(socket_path, runner, closing, host.events)
+    try:
+        await server.listen()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return server
 
 
-def _bind(path: Path) -> tuple[socket.socket, Inode]:
+def _bind(path: Path) -> tuple[socket.socket, os.stat_result]:
     """Return a listening socket at `path`, which a dead supervisor may have left there."""
     problem = too_long(path)
     if problem:
         raise BadRequestError(f"{path}: {problem}; name a shorter one")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _held(path.parent):
+        with _held(path):
             _clear(path)
-            before = os.umask(_UMASK)
-            try:
-                listener.bind(os.fspath(path))
-            finally:
-                os.umask(before)
+            # The file has the mode of its socket, less the umask: it is nobody else's before it is its group's.
+            os.fchmod(listener.fileno(), MODE)
+            listener.bind(os.fspath(path))
+            path.chmod(MODE)
             listener.listen(BACKLOG)
             listener.setblocking(False)
-            inode = _inode_at(path)
+            file = _status(path)
+        if file is None:
+            raise InvalidStateError(f"{path}: somebody removes the socket as soon as it is there; name another path")
     except BaseException:
         listener.close()
         raise
-    if inode is None:
-        raise InvalidStateError(f"{path}: somebody removes the socket as soon as it is there; name another path")
-    return listener, inode
+    return listener, file
 
 
-@contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Keep other supervisors from binding or removing sockets in the directory meanwhile."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _held(path: Path) -> AbstractContextManager[None]:
+    """Keep other supervisors from binding or removing this socket meanwhile.
+
+    By a file beside it: the directory is held by its supervisor and by page servers for as long as they live.
+    """
+    return exclusively(path.with_name(f".{path.name}.lock"))
 
 
 def _clear(path: Path) -> None:
@@ -128,9 +141,8 @@ def _clear(path: Path) -> None:
     path.unlink()
 
 
-def _inode_at(path: Path) -> Inode | None:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        status = path.lstat()
-    except FileNotFoundError:
+        return path.lstat()
+    except OSError:
         return None
-    return Inode(status.st_dev, status.st_ino)

@@ -12,6 +12,8 @@ from typing import Final
 from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
 from supervisor.daemon.ending import Ending
+from supervisor.daemon.keeping import Keeping
+from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
@@ -34,10 +36,10 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
     except SettingsError as error:
         return _fail(str(error), USAGE)
     try:
-        with claim(settings):
+        with claim(settings) as run_directory:
             _log_to(settings)
             raise_limit()
-            asyncio.run(_run(settings, priority))
+            asyncio.run(_run(settings, run_directory, priority))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
@@ -64,18 +66,19 @@ def _log_to(settings: Settings) -> None:
     )
 
 
-async def _run(settings: Settings, priority: StartupPriority) -> None:
+async def _run(settings: Settings, run_directory: RunDirectory, priority: StartupPriority) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP."""
     ending = Ending()
     host = await Host.open(settings)
     try:
         server = await serve(host, settings.socket_path)
         try:
-            _announce(settings.socket_path)
-            priority.spare_children()
-            host.go_on()
-            asyncio.get_running_loop().call_later(FIRST_SECONDS, priority.end)
-            await ending.asked()
+            async with Keeping(run_directory, server, host).going_on():
+                _announce(settings.socket_path)
+                priority.spare_children()
+                host.go_on()
+                asyncio.get_running_loop().call_later(FIRST_SECONDS, priority.end)
+                await ending.asked()
         finally:
             server.refuse()
             await host.end_verbs()

@@ -1,15 +1,17 @@
 """The two directories of a supervisor: made with the right modes, checked, and held by one supervisor at a time."""
 
 import contextlib
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.daemon.run_directory import RunDirectory
 from supervisor.settings import Settings
 from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
+from supervisor.system.held_directory import HeldDirectory
+from supervisor.system.lock_file import LockFile
 from supervisor.system.unix_sockets import connect
 
 DATA_MODE = 0o700
@@ -26,8 +28,8 @@ class RefusedError(Exception):
 
 
 @contextlib.contextmanager
-def claim(settings: Settings) -> Iterator[None]:
-    """Make the data and run directories and hold them while the context lasts.
+def claim(settings: Settings) -> Iterator[RunDirectory]:
+    """Make the data and run directories and hold them while the context lasts; yields the second, to be looked after.
 
     Where the body raises, directories that were made and that nothing has been put into are removed again.
     Raises RefusedError where a directory cannot be used, another supervisor has the data directory, or a newer one
@@ -37,15 +39,15 @@ def claim(settings: Settings) -> Iterator[None]:
     try:
         _make(settings.data_dir, DATA_MODE, made, "--data-dir")
         _check_schema(settings.data_dir)
-        with _locked(settings.data_dir, "--data-dir"):
+        with _held(settings.data_dir), _locked(settings.data_dir, "--data-dir"):
             _check_sockets(settings.data_dir, settings.run_dir)
             with _written(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
                 _make(settings.run_dir, RUN_MODE, made, "--run-dir")
                 _check_owner(settings.run_dir)
                 _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
                 run_dir = _written(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
-                with _locked(settings.run_dir, "--run-dir"), run_dir:
-                    yield
+                with _locked(settings.run_dir, "--run-dir") as lock, run_dir, RunDirectory(settings, lock) as held:
+                    yield held
     except BaseException:
         _remove_empty(made)
         raise
@@ -133,31 +135,29 @@ def _check_owner(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, option: str) -> Iterator[None]:
-    """Hold the lock file's flock, which the kernel releases however this process ends; the file says who has it."""
-    path = folder / LOCK
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _locked(folder: Path, option: str) -> Iterator[LockFile]:
+    """Have a directory for this supervisor alone; its lock file says whose it is."""
+    lock = LockFile(folder / LOCK)
+    if not lock.acquire():
+        raise RefusedError(
+            f"another supervisor (pid {lock.holder}) holds {folder}; stop it, or name another with {option}"
+        )
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-            raise RefusedError(
-                f"another supervisor (pid {holder}) holds {folder}; stop it, or name another with {option}"
-            ) from error
-        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
-            raise RefusedError(f"a supervisor that held {folder} has ended just now; try again")
-        os.truncate(descriptor, 0)
-        # On a full disk a supervisor is needed to delete what is on it.
-        with contextlib.suppress(OSError):
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        lock.sign(f"{os.getpid()}\n")
+        yield lock
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a directory against the aging of systemd-tmpfiles."""
+    directory = HeldDirectory(folder)
+    directory.hold()
+    try:
+        yield
+    finally:
+        directory.close()
 
 
 def _remove_empty(made: list[Path]) -> None:

@@ -32,6 +32,7 @@ from supervisor.models import (
     Operation,
 )
 from supervisor.operations.fan_out import FAN_OUT
+from supervisor.runtime.run_files import PutBackFiles
 from supervisor.settings import Settings
 from supervisor.store.records import InstanceRecord
 from supervisor.store.views import operation_view
@@ -108,6 +109,14 @@ class Host:
         self.events.close()
         await parts.vmms.close()
         await parts.page_servers.close()
+
+    async def put_back_run_files(self) -> PutBackFiles:
+        """Have VMMs and page servers looked at after something was removed in the run directory."""
+        return await self._parts.run_files.put_back()
+
+    def report(self, level: Level, message: str) -> None:
+        """Tell the log and every client of something that concerns the host as a whole."""
+        self._report(level, message, None)
 
     async def images(self) -> list[ImageInfo]:
         """Return every image, usable or with what is wrong with it."""

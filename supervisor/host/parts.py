@@ -22,6 +22,7 @@ from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.run_files import RunFiles
 from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
 from supervisor.settings import Settings
@@ -72,6 +73,7 @@ class Parts:
         self.vmms = Vmms(
             usable, self.page_servers, self.huge_pages, self.inventory.layout, self._on_exit, self._on_paused
         )
+        self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers)
 
     def _add_operations(self, default_hypervisor: HypervisorName) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers

@@ -122,6 +122,10 @@ def _known(version: str) -> Version:
     return present
 
 
+GIVING_BACK: Final = frozenset({"balloon", "memory-hotplug"})
+"""Devices by which a guest gives memory back to the host."""
+
+
 def _with(*devices: str) -> Callable[[Machine], bool]:
     return lambda machine: not machine.devices.isdisjoint(devices)
 
@@ -135,7 +139,7 @@ def _has_several_slots(machine: Machine) -> bool:
 
 
 def _gives_back_upon_layers(machine: Machine) -> bool:
-    return machine.has_base and not machine.devices.isdisjoint(("balloon", "memory-hotplug"))
+    return machine.has_base and not machine.devices.isdisjoint(GIVING_BACK)
 
 
 def _is_untracked(machine: Machine) -> bool:

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Final
 
 from supervisor.errors import PageServerError
 from supervisor.models.base import Report
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.uffd.handle import PageServer
+
+UNSERVED: Final = "its guest waits where it needs a page, and reads no wrong one; stop and delete end it"
 
 
 class Handover:
@@ -43,13 +46,22 @@ class Handover:
     async def _hand_over(self, fork: InstanceRecord, server: PageServer) -> None:
         if fork.process is None:
             return
-        self._inventory.publisher.set_recording(fork.id, None)
+        publisher = self._inventory.publisher
+        publisher.set_recording(fork.id, None)
         try:
-            page_map = self._inventory.layout.page_map(fork.id)
-            await server.adopt(fork.id, page_map=page_map, vmm_pid=fork.process.pid)
+            await server.adopt(
+                fork.id,
+                page_map=self._inventory.layout.page_map(fork.id),
+                vmm_pid=fork.process.pid,
+                nothing_removed=fork.gives_memory_back is False,
+            )
         except PageServerError as error:
-            if fork.id not in self._missed:
-                self._report("alarm", f"{fork.name}: its page faults are not answered: {error.message}", fork.id)
+            told = f"its page faults are not answered: {error.message}"
+            if publisher.set_problem(fork, "memory", f"{told}; {UNSERVED}"):
+                self._report("alarm", f"{fork.name}: {told}", fork.id)
             self._missed.add(fork.id)
         else:
+            publisher.set_problem(fork, "memory", None)
+            if fork.id in self._missed:
+                self._report("info", f"{fork.name}: page server {server.pid} answers its page faults", fork.id)
             self._missed.discard(fork.id)

@@ -26,12 +26,12 @@ async def started(record: InstanceRecord, vmm: Vmm, version: str | None) -> Star
 
     Raises DependencyMissingError where this version may not run such a machine.
     """
-    known = record.firecracker_version is not None and record.snapshot is not None
-    present = record.devices if known else await _devices(vmm, version)
+    present = record.devices if record.snapshot is not None else None
+    if present is None:
+        present = tuple(sorted(await vmm.api.devices()))
     check_known_faults(record, version, present)
-    return StartedVmm(
-        ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id()), version, tuple(sorted(present))
-    )
+    identity = ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
+    return StartedVmm(identity, version, present)
 
 
 async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:
@@ -39,7 +39,7 @@ async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:
     version = await version_of(record, vmm)
     if snapshot_type(record) == "Full":
         return "Full"
-    machine = dataclasses.replace(record.machine, devices=frozenset(await _devices(vmm, version)))
+    machine = dataclasses.replace(record.machine, devices=await vmm.api.devices())
     return "Full" if is_whole(version, machine) else "Diff"
 
 
@@ -64,7 +64,3 @@ def check_boots(record: InstanceRecord, hypervisor: Hypervisor, vm_json: Path) -
     except (OSError, ValueError, AttributeError, TypeError):
         return
     check_known_faults(record, hypervisor.firecracker_version, present)
-
-
-async def _devices(vmm: Vmm, version: str | None) -> Iterable[str]:
-    return () if version is None else await vmm.api.devices()

@@ -14,7 +14,7 @@ from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import ProcessGroup
 from supervisor.system.processes import kill, open_pidfd, wait_for_ends
-from supervisor.system.unix_sockets import listener_at
+from supervisor.system.unix_sockets import listener_at, remove_file
 
 END_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
@@ -99,7 +99,7 @@ def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
     """Remove the sockets and page maps that are named after an instance or a template, but those to be kept."""
     for path in chain.from_iterable(map(layout.run_dir.glob, layout.run_file_patterns)):
         if path not in kept:
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, Path]]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
+from itertools import chain
 
 from supervisor.concurrency.keyed_lock import KeyedLock
 from supervisor.concurrency.progress import counted, interruptible, reached, step
@@ -15,12 +16,13 @@ from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
 from supervisor.runtime.orphans import end
 from supervisor.runtime.own_processes import identity_of, is_page_server
 from supervisor.runtime.page_server_events import PageServerEvents
+from supervisor.runtime.recalling import recall
 from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_checks import check_layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
-from supervisor.system.unix_sockets import listener_at
-from supervisor.uffd.handle import PageServer, Policy
+from supervisor.system.unix_sockets import listener_at, remove_file
+from supervisor.uffd.handle import PageServer, Policy, PutBack
 from supervisor.uffd.page_map import PageMapReader
 
 WATCH_PERIOD = 0.25
@@ -131,9 +133,13 @@ class PageServers:
     async def reconnect(self) -> None:
         """Find the page servers that an earlier supervisor left running."""
         for template in list(self._inventory.templates.values()):
-            identity = await asyncio.to_thread(self.listening, template.id) or template.page_server
+            control = self._layout.control_socket(template.id)
+            identity = await asyncio.to_thread(self.listening, template.id)
+            if identity is None and template.page_server is not None:
+                identity = template.page_server
+                await recall(identity, control)
             if identity is None or not await self._reconnect(template, identity):
-                self._layout.control_socket(template.id).unlink(missing_ok=True)
+                remove_file(control)
 
     def replace_lost(self) -> None:
         """Have those templates served whose forks run and that have no page server; note of others that it is gone."""
@@ -181,6 +187,25 @@ class PageServers:
         await self._events.serves(template.id, server, status)
         self._follow(template.id, server)
         return True
+
+    async def put_back(self) -> PutBack:
+        """Have page servers put back what is missing of theirs in the run directory; returns all that was."""
+        done = [await self._put_back(*one) for one in tuple(self._servers.items())]
+        return PutBack(
+            any(one.control for one in done),
+            tuple(chain.from_iterable(one.maps for one in done)),
+            tuple(chain.from_iterable(one.failed for one in done)),
+        )
+
+    async def _put_back(self, template_id: str, server: PageServer) -> PutBack:
+        try:
+            return await server.put_back()
+        except PageServerError as error:
+            # It may be of a version that cannot, or about to be replaced; and nothing of it missing.
+            maps = [self._layout.page_map(fork.id) for fork in self._handover.running_forks(template_id)]
+            paths = (self._layout.control_socket(template_id), *maps)
+            missing = await asyncio.to_thread(lambda: [path for path in paths if not path.exists()])
+            return PutBack(False, (), (error.message,) if missing else ())
 
     def listening(self, template_id: str) -> ProcessIdentity | None:
         """Return the page server that listens for a template, whatever its record says. Blocks."""
@@ -315,7 +340,9 @@ class PageServers:
                 self._report("alarm", error.message, self._events.source(template_id))
                 continue
             took = (time.monotonic() - began) * 1e3
-            done = f"page server {server.pid} took over {len(forks)} forks in {took:.0f} ms"
+            served = sum(fork.id in server.forks for fork in forks)
+            of = "" if served == len(forks) else f" of {len(forks)}"
+            done = f"page server {server.pid} took over {served}{of} forks in {took:.0f} ms"
             self._report("warning", done, self._events.source(template_id))
             template = self._inventory.templates.get(template_id)
             if template is not None:

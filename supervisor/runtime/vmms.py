@@ -8,7 +8,7 @@ from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside
-from supervisor.errors import DependencyMissingError, VmmError
+from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime.huge_page_pool import HugePagePool
@@ -22,6 +22,7 @@ from supervisor.snapshots.layer_files import make_way, remove
 from supervisor.snapshots.layers import next_snapshot, own_snapshot
 from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
+from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
@@ -81,7 +82,7 @@ class Vmms:
                 "--firecracker and one that loads it",
                 remedy=Remedy.BOOT_ANEW,
             )
-        check_known_faults(record, hypervisor.firecracker_version, record.devices)
+        check_known_faults(record, hypervisor.firecracker_version, record.devices or ())
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -241,6 +242,20 @@ class Vmms:
         if vmm is not None:
             vmm.kill()
 
+    async def check_reachable(self, record: InstanceRecord) -> None:
+        """Raise InvalidStateError where the VMM cannot be asked for anything: its socket is gone."""
+        vmm = self._vmm(record.id)
+        if not await vmm.reachable():
+            raise InvalidStateError(
+                f"{record.name}: its VMM cannot be asked for a snapshot: its API socket {vmm.api_socket} is gone; the "
+                "VM runs on, and stop and delete end it"
+            )
+
+    async def out_of_place(self) -> dict[str, bool]:
+        """Return the instances whose VMMs have lost their sockets, and whether each can be asked all the same."""
+        lost = {instance_id: vmm for instance_id, vmm in self._running.items() if not vmm.socket_in_place}
+        return dict(zip(lost, await asyncio.gather(*(vmm.reachable() for vmm in lost.values())), strict=True))
+
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
         vmm = self._running.pop(record.id, None)
@@ -339,7 +354,7 @@ class Vmms:
 
     def _clear_run_files(self, instance_id: str) -> None:
         for path in self._layout.run_files(instance_id):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def _tracking(record: InstanceRecord, version: str | None) -> TrackingField | None:

@@ -22,6 +22,7 @@
       <instance>.uffd           where its VMM sends the userfaultfd
       <template>.pages          the control socket of its page server
       pages/<instance>.map      its page map
+      pages/<instance>.map.aside.<n>    what was in its place and is none: it may be somebody's
 
 What is not whole has `.new` behind its name if it is a file, and `.new-` before it if it is a directory. What is about
 to be removed has `.deleted-` before it. A supervisor that starts sweeps all of these.

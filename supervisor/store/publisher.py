@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Literal, get_args
 
 from supervisor.concurrency import progress
 from supervisor.models import (
@@ -16,9 +16,11 @@ from supervisor.models import (
     TemplateDeleted,
 )
 from supervisor.store.index import Index
-from supervisor.store.records import InstanceRecord, TemplateRecord
+from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.store.views import instance_view, template_view, unreadable_view
 
+Problem = Literal["memory", "api"]
+"""What of a VM that runs may be out of reach: the pages that its guest asks for, or its VMM's API."""
 STEP_SHOWN: Final = 0.25
 """Seconds that a step takes before it is published: most take none that anybody could read."""
 
@@ -32,6 +34,7 @@ class Publisher:
         self._operations: dict[str, list[progress.Operation]] = {}
         """Of each instance those in progress, the longest at it first: that one is shown."""
         self._recording: dict[str, str] = {}
+        self._problems: dict[tuple[str, Problem], tuple[ProcessIdentity | None, str]] = {}
         self._views: dict[str, Instance] = {}
         self.changes = 0
         """How often any instance has changed."""
@@ -80,6 +83,8 @@ class Publisher:
     def instance_deleted(self, record: InstanceRecord) -> None:
         """Publish that an instance is gone, and its source, which counts it no more."""
         self._recording.pop(record.id, None)
+        for problem in get_args(Problem):
+            self._problems.pop((record.id, problem), None)
         self._views.pop(record.id, None)
         self._publish(InstanceDeleted(id=record.id))
         self._wake()
@@ -127,6 +132,21 @@ class Publisher:
             if template in self._index.templates:
                 self.template(template)
 
+    def set_problem(self, record: InstanceRecord, problem: Problem, told: str | None) -> bool:
+        """Show what is wrong with the VM that the record names for as long as that runs, or no longer with None.
+
+        Returns whether that is another than was shown.
+        """
+        key, found = (record.id, problem), None if told is None else (record.process, told)
+        if self._problems.get(key) == found:
+            return False
+        if found is None:
+            self._problems.pop(key)
+        else:
+            self._problems[key] = found
+        self._present(record.id)
+        return True
+
     def recorder(self, template_id: str) -> str | None:
         """Return the id of the fork that records this template's hot pages now, if one does."""
         return next((fork for fork, template in self._recording.items() if template == template_id), None)
@@ -137,8 +157,14 @@ class Publisher:
 
     def _view(self, record: InstanceRecord) -> Instance:
         operation = self._operations.get(record.id, (None,))[0]
-        problem = self._index.problem_of(record)
-        return instance_view(record, self._index.forest, operation, record.id in self._recording, problem)
+        recording, problem = record.id in self._recording, self._problem(record)
+        return instance_view(record, self._index.forest, operation, recording, problem)
+
+    def _problem(self, record: InstanceRecord) -> str | None:
+        found = [self._problems.get((record.id, problem)) for problem in get_args(Problem)]
+        told = [*filter(None, [self._index.problem_of(record)])]
+        told += [one[1] for one in found if one and one[0] == record.process and record.process is not None]
+        return "; ".join(told) or None
 
     def _show_progress(self, operation: progress.Operation, before: tuple[object, ...]) -> None:
         if operation.ended:

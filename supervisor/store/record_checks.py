@@ -260,8 +260,9 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     for field in ("image", "exit_message", "firecracker_version"):
         if len(getattr(record, field) or "") > LONGEST_TEXT:
             yield f"{field}: it is longer than {LONGEST_TEXT} characters"
-    if not DEVICES.issuperset(record.devices):
-        yield f"devices: {quoted(', '.join(record.devices))} are not devices that matter: {', '.join(sorted(DEVICES))}"
+    if not DEVICES.issuperset(record.devices or ()):
+        told = quoted(", ".join(record.devices or ()))
+        yield f"devices: {told} are not devices that matter: {', '.join(sorted(DEVICES))}"
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> Iterator[str]:

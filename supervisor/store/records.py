@@ -15,7 +15,7 @@ from supervisor.models import (
     RecordMode,
     State,
 )
-from supervisor.rules.firecracker_versions import Machine
+from supervisor.rules.firecracker_versions import GIVING_BACK, Machine
 from supervisor.rules.lifecycle import Intent
 from supervisor.store.layer_marks import LayerMark
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
@@ -91,8 +91,8 @@ class InstanceRecord(Record):
     process: ProcessIdentity | None = None
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it or its source last; None where there was none, or it is no Firecracker."""
-    devices: tuple[str, ...] = ()
-    """Of those that a known fault of that version can concern, which it has."""
+    devices: tuple[str, ...] | None = None
+    """Of those that matter here, which its VM has; None where nobody has asked it."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
@@ -115,11 +115,16 @@ class InstanceRecord(Record):
         return self.size_bytes // HUGE_PAGE_BYTES if self.page_size == HUGE_PAGE_BYTES else 0
 
     @property
+    def gives_memory_back(self) -> bool | None:
+        """Whether its guest can give pages back, which are in the page map alone; None where that is not known."""
+        return None if self.devices is None else not GIVING_BACK.isdisjoint(self.devices)
+
+    @property
     def machine(self) -> Machine:
         """What decides which faults of a version concern it."""
         return Machine(
             size_bytes=self.size_bytes,
-            devices=frozenset(self.devices),
+            devices=frozenset(self.devices or ()),
             loaded=self.memory_backend is not None,
             has_base=self.snapshot is not None,
             tracked=self.track_dirty_pages,

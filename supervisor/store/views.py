@@ -29,14 +29,15 @@ def instance_view(
     forest: Forest,
     operation: progress.Operation | None,
     recording: bool,
-    problem: str | None = None,
+    problem: str | None,
 ) -> Instance:
-    """Return an instance with its place in the forest, what is being done to it, and what it lacks."""
+    """Return an instance with its place in the forest, what is being done to it, and what is wrong with it."""
     count = forest.fork_count(record.id)
     # Not validated: a record is, and a thousand are listed at once.
     return Instance.model_construct(
         **{name: getattr(record, name) for name in SHOWN_AS_RECORDED},
         size=f"{record.size_bytes // MIB}MB",
+        state_error=problem,
         has_snapshot=record.state is State.STANDBY,
         fork_count=count,
         mem_locked=count > 0,
@@ -44,7 +45,6 @@ def instance_view(
         layers=len(record.snapshot.layers) if record.snapshot else 0,
         recording=recording,
         vmm_pid=record.process.pid if record.process else None,
-        state_error=problem,
         known_faults=_known_faults(record.firecracker_version, record.machine),
         operation=operation_view(operation) if operation else None,
     )

@@ -1,6 +1,7 @@
 """Waiting for what a program writes."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from watchfiles import awatch
@@ -12,8 +13,17 @@ LOOK_AGAIN = 100
 
 async def until_console_says(console: Path, line: str) -> None:
     """Return when the file has this line."""
+    await _until(console, lambda text: line in text.splitlines())
+
+
+async def until_log_says(log: Path, words: str) -> None:
+    """Return when a line of the file has these words."""
+    await _until(log, lambda text: words in text)
+
+
+async def _until(file: Path, condition: Callable[[str], bool]) -> None:
     async with asyncio.timeout(TIMEOUT):
-        watch = awatch(console.parent, step=5, debounce=20, rust_timeout=LOOK_AGAIN, yield_on_timeout=True)
-        while line not in (await asyncio.to_thread(console.read_text)).splitlines():
+        watch = awatch(file.parent, step=5, debounce=20, rust_timeout=LOOK_AGAIN, yield_on_timeout=True)
+        while not condition(await asyncio.to_thread(file.read_text)):
             await anext(watch)
         await watch.aclose()

@@ -329,16 +329,21 @@ async def test_a_fork_that_could_not_be_handed_over_is_tried_again(embedded: Hom
         source = await standby_source(client, "source", ENDLESS, "hot_mib=4")
         options = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
         fork = await client.fork(source.id, options)
-        page_map = embedded.run / "pages" / f"{fork.id}.map"
-        away = page_map.rename(page_map.with_suffix(".away"))
+        pages = embedded.run / "pages"
         pid = (await template_of(client)).page_server_pid
         assert pid is not None
         listens = asyncio.Event()
         failed = asyncio.create_task(activity(client, "its page faults are not answered", listens))
         await listens.wait()
+        away = pages.rename(embedded.run / "away")
+        pages.write_text("in the way")
         psutil.Process(pid).kill()
         await failed
-        away.rename(page_map)
+        assert "page faults are not answered" in ((await client.instance("fork")).state_error or "")
+        pages.unlink()
+        away.rename(pages)
+        assert (pages / f"{fork.id}.map").exists()
+        await until(lambda host: host.instances[-1].state_error is None, client)
         await two_more_passes(client, "fork")
         for name in ("fork", "source"):
             await client.delete(name)
