@@ -8,10 +8,10 @@ Every function blocks on /proc.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -22,10 +22,16 @@ _ENDED: Final = (b"Z", b"X")
 """States of proc_pid_stat(5): it waits to be reaped, or is about to be gone."""
 
 
-def marked(environment: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """Return an environment with the mark of what is started for a directory."""
+def marked_environment(directory: Path) -> dict[str, str]:
+    """Return this process's environment with the mark of what is started for a directory."""
     # At the beginning: of a long environment not all is read.
-    return {_MARK: str(directory.resolve())} | {name: value for name, value in environment.items() if name != _MARK}
+    return {_MARK: str(directory.resolve())} | _environment()
+
+
+@functools.cache
+def _environment() -> dict[str, str]:
+    """Return the environment, which is copied once: for each VMM that would take some part of its start."""
+    return {name: value for name, value in os.environ.items() if name != _MARK}
 
 
 def mark_of(pid: int) -> str | None:
@@ -94,7 +100,8 @@ class ProcessGroup:
             return False
         try:
             session = os.getsid(pid)
-            if session != self.leader and (session in self.sessions or mark_of(pid) != self._mark):
+            # Threads of the kernel have none.
+            if session != self.leader and (session in self.sessions or not session or mark_of(pid) != self._mark):
                 return False
             return start_time_of(pid) >= self._start_time and stat_fields(pid)[0] not in _ENDED
         except OSError:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
-from supervisor.system.process_group import marked
+from supervisor.system.process_group import marked_environment
 from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
 
 KILL_TIMEOUT: Final = 10.0
@@ -67,7 +67,7 @@ class Process(FollowedProcess[Exit]):
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=stderr,
-                    env=marked(os.environ, directory),
+                    env=marked_environment(directory),
                     start_new_session=True,
                     umask=UMASK,
                 )
