@@ -83,9 +83,8 @@ def _named_socket(pid: int, layout: Layout) -> str | None:
 
     As of a program with capabilities, or that may not be read (ptrace(2), "dumpable").
     """
-    home = f"{layout.run_dir.absolute()}{os.sep}"
-    told = (after for word, after in pairwise(_command(pid)) if word == _API_SOCKET and after.startswith(home))
-    name = next((after.removeprefix(home).removesuffix(".sock") for after in told), None)
+    told = (Path(after) for word, after in pairwise(_command(pid)) if word == _API_SOCKET)
+    name = next((path.stem for path in told if path == layout.api_socket(path.stem).absolute()), None)
     try:
         uid = (status_field(pid, "Uid") or "").split()[:1]
     except OSError:

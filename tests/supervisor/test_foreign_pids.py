@@ -149,6 +149,26 @@ def test_a_vmm_is_known_by_where_it_works_and_its_socket(tmp_path: Path, options
         process.kill()
 
 
+def test_a_vmm_that_hides_where_it_works_is_known_by_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path, tmp_path)
+    command = ("sh", "-c", "echo; read x", "--api-sock", str(layout.api_socket("a")))
+    with psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        identity = identity_of(process.pid)
+        assert identity is not None
+        assert not is_vmm(identity, layout, "a")
+
+        def hidden(_: Path) -> Path:
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "readlink", hidden)
+        assert is_vmm(identity, layout, "a")
+        assert not is_vmm(identity, layout, "b")
+        process.kill()
+
+
 def test_the_supervisor_itself_is_none(tmp_path: Path) -> None:
     own = ProcessIdentity(pid=os.getpid(), start_time=start_time_of(os.getpid()))
     assert not is_vmm(own, Layout(tmp_path, tmp_path), "a")
