@@ -137,7 +137,8 @@ class PageServers:
             identity = await asyncio.to_thread(self.listening, template.id)
             if identity is None and template.page_server is not None:
                 identity = template.page_server
-                await recall(identity, control)
+                if await asyncio.to_thread(is_page_server, identity, self._layout, template.id):
+                    await recall(identity, control)
             if identity is None or not await self._reconnect(template, identity):
                 remove_file(control)
 

@@ -34,12 +34,17 @@ def making(host: HostSnapshot, name: str = "source", made: int = 2) -> bool:
     return at is not None and at.verb == "fan-out" and at.done >= made
 
 
+def operation_of(host: HostSnapshot, name: str) -> Operation | None:
+    """Return what is shown to be done to the instance of this name, if anything is."""
+    one = find(host, name)
+    return one.operation if one is not None else None
+
+
 def under_way(host: HostSnapshot, name: str) -> Operation:
     """Return what is shown to be done to the instance of this name."""
-    one = find(host, name)
-    assert one is not None
-    assert one.operation is not None
-    return one.operation
+    found = operation_of(host, name)
+    assert found is not None
+    return found
 
 
 async def begun(
@@ -195,7 +200,7 @@ async def test_a_cancelled_standby_leaves_the_vm_running(home: Home) -> None:
         shown = under_way(await until(lambda host: True, client), "source")
         cancelled = asyncio.create_task(client.cancel(shown.id))
         error_of = asyncio.create_task(refused(waiting))
-        await until(lambda host: under_way(host, "source").cancelled is not None, client)
+        await until(lambda host: (at := operation_of(host, "source")) is None or at.cancelled is not None, client)
         assert source.vmm_pid is not None
         psutil.Process(source.vmm_pid).send_signal(signal.SIGCONT)
         assert (await cancelled).outcome == "cancelled"

@@ -142,7 +142,7 @@ async def test_an_instance_tells_each_fault_that_concerns_it(embedded: Home) -> 
                 "firecracker_version": version,
                 "devices": tuple(sorted(machine.devices)),
                 "track_dirty_pages": machine.tracked,
-                "size_bytes": max(machine.size_bytes, instance.size_bytes),
+                "size_bytes": -(-max(machine.size_bytes, instance.size_bytes) // MIB) * MIB,
             }
         )
         write(embedded, instance, changed)

@@ -15,6 +15,7 @@ from supervisor.runtime.own_processes import identity_of, is_page_server, is_vmm
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.system.processes import boot_id, start_time_of
+from tests.harness.refusals import refused
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
 
 NEW = CreateRequest(name="source", image="pagewalker", cmd=("passes=1", "hot_mib=1"))
@@ -68,15 +69,17 @@ async def test_a_vm_whose_pid_is_a_strangers_is_gone_and_the_stranger_lives(
 
 
 @pytest.mark.parametrize("pid", [1, 0, -1, 1 << 40])
-async def test_a_pid_that_no_vmm_can_have_is_no_vm(embedded: Home, pid: int) -> None:
+async def test_a_record_with_a_pid_that_no_vmm_can_have_is_set_aside(embedded: Home, pid: int) -> None:
     async with supervisor(embedded) as running:
         source = await running.client.create(NEW)
         await running.end(signal.SIGKILL)
     process = {"pid": pid, "start_time": start_time_of(1) if pid == 1 else 1}
     rewrite(embedded.data / "instances" / source.id / "instance.json", InstanceRecord, process=process)
     async with supervisor(embedded) as running:
-        assert (await running.client.instance("source")).vmm_pid is None
-        await running.client.delete("source")
+        (shown,) = await running.client.instances()
+        assert (shown.state, shown.vmm_pid) == (State.UNKNOWN, None)
+        assert "process.pid" in (shown.state_error or "")
+        assert (await refused(running.client.delete("source"))).code == "invalid_state"
     assert lives(1)
 
 

@@ -46,7 +46,7 @@ WRONG = {
     "no mem": ("os.unlink(mem)", "mem.0.new: No such file or directory"),
     "no state": ("os.unlink(state)", "state.0.new: No such file or directory"),
     "state of nothing": ("os.truncate(state, 0)", "state.0 has 0 bytes"),
-    "state of anything": ("open(state, 'w').write('x' * 999)", "state.0 is neither Firecracker's nor the embedded"),
+    "state of anything": ("open(state, 'w').write('x' * 999)", "state.0 is neither Firecracker's of a version before"),
     "state of 1 TiB": ("os.truncate(state, 1 << 40)", "state.0 has 1099511627776 bytes, and no VMM loads more than"),
     "state that is a directory": ("os.unlink(state); os.mkdir(state)", "state.0.new: it is a directory, and no file"),
     "state that is a link": ("os.unlink(state); os.symlink(other, state)", "state.0.new: it is a symbolic link"),
@@ -84,8 +84,8 @@ async def host(embedded: Home, orders: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Yield a host with a VM, whose VMM obeys."""
     obedient = dataclasses.replace(embedded_hypervisor(), command=obedient_command(orders))
     vmms = {"embedded": obedient, "firecracker": "it is not asked for"}
-    monkeypatch.setattr(host_module, "available", lambda _: vmms)
-    monkeypatch.setattr("supervisor.vmm.hypervisor.available", lambda _: vmms)
+    monkeypatch.setattr(host_module, "available", lambda *_: vmms)
+    monkeypatch.setattr("supervisor.vmm.hypervisor.available", lambda *_: vmms)
     async with opened_host(embedded) as opened:
         await opened.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=1")))
         await opened.queries.wait("source", State.RUNNING, PATIENCE)
