@@ -199,7 +199,8 @@ class Soak:
         """Wait until nothing is in progress, and look whether all is as it should be and every guest has its memory."""
         self._look()
         host = await until(quiet, self._running.client)
-        assert list(broken_at_rest(self.home, host)) == []
+        broken = list(broken_at_rest(self.home, host))
+        assert not broken, "\n".join([*self._fuzzer.history, *broken[:SHOWN]])
         names = [one.name for one in await self._running.client.instances(State.RUNNING)]
 
         def done(host: HostSnapshot) -> bool:
