@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlencode
 
 from aiohttp import ClientPayloadError, web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from supervisor.api.answers import JSON
@@ -65,6 +65,12 @@ def seconds_of(duration: object) -> object:
     return float(sum(Decimal(part[1]) * Decimal(_SECONDS[part[2]]) for part in parts))
 
 
+def _ended_at_once(graceful: bool) -> bool:
+    if graceful:
+        raise ValueError("a guest is ended at once, and not asked to shut down; do that in the guest, and leave it out")
+    return graceful
+
+
 class Query(BaseModel):
     """The base of what queries say; a field that is not known may have been meant to hold the request back."""
 
@@ -98,6 +104,8 @@ class DeleteQuery(Query):
     """Delete the whole tree from the instance down."""
     dry_run: bool = False
     """Answer with the plan, and delete nothing."""
+    graceful_shutdown: Annotated[bool, AfterValidator(_ended_at_once)] = False
+    """hypeman's."""
 
 
 class CancelQuery(Query):

@@ -6,6 +6,8 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+from supervisor.concurrency.progress import uncancelled
+
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -31,8 +33,9 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`."""
-        task = asyncio.create_task(work)
+        """Run `work`, as no part of the operation in progress: nobody awaits it."""
+        with uncancelled():
+            task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

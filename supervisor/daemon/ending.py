@@ -5,12 +5,15 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ENDING_SECONDS: Final = 4.5
-"""From the signal to the end of the process, whatever hangs: a VMM, a disk, a thread, the event loop."""
+"""From the signal to the end of the process, whatever hangs: a VMM, a disk, a thread, the log, the event loop."""
+LOG_SECONDS: Final = 0.2
+"""For the log's last line: whoever holds it up may be what hangs."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +28,9 @@ class Ending:
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._timer: threading.Timer | None = None
+        # A pipe, since a handler may come in the middle of anything, and takes no lock.
+        heard, self._hear = os.pipe2(os.O_CLOEXEC)
+        threading.Thread(target=self._end_in_time, args=(heard,), daemon=True).start()
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
@@ -34,15 +39,14 @@ class Ending:
         await self._asked.wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(ENDING_SECONDS, _end_at_once)
-            self._timer.daemon = True
-            self._timer.start()
-            self._loop.call_soon_threadsafe(self._asked.set)
+        os.write(self._hear, b"!")
 
-
-def _end_at_once() -> None:
-    _log.warning(
-        "not everything has ended %.1f s after the signal; the next supervisor sees to the rest", ENDING_SECONDS
-    )
-    os._exit(0)
+    def _end_in_time(self, heard: int) -> None:
+        os.read(heard, 1)
+        self._loop.call_soon_threadsafe(self._asked.set)
+        time.sleep(ENDING_SECONDS)
+        told = "not everything has ended %.1f s after the signal; the next supervisor sees to the rest"
+        last = threading.Thread(target=_log.warning, args=(told, ENDING_SECONDS), daemon=True)
+        last.start()
+        last.join(LOG_SECONDS)
+        os._exit(0)

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.concurrency.progress import advance, counted
+from supervisor.concurrency.progress import advance, counted, interruptible
 from supervisor.errors import InvalidStateError
 from supervisor.models import AcceptRequest
 from supervisor.operations.holding import Holding
@@ -52,9 +52,10 @@ class Acceptance:
             template = self._inventory.template_of(record.id)
             found, of_template = await self._examined(record, template)
             forks = self._forks(template)
-            for fork in forks:
-                # None begins to run of a memory that is about to be another one.
-                await held.enter_async_context(self._holding.hold_quietly(fork.id))
+            with interruptible():
+                for fork in forks:
+                    # None begins to run of a memory that is about to be another one.
+                    await held.enter_async_context(self._holding.hold_quietly(fork.id))
             snapshot = own_snapshot(record)
             noted = template.layer_marks if template else ()
             proven = [*proofs(snapshot.layer_marks, found), *proofs(noted, of_template)]
@@ -87,12 +88,15 @@ class Acceptance:
         return await asyncio.to_thread(read)
 
     async def _accept_template(self, template: TemplateRecord, found: Marks, *, stop: bool, changed: bool) -> None:
+        changes: dict[str, object] = {"layer_marks": found}
         if stop:
             # It has the files open that were there before.
             await self._page_servers.stop(template.id)
+            changes["page_server"] = None
         if changed:
             _forget(self._inventory.layout.hot_pages(template.id))
-        await self._inventory.update_template(template.id, layer_marks=found, **(FORGOTTEN if changed else {}))
+            changes |= FORGOTTEN
+        await self._inventory.update_template(template.id, **changes)
 
 
 def _bytes_of(layers: Sequence[Path]) -> int:

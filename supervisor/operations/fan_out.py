@@ -119,7 +119,8 @@ class FanOut:
             made = await self._forks.make(source_id, name, request, child_id)
             return FanOutChild(name=name, instance=self._inventory.publisher.view(made))
         except OperationCancelledError as error:
-            operation.cut_short = True
+            # One that was cancelled by itself is as one that failed.
+            operation.cut_short |= operation.cancelled is not None
             failure = ErrorBody.of(error)
         except SupervisorError as error:
             failure = ErrorBody.of(error)
@@ -132,6 +133,7 @@ class FanOut:
     async def _delete_made(self, children: tuple[FanOutChild, ...], operation: Operation) -> tuple[FanOutChild, ...]:
         """Delete what was made, and return the children as they are after it."""
         step("delete forks")
+        operation.cut_short = True
         places = asyncio.Semaphore(DELETED_AT_ONCE)
 
         async def delete(child: FanOutChild) -> FanOutChild:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from supervisor.concurrency.progress import uncancelled
 from supervisor.errors import NotFoundError, StoppingError, VmmError, VmmSilentError
 from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
@@ -22,7 +23,9 @@ class Unpausing:
     def begin(self, instance_id: str) -> None:
         """Ask the instance's VMM to let its VM go on until it does, or another verb has made something else of it."""
         if instance_id not in self._tasks:
-            task = self._tasks[instance_id] = asyncio.create_task(self._unpause(instance_id))
+            # No part of the operation that came to nothing: that may be cancelled, and this is not.
+            with uncancelled():
+                task = self._tasks[instance_id] = asyncio.create_task(self._unpause(instance_id))
             task.add_done_callback(lambda _: self._tasks.pop(instance_id))
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from supervisor.errors import VmmError
+from supervisor.errors import OperationCancelledError, VmmError
 from supervisor.host.host import Host
 from supervisor.models import Activity, CheckpointRequest, CreateRequest, Instance, State
 from supervisor.operations import unpausing
@@ -57,6 +57,36 @@ async def test_it_runs_on_once_its_vmm_answers(host: Host, monkeypatch: pytest.M
     whole = await host.checkpoint("source", CheckpointRequest(name="whole"))
     assert whole.layers == 1
     assert [one.name for one in host.queries.instances()] == ["source", "whole"]
+
+
+async def test_one_whose_snapshot_was_cancelled_runs_on_as_well(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_client, "SNAPSHOT", PATIENCE)
+    source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
+    pid, silent = source.vmm_pid, asyncio.Event()
+    assert pid is not None
+    await host.queries.wait("source", State.RUNNING, PATIENCE)
+
+    def step(name: str) -> None:
+        if name == "snapshot":
+            os.kill(pid, signal.SIGSTOP)
+            silent.set()
+
+    monkeypatch.setattr(vmms, "step", step)
+    standby = asyncio.create_task(host.standby("source"))
+    await silent.wait()
+    [operation] = host.operations()
+    async with host.events.subscribe() as events, asyncio.timeout(PATIENCE):
+        assert (await host.cancel(operation.id)).outcome == "cancelled"
+        with pytest.raises(OperationCancelledError):
+            await standby
+        message = ""
+        while "it may be paused until it does" not in message:
+            _, event = await anext(events)
+            message = event.message if isinstance(event, Activity) and event.level == "alarm" else ""
+    console = host.queries.log_file("source", "app")
+    passes = (await asyncio.to_thread(console.read_text)).count("pass ")
+    os.kill(pid, signal.SIGCONT)
+    await until_console_says(console, f"pass {passes + 3}")
 
 
 async def test_it_can_be_deleted_while_its_vmm_is_silent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
