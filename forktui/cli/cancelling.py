@@ -7,7 +7,7 @@ from typing import Final
 from forktui.cli.command import Command
 from forktui.cli.printing import show_each
 from forktui.client.api import ApiError, SupervisorClient
-from forktui.text.quantities import progress
+from forktui.text.quantities import ended
 from forktui.text.safe import safe_model
 from supervisor.models import Operation
 from supervisor.settings import Settings
@@ -46,10 +46,7 @@ def _show(operation: Operation, settings: Settings) -> None:
     if settings.json_output:
         print(json.dumps(operation.model_dump(mode="json"), indent=2))
         return
-    safe = safe_model(operation)
-    how = {"done": "was done before it could be cancelled", None: "is being cancelled"}
-    made = f", {progress(safe)}" if safe.total is not None else ""
-    print(f"{safe.name}: {safe.verb} {how.get(safe.outcome, safe.outcome)}{made}")
+    print(ended(safe_model(operation)))
 
 
 CANCEL: Final = Command(

@@ -88,6 +88,13 @@ def progress(operation: Operation) -> str:
     return f"{count(operation.done)} of {count(total)} {operation.unit or ''}".rstrip()
 
 
+def ended(operation: Operation) -> str:
+    """How an operation that was to be cancelled has ended: `web: fan-out cancelled, 12 of 100 forks`."""
+    how = {"done": "was done before it could be cancelled", None: "is being cancelled"}
+    made = f", {progress(operation)}" if operation.total is not None else ""
+    return f"{operation.name}: {operation.verb} {how.get(operation.outcome, operation.outcome)}{made}"
+
+
 def fits(estimate: FanOutEstimate) -> str:
     """How many forks fit, and what limits them: `up to 431 (memory)`."""
     return f"up to {estimate.fits} ({(estimate.limiting or 'the most at once').replace('_', ' ')})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.model.forest import rows
 from forktui.model.world import World
-from forktui.text.quantities import milliseconds, names, plural, progress
+from forktui.text.quantities import ended, milliseconds, names, plural
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import safe_text
 from supervisor.models import FanOutRequest, ForkRequest, Instance, State
@@ -129,13 +129,9 @@ async def cancel(client: SupervisorClient, world: World, instance_ids: Sequence[
     """End what each is shown to be at; what was made by then stays."""
 
     async def one(instance: Instance) -> str:
-        if instance.operation is None:
-            return ""
-        ended = await client.cancel(instance.operation.id)
-        made = f" ({progress(ended)})" if ended.total is not None else ""
-        return f"{ended.verb} of {instance.name}{made}"
+        return ended(await client.cancel(instance.operation.id)) if instance.operation is not None else ""
 
-    return _outcome("cancelled:", *await _each(world, instance_ids, one))
+    return _outcome("", *await _each(world, instance_ids, one))
 
 
 Verb = Callable[[SupervisorClient, World, Sequence[str]], Awaitable[Outcome]]
@@ -173,7 +169,7 @@ async def _each(
 
 
 def _outcome(what: str, done: Sequence[str], failures: Sequence[str]) -> Outcome:
-    told = f"{what} {names(list(done), shown=3)}" if done else ""
+    told = f"{what} {names(list(done), shown=3)}".lstrip() if done else ""
     return Outcome(told, _first(list(dict.fromkeys(failures))))
 
 

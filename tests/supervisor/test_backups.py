@@ -122,6 +122,7 @@ async def test_a_memory_whose_time_was_lost_is_refused_alike_until_it_is_accepte
             assert str(home.data) in error.message
             assert "was written" in error.message
         await client.accept("source")
+        assert (await template_of(client, source)).page_server_pid is None, "it has the former files open, and is ended"
         await client.accept("rests")
         await client.fork("source", named(UFFD, "second"))
         await client.restore("rests")

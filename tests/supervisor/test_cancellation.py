@@ -2,13 +2,13 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.models import (
-    CreateRequest,
     FanOutRequest,
     FanOutResult,
     ForkRequest,
@@ -18,9 +18,9 @@ from supervisor.models import (
     State,
 )
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, find, gathered, supervisor, until, until_walking, walking_source
+from tests.harness.supervisor_process import Home, find, gathered, supervisor, until, walking_source
 from tests.harness.unix_http import request
-from tests.harness.verified_guests import standby_source, until_verified
+from tests.harness.verified_guests import standby_source, two_more_passes, until_verified
 from tests.harness.wholeness import walked_on, whole
 
 MANY = FanOutRequest(count=400, concurrency=2)
@@ -144,18 +144,19 @@ async def test_a_cascade_can_be_cancelled_and_asked_for_again(embedded: Home) ->
     async with supervisor(embedded) as running:
         client = running.client
         await standby_source(client, "source", *SMALL)
-        await client.fan_out("source", FanOutRequest(count=40, target_state="Standby"))
+        child = await client.fork("source", SHARED)
+        assert child.vmm_pid is not None
+        waiting = await frozen(client, "child", "standby")
         cascade = asyncio.create_task(client.delete("source", cascade=True))
         host = await until(lambda host: (one := find(host, "source")) is not None and one.busy == "cascade", client)
-        shown = under_way(host, "source")
-        ended = await client.cancel(shown.id)
-        left = [one.name for one in await client.instances()]
-        if ended.outcome == "done":
-            pytest.fail("the cascade was done before it could be cancelled")
+        ended = await client.cancel(under_way(host, "source").id)
+        assert (ended.outcome, ended.done, ended.total) == ("cancelled", 0, 2)
         error = await refused(cascade)
         assert (error.status, error.code) == (409, "cancelled")
+        assert "0 of 2 instances deleted" in error.message
         assert "ask again to go on" in error.message
-        assert "source" in left
+        psutil.Process(child.vmm_pid).send_signal(signal.SIGCONT)
+        assert (await waiting).state is State.STANDBY
         await client.delete("source", cascade=True)
         assert await client.instances() == []
 
@@ -215,13 +216,17 @@ async def test_a_cancelled_standby_leaves_the_vm_running(home: Home) -> None:
 async def test_a_cancelled_detach_leaves_the_fork_served_and_can_be_asked_for_again(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await client.create(CreateRequest(name="source", image="pagewalker", size="2GB", cmd=SMALL))
-        await until_walking(client, "source")
-        await client.standby("source")
-        fork = await client.fork("source", SHARED)
+        await standby_source(client, "source", "hot_mib=8")
+        fork = await client.fork("source", SHARED.model_copy(update={"prefetch": "off", "record": "off"}))
+        host = await until(lambda host: bool(host.templates and host.templates[0].page_server_pid), client)
+        server = psutil.Process(host.templates[0].page_server_pid or 0)
+        server.suspend()
         detaching = asyncio.create_task(client.detach(fork.id))
-        host = await until(lambda host: (one := find(host, "child")) is not None and one.busy == "detach", client)
+        host = await until(lambda host: operation_of(host, "child") is not None, client)
         cancelled = asyncio.create_task(client.cancel(under_way(host, "child").id))
+        await until(lambda host: (at := operation_of(host, "child")) is None or at.cancelled is not None, client)
+        with suppress(psutil.NoSuchProcess):
+            server.resume()
         error = await refused(detaching)
         assert (error.status, error.code) == (409, "cancelled")
         assert (await cancelled).outcome == "cancelled"
@@ -230,7 +235,7 @@ async def test_a_cancelled_detach_leaves_the_fork_served_and_can_be_asked_for_ag
         await until_verified(client, "child")
         assert (await client.detach("child")).fork_kind == "copy"
         await client.delete("source")
-        await walked_on(client)
+        await two_more_passes(client, "child")
         await client.delete("child")
 
 

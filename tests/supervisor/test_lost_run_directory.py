@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,8 +31,6 @@ from tests.harness.verified_guests import one_more_pass, standby_source, two_mor
 from tests.harness.waiting import until_console_says, until_log_says
 
 BALLAST_MIB = 8
-AT_ONCE = 3.0
-"""Seconds for what does not wait for a VMM's answer."""
 SERVED = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
 
 
@@ -86,11 +83,10 @@ async def until_told(client: SupervisorClient, name: str, words: str) -> Instanc
     return instance
 
 
-async def refused_at_once(client: SupervisorClient, name: str) -> None:
-    began = time.monotonic()
+async def refused_for_want_of_its_socket(client: SupervisorClient, name: str) -> None:
     with pytest.raises(ApiError, match=r"its API socket .* is gone") as refused:
         await client.standby(name)
-    assert (refused.value.status, time.monotonic() - began < AT_ONCE) == (409, True)
+    assert refused.value.status == 409
     assert (await client.instance(name)).state == "Running"
 
 
@@ -175,7 +171,7 @@ async def test_the_next_supervisor_finds_vms_and_page_servers_without_their_sock
         for name in ("fork", "alone"):
             told = await until_told(client, name, "is gone")
             assert "stop and delete end it" in (told.state_error or "")
-            await refused_at_once(client, name)
+            await refused_for_want_of_its_socket(client, name)
         await two_more_passes(client, "fork")
         assert (home.run / "pages" / f"{fork.id}.map").exists()
         assert (await client.stop("alone")).state_error is None
