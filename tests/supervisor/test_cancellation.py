@@ -216,7 +216,7 @@ async def test_a_cancelled_standby_leaves_the_vm_running(home: Home) -> None:
 async def test_a_cancelled_detach_leaves_the_fork_served_and_can_be_asked_for_again(home: Home) -> None:
     async with supervisor(home) as running:
         client = running.client
-        await standby_source(client, "source", "hot_mib=8")
+        await standby_source(client, "source", "hot_mib=8", "passes=0")
         fork = await client.fork("source", SHARED.model_copy(update={"prefetch": "off", "record": "off"}))
         host = await until(lambda host: bool(host.templates and host.templates[0].page_server_pid), client)
         server = psutil.Process(host.templates[0].page_server_pid or 0)
