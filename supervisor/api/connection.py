@@ -36,7 +36,12 @@ class Connection(web.RequestHandler):
 def connection_factory(server: web.Server) -> Callable[[], Connection]:
     """Return what makes the protocol of each connection that is accepted."""
     loop, logger = asyncio.get_running_loop(), _connection_logger()
-    return lambda: Connection(server, loop=loop, logger=logger, access_log=None)  # type: ignore[arg-type]
+
+    def connection() -> Connection:
+        # A body that is encoded is refused, and not decoded before that.
+        return Connection(server, loop=loop, logger=logger, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
+
+    return connection
 
 
 def _connection_logger() -> logging.Logger:

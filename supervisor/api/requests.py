@@ -19,6 +19,8 @@ from supervisor.models.validation import QUOTED_LENGTH
 
 BODY_LIMIT: Final = 1 << 20
 """Bytes; the largest body that anybody needs to send has a few hundred."""
+PLAIN: Final = "identity"
+"""The Content-Encoding of a body that is as it is: RFC 9110, 8.4."""
 BODY_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 50.0
 """The longest wait; hypeman's SDK gives an answer 60 seconds."""
@@ -193,6 +195,9 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
         return b""
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
+    encoding = request.headers.get("Content-Encoding", PLAIN)
+    if encoding.strip().lower() != PLAIN:
+        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encoding)}; send it plain")
     try:
         async with closing.bound(BODY_SECONDS):
             return (await request.read()).strip()

@@ -93,7 +93,7 @@ class Parts:
             self.page_servers,
             self._report,
         )
-        self.acceptance = Acceptance(inventory, self.holding, vmms, self.page_servers)
+        self.acceptance = Acceptance(inventory, self.holding, vmms, self.templates, self.page_servers)
         self.forks = Forks(
             inventory, self.holding, self.transitions, self.snapshots, vmms, layers, self.templates, self._report
         )
@@ -105,7 +105,13 @@ class Parts:
             self.inventory, self.in_progress, self.holding, self.forks, self.instances, self.admission, self._report
         )
         self.deletions = Deletions(
-            self.inventory, self.in_progress, self.holding, self.instances, private_bytes, self._report
+            self.inventory,
+            self.in_progress,
+            self.holding,
+            self.templates,
+            self.instances,
+            private_bytes,
+            self._report,
         )
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:

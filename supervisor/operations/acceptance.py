@@ -5,13 +5,14 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.concurrency.progress import advance, counted, interruptible
+from supervisor.concurrency.progress import advance, check, counted, interruptible
 from supervisor.errors import InvalidStateError
 from supervisor.models import AcceptRequest
 from supervisor.operations.holding import Holding
 from supervisor.remedies import Remedy
 from supervisor.rules.lifecycle import Verb, named
 from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.examination import Examination, check_state
 from supervisor.snapshots.layers import own_snapshot
@@ -34,10 +35,13 @@ class Acceptance:
     memories read from the disk that guests wait for, to tell no more than a write which set the mtime back.
     """
 
-    def __init__(self, inventory: Inventory, holding: Holding, vmms: Vmms, page_servers: PageServers) -> None:
+    def __init__(
+        self, inventory: Inventory, holding: Holding, vmms: Vmms, templates: Templates, page_servers: PageServers
+    ) -> None:
         self._inventory = inventory
         self._holding = holding
         self._vmms = vmms
+        self._templates = templates
         self._page_servers = page_servers
 
     async def accept(self, reference: str, request: AcceptRequest) -> InstanceRecord:
@@ -48,6 +52,7 @@ class Acceptance:
         """
         async with self._holding.hold(reference, Verb.ACCEPT) as record, contextlib.AsyncExitStack() as held:
             self._holding.check(Verb.ACCEPT, record)
+            self._templates.check_forks_are_known(record)
             await self._vmms.check_loads(record)
             template = self._inventory.template_of(record.id)
             found, of_template = await self._examined(record, template)
@@ -56,6 +61,7 @@ class Acceptance:
                 for fork in forks:
                     # None begins to run of a memory that is about to be another one.
                     await held.enter_async_context(self._holding.hold_quietly(fork.id))
+            check()
             snapshot = own_snapshot(record)
             noted = template.layer_marks if template else ()
             proven = [*proofs(snapshot.layer_marks, found), *proofs(noted, of_template)]

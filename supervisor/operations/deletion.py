@@ -17,6 +17,7 @@ from supervisor.operations.instances import ForkedMeanwhileError, Instances
 from supervisor.rules import lifecycle
 from supervisor.rules.lifecycle import Verb
 from supervisor.rules.lineage import given_back
+from supervisor.runtime.templates import Templates
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 
@@ -34,6 +35,7 @@ class Deletions:
         inventory: Inventory,
         in_progress: InProgress,
         holding: Holding,
+        templates: Templates,
         instances: Instances,
         private_bytes: Callable[[str], int],
         report: Report,
@@ -41,6 +43,7 @@ class Deletions:
         self._inventory = inventory
         self._in_progress = in_progress
         self._holding = holding
+        self._templates = templates
         self._instances = instances
         self._private_bytes = private_bytes
         self._report = report
@@ -53,6 +56,8 @@ class Deletions:
             lifecycle.check(Verb.DELETE, root.name, root.state, forest.holder_names(root.id))
         ids = chain.from_iterable(forest.generations(root.id)) if cascade else [root.id]
         records = [self._inventory.instances[instance_id] for instance_id in ids]
+        for record in records:
+            self._templates.check_forks_are_known(record)
         templates = {template.instance_id: template.id for template in self._inventory.templates.values()}
         registry = self._inventory.registry
 
@@ -75,6 +80,9 @@ class Deletions:
         What is gone is gone, and the same call goes on with the rest.
         """
         root = self._inventory.resolve(reference)
+        # Before anything goes: the last of it could not.
+        for instance_id in (root.id, *self._inventory.forest.descendants(root.id)):
+            self._templates.check_forks_are_known(self._inventory.instances[instance_id])
         with self._in_progress.begin(CASCADE, root.id, root.name) as operation, self._holding.going(root.id):
             await self._end_fan_outs(root, operation)
             while root.id in self._inventory.instances:

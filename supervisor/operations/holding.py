@@ -125,11 +125,13 @@ class Holding:
         holder, record = self._holders.get(instance_id), self._inventory.instances.get(instance_id)
         if holder is None or record is None:
             return
-        try:
-            self.check(verb, record)
-        except SupervisorError:
-            # As things stand the verb would be refused, and has nothing to end.
-            return
+        # What is being brought to run has nothing to stop yet, and is not to have.
+        if record.intent is None or verb is not Verb.STOP:
+            try:
+                self.check(verb, record)
+            except SupervisorError:
+                # As things stand the verb would be refused, and has nothing to end.
+                return
         holder.cancel(why)
         self._kill(instance_id)
 

@@ -109,6 +109,8 @@ class PageServers:
         """
         if fork.template_id is None:
             return
+        with interruptible():
+            await self.serving(fork.template_id)
         await self.confirm(fork)
         step("populate memory")
         server = await self.serving(fork.template_id)
@@ -271,7 +273,11 @@ class PageServers:
         servers, self._servers = self._servers, {}
         for template_id, server in servers.items():
             template = self._inventory.templates.get(template_id)
-            if template is None or self._inventory.forest.fork_count(template.instance_id) == 0:
+            # A record that is set aside may be of a fork which needs it.
+            needed = self._inventory.unreadable or (
+                template is not None and self._inventory.forest.fork_count(template.instance_id)
+            )
+            if not needed:
                 await server.stop()
                 await self._events.update(template_id, page_server=None)
             else:

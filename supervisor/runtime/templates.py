@@ -53,24 +53,30 @@ class Templates:
 
     async def unpromote(self, instance_id: str) -> None:
         """Undo the promotion, if there was one, of an instance that no fork holds any more."""
-        self._check_none_is_set_aside(self._inventory.instances[instance_id])
+        self.check_forks_are_known(self._inventory.instances[instance_id])
         template = self._inventory.template_of(instance_id)
-        if template is None:
-            return
-        if self._inventory.unreadable:
+        if template is not None:
+            step("unpromote")
+            await self._page_servers.stop(template.id)
+            await self._inventory.remove_template(template.id)
+
+    def check_forks_are_known(self, source: InstanceRecord) -> None:
+        """Raise InvalidStateError where a record that is set aside may be of a fork that reads its memory."""
+        self._check_none_is_set_aside(source)
+        if self._inventory.unreadable and self._inventory.template_of(source.id) is not None:
             named = ", ".join(self._inventory.unreadable)
             raise InvalidStateError(
-                f"the template of {self._inventory.instances[instance_id].name} stays: a record that cannot be read "
-                f"may be a fork of it ({named}); repair or remove that directory, and start the supervisor again"
+                f"the template of {source.name} stays: a record that cannot be read may be a fork of it ({named}); "
+                "repair or remove that directory, and start the supervisor again"
             )
-        step("unpromote")
-        await self._page_servers.stop(template.id)
-        await self._inventory.remove_template(template.id)
 
     def _check_none_is_set_aside(self, source: InstanceRecord) -> None:
         """Raise InvalidStateError where the instance's template is one that nobody may go by: forks may read it."""
+        forks = self._inventory.instances.values()
+        of_its_forks = {fork.template_id for fork in forks if fork.source_id == source.id}
         for template_id, aside in self._inventory.unreadable_templates.items():
-            if aside.instance_id == source.id:
+            # Of a record that is torn only its forks may know whose it is.
+            if aside.instance_id == source.id or template_id in of_its_forks:
                 raise InvalidStateError(
                     f"{source.name}: refused: the record of its template is set aside: {aside.reason}; repair or "
                     f"remove template {template_id}, and start the supervisor again"

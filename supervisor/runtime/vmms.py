@@ -148,7 +148,7 @@ class Vmms:
 
     async def _load_uffd(self, record: InstanceRecord, template_id: str, watch: Stopwatch) -> StartedVmm:
         step("page server")
-        with watch.phase("prepare"):
+        with watch.phase("prepare"), interruptible():
             server = await self._page_servers.serving(template_id)
         records = self._page_servers.begin_recording(record)
         prefetch = "off" if records else record.prefetch

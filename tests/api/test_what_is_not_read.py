@@ -188,6 +188,18 @@ def refused_and_asked_again(path: Path, first: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1\.1 (\d+) ", answers)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x"])
+async def test_a_body_that_is_encoded_is_refused_as_such(
+    served: Served, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for method, target in (("POST", "/instances/off/start"), ("DELETE", "/instances/off"), ("POST", "/instances")):
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Encoding: {encoding}\r\nContent-Length: 9\r\n\r\n"
+        statuses = await asyncio.to_thread(refused_and_asked_again, served.socket, head.encode() + b"no gzip!!")
+        assert statuses[0] == b"415"
+    assert "off" in [one.name for one in served.instances()]
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("method", [b"GET", b"DELETE"])
 async def test_a_connection_goes_on_behind_a_body_that_is_refused(served: Served, method: bytes) -> None:
     body = b'{"dry_run": true}'

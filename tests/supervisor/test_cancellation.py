@@ -285,3 +285,51 @@ async def test_only_a_fan_out_has_made_what_could_go(embedded: Home) -> None:
         await refused(waiting)
         unknown, _ = await asyncio.to_thread(request, embedded.socket, "DELETE", "/operations/op-0?made=all")
         assert unknown == 400
+
+
+@pytest.mark.parametrize("end", ["stop", "delete", "cascade"])
+@pytest.mark.parametrize("verb", ["start", "restore"])
+async def test_what_waits_for_a_vmm_that_hangs_at_its_start_is_ended(embedded: Home, verb: str, end: str) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await walking_source(client, "source", *SMALL)
+        await (client.stop("source") if verb == "start" else client.standby("source"))
+        freezing = asyncio.create_task(first_frozen(embedded, "--api-sock"))
+        waiting = asyncio.create_task(client.start("source") if verb == "start" else client.restore("source"))
+        await freezing
+        if end == "stop":
+            assert "there is nothing to stop" in (await refused(client.stop("source"))).message
+        else:
+            await client.delete("source", cascade=end == "cascade")
+        assert (await refused(waiting)).code == "cancelled"
+        for one in (await whole(running)).instances:
+            await client.delete(one.id)
+    assert embedded.processes() == []
+
+
+async def test_a_fork_whose_page_server_hangs_at_its_start_is_cancelled(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client, "source", *SMALL)
+        freezing = asyncio.create_task(first_frozen(embedded, "page_server"))
+        waiting = asyncio.create_task(client.fork("source", SHARED))
+        await freezing
+        host = await until(lambda host: operation_of(host, "child") is not None, client)
+        assert (await client.cancel(under_way(host, "child").id)).outcome == "cancelled"
+        assert (await refused(waiting)).code == "cancelled"
+        await client.fork("source", SHARED)
+        await until_verified(client, "child")
+        await client.delete("source", cascade=True)
+    assert embedded.processes() == []
+
+
+async def first_frozen(home: Home, word: str) -> None:
+    """Stop the next process of a home that has this in its command line, as soon as it is there."""
+    before = {process.pid for process in home.processes()}
+    while True:
+        for process in home.processes():
+            with suppress(psutil.Error):
+                if process.pid not in before and any(word in argument for argument in process.cmdline()):
+                    process.suspend()
+                    return
+        await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from supervisor.models import CreateRequest, ForkRequest, Instance, State
+from supervisor.models import AcceptRequest, CreateRequest, ForkRequest, Instance, State
 from supervisor.store.layout import Layout
 from supervisor.store.record_files import LARGEST_RECORD
 from supervisor.store.registry import Registry
@@ -226,3 +226,58 @@ async def test_a_template_that_is_set_aside_is_told_by_its_instance_and_its_fork
     change(embedded, template.id, "template.json", layers=[f"templates/{template.id}/mem.0"])
     async with supervisor(embedded) as running:
         await running.client.delete("source")
+
+
+async def test_nothing_of_a_tree_goes_and_no_memory_is_accepted_while_a_fork_may_be_unknown(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        source = await standby_source(client, "source", "hot_mib=1", "passes=0")
+        for name in ("known", "aside"):
+            await client.fork("source", SHARED.model_copy(update={"name": name}))
+        aside = await client.instance("aside")
+        (template,) = (await client.snapshot()).templates
+        await client.create(CreateRequest(name="other", image="pagewalker", cmd=("hot_mib=1",)))
+        await running.end()
+    true = (embedded.data / "instances" / aside.id / "instance.json").read_bytes()
+    change(embedded, aside.id, next_layer=-1)
+    async with supervisor(embedded) as running:
+        client = running.client
+        for asked in (
+            client.delete("source", cascade=True),
+            client.deletion_plan("source", cascade=True),
+            client.accept("source", AcceptRequest(changed=True)),
+        ):
+            error = await refused(asked)
+            assert (error.status, error.code) == (409, "invalid_state")
+            assert "may be a fork of it" in error.message
+        assert {one.name for one in await client.instances()} == {"source", "known", "aside", "other"}
+        await client.delete("known")
+        assert (await client.snapshot()).templates[0].page_server_pid == template.page_server_pid
+    # It is served on by a page server that no fork which is known needs.
+    assert psutil.pid_exists(template.page_server_pid or 0)
+    (embedded.data / "instances" / aside.id / "instance.json").write_bytes(true)
+    async with supervisor(embedded) as running:
+        await one_more_pass(running.client, "aside")
+        await running.client.delete(source.id, cascade=True)
+        await running.client.delete("other")
+    assert embedded.processes() == []
+
+
+async def test_whose_a_torn_template_is_its_forks_know(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        await standby_source(running.client, "source", "hot_mib=1", "passes=0")
+        await running.client.fork("source", SHARED.model_copy(update={"name": "fork"}))
+        (template,) = (await running.client.snapshot()).templates
+        await running.end()
+    path = embedded.data / "templates" / template.id / "template.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    async with supervisor(embedded) as running:
+        for asked in (running.client.delete("source", cascade=True), running.client.accept("source")):
+            assert "the record of its template is set aside" in (await refused(asked)).message
+        assert (await running.client.instance("fork")).state is State.RUNNING
+    path.write_bytes(whole)
+    async with supervisor(embedded) as running:
+        await one_more_pass(running.client, "fork")
+        await running.client.delete("source", cascade=True)
+    assert embedded.processes() == []
