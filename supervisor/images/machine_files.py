@@ -94,10 +94,14 @@ def writable_disks(directory: Path) -> tuple[str, ...]:
     return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
 
 
-def hotplug_bytes(directory: Path) -> int:
-    """Return how much memory the guest of an instance may be given while it runs, as far as vm.json says."""
+def memory_sizes(directory: Path, size_bytes: int) -> frozenset[int]:
+    """Return how many bytes a layer may have of an instance whose memory has `size_bytes`, as far as vm.json says.
+
+    Firecracker writes what may be plugged into its guest as well.
+    """
     config = read_vm_json(directory).memory_hotplug if bootable(directory) else None
-    return config.total_size_mib * MIB if config is not None else 0
+    pluggable = config.total_size_mib * MIB if config is not None else 0
+    return frozenset({size_bytes, size_bytes + pluggable})
 
 
 def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from supervisor.concurrency.progress import advance, check, counted, interruptible
 from supervisor.errors import InvalidStateError
+from supervisor.images.machine_files import memory_sizes
 from supervisor.models import AcceptRequest
 from supervisor.operations.holding import Holding
 from supervisor.remedies import Remedy
@@ -84,8 +85,8 @@ class Acceptance:
         directory = layout.instance(record.id)
 
         def read() -> tuple[Marks, Marks]:
-            check_state(record.name, directory, record.hypervisor, own_snapshot(record), record.size_bytes)
-            examine = Examination(record.name, record.size_bytes, advance)
+            check_state(directory, record)
+            examine = Examination(record.name, memory_sizes(directory, record.size_bytes), advance)
             own = [directory / name for name in own_snapshot(record).layers]
             of_template = [layout.data_dir / name for name in (template.layers if template else ())]
             with counted(_bytes_of([*own, *of_template]), "bytes"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
-from supervisor.images.machine_files import copy_disks, copy_fixed, hotplug_bytes, writable_disks
+from supervisor.images.machine_files import copy_disks, copy_fixed, memory_sizes, writable_disks
 from supervisor.models import ForkKind, State
 from supervisor.operations.transitions import Transitions
 from supervisor.rules.lifecycle import Intent
@@ -85,9 +85,7 @@ class Snapshots:
         """
         await self._vmms.check_reachable(record)
         directory = self._inventory.layout.instance(record.id)
-        # A mem-file has what may be plugged as well.
-        plugged = await asyncio.to_thread(hotplug_bytes, directory)
-        sizes = {record.size_bytes, record.size_bytes + plugged}
+        sizes = await asyncio.to_thread(memory_sizes, directory, record.size_bytes)
         await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
         watch = watch or Stopwatch()
         with contextlib.ExitStack() as paused:

@@ -68,7 +68,7 @@ class PageServers:
             server = await PageServer.spawn(
                 template_id=template_id,
                 layers=layers,
-                memory_size=template.size_bytes,
+                memory_size=template.image_bytes,
                 page_size=template.page_size,
                 hot_pages=self._layout.hot_pages(template_id),
                 control=self._layout.control_socket(template_id),
@@ -114,7 +114,8 @@ class PageServers:
         await self.confirm(fork)
         step("populate memory")
         server = await self.serving(fork.template_id)
-        with counted(fork.size_bytes // fork.page_size, "pages"):
+        template = self._inventory.templates[fork.template_id]
+        with counted(template.image_bytes // template.page_size, "pages"):
             async with beside(self._count_present(fork)):
                 try:
                     with interruptible():

@@ -7,18 +7,14 @@ import contextlib
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
 
 from supervisor.errors import VmmError
 from supervisor.snapshots.layer_files import complete_opened
+from supervisor.snapshots.state_checks import check_state
 from supervisor.store.layout import partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles
 from supervisor.system.regular_files import open_regular
 from supervisor.system.sparse_files import allocated
-from supervisor.vmm.state_file import HEAD_BYTES, parse_state_header, tells_version
-
-STATE_BYTES: Final = 10 << 20
-"""What Firecracker reads of a state-file at most: DESERIALIZATION_BYTES_LIMIT in its src/vmm/src/snapshot/mod.rs."""
 
 
 def keep(directory: Path, record: InstanceRecord, files: SnapshotFiles, memory_sizes: Collection[int]) -> None:
@@ -35,7 +31,7 @@ def keep(directory: Path, record: InstanceRecord, files: SnapshotFiles, memory_s
                 opened[name] = open_regular(partial(directory / name))
                 stack.callback(os.close, opened[name])
                 _check_owner(name, os.fstat(opened[name]))
-            _check_state(state, opened[state], record, files)
+            check_state(opened[state], record, files)
             _check_layer(layer, os.fstat(opened[layer]), memory_sizes)
         except (OSError, ValueError) as error:
             reason = f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else error
@@ -51,24 +47,6 @@ def _check_owner(name: str, status: os.stat_result) -> None:
         raise ValueError(f"{name} is a file with {status.st_nlink} names, which others have")
     if status.st_uid != os.geteuid():
         raise ValueError(f"{name} is a file of uid {status.st_uid}")
-
-
-def _check_state(name: str, fd: int, record: InstanceRecord, files: SnapshotFiles) -> None:
-    size = os.fstat(fd).st_size
-    if size > STATE_BYTES:
-        raise ValueError(f"{name} has {size} bytes, and no VMM loads more than {STATE_BYTES}")
-    if size == 0:
-        raise ValueError(f"{name} has 0 bytes")
-    if not tells_version(record.hypervisor, files.snapshot_version):
-        return
-    header = parse_state_header(os.pread(fd, HEAD_BYTES, 0), name)
-    told = header.hypervisor, header.snapshot_version
-    if told != (record.hypervisor, files.snapshot_version):
-        raise ValueError(
-            f"{name} is of {' '.join(told)}, and its VMM is {record.hypervisor} with {files.snapshot_version}"
-        )
-    if header.size_bytes not in (None, record.size_bytes) or header.vcpus not in (None, record.vcpus):
-        raise ValueError(f"{name} is of another machine")
 
 
 def _check_layer(name: str, status: os.stat_result, memory_sizes: Collection[int]) -> None:

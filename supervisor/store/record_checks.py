@@ -238,7 +238,7 @@ def _of_process(process: ProcessIdentity | None) -> Iterator[str]:
 
 
 def _of_counters(record: TemplateRecord) -> Iterator[str]:
-    pages = record.size_bytes // record.page_size
+    pages = record.image_bytes // record.page_size
     yield from _in_range("recorded_pages", record.recorded_pages, 0, pages)
     yield from _in_range("recorded_runs", record.recorded_runs, 0, pages)
     yield from _in_range("sampled_pages", record.sampled_pages, 0, MOST_OFFSET)

@@ -225,6 +225,11 @@ class TemplateRecord(Record):
     page_server: ProcessIdentity | None = None
 
     @property
+    def image_bytes(self) -> int:
+        """How long its layers are: with memory-hotplug they have what may be plugged as well as `size_bytes`."""
+        return self.layer_marks[0].size if self.layer_marks else self.size_bytes
+
+    @property
     def precision(self) -> float | None:
         """The share of the prefetched pages that a fork wants, estimated from what was held back; None without that."""
         return self.sampled_wanted / self.sampled_pages if self.sampled_pages else None

@@ -146,12 +146,12 @@ def test_of_a_mark_without_holes_only_the_very_file_is_taken(tmp_path: Path) -> 
 
 def test_what_was_written_with_its_time_set_back_is_found_out_by_reading_it_only(tmp_path: Path) -> None:
     layer = written(tmp_path / "mem.0", {1: b"\1" * PAGE})
-    examine = Examination("vm", SIZE, read_on)
+    examine = Examination("vm", {SIZE}, read_on)
     (noted,) = take_marks("vm", [layer])
     before = examine(layer)
     written(layer, {1: b"\1" * (PAGE - 1) + b"\2"})
     check_layers("vm", [layer], [noted])
-    found = Examination("vm", SIZE, read_on)(layer)
+    found = Examination("vm", {SIZE}, read_on)(layer)
     assert is_proven(before, found, oldest=True) is False
     assert is_proven(noted, found, oldest=True) is True, "nobody had read it"
 
@@ -167,12 +167,12 @@ def test_a_digest_is_of_what_is_read_wherever_there_are_holes(
     zeros = data.draw(st.lists(st.integers(0, 700), max_size=20))
     filled = {number: bytes(PAGE) for number in zeros} | {number: byte * PAGE for number, byte in pages.items()}
     marks = [
-        Examination("vm", size, read_on)(written(directory / name, content, size))
+        Examination("vm", {size}, read_on)(written(directory / name, content, size))
         for name, content in (("sparse", sparse), ("filled", filled))
     ]
     assert marks[0].content == marks[1].content
     changed = {**filled, data.draw(st.integers(0, 700)): b"\3" * PAGE}
-    other = Examination("vm", size, read_on)(written(directory / "changed", changed, size))
+    other = Examination("vm", {size}, read_on)(written(directory / "changed", changed, size))
     assert other.content != marks[0].content
 
 
@@ -182,7 +182,7 @@ def test_a_reading_that_is_cancelled_ends_with_its_chunk(tmp_path: Path) -> None
     with progress.operation("accept", "id", "vm") as operation:
         operation.cancel("root asked for that")
         with pytest.raises(OperationCancelledError):
-            Examination("vm", size, progress.advance)(layer)
+            Examination("vm", {size}, progress.advance)(layer)
         assert operation.done == CHUNK_BYTES
 
 
@@ -190,7 +190,7 @@ def test_a_layer_is_read_once_whatever_its_names(tmp_path: Path) -> None:
     layer = written(tmp_path / "mem.0", {1: b"\1" * PAGE})
     os.link(layer, tmp_path / "linked")
     reads: list[int] = []
-    examine = Examination("vm", SIZE, reads.append)
+    examine = Examination("vm", {SIZE}, reads.append)
     assert examine(layer) == examine(tmp_path / "linked")
     assert len(reads) == 1
     with opened(layer) as fd:
