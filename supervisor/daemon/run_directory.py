@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from supervisor.settings import Settings
-from supervisor.store.layout import Layout
+from supervisor.store.layout import PAGES_MODE, Layout
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.system.lock_file import LockFile
 
-PAGES_MODE: Final = 0o750
 SETTLED_NS: Final = 100_000_000
 """A directory whose mtime is so old cannot change any more and keep it: the kernel's clock for it ticks more often."""
 

@@ -34,6 +34,7 @@ from supervisor.models import (
 from supervisor.operations.fan_out import FAN_OUT
 from supervisor.runtime.run_files import PutBackFiles
 from supervisor.settings import Settings
+from supervisor.store.layout import PAGES_MODE
 from supervisor.store.records import InstanceRecord
 from supervisor.store.views import operation_view
 from supervisor.vmm.hypervisor import Hypervisor, available, select_hypervisor
@@ -213,7 +214,7 @@ class Host:
 
         def prepare() -> None:
             parts.inventory.registry.open()
-            parts.inventory.layout.page_maps.mkdir(mode=0o750, exist_ok=True)
+            parts.inventory.layout.page_maps.mkdir(mode=PAGES_MODE, exist_ok=True)
             parts.inventory.load()
 
         await asyncio.to_thread(prepare)

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from supervisor.models.base import ID_LENGTH
 from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG
 
 LOCK: Final = "lock"
@@ -52,6 +53,9 @@ PARTIAL: Final = ".new"
 STAGED: Final = ".new-"
 DELETED: Final = ".deleted-"
 
+PAGES_MODE: Final = 0o750
+"""That of the directory of the page maps."""
+
 SNAPSHOT_FILE: Final = re.compile(rf"({STATE}|{MEM})\.\d+({re.escape(PARTIAL)})?")
 """The names of a snapshot's files in an instance's directory, whole or not."""
 
@@ -61,7 +65,7 @@ _OWN: Final = re.compile(
     rf"|\..*\.json{re.escape(PARTIAL)}",
     re.DOTALL,
 )
-_ID: Final = "?" * 24
+_ID: Final = "?" * ID_LENGTH
 """What an id looks like to glob."""
 
 

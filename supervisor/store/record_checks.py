@@ -11,8 +11,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Final, get_args
 
-from supervisor.models import State
-from supervisor.models.base import MAX_VCPUS
+from supervisor.models import State, is_id
+from supervisor.models.base import ID_LENGTH, MAX_VCPUS
 from supervisor.models.validation import quoted
 from supervisor.rules.lifecycle import HAS_VMM
 from supervisor.rules.lineage import in_circles
@@ -22,7 +22,6 @@ from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFi
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 from supervisor.vmm.configuration import Device
 
-ID: Final = re.compile(r"[a-z][a-z0-9]{23}")
 MOST_MEMORY: Final = 1 << 47
 """Bytes: a VMM maps all guest memory in its own address space (Documentation/arch/x86/x86_64/mm.rst)."""
 MOST_PID: Final = 1 << 22
@@ -140,8 +139,8 @@ def _machine(record: InstanceRecord | TemplateRecord) -> tuple[int, int, str]:
 def _of_id(field: str, value: str, directory: str | None = None) -> Iterator[str]:
     if directory is not None and value != directory:
         yield f"{field}: {quoted(value)} is not the name of its directory"
-    if ID.fullmatch(value) is None:
-        yield f"{field}: {quoted(value)} is no id: 24 lowercase letters and digits, a letter first"
+    if not is_id(value):
+        yield f"{field}: {quoted(value)} is no id: {ID_LENGTH} lowercase letters and digits, a letter first"
 
 
 def _of_references(record: InstanceRecord, directory: str) -> Iterator[str]:

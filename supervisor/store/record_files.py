@@ -13,11 +13,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from supervisor.models import NAME_LENGTH, explain
+from supervisor.models import NAME_LENGTH, explain, is_id
 from supervisor.models.base import NAME_PATTERN
 from supervisor.store.layout import INSTANCE_RECORD, TEMPLATE_RECORD, Layout
 from supervisor.store.record_checks import (
-    ID,
     fork_conflicts,
     instance_conflicts,
     instance_problem,
@@ -106,7 +105,7 @@ class _Found(Generic[RecordType]):
         self.aside[_shown(name)] = SetAside(
             f"{_shown(self._directory / name / self._file)}: {reason}",
             told if isinstance(told, str) and re.fullmatch(NAME_PATTERN, told) and len(told) <= NAME_LENGTH else None,
-            instance_id if isinstance(instance_id, str) and ID.fullmatch(instance_id) else None,
+            instance_id if isinstance(instance_id, str) and is_id(instance_id) else None,
         )
 
 
