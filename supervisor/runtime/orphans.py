@@ -89,9 +89,11 @@ def _end(found: Collection[tuple[ProcessIdentity, Path]]) -> None:
                 pidfd = open_pidfd(identity.pid, identity.start_time)
                 if pidfd is not None:
                     stack.callback(os.close, pidfd)
-                    ProcessGroup(identity.pid, identity.start_time, directory).end(END_TIMEOUT)
-                    kill(pidfd)
                     killed.append(pidfd)
+                    try:
+                        ProcessGroup(identity.pid, identity.start_time, directory).end(END_TIMEOUT)
+                    finally:
+                        kill(pidfd)
         wait_for_ends(killed, END_TIMEOUT)
 
 

@@ -1,9 +1,11 @@
 """A process that an event loop follows to its end: by its pidfd, and without waiting for it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Generic, Self, TypeVar
 
@@ -12,6 +14,9 @@ from supervisor.system.processes import kill, open_pidfd, start_time_of
 
 GROUP_TIMEOUT: Final = 5.0
 """Seconds that the rest of a group has to end in, after its leader."""
+
+_LOOKS: Final = ThreadPoolExecutor(4, "group")
+"""Its own threads: those of the event loop may all wait for a disk, and an end is told after this only."""
 
 Outcome = TypeVar("Outcome")
 Describe = Callable[[os.waitid_result | None], Outcome]
@@ -58,12 +63,18 @@ class FollowedProcess(Generic[Outcome]):
 
         With a directory it leads the group of what was started for that.
         """
+        start_time = 0
         try:
-            return cls(pid, start_time_of(pid), os.pidfd_open(pid), describe, group_directory)
+            start_time = start_time_of(pid)
+            return cls(pid, start_time, os.pidfd_open(pid), describe, group_directory)
         except OSError:
             os.kill(pid, signal.SIGKILL)
             if group_directory is not None:
-                ProcessGroup(pid, 0, group_directory).end(GROUP_TIMEOUT)
+                group = ProcessGroup(pid, start_time, group_directory)
+                group.kill_unseen()
+                # What has begun a session of its own; nobody waits for it.
+                with contextlib.suppress(RuntimeError):
+                    _LOOKS.submit(group.end, GROUP_TIMEOUT)
             os.waitpid(pid, 0)
             raise
 
@@ -89,22 +100,31 @@ class FollowedProcess(Generic[Outcome]):
             self.exited.cancel()
 
     async def end_rest(self) -> None:
-        """End what its group has left after its end; `left` says what does not go."""
+        """End what its group has left after its end; `left` says what does not go.
+
+        Raises OSError without a descriptor for a look, and RuntimeError without a thread.
+        """
         if self._group is not None:
-            self.left = await asyncio.to_thread(self._group.end, GROUP_TIMEOUT)
+            loop = asyncio.get_running_loop()
+            self.left = await loop.run_in_executor(_LOOKS, self._group.end, GROUP_TIMEOUT)
 
     def _on_exit(self) -> None:
         """The pidfd became readable: the process is a zombie, or was one that its parent has reaped."""
-        if self._group is None or not self._group.has_others():
+        if self._group is None:
             self._finish()
         elif self._ending is None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
-            self._ending = asyncio.create_task(self._end_group())
+            self._ending = asyncio.create_task(self._end_group(self._group))
 
-    async def _end_group(self) -> None:
+    async def _end_group(self, group: ProcessGroup) -> None:
         # Before it is reaped: until then its session's id is nobody else's.
-        await self.end_rest()
-        asyncio.get_running_loop().add_reader(self._pidfd, self._finish)
+        try:
+            await self.end_rest()
+        except (OSError, RuntimeError):
+            group.kill_unseen()
+        self._finish()
+        if not self.exited.done():
+            asyncio.get_running_loop().add_reader(self._pidfd, self._finish)
 
     def _finish(self) -> None:
         try:

@@ -59,14 +59,13 @@ class ProcessGroup:
         self._start_time = start_time
         self._mark = str(directory.resolve())
 
-    def has_others(self) -> bool:
-        """Return whether any lives but the leader; where no descriptor is to be had for a look they are killed."""
-        try:
-            return bool(self.others())
-        except OSError:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.leader, signal.SIGKILL)
-            return False
+    def kill_unseen(self) -> None:
+        """Kill the leader and what began neither a session nor a job of its own: without a look, thus a descriptor.
+
+        The leader is not reaped, or has only just been: later its id may be another's.
+        """
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.leader, signal.SIGKILL)
 
     def others(self) -> list[int]:
         """Return the pids of those that live, without the leader; raises OSError without a descriptor.
@@ -101,8 +100,11 @@ class ProcessGroup:
         try:
             session = os.getsid(pid)
             # Threads of the kernel have none.
-            if session != self.leader and (session in self.sessions or not session or mark_of(pid) != self._mark):
+            if session != self.leader and (session in self.sessions or not session):
                 return False
-            return start_time_of(pid) >= self._start_time and stat_fields(pid)[0] not in _ENDED
+            # First: to read an environment takes the lock of that process's memory, and waits for whoever holds it.
+            if start_time_of(pid) < self._start_time:
+                return False
+            return (session == self.leader or mark_of(pid) == self._mark) and stat_fields(pid)[0] not in _ENDED
         except OSError:
             return False

@@ -1,6 +1,7 @@
 """Processes that a killed supervisor left are ended, and nobody waits for whoever is to reap them."""
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ import pytest
 from supervisor.runtime import orphans
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
+from supervisor.system.process_group import ProcessGroup
 from supervisor.system.processes import start_time_of
 from tests.harness.supervisor_process import PATIENCE
 
@@ -73,8 +75,16 @@ def test_only_what_nobody_knows_and_nobody_spares_is_ended(tmp_path: Path) -> No
     found = {}
     for name in ("known", "spared", "lost"):
         (tmp_path / "instances" / name).mkdir(parents=True)
-        found[name] = subprocess.Popen(ORPHAN, cwd=tmp_path / "instances" / name, stdin=subprocess.PIPE)
+        found[name] = subprocess.Popen(
+            (sys.executable, "-c", "print(flush=True); input()", *ORPHAN[3:]),
+            cwd=tmp_path / "instances" / name,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
     try:
+        for process in found.values():
+            # Its command line is there once it runs.
+            assert process.stdout is not None and process.stdout.readline()
         pid = found["known"].pid
         known = ProcessIdentity(pid=pid, start_time=start_time_of(pid))
         assert orphans.reap(Layout(tmp_path, tmp_path), (known,), ("spared",)) == [found["lost"].pid]
@@ -84,6 +94,17 @@ def test_only_what_nobody_knows_and_nobody_spares_is_ended(tmp_path: Path) -> No
         for process in found.values():
             process.kill()
             process.communicate()
+
+
+def test_an_orphan_is_ended_though_nothing_is_known_of_its_group(
+    tmp_path: Path, orphan: ProcessIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(ProcessGroup, "end", refuse)
+    reaped(tmp_path, orphan)
+    assert psutil.Process(orphan.pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_process_of_another_start_is_let_alone(directory: Path) -> None:
