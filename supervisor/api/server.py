@@ -17,6 +17,7 @@ from supervisor.api.connection import connection_factory
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.event_bus import EventBus
 from supervisor.system.lock_file import exclusively
+from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, too_long
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class Server:
     @property
     def in_place(self) -> bool:
         """Whether clients find its socket at the path."""
-        found = _status(self.socket_path)
-        return found is not None and self._file is not None and os.path.samestat(found, self._file)
+        return is_at(self.socket_path, self._file)
 
     async def listen(self) -> None:
         """Listen at the path, in place of a socket that is not there any more; connections go on.
@@ -113,7 +113,7 @@ def _bind(path: Path) -> tuple[socket.socket, os.stat_result]:
             path.chmod(MODE)
             listener.listen(BACKLOG)
             listener.setblocking(False)
-            file = _status(path)
+            file = status_at(path)
         if file is None:
             raise InvalidStateError(f"{path}: somebody removes the socket as soon as it is there; name another path")
     except BaseException:
@@ -139,10 +139,3 @@ def _clear(path: Path) -> None:
     if connect(path) != errno.ECONNREFUSED:
         raise InvalidStateError(f"another supervisor listens on {path}; stop it, or name another path")
     path.unlink()
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except OSError:
-        return None

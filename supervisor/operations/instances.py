@@ -17,7 +17,7 @@ from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import all_names, snapshot_type
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
-from supervisor.system.unix_sockets import remove_file
+from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.process import Exit
 
 
@@ -90,7 +90,7 @@ class Instances:
             detached = await self._inventory.detach(_detached(record))
             if served:
                 await self._page_servers.release(record)
-                remove_file(self._inventory.layout.page_map(record.id))
+                remove_page_map(self._inventory.layout.page_map(record.id))
             if detached.snapshot is None:
                 directory = self._inventory.layout.instance(record.id)
                 await asyncio.to_thread(remove, directory, all_names(record.snapshot))

@@ -98,9 +98,15 @@ def _end(found: Collection[tuple[ProcessIdentity, Path]]) -> None:
 
 
 def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
-    """Remove the sockets and page maps that are named after an instance or a template, but those to be kept."""
-    for path in chain.from_iterable(map(layout.run_dir.glob, layout.run_file_patterns)):
-        if path not in kept:
+    """Remove the sockets and page maps that are named after an instance or a template, but those to be kept.
+
+    What is beside a page map stays with it.
+    """
+    found = {path: path for path in chain.from_iterable(map(layout.run_dir.glob, layout.run_file_patterns))}
+    beside = chain.from_iterable(map(layout.run_dir.glob, layout.beside_page_map_patterns))
+    found |= {path: layout.page_map_beside(path) for path in beside}
+    for path, belongs_to in found.items():
+        if belongs_to not in kept:
             remove_file(path)
 
 

@@ -24,6 +24,7 @@ from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
+from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, tracking_field, userfaultfd_problem
@@ -353,8 +354,9 @@ class Vmms:
         self._clear_run_files(record.id)
 
     def _clear_run_files(self, instance_id: str) -> None:
-        for path in self._layout.run_files(instance_id):
-            remove_file(path)
+        remove_file(self._layout.api_socket(instance_id))
+        remove_file(self._layout.uffd_socket(instance_id))
+        remove_page_map(self._layout.page_map(instance_id))
 
 
 def _tracking(record: InstanceRecord, version: str | None) -> TrackingField | None:

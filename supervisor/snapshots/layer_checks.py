@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Final
 from supervisor.errors import LayerError
 from supervisor.remedies import Remedy
 from supervisor.store.layer_marks import LayerMark, difference
+from supervisor.system.regular_files import open_regular
 from supervisor.uffd.memory_image import GRANULE_BYTES, data_extents
 
 DIGEST_BYTES: Final = 16
@@ -61,15 +61,12 @@ def mark_of(fd: int, *, with_extents: bool = True) -> LayerMark:
 def opened_layer(name: str, path: Path) -> Iterator[int]:
     """Open a layer for the body; LayerError where that, or the body, fails."""
     try:
-        # Not blocking: what was put in its place may be a FIFO.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except FileNotFoundError as error:
         raise LayerError(f"{name}: layer {path} is missing: {error.strerror}; put it back") from error
     except OSError as error:
         raise LayerError(f"{name}: layer {path} cannot be opened: {error.strerror}; put it back") from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise LayerError(f"{name}: layer {path} is no regular file; put it back")
         yield fd
     except OSError as error:
         raise LayerError(f"{name}: layer {path} cannot be read: {error.strerror}; put it back") from error

@@ -12,6 +12,7 @@ from supervisor.errors import StorageError
 from supervisor.store.layout import PARTIAL, SNAPSHOT_FILE, partial
 from supervisor.store.registry import sync_directory
 from supervisor.system.regular_files import discard, open_regular
+from supervisor.system.same_file import is_at
 from supervisor.system.sparse_files import copy_range, created, opened
 from supervisor.uffd.memory_image import NO_LAYER, data_extents, resolve
 
@@ -40,7 +41,7 @@ def complete_opened(directory: Path, files: Mapping[str, int]) -> None:
             os.fchmod(fd, MODE)
             step("rename layer")
             partial(directory / name).rename(directory / name)
-            if not os.path.samestat(os.fstat(fd), (directory / name).lstat()):
+            if not is_at(directory / name, os.fstat(fd)):
                 raise OSError(errno.ESTALE, f"{name} was replaced by another file meanwhile")
         sync_directory(directory)
     except OSError as error:

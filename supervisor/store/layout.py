@@ -22,7 +22,8 @@
       <instance>.uffd           where its VMM sends the userfaultfd
       <template>.pages          the control socket of its page server
       pages/<instance>.map      its page map
-      pages/<instance>.map.aside.<n>    what was in its place and is none: it may be somebody's
+      pages/<instance>.map.unfinished   one that is not whole yet
+      pages/<instance>.map.aside.<n>    what was in its place and is none; a directory is somebody's, and stays
 
 What is not whole has `.new` behind its name if it is a file, and `.new-` before it if it is a directory. What is about
 to be removed has `.deleted-` before it. A supervisor that starts sweeps all of these.
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.models.base import ID_LENGTH
+from supervisor.uffd.page_map import ASIDE, UNFINISHED
 from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG
 
 LOCK: Final = "lock"
@@ -149,6 +151,16 @@ class Layout:
         """Globs, relative to the run directory, for what is there by the name of an instance or a template."""
         paths = (*self.run_files(_ID), self.control_socket(_ID))
         return tuple(str(path.relative_to(self.run_dir)) for path in paths)
+
+    @property
+    def beside_page_map_patterns(self) -> tuple[str, ...]:
+        """Globs, relative to the run directory, for what page servers make and set aside beside their page maps."""
+        page_map = str(self.page_map(_ID).relative_to(self.run_dir))
+        return f"{page_map}{UNFINISHED}", f"{page_map}{ASIDE}*"
+
+    def page_map_beside(self, path: Path) -> Path:
+        """Return the page map of the instance that something stands beside the page map of."""
+        return self.page_map(path.name[:ID_LENGTH])
 
     @property
     def listening_patterns(self) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """Records as they lie on the disk: read in bounded time and memory, whatever lies there, and judged."""
 
 import contextlib
-import errno
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from supervisor.store.record_checks import (
     template_problem,
 )
 from supervisor.store.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
+from supervisor.system.regular_files import open_regular
 
 LARGEST_RECORD: Final = 1 << 20
 """Bytes; a record has some thousand."""
@@ -110,18 +109,10 @@ class _Found(Generic[RecordType]):
 
 
 def read_whole(path: Path) -> bytes:
-    """Return a record's bytes; raises OSError, and ValueError for what is no regular file of a record's size."""
-    try:
-        # Not blocking: a FIFO would wait for its writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError("it is a symbolic link: put the file itself there") from error
-        raise
+    """Return a record's bytes; raises OSError for what is no regular file, ValueError for more than a record has."""
+    fd = open_regular(path)
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
         # One call reads all that a record of this size has: read(2) of a regular file is short at its end only.
         content = os.read(fd, LARGEST_RECORD + 1) if status.st_size <= LARGEST_RECORD else b""
     finally:

@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from supervisor.system.same_file import is_at
+
 
 class HeldDirectory:
     """The directory at a path, once `hold` has found one there; its lock goes with the process, however that ends."""
@@ -27,10 +29,7 @@ class HeldDirectory:
     @property
     def in_place(self) -> bool:
         """Whether what is held is what the path leads to."""
-        try:
-            return self.status is not None and os.path.samestat(self.status, self.path.lstat())
-        except OSError:
-            return False
+        return is_at(self.path, self.status)
 
     def hold(self) -> None:
         """Hold what is at the path now, and let go of what was; raises OSError where that is no directory, or a link.

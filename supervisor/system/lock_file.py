@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.system.same_file import is_at
+
 
 class LockFile:
     """The lock of whoever acquires it; the file is there while somebody has it."""
@@ -19,10 +21,7 @@ class LockFile:
     @property
     def in_place(self) -> bool:
         """Whether it is held, and by the file that others would find: one that was removed keeps nobody out."""
-        try:
-            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
-        except OSError:
-            return False
+        return self._descriptor is not None and is_at(self.path, os.fstat(self._descriptor))
 
     def acquire(self, *, wait: bool = False) -> bool:
         """Take the lock, in place of what is held of it; return whether it was free. Raises OSError.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from supervisor.system.same_file import is_at
 from supervisor.uffd import handshake
 from supervisor.uffd.control import LINE_BYTES, decode, encode
 from supervisor.uffd.loop import Loop
@@ -51,10 +52,7 @@ class ControlSocket:
 
     @property
     def _in_place(self) -> bool:
-        try:
-            return os.path.samestat(self._path.lstat(), self._file)
-        except OSError:
-            return False
+        return is_at(self._path, self._file)
 
     def put_back(self) -> bool:
         """Listen at the path again, unless it does; whether that was to be done. Connections go on.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.regular_files import open_regular
 from supervisor.system.sparse_files import extents
 from supervisor.uffd import kernel
 
@@ -178,7 +179,7 @@ class MemoryImage:
 
 def _open_layer(path: Path, size: int) -> Layer:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError as error:
         raise PageServerError(f"layer {path} cannot be opened: {error.strerror}") from error
     try:

@@ -8,19 +8,27 @@ words, and the fork's mappings), then one byte for each page of the memory image
 import errno
 import mmap
 import os
-import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, filterfalse, takewhile
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.regular_files import open_regular
+from supervisor.system.same_file import is_at, status_at
+from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd import kernel
 
 ABSENT, FAULTED, FAULT_AROUND, PREFETCHED, ZERO, REMOVED = range(6)
 """A page's states. ZERO: no layer has it, it was answered with zeros. REMOVED: the guest gave it back (balloon); it is
 absent, and zero when it is touched again."""
+
+UNFINISHED: Final = ".unfinished"
+"""What stands behind the name of a page map until it is whole."""
+ASIDE: Final = ".aside."
+"""What stands behind it, and before a number, where something else lay in its place."""
 
 _MARKS = tuple(bytes((state,)) for state in range(REMOVED + 1))
 _MAGIC = b"FTPAGES\0"
@@ -149,7 +157,7 @@ class PageMap:
                 found = left.page_size, left.page_count
             if found != (page_size, page_count):
                 raise PageServerError(f"{path} is of {found[1]} pages of {found[0]} bytes, another image's")
-            fd = _open(path, os.O_RDWR)
+            fd = open_regular(path, os.O_RDWR)
         except OSError as error:
             raise PageServerError(f"page map {path} cannot be opened: {error.strerror}") from error
         try:
@@ -164,11 +172,8 @@ class PageMap:
     @property
     def in_place(self) -> bool:
         """Whether the file that it is in is at its path, for the supervisor and a successor to find."""
-        try:
-            found = self._path.lstat()
-        except OSError:
-            return False
-        return self._file is not None and os.path.samestat(found, self._file) and found.st_size == self._file.st_size
+        found = status_at(self._path)
+        return is_at(self._path, self._file) and found is not None and found.st_size == len(self._memory)
 
     def put_back(self) -> bool:
         """Have it in a file at its path and go on with that, unless it is in one there; whether that was to be done.
@@ -178,7 +183,7 @@ class PageMap:
         """
         if self.in_place:
             return False
-        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        unfinished = _unfinished(self._path)
         unfinished.unlink(missing_ok=True)
         fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -242,7 +247,7 @@ class PageMapReader:
         self._path = path
         self._raw = b""
         self._counters: PageCounters
-        self._fd = _open(path, os.O_RDONLY)
+        self._fd = open_regular(path)
         try:
             self._check()
         except BaseException:
@@ -280,10 +285,7 @@ class PageMapReader:
     @property
     def in_place(self) -> bool:
         """Whether this is the file at the path: where it is not, its page server goes on with another, or with none."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), self._path.lstat())
-        except OSError:
-            return False
+        return is_at(self._path, os.fstat(self._fd))
 
     def counters(self) -> PageCounters:
         """The counters now: the very object of the call before, when nothing has changed since.
@@ -342,19 +344,25 @@ def _memory(page_count: int) -> mmap.mmap:
     return mmap.mmap(-1, _HEADER_BYTES + page_count, flags)
 
 
-def _open(path: Path, flags: int) -> int:
-    """Open what is to be a page map, whatever it is: no link is followed, and a FIFO is not waited for.
+def remove_page_map(path: Path) -> None:
+    """Remove a page map whose fork is gone, with what a page server has made beside it or set aside.
 
-    Raises OSError, and PageServerError where it is no regular file.
+    What is a directory is somebody's, and stays. Raises OSError where anything else cannot be removed.
     """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise PageServerError(f"{path} is no page map: it is no regular file")
-    return fd
+    for gone in (path, _unfinished(path), *takewhile(os.path.lexists, _asides(path))):
+        remove_file(gone)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}{UNFINISHED}")
+
+
+def _asides(path: Path) -> Iterator[Path]:
+    """Yield the names for what is set aside, the first one first."""
+    return (path.with_name(f"{path.name}{ASIDE}{number}") for number in count())
 
 
 def _set_aside(path: Path) -> None:
     """Move what is in the way, which may be somebody's: it is neither followed nor removed."""
     if os.path.lexists(path):
-        path.rename(path.with_name(f"{path.name}.aside.{time.time_ns()}"))
+        path.rename(next(filterfalse(os.path.lexists, _asides(path))))

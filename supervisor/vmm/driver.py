@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError, VmmSilentError
+from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
@@ -123,8 +124,7 @@ class Vmm:
     @property
     def socket_in_place(self) -> bool:
         """Whether its socket is where it was: without it only a connection that is open already reaches its API."""
-        found = _socket_at(self._api_socket)
-        return found is not None and self._socket_file is not None and os.path.samestat(found, self._socket_file)
+        return is_at(self._api_socket, self._socket_file)
 
     async def reachable(self) -> bool:
         """Return whether its API can be asked: always while its socket is there, else over an open connection alone."""
@@ -201,11 +201,8 @@ class Vmm:
 
 
 def _socket_at(path: Path) -> os.stat_result | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status if stat.S_ISSOCK(status.st_mode) else None
+    status = status_at(path)
+    return status if status is not None and stat.S_ISSOCK(status.st_mode) else None
 
 
 async def _nothing(pid: int) -> None:

@@ -109,9 +109,13 @@ CHANGED: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "emptied": (lambda path: written(path, {}), "does not have its holes", True),
     "moved": (lambda path: written(path, {2: b"\1" * PAGE}), "does not have its holes", True),
     "gone": (Path.unlink, "is missing: No such file", False),
-    "a directory": (replaced(Path.mkdir), "is no regular file", False),
-    "a fifo": (replaced(os.mkfifo), "is no regular file", False),
-    "a link": (replaced(lambda path: path.symlink_to("oldest")), "cannot be opened: Too many", False),
+    "a directory": (replaced(Path.mkdir), "cannot be opened: it is a directory, and no file; put it back", False),
+    "a fifo": (replaced(os.mkfifo), "cannot be opened: it is a FIFO, and no file; put it back", False),
+    "a link": (
+        replaced(lambda path: path.symlink_to("oldest")),
+        "cannot be opened: it is a symbolic link, and no file; put it back",
+        False,
+    ),
 }
 
 

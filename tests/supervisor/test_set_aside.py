@@ -52,10 +52,10 @@ def endless(path: Path) -> None:
 
 
 NOT_READ: dict[str, tuple[Callable[[Path], object], str]] = {
-    "fifo": (fifo, "it is no regular file"),
-    "symlink": (link, "it is a symbolic link"),
+    "fifo": (fifo, "it is a FIFO, and no file"),
+    "symlink": (link, "it is a symbolic link, and no file"),
     "device": (endless, "it is a symbolic link"),
-    "directory": (directory, "it is no regular file"),
+    "directory": (directory, "it is a directory, and no file"),
     "linked directory": (linked_directory, "its directory is a symbolic link"),
     "huge": (gigabyte, f"it has more than {LARGEST_RECORD} bytes"),
     "deep": (lambda path: path.write_text("[" * 500_000), "it is not JSON: recursion limit exceeded"),
