@@ -25,6 +25,23 @@ async def beside(work: Coroutine[Any, Any, Result]) -> AsyncIterator["asyncio.Ta
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` comes to, and not before, though whoever awaits that is cancelled: it is raised then.
+
+    For what undoes: asyncio.shield lets the work go on as well, and its caller too, who is in the midst of it.
+    """
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()
+
+
 class Background:
     """Tasks that nobody awaits; a failure of one is logged, as that of `what`."""
 

@@ -6,18 +6,14 @@ import time
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 from supervisor.errors import InvalidStateError
 from supervisor.runtime.own_processes import identity_of, instance_of, same, template_of
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import ProcessGroup
-from supervisor.system.processes import kill, open_pidfd, wait_for_ends
+from supervisor.system.processes import KILL_TIMEOUT, kill, open_pidfd, wait_for_ends
 from supervisor.system.unix_sockets import listener_at, remove_file
-
-END_TIMEOUT: Final = 10.0
-"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
 
 
 def check_run_directory(layout: Layout, known: Collection[str]) -> None:
@@ -46,7 +42,7 @@ def reap(layout: Layout, known: Collection[ProcessIdentity], spared: Collection[
     knows what is theirs. It blocks until the processes are gone. The caller is the data directory's only supervisor.
     """
     ended: set[int] = set()
-    deadline = time.monotonic() + END_TIMEOUT
+    deadline = time.monotonic() + KILL_TIMEOUT
     # What they start before they are ended is found by the next look.
     while (found := _unknown(layout, known, spared)) and time.monotonic() < deadline:
         ended.update(identity.pid for identity, _ in found)
@@ -61,7 +57,7 @@ def end(identity: ProcessIdentity) -> None:
         if pidfd is not None:
             try:
                 kill(pidfd)
-                wait_for_ends([pidfd], END_TIMEOUT)
+                wait_for_ends([pidfd], KILL_TIMEOUT)
             finally:
                 os.close(pidfd)
 
@@ -91,10 +87,10 @@ def _end(found: Collection[tuple[ProcessIdentity, Path]]) -> None:
                     stack.callback(os.close, pidfd)
                     killed.append(pidfd)
                     try:
-                        ProcessGroup(identity.pid, identity.start_time, directory).end(END_TIMEOUT)
+                        ProcessGroup(identity.pid, identity.start_time, directory).end(KILL_TIMEOUT)
                     finally:
                         kill(pidfd)
-        wait_for_ends(killed, END_TIMEOUT)
+        wait_for_ends(killed, KILL_TIMEOUT)
 
 
 def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:

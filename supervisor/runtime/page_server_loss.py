@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator
 
 from supervisor.concurrency.interruption import Interruption
 from supervisor.errors import PageServerError, VmmError
+from supervisor.system.followed_process import EXIT_NOTICE
 from supervisor.uffd.handle import PageServer
-
-EXIT_NOTICE = 0.2
-"""Seconds within which a process that has failed a request by its end is seen to have ended."""
 
 
 class PageServerLostError(PageServerError):

@@ -8,7 +8,7 @@ from itertools import chain
 
 from supervisor.concurrency.keyed_lock import KeyedLock
 from supervisor.concurrency.progress import counted, interruptible, reached, step
-from supervisor.concurrency.tasks import Background, beside
+from supervisor.concurrency.tasks import Background, beside, to_its_end
 from supervisor.errors import OperationCancelledError, PageServerError
 from supervisor.models.base import Report
 from supervisor.runtime.handover import Handover
@@ -84,10 +84,15 @@ class PageServers:
                 await self._events.serves(template_id, server, status)
                 await self._handover.hand_over(self._handover.running_forks(template_id), server)
             except BaseException:
-                await asyncio.shield(server.stop())
+                await to_its_end(self._undo(server))
                 raise
             self._follow(template_id, server)
             return server
+
+    async def _undo(self, server: PageServer) -> None:
+        """End one that came to nothing: the reason for that is told, and not that it stays."""
+        with contextlib.suppress(PageServerError):
+            await server.stop()
 
     async def confirm(self, fork: InstanceRecord) -> None:
         """See that a fork whose record has only now become Running is served: a takeover before may have missed it."""
@@ -258,14 +263,19 @@ class PageServers:
                 await server.release(record.id)
 
     async def stop(self, template_id: str) -> None:
-        """End the page server of a template that no fork holds."""
+        """End the page server of a template that no fork holds; PageServerError where it does not go."""
         step("stop page server")
         async with self._starting.hold(template_id):
             server = self._servers.pop(template_id, None)
             if server is not None:
-                await server.stop()
+                try:
+                    await server.stop()
+                except PageServerError:
+                    # It is still there, and to be ended before its template goes.
+                    self._servers[template_id] = server
+                    raise
             # One that was killed had no time for it, and there is no next one at this path.
-            self._layout.control_socket(template_id).unlink(missing_ok=True)
+            remove_file(self._layout.control_socket(template_id))
         self._backoff.pop(template_id, None)
 
     async def close(self) -> None:
@@ -279,8 +289,13 @@ class PageServers:
                 template is not None and self._inventory.forest.fork_count(template.instance_id)
             )
             if not needed:
-                await server.stop()
-                await self._events.update(template_id, page_server=None)
+                try:
+                    await server.stop()
+                except PageServerError as error:
+                    self._report("warning", error.message, self._events.source(template_id))
+                    await server.disconnect()
+                else:
+                    await self._events.update(template_id, page_server=None)
             else:
                 await server.disconnect()
 

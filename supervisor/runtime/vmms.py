@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
-from supervisor.concurrency.tasks import beside
+from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
@@ -106,7 +106,7 @@ class Vmms:
             try:
                 told = await started(record, vmm, await version_of(record, vmm))
             except BaseException:
-                await asyncio.shield(vmm.terminate())
+                await to_its_end(vmm.terminate())
                 raise
         self._follow(record, vmm)
         return told
@@ -142,7 +142,7 @@ class Vmms:
                     await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
                 told = await started(record, vmm, version)
         except BaseException:
-            await asyncio.shield(self._abandon(record, vmm))
+            await to_its_end(self._abandon(record, vmm))
             raise
         self._follow(record, vmm)
         return told
@@ -174,7 +174,7 @@ class Vmms:
                 with interruptible():
                     told = await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
         except BaseException:
-            await asyncio.shield(self._abandon(record, vmm))
+            await to_its_end(self._abandon(record, vmm))
             raise
         self._follow(record, vmm)
         return told

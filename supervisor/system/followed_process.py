@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final, Generic, Self, TypeVar
 
 from supervisor.system.process_group import ProcessGroup
-from supervisor.system.processes import kill, open_pidfd, start_time_of
+from supervisor.system.processes import KILL_TIMEOUT, kill, open_pidfd, start_time_of
 
 GROUP_TIMEOUT: Final = 5.0
 """Seconds that the rest of a group has to end in, after its leader."""
+EXIT_NOTICE: Final = 0.2
+"""Seconds within which a process that has failed a request by its end is seen to have ended."""
 
 _LOOKS: Final = ThreadPoolExecutor(4, "group")
 """Its own threads: those of the event loop may all wait for a disk, and an end is told after this only."""
@@ -90,6 +92,15 @@ class FollowedProcess(Generic[Outcome]):
         """Send SIGKILL, without waiting. Does nothing after the end, or once it is followed no longer."""
         if not self.exited.done():
             kill(self._pidfd)
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone and reaped; raises TimeoutError, which says why, where it does not go."""
+        self.kill()
+        await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
+        if not self.exited.done():
+            raise TimeoutError(
+                f"pid {self.pid} has not ended {KILL_TIMEOUT:.0f} s after SIGKILL: a device under it does not answer"
+            )
 
     def disconnect(self) -> None:
         """Follow it no longer and let it go on; `exited` is cancelled unless it is done."""

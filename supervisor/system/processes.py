@@ -14,6 +14,9 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+KILL_TIMEOUT: Final = 10.0
+"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
+
 _READ: Final = 1 << 16
 """More than any of the files has that are read here."""
 _LAST_FIELD: Final = 22

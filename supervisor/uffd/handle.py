@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import PageServerError
 from supervisor.uffd import program
 from supervisor.uffd.connection import ANSWER_SECONDS, Connection, Streams, hand_over, open_streams
@@ -104,7 +105,7 @@ class PageServer:
         try:
             return await cls._connected(template_id, process, control, on_event)
         except BaseException:
-            await asyncio.shield(program.end(process))
+            await to_its_end(program.undo(process))
             raise
 
     @classmethod
@@ -234,13 +235,17 @@ class PageServer:
     async def stop(self) -> None:
         """Stop it, by SIGKILL when asking does not do; returns when it has exited and is reaped.
 
-        A fork that it served waits in its next fault until another page server takes over.
+        A fork that it served waits in its next fault until another page server takes over. PageServerError where it
+        does not go.
         """
         if not self.exited.done():
             with contextlib.suppress(PageServerError):
                 await self._connection.request("stop", _STOP_SECONDS)
             await asyncio.wait([self.exited], timeout=_STOP_SECONDS)
-        await program.end(self._process)
+        try:
+            await self._process.end()
+        except TimeoutError as error:
+            raise PageServerError(f"page server of template {self.template_id}: {error}") from error
         self._connection.close("has been stopped")
 
     def kill(self) -> None:

@@ -1,11 +1,13 @@
 """The page server's process: started, until it listens."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import Final
 
+from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.isolated_python import isolated_command
@@ -34,7 +36,7 @@ async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
             reason = line.removeprefix("refused: ") or f"it said nothing; its log is {log}"
             raise PageServerError(f"{who} did not start: {reason}")
     except BaseException:
-        await asyncio.shield(end(process))
+        await to_its_end(undo(process))
         raise
     return process
 
@@ -44,10 +46,10 @@ def find(pid: int, start_time: int) -> PageServerProcess | None:
     return PageServerProcess.found(pid, start_time, _exit_code)
 
 
-async def end(process: PageServerProcess) -> None:
-    """Kill it, and wait until it is gone and reaped."""
-    process.kill()
-    await asyncio.wait([process.exited])
+async def undo(process: PageServerProcess) -> None:
+    """End one that came to nothing: the reason for that is told, and not that it stays."""
+    with contextlib.suppress(TimeoutError):
+        await process.end()
 
 
 def _exit_code(status: os.waitid_result | None) -> int | None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
 
-from supervisor.concurrency.tasks import beside
+from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError, VmmSilentError
+from supervisor.system.followed_process import EXIT_NOTICE
 from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
@@ -25,8 +26,6 @@ LISTEN_TIMEOUT: Final = 10.0
 """Seconds from the spawn until the API's socket accepts."""
 EXIT_TIMEOUT: Final = 5.0
 """Seconds that a VMM which closed its connection has to end."""
-EXIT_NOTICE: Final = 0.2
-"""The same where its socket is gone, which tells why nothing was answered."""
 
 
 class Vmm:
@@ -76,7 +75,7 @@ class Vmm:
                     if config_file is not None:
                         await vmm._boot(directory / config_file)
                 except BaseException:
-                    await vmm.terminate()
+                    await to_its_end(vmm._abandon())
                     raise
         except OSError as error:
             failure = StorageError if error.errno in STORAGE_ERRNOS else VmmError
@@ -157,6 +156,12 @@ class Vmm:
         self._process.disconnect()
         await self.api.close()
 
+    async def _abandon(self) -> None:
+        """End a VMM that came to nothing; it may have come to listen when nobody looked any more."""
+        await self.terminate()
+        if _socket_at(self._api_socket) is not None and connect(self._api_socket) == errno.ECONNREFUSED:
+            remove_file(self._api_socket)
+
     async def _until_it_listens(self, created: asyncio.Event) -> None:
         listening = asyncio.create_task(until_listening(self._api_socket, created))
         try:
@@ -187,6 +192,7 @@ class Vmm:
 
     async def _why_gone(self) -> str:
         gone = not self.socket_in_place
+        # Where its socket is gone that may be why nothing was answered.
         await asyncio.wait((self.exited,), timeout=EXIT_NOTICE if gone else EXIT_TIMEOUT)
         if not self.exited.done() or self.exited.cancelled():
             why = f"cannot be reached: {self._api_socket} is gone" if gone else "closed the connection"

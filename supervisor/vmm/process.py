@@ -1,6 +1,6 @@
 """A VMM's process: spawned in a session of its own or adopted, followed to its end, killed with all that it started."""
 
-import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,8 +15,6 @@ from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.process_group import marked_environment
 from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
 
-KILL_TIMEOUT: Final = 10.0
-"""Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
 
@@ -84,15 +82,15 @@ class Process(FollowedProcess[Exit]):
 
     async def terminate(self) -> None:
         """Kill it and wait until it and all of its group are gone; raises VmmError where one does not go."""
-        # Firecracker's usual end: it keeps nothing that would be lost.
-        self.kill()
-        await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
-        if not self.exited.done():
-            raise VmmError(
-                f"pid {self.pid} has not ended {KILL_TIMEOUT:.0f} s after SIGKILL: a device under it does not answer"
-            )
+        try:
+            # Firecracker's usual end: it keeps nothing that would be lost.
+            await self.end()
+        except TimeoutError as error:
+            raise VmmError(str(error)) from error
         if self.left:
-            await self.end_rest()
+            # Without a look they are told as they were.
+            with contextlib.suppress(OSError, RuntimeError):
+                await self.end_rest()
         if self.left:
             pids = ", ".join(map(str, self.left))
             raise VmmError(f"pid {pids}, of what pid {self.pid} has started, cannot be ended: end it, and ask again")

@@ -1,13 +1,19 @@
 """Page servers that are gone when a supervisor starts: an alarm where a fork waits for one, a note where none does."""
 
 import json
+import os
 import signal
 
 import psutil
+import pytest
 
 from forktui.client.api import SupervisorClient
-from supervisor.models import ForkRequest
-from tests.harness.supervisor_process import Home, supervisor, until
+from supervisor.errors import PageServerError
+from supervisor.models import CreateRequest, ForkRequest, State
+from supervisor.system import followed_process
+from supervisor.uffd import handle
+from tests.harness.opened_host import opened_host
+from tests.harness.supervisor_process import PATIENCE, Home, supervisor, until
 from tests.harness.verified_guests import standby_source
 
 
@@ -80,3 +86,39 @@ async def test_one_that_was_killed_leaves_no_socket_once_its_template_is_gone(em
         for name in ("fork", "source"):
             await client.delete(name)
         assert list(embedded.run.glob("*.pages")) == []
+
+
+async def test_a_directory_in_the_place_of_its_socket_hinders_no_deletion(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await served_fork(client)
+        (control,) = embedded.run.glob("*.pages")
+        control.unlink()
+        control.mkdir()
+        for name in ("fork", "source"):
+            await client.delete(name)
+        assert control.is_dir()
+    assert embedded.processes() == []
+
+
+async def test_one_that_does_not_end_is_told_and_ended_by_the_next_deletion(
+    embedded: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits in the kernel for a disk."""
+    async with opened_host(embedded) as host:
+        source = await host.create(CreateRequest(name="source", image="pagewalker"))
+        await host.queries.wait("source", State.RUNNING, PATIENCE)
+        await host.standby(source.id)
+        fork = await host.fork(source.id, ForkRequest(name="fork", share_memory=True, target_state="Running"))
+        (pid,) = host._parts.page_servers.pids
+        await host.stop(fork.id)
+        os.kill(pid, signal.SIGSTOP)
+        with monkeypatch.context() as hung:
+            hung.setattr(followed_process, "kill", lambda _: None)
+            hung.setattr(followed_process, "KILL_TIMEOUT", 0.1)
+            hung.setattr(handle, "_STOP_SECONDS", 0.1)
+            with pytest.raises(PageServerError, match=f"pid {pid} has not ended"):
+                await host.delete(source.id, cascade=True)
+        await host.delete(source.id, cascade=True)
+        assert not psutil.pid_exists(pid)
+    assert embedded.processes() == []

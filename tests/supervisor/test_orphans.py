@@ -65,7 +65,7 @@ async def test_an_orphan_that_its_parent_does_not_reap_is_not_waited_for(
     tmp_path: Path, orphan: ProcessIdentity, end: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It stays a zombie for as long as this test lasts: whoever waited for its parent would do so for all of this time.
-    monkeypatch.setattr(orphans, "END_TIMEOUT", 2 * PATIENCE)
+    monkeypatch.setattr(orphans, "KILL_TIMEOUT", 2 * PATIENCE)
     async with asyncio.timeout(PATIENCE):
         await asyncio.to_thread(end, tmp_path, orphan)
     assert psutil.Process(orphan.pid).status() == psutil.STATUS_ZOMBIE

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from supervisor.concurrency.tasks import Background, beside
+from supervisor.concurrency.tasks import Background, beside, to_its_end
 
 
 async def fail() -> None:
@@ -58,3 +58,44 @@ async def test_a_failure_in_the_background_is_logged_and_no_cancellation(caplog:
     await background.cancel()
     assert ended == ["cancelled"]
     assert caplog.messages == ["the care for a thing failed"]
+
+
+async def test_what_is_to_come_to_its_end_does_so_however_often_it_is_cancelled() -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await may_end.wait()
+        ended.set()
+
+    waiting = asyncio.create_task(to_its_end(work()))
+    await begun.wait()
+    for _ in range(2):
+        waiting.cancel()
+        await asyncio.wait((waiting,), timeout=0)
+        assert not waiting.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_the_failure_of_what_comes_to_its_end_is_told_unless_it_is_cancelled(cancelled: bool) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    begun, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await may_fail.wait()
+        await fail()
+
+    waiting = asyncio.create_task(to_its_end(work()))
+    await begun.wait()
+    if cancelled:
+        waiting.cancel()
+    may_fail.set()
+    with pytest.raises(asyncio.CancelledError if cancelled else ValueError):
+        await waiting
+    assert complaints == []

@@ -7,6 +7,8 @@ import signal
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.system import followed_process
+from supervisor.uffd import handle
 from supervisor.uffd.handle import Gone, PageServer, PageServerEvent, Policy
 from tests.harness.fork_in_miniature import TIMEOUT
 from tests.harness.page_server_template import PAGES, Template
@@ -121,3 +123,20 @@ async def test_sigterm_ends_it_cleanly_and_sigkill_is_told(template: Template) -
     # What the dead one left is no obstacle.
     assert template.control.exists()
     await template.serve()
+
+
+async def test_one_that_does_not_end_is_told_and_not_waited_for(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits in the kernel for a disk."""
+    server = await template.serve()
+    os.kill(server.pid, signal.SIGSTOP)
+    with monkeypatch.context() as hung:
+        hung.setattr(followed_process, "kill", lambda _: None)
+        hung.setattr(followed_process, "KILL_TIMEOUT", 0.1)
+        hung.setattr(handle, "_STOP_SECONDS", 0.1)
+        async with asyncio.timeout(TIMEOUT):
+            with pytest.raises(PageServerError, match=rf"template: pid {server.pid} has not ended .* after SIGKILL"):
+                await server.stop()
+    await server.stop()
+    assert server.exited.result() == -signal.SIGKILL

@@ -12,7 +12,7 @@ from supervisor.errors import BadRequestError, VmmError
 from supervisor.images.boot_image import load_image, prepare
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
-from supervisor.vmm.process import Exit
+from supervisor.vmm.process import Exit, Process
 from tests.harness.vmm_processes import exit_of, is_gone
 from tests.harness.waiting import until_console_says
 
@@ -196,6 +196,43 @@ async def test_a_vmm_is_ended_when_what_is_done_meanwhile_fails(hypervisor: Hype
             meanwhile=meanwhile,
         )
     assert [is_gone(pid) for pid in pids] == [True]
+    assert not (run_dir / "vm.sock").exists()
+
+
+async def test_a_vmm_is_gone_when_a_spawn_that_is_cancelled_a_second_time_fails(
+    hypervisor: Hypervisor, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a client's cancellation, and by the end of the page server meanwhile."""
+    spawned: list[int] = []
+    started, ending = asyncio.Event(), asyncio.Event()
+    terminate = Process.terminate
+
+    async def meanwhile(pid: int) -> None:
+        spawned.append(pid)
+        started.set()
+        await asyncio.Event().wait()
+
+    async def terminated(process: Process) -> None:
+        ending.set()
+        await terminate(process)
+
+    monkeypatch.setattr(Process, "terminate", terminated)
+    spawning = asyncio.create_task(
+        Vmm.spawn(
+            hypervisor,
+            instance_id="vm",
+            directory=run_dir,
+            api_socket=run_dir / "vm.sock",
+            config_file=None,
+            meanwhile=meanwhile,
+        )
+    )
+    for event in (started, ending):
+        await event.wait()
+        spawning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await spawning
+    assert [is_gone(pid) for pid in spawned] == [True]
     assert not (run_dir / "vm.sock").exists()
 
 
