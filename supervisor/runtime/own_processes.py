@@ -19,6 +19,7 @@ from supervisor.system.processes import boot_id, proc_file, start_time_of, statu
 
 _API_SOCKET: Final = "--api-sock"
 _PAGE_SERVER: Final = "supervisor.uffd.page_server"
+_TEMPLATE_ID: Final = re.compile(r'"template_id": ?("(?:[^"\\]|\\.)*")')
 _FIRST_LAYER: Final = re.compile(r'"layers": ?\[("(?:[^"\\]|\\.)*")')
 """In the JSON that a page server is started with, of which not all may be read."""
 
@@ -47,12 +48,22 @@ def instance_of(pid: int, layout: Layout) -> str | None:
 
 
 def template_of(pid: int, layout: Layout) -> str | None:
-    """Return the name of the template's directory whose layers a page server serves; None for any other process."""
+    """Return the name of the template's directory that a page server is of; None for any other process.
+
+    The layers that it serves are there, or, of the first templates, which had no links of their own, in an instance's.
+    """
     *program, configuration = _command(pid) or [""]
     if not any(_PAGE_SERVER in word for word in program):
         return None
-    layer = _FIRST_LAYER.search(configuration)
-    return _name_in(layout.templates, str(Path(json.loads(layer[1])).parent)) if layer else None
+    named, layer = _TEMPLATE_ID.search(configuration), _FIRST_LAYER.search(configuration)
+    if named is None or layer is None:
+        return None
+    try:
+        template_id, directory = json.loads(named[1]), str(Path(json.loads(layer[1])).parent)
+    except ValueError:
+        return None
+    ours = _name_in(layout.templates, directory) == template_id or _name_in(layout.instances, directory) is not None
+    return template_id if ours else None
 
 
 def is_vmm(identity: ProcessIdentity, layout: Layout, instance_id: str) -> bool:
@@ -102,4 +113,8 @@ def _command(pid: int) -> list[str]:
 def _name_in(home: Path, directory: str) -> str | None:
     """Return a directory's name where it is in `home`, by whatever names of that."""
     path = Path(directory)
-    return path.name if path.parent.resolve() == home.resolve() else None
+    try:
+        return path.name if path.parent.resolve() == home.resolve() else None
+    except (OSError, RuntimeError, ValueError):
+        # Anybody's process may name what is no path, or goes in a circle: RuntimeError is that of pathlib.
+        return None

@@ -1,5 +1,6 @@
 """A record names a process that is somebody else's: it is neither adopted nor killed, and what it was is gone."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ import psutil
 import pytest
 
 from supervisor.models import CreateRequest, ForkRequest, State
-from supervisor.runtime.own_processes import identity_of, is_page_server, is_vmm
+from supervisor.runtime.own_processes import identity_of, instance_of, is_page_server, is_vmm
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
+from supervisor.system.process_group import marked_environment
 from supervisor.system.processes import boot_id, start_time_of
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
@@ -169,6 +171,50 @@ def test_a_vmm_that_hides_where_it_works_is_known_by_its_socket(
         monkeypatch.setattr(Path, "readlink", hidden)
         assert is_vmm(identity, layout, "a")
         assert not is_vmm(identity, layout, "b")
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ('["{data}/templates/t/mem.1", "{data}/templates/t/mem.0"]', True),
+        ('["{data}/instances/i/mem.1", "{data}/instances/i/mem.0"]', True),
+        ('["{data}/instances/i/mem.1", "{data}/instances/i/', True),
+        ('["{data}/templates/other/mem.1"]', False),
+        ('["{data}/mem.1"]', False),
+        ('["/elsewhere/instances/i/mem.1"]', False),
+        ('["{data}/loop/t/mem.1"]', False),
+        (r'["{data}/templates/\u0000/t/mem.1"]', False),
+        (r'["{data}/templates/\x/mem.1"]', False),
+        ("[]", False),
+    ],
+)
+def test_a_page_server_is_known_by_its_template_and_where_the_layers_are(
+    tmp_path: Path, layers: str, found: bool
+) -> None:
+    """The first templates had no links of their own: their layers are the instance's."""
+    layout = Layout(tmp_path, tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    told = f'{{"template_id": {json.dumps("t")}, "layers": {layers.replace("{data}", str(tmp_path))}'
+    command = ("sh", "-c", "echo; read x", "supervisor.uffd.page_server", told)
+    with psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        identity = identity_of(process.pid)
+        assert identity is not None
+        assert is_page_server(identity, layout, "t") is found
+        assert not is_page_server(identity, layout, "i")
+        process.kill()
+
+
+def test_a_mark_that_names_no_place_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    mark = next(iter(marked_environment(tmp_path)))
+    environment = {mark: str(tmp_path / "loop" / "a")}
+    with psutil.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert instance_of(process.pid, Layout(tmp_path, tmp_path)) is None
         process.kill()
 
 
