@@ -14,6 +14,7 @@ from aiohttp import web
 from supervisor.api.app import build_app
 from supervisor.api.closing import Closing
 from supervisor.api.connection import connection_factory
+from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.event_bus import EventBus
 from supervisor.system.lock_file import exclusively
@@ -57,10 +58,15 @@ class Server:
         OSError where there is no directory.
         """
         # In a thread: it waits for whoever binds or removes a socket there.
-        listener, file = await asyncio.to_thread(_bind, self.socket_path)
-        before, self._file = self._listening, file
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_unix_server(self._factory, sock=listener, backlog=BACKLOG)
+        binding = asyncio.create_task(asyncio.to_thread(_bind, self.socket_path))
+        try:
+            listener, file = await asyncio.shield(binding)
+            loop = asyncio.get_running_loop()
+            listening = await loop.create_unix_server(self._factory, sock=listener, backlog=BACKLOG)
+        except BaseException:
+            await to_its_end(self._undo(binding))
+            raise
+        before, self._listening, self._file = self._listening, listening, file
         if before is not None:
             before.close()
 
@@ -75,10 +81,23 @@ class Server:
         """Refuse, and end the connections; remove the socket if it is still this one."""
         self.refuse()
         await self._runner.cleanup()
+        self._remove()
+
+    async def _undo(self, binding: "asyncio.Task[tuple[socket.socket, os.stat_result]]") -> None:
+        """Close and remove a socket that came to nothing: its thread makes it whoever waits for that."""
+        await asyncio.wait((binding,))
+        if binding.exception() is None:
+            listener, self._file = binding.result()
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+            self._remove()
+
+    def _remove(self) -> None:
         # The directory may be gone, and the socket with it.
         with contextlib.suppress(OSError), _held(self.socket_path):
             if self.in_place:
                 self.socket_path.unlink()
+        self._file = None
 
 
 async def serve(host: "Host", socket_path: Path) -> Server:

@@ -1,6 +1,9 @@
 """The socket of the API: which path may be one, whose it is, and what is said where nobody listens."""
 
+import asyncio
 import contextlib
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from forktui.client.api import SupervisorClient, SupervisorUnreachableError
+from supervisor.api import server as server_module
 from supervisor.api.server import serve
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.host import Host
 from supervisor.settings import Settings
+from supervisor.system.lock_file import exclusively
+from tests.harness.supervisor_process import PATIENCE
 
 
 async def test_a_socket_path_that_cannot_be_is_refused(host: Host, run_dir: Path) -> None:
@@ -51,6 +57,54 @@ async def test_a_closing_server_leaves_a_socket_that_is_not_its_own(host: Host, 
         other.bind(str(path))
         await server.close()
         assert path.is_socket()
+
+
+async def test_a_server_that_is_cancelled_while_it_binds_leaves_no_socket(
+    host: Host, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run_dir / "s.sock"
+    bind, begun, bound = server_module._bind, threading.Event(), threading.Event()
+
+    def told(at: Path) -> tuple[socket.socket, os.stat_result]:
+        begun.set()
+        try:
+            return bind(at)
+        finally:
+            bound.set()
+
+    monkeypatch.setattr(server_module, "_bind", told)
+    with exclusively(run_dir / ".s.sock.lock"):
+        serving = asyncio.create_task(serve(host, path))
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        serving.cancel()
+        await asyncio.wait((serving,), timeout=0)
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert await asyncio.to_thread(bound.wait, PATIENCE)
+    assert not path.exists()
+
+
+async def test_a_server_that_cannot_be_watched_is_not_in_place_and_may_be_tried_again(
+    host: Host, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = run_dir / "s.sock"
+    server = await serve(host, path)
+    path.unlink()
+    with monkeypatch.context() as full:
+        full.setattr(asyncio.get_running_loop(), "_start_serving", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            await server.listen()
+    assert not server.in_place
+    assert not path.exists()
+    await server.listen()
+    assert server.in_place
+    async with SupervisorClient(path) as client:
+        await client.health()
+    await server.close()
+    assert not path.exists()
 
 
 async def test_a_firecracker_that_was_named_and_cannot_run_is_told_of(
