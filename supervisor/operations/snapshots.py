@@ -83,7 +83,7 @@ class Snapshots:
         `while_paused` runs in a thread. Until the snapshot is the record's, that says so: the next one is whole then,
         since the dirty log may have been reset for a layer that is lost.
         """
-        await self._vmms.check_reachable(record)
+        self._vmms.check_reachable(record)
         directory = self._inventory.layout.instance(record.id)
         sizes = await asyncio.to_thread(memory_sizes, directory, record.size_bytes)
         await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))

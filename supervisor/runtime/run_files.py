@@ -33,10 +33,10 @@ class RunFiles:
         made = ["control sockets of page servers"] if done.control else []
         if done.maps:
             made.append("a page map" if len(done.maps) == 1 else f"{len(done.maps)} page maps")
-        return PutBackFiles(tuple(made), done.failed, await self._tell_lost_sockets())
+        return PutBackFiles(tuple(made), done.failed, self._tell_lost_sockets())
 
-    async def _tell_lost_sockets(self) -> tuple[str, ...]:
-        lost = await self._vmms.out_of_place()
+    def _tell_lost_sockets(self) -> tuple[str, ...]:
+        lost = self._vmms.out_of_place()
         asked: list[str] = []
         unasked: list[str] = []
         for record in tuple(self._inventory.instances.values()):

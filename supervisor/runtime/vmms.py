@@ -243,19 +243,18 @@ class Vmms:
         if vmm is not None:
             vmm.kill()
 
-    async def check_reachable(self, record: InstanceRecord) -> None:
+    def check_reachable(self, record: InstanceRecord) -> None:
         """Raise InvalidStateError where the VMM cannot be asked for anything: its socket is gone."""
         vmm = self._vmm(record.id)
-        if not await vmm.reachable():
+        if not vmm.reachable:
             raise InvalidStateError(
                 f"{record.name}: its VMM cannot be asked for a snapshot: its API socket {vmm.api_socket} is gone; the "
                 "VM runs on, and stop and delete end it"
             )
 
-    async def out_of_place(self) -> dict[str, bool]:
+    def out_of_place(self) -> dict[str, bool]:
         """Return the instances whose VMMs have lost their sockets, and whether each can be asked all the same."""
-        lost = {instance_id: vmm for instance_id, vmm in self._running.items() if not vmm.socket_in_place}
-        return dict(zip(lost, await asyncio.gather(*(vmm.reachable() for vmm in lost.values())), strict=True))
+        return {instance_id: vmm.reachable for instance_id, vmm in self._running.items() if not vmm.socket_in_place}
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""

@@ -63,12 +63,18 @@ class ApiClient:
         self._name = name
         self._pid = pid
         self._why_gone = why_gone
+        self._connector = PeerConnector(str(socket), self.check_peer, keepalive_timeout=KEPT)
         self._session = aiohttp.ClientSession(
             "http://localhost",
-            connector=PeerConnector(str(socket), self.check_peer, keepalive_timeout=KEPT),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is open, over which it is asked, or waits for an answer, without the socket."""
+        return self._connector.connected
 
     def check_peer(self, pid: int) -> None:
         """Raise VmmError where who answers is not the process that was started."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside, to_its_end
-from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError, VmmSilentError
+from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE
 from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, listening_pid, remove_file, remove_stale, too_long
@@ -125,17 +125,13 @@ class Vmm:
         """Whether its socket is where it was: without it only a connection that is open already reaches its API."""
         return is_at(self._api_socket, self._socket_file)
 
-    async def reachable(self) -> bool:
-        """Return whether its API can be asked: always while its socket is there, else over an open connection alone."""
-        if self.socket_in_place:
-            return True
-        try:
-            await self.api.describe()
-        except VmmSilentError:
-            return True
-        except VmmError:
-            return False
-        return True
+    @property
+    def reachable(self) -> bool:
+        """Whether its API can be asked: always while its socket is there, else over an open connection alone.
+
+        It is not asked for that: whoever waits no longer for an answer closes the connection.
+        """
+        return self.socket_in_place or self.api.connected
 
     def check_listener(self) -> None:
         """Raise VmmError where another process listens at its API socket; one that nobody listens at is no other's."""

@@ -1,5 +1,7 @@
 """Connections to a Unix socket that are used only once it is known who is at their other end."""
 
+import asyncio
+import weakref
 from collections.abc import Callable
 
 from aiohttp import ClientRequest, ClientTimeout, UnixConnector
@@ -15,6 +17,12 @@ class PeerConnector(UnixConnector):
     def __init__(self, path: str, check: Callable[[int], None], *, keepalive_timeout: float) -> None:
         super().__init__(path, keepalive_timeout=keepalive_timeout)
         self._check = check
+        self._transports: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection to the peer is open, in use or kept."""
+        return any(not transport.is_closing() for transport in self._transports)
 
     async def connect(
         self,
@@ -31,4 +39,5 @@ class PeerConnector(UnixConnector):
             except BaseException:
                 connection.close()
                 raise
+            self._transports.add(connection.transport)
         return connection

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.errors import BadRequestError, VmmError
+from supervisor.errors import BadRequestError, VmmError, VmmSilentError
 from supervisor.images.boot_image import load_image, prepare
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
@@ -234,6 +234,34 @@ async def test_a_vmm_is_gone_when_a_spawn_that_is_cancelled_a_second_time_fails(
         await spawning
     assert [is_gone(pid) for pid in spawned] == [True]
     assert not (run_dir / "vm.sock").exists()
+
+
+async def test_without_its_socket_a_vmm_is_reached_over_an_open_connection_though_it_is_busy_or_hangs(
+    spawn: Spawn, run_dir: Path
+) -> None:
+    vmm = await spawn()
+    await vmm.api.describe()
+    (run_dir / "vm.sock").unlink()
+    assert not vmm.socket_in_place
+    assert vmm.reachable
+    os.kill(vmm.pid, signal.SIGSTOP)
+    asked = asyncio.create_task(vmm.api.describe())
+    await asyncio.sleep(0)
+    assert vmm.reachable
+    os.kill(vmm.pid, signal.SIGCONT)
+    assert (await asked).id == "vm"
+    assert vmm.reachable
+    os.kill(vmm.pid, signal.SIGSTOP)
+    with pytest.raises(VmmSilentError):
+        await vmm.api.resume(seconds=0.1)
+    assert not vmm.reachable, "its connection went with the request"
+
+
+async def test_without_its_socket_a_vmm_that_was_never_asked_is_not_reached(spawn: Spawn, run_dir: Path) -> None:
+    vmm = await spawn()
+    assert vmm.reachable
+    (run_dir / "vm.sock").unlink()
+    assert not vmm.reachable
 
 
 async def test_a_file_in_the_sockets_place_is_not_removed(spawn: Spawn, run_dir: Path) -> None:
