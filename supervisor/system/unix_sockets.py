@@ -57,6 +57,16 @@ def connect(path: Path) -> int:
     return 0 if number == errno.EAGAIN else number
 
 
+def is_stale(path: Path) -> bool:
+    """Return whether there is a socket at `path` that nobody listens at any more."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    # connect(2) refuses what is no socket by the same number.
+    return stat.S_ISSOCK(mode) and connect(path) == errno.ECONNREFUSED
+
+
 def listening_pid(path: Path) -> int:
     """Return the pid of the process that listens at `path`, 0 for one of another pid namespace; raises OSError.
 
@@ -95,6 +105,5 @@ def remove_stale(directory: Path) -> None:
     """
     for _, _, names, folder in os.fwalk(directory):
         for name in names:
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-            if stat.S_ISSOCK(mode) and connect(Path(f"/proc/self/fd/{folder}/{name}")) == errno.ECONNREFUSED:
+            if is_stale(Path(f"/proc/self/fd/{folder}/{name}")):
                 os.unlink(name, dir_fd=folder)

@@ -14,7 +14,7 @@ from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE
 from supervisor.system.same_file import is_at, status_at
-from supervisor.system.unix_sockets import connect, listening_pid, remove_file, remove_stale, too_long
+from supervisor.system.unix_sockets import connect, is_stale, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -197,7 +197,8 @@ class Vmm:
 
     def _clean_up(self, exited: asyncio.Future[Exit]) -> None:
         if not exited.cancelled():
-            if self.socket_in_place:
+            # Its end may have come between its bind(2) and the note of its socket.
+            if self.socket_in_place or is_stale(self._api_socket):
                 self._api_socket.unlink(missing_ok=True)
             self._closing = asyncio.create_task(self.api.close())
 

@@ -1,8 +1,10 @@
 """The driver, against a real Firecracker and the embedded VMM."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 
 from supervisor.errors import BadRequestError, VmmError, VmmSilentError
 from supervisor.images.boot_image import load_image, prepare
+from supervisor.vmm import driver
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
+from supervisor.vmm.inotify import until_listening
 from supervisor.vmm.process import Exit, Process
 from tests.harness.vmm_processes import exit_of, is_gone
 from tests.harness.waiting import until_console_says
@@ -262,6 +266,55 @@ async def test_without_its_socket_a_vmm_that_was_never_asked_is_not_reached(spaw
     assert vmm.reachable
     (run_dir / "vm.sock").unlink()
     assert not vmm.reachable
+
+
+@contextlib.asynccontextmanager
+async def spawned_until_it_listens(
+    hypervisor: Hypervisor, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Path]:
+    """Give the socket of a VMM that listens, and whose spawn is cancelled before that is noted."""
+    listens = asyncio.Event()
+
+    async def until_listening_and_for_ever(path: Path, created: asyncio.Event) -> int:
+        pid = await until_listening(path, created)
+        listens.set()
+        await asyncio.Event().wait()
+        return pid
+
+    monkeypatch.setattr(driver, "until_listening", until_listening_and_for_ever)
+    path = run_dir / "vm.sock"
+    spawning = asyncio.create_task(
+        Vmm.spawn(hypervisor, instance_id="vm", directory=run_dir, api_socket=path, config_file=None)
+    )
+    await listens.wait()
+    yield path
+    spawning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await spawning
+
+
+async def test_one_that_is_cancelled_before_its_socket_is_noted_leaves_none(
+    hypervisor: Hypervisor, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with spawned_until_it_listens(hypervisor, run_dir, monkeypatch) as path:
+        assert path.is_socket()
+    assert not path.exists()
+
+
+async def test_what_somebody_else_put_in_its_place_meanwhile_stays(
+    hypervisor: Hypervisor, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with spawned_until_it_listens(hypervisor, run_dir, monkeypatch) as path:
+        path.unlink()
+        path.write_text("precious")
+    assert path.read_text() == "precious"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        async with spawned_until_it_listens(hypervisor, run_dir, monkeypatch):
+            path.unlink()
+            listener.bind(str(path))
+            listener.listen()
+        assert path.is_socket()
 
 
 async def test_a_file_in_the_sockets_place_is_not_removed(spawn: Spawn, run_dir: Path) -> None:
