@@ -5,13 +5,15 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import aiohttp
 
 from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
 from supervisor.vmm.configuration import Device, devices
+from supervisor.vmm.exchanges import Exchanges
 from supervisor.vmm.peer_connector import PeerConnector
 
 BackendType = Literal["File", "Uffd"]
@@ -52,23 +54,38 @@ class VmDescription:
     version: str
 
 
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+
+
 class ApiClient:
     """One VMM's API; every method raises VmmError, which names the VM, the request and the reason.
 
     Nothing is asked of a process that is not the VMM, `pid`. Paths of files are relative to the VMM's working
-    directory. `why_gone` says how the process ended, once it has.
+    directory. `why_gone` says how the process ended, once it has. While a new connection cannot be had
+    (`can_reconnect`), a request that is cancelled or not answered in time is still answered before the next is sent.
     """
 
-    def __init__(self, socket: Path, name: str, pid: int, why_gone: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        name: str,
+        pid: int,
+        why_gone: Callable[[], Awaitable[str]],
+        can_reconnect: Callable[[], bool],
+    ) -> None:
         self._name = name
         self._pid = pid
         self._why_gone = why_gone
         self._connector = PeerConnector(str(socket), self.check_peer, keepalive_timeout=KEPT)
+        self._exchanges = Exchanges[_Answer](can_reconnect)
         self._session = aiohttp.ClientSession(
             "http://localhost",
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(),
         )
 
     @property
@@ -166,17 +183,15 @@ class ApiClient:
             raise VmmError(f"{self._name}: GET /vm/config was not answered by a VMM: {_fault(text)[:80]}") from error
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; what is asked over it fails."""
         await self._session.close()
+        await self._exchanges.all_ended()
 
     async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
         if self._session.closed:
             raise VmmError(f"{self._name}: {method} {path} was not sent: the VMM {await self._why_gone()}")
         try:
-            timeout = aiohttp.ClientTimeout(total=seconds)
-            async with self._session.request(method, path, json=body, timeout=timeout) as answer:
-                text = await self._body(answer)
-                refused = answer.status >= 300
+            answer = await self._exchanges.wait_for(partial(self._exchange, method, path, body), seconds)
         except TimeoutError as error:
             raise VmmSilentError(
                 f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s"
@@ -189,9 +204,13 @@ class ApiClient:
             # RuntimeError is aiohttp's for a session that is closed, as it is once the VMM has ended.
             why = await self._why_gone()
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
-        if refused:
-            raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(text)}")
-        return text
+        if answer.status >= 300:
+            raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(answer.body)}")
+        return answer.body
+
+    async def _exchange(self, method: str, path: str, body: Any) -> _Answer:
+        async with self._session.request(method, path, json=body) as answer:
+            return _Answer(answer.status, await self._body(answer))
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         text = bytearray()

@@ -32,7 +32,7 @@ class Vmm:
     """One VMM; made by `spawn` or `adopt`."""
 
     def __init__(self, process: Process, api_socket: Path, name: str) -> None:
-        self.api = ApiClient(api_socket, name, process.pid, self._why_gone)
+        self.api = ApiClient(api_socket, name, process.pid, self._why_gone, lambda: self.socket_in_place)
         self._process = process
         self._api_socket = api_socket
         self._name = name
@@ -127,9 +127,10 @@ class Vmm:
 
     @property
     def reachable(self) -> bool:
-        """Whether its API can be asked: always while its socket is there, else over an open connection alone.
+        """Whether there is a way to its API: its socket, or else a connection that is open already.
 
-        It is not asked for that: whoever waits no longer for an answer closes the connection.
+        Also where it does not answer: nothing closes that connection before the VMM's end, and it is asked once it
+        answers again.
         """
         return self.socket_in_place or self.api.connected
 

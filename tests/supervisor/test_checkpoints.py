@@ -175,7 +175,7 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     nameless = layer.with_suffix("")
     nameless.write_bytes(b"complete, and in no record")
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone)
+    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     async with supervisor(home) as running:
@@ -199,7 +199,7 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
     begun = record(home, source).model_copy(update={"snapshot_unfinished": True})
     (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone)
+    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     # As silent as one that writes for minutes.

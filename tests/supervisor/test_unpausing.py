@@ -29,12 +29,25 @@ async def host(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hos
         yield opened
 
 
-async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) -> Instance:
-    """Return a VM whose VMM was stopped between the pause and the snapshot, once the alarm is raised."""
+LOST = pytest.mark.parametrize("lost", [False, True], ids=["socket", "no socket"])
+
+
+def lose_socket(home: Home, instance: Instance) -> None:
+    """Leave the connection that is open as the only way to its VMM."""
+    (home.run / f"{instance.id}.sock").unlink()
+
+
+async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch, lost: Home | None = None) -> Instance:
+    """Return a VM whose VMM was stopped between the pause and the snapshot, once the alarm is raised.
+
+    With a home it has lost its socket there before.
+    """
     source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
     pid = source.vmm_pid
     assert pid is not None
     await host.queries.wait("source", State.RUNNING, PATIENCE)
+    if lost is not None:
+        lose_socket(lost, source)
     monkeypatch.setattr(vmms, "step", lambda name: os.kill(pid, signal.SIGSTOP) if name == "snapshot" else None)
     async with host.events.subscribe() as events, asyncio.timeout(PATIENCE):
         with pytest.raises(VmmError, match="did not answer PUT /snapshot/create"):
@@ -46,8 +59,11 @@ async def silent_at_its_snapshot(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     return source
 
 
-async def test_it_runs_on_once_its_vmm_answers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = await silent_at_its_snapshot(host, monkeypatch)
+@LOST
+async def test_it_runs_on_once_its_vmm_answers(
+    host: Host, home: Home, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    source = await silent_at_its_snapshot(host, monkeypatch, home if lost else None)
     assert source.vmm_pid is not None
     console = host.queries.log_file("source", "app")
     passes = (await asyncio.to_thread(console.read_text)).count("pass ")
@@ -59,12 +75,17 @@ async def test_it_runs_on_once_its_vmm_answers(host: Host, monkeypatch: pytest.M
     assert [one.name for one in host.queries.instances()] == ["source", "whole"]
 
 
-async def test_one_whose_snapshot_was_cancelled_runs_on_as_well(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@LOST
+async def test_one_whose_snapshot_was_cancelled_runs_on_as_well(
+    host: Host, home: Home, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
     monkeypatch.setattr(api_client, "SNAPSHOT", PATIENCE)
     source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
     pid, silent = source.vmm_pid, asyncio.Event()
     assert pid is not None
     await host.queries.wait("source", State.RUNNING, PATIENCE)
+    if lost:
+        lose_socket(home, source)
 
     def step(name: str) -> None:
         if name == "snapshot":
@@ -87,6 +108,25 @@ async def test_one_whose_snapshot_was_cancelled_runs_on_as_well(host: Host, monk
     passes = (await asyncio.to_thread(console.read_text)).count("pass ")
     os.kill(pid, signal.SIGCONT)
     await until_console_says(console, f"pass {passes + 3}")
+    monkeypatch.undo()
+    assert (await host.standby("source")).state == "Standby"
+
+
+async def test_one_that_is_silent_as_its_socket_goes_is_reached_once_it_answers(
+    host: Host, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_client, "QUICK", 0.5)
+    source = await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
+    assert source.vmm_pid is not None
+    await host.queries.wait("source", State.RUNNING, PATIENCE)
+    os.kill(source.vmm_pid, signal.SIGSTOP)
+    lose_socket(home, source)
+    for _ in range(2):
+        await host.put_back_run_files()
+        assert "still reaches it" in (host.queries.instance("source").state_error or "")
+    os.kill(source.vmm_pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert (await host.standby("source")).state == "Standby"
 
 
 async def test_it_can_be_deleted_while_its_vmm_is_silent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ async def answering(path: Path, answer: bytes, close: bool = True) -> AsyncItera
         return "has ended: for a reason"
 
     server = await asyncio.start_unix_server(serve, path)
-    client = ApiClient(path, "web-1", os.getpid(), why_gone)
+    client = ApiClient(path, "web-1", os.getpid(), why_gone, lambda: True)
     try:
         yield client
     finally:
@@ -113,7 +113,7 @@ async def test_nothing_is_asked_of_another_process(run_dir: Path) -> None:
         return "goes on"
 
     server = await asyncio.start_unix_server(serve, run_dir / "s")
-    client = ApiClient(run_dir / "s", "web-1", 1, why_gone)
+    client = ApiClient(run_dir / "s", "web-1", 1, why_gone, lambda: True)
     with pytest.raises(VmmError) as refused:
         await client.pause()
     assert refused.value.message == (

@@ -258,7 +258,7 @@ async def test_without_its_socket_a_vmm_is_reached_over_an_open_connection_thoug
     os.kill(vmm.pid, signal.SIGSTOP)
     with pytest.raises(VmmSilentError):
         await vmm.api.resume(seconds=0.1)
-    assert not vmm.reachable, "its connection went with the request"
+    assert vmm.reachable, "the request goes on over its connection, for which there is no other"
 
 
 async def test_without_its_socket_a_vmm_that_was_never_asked_is_not_reached(spawn: Spawn, run_dir: Path) -> None:
