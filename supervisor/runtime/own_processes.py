@@ -16,10 +16,11 @@ from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import mark_of
 from supervisor.system.processes import boot_id, proc_file, start_time_of, status_field
+from supervisor.uffd.control import Configuration
 
 _API_SOCKET: Final = "--api-sock"
 _PAGE_SERVER: Final = "supervisor.uffd.page_server"
-_TEMPLATE_ID: Final = re.compile(r'"template_id": ?("(?:[^"\\]|\\.)*")')
+_TEMPLATE_ID: Final = re.compile(rf'"{Configuration._fields[0]}": ?("(?:[^"\\]|\\.)*")')
 _FIRST_LAYER: Final = re.compile(r'"layers": ?\[("(?:[^"\\]|\\.)*")')
 """In the JSON that a page server is started with, of which not all may be read."""
 

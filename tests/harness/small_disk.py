@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+TRIES = 20
 BLOCK = 4096
 """tmpfs gives space by the page."""
 
@@ -45,11 +46,20 @@ class SmallDisk:
     def crowded(self, names: int = 0) -> Iterator[None]:
         """Let so many more names be made while the context lasts; each is one too many for tmpfs as a full disk is."""
         status = os.statvfs(self.path)
-        remount(self.path, f"nr_inodes={status.f_files - status.f_ffree + names}")
+        self._crowd(names)
         try:
             yield
         finally:
             remount(self.path, f"nr_inodes={status.f_files}")
+
+    def _crowd(self, names: int) -> None:
+        for _ in range(TRIES):
+            status = os.statvfs(self.path)
+            # It fails where somebody has made a name since the look, if only for a moment, as of a record.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                remount(self.path, f"nr_inodes={status.f_files - status.f_ffree + names}")
+                return
+        raise AssertionError(f"{self.path}: names come and go faster than they can be counted")
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
