@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Final
 
@@ -44,7 +43,10 @@ class Ending:
     def _end_in_time(self, heard: int) -> None:
         os.read(heard, 1)
         self._loop.call_soon_threadsafe(self._asked.set)
-        time.sleep(ENDING_SECONDS)
+        # The loop, and the threads that it waits for, have ended by then.
+        threading.main_thread().join(ENDING_SECONDS)
+        if not threading.main_thread().is_alive():
+            return
         told = "not everything has ended %.1f s after the signal; the next supervisor sees to the rest"
         last = threading.Thread(target=_log.warning, args=(told, ENDING_SECONDS), daemon=True)
         last.start()

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.models import CreateRequest, ForkRequest, State
+from supervisor.models import CreateRequest, ForkRequest, Instance, State
 from supervisor.runtime.own_processes import identity_of, instance_of, is_page_server, is_vmm
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
@@ -48,16 +48,22 @@ def lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+async def left_running(home: Home) -> tuple[Instance, int]:
+    """Return a VM whose supervisor was killed, and its pid."""
+    async with supervisor(home) as running:
+        await running.client.create(NEW)
+        await running.client.wait("source", State.RUNNING, PATIENCE)
+        source = await running.client.instance("source")
+        await running.end(signal.SIGKILL)
+    assert source.vmm_pid is not None
+    return source, source.vmm_pid
+
+
 @pytest.mark.parametrize("boot", [None, "present"])
 async def test_a_vm_whose_pid_is_a_strangers_is_gone_and_the_stranger_lives(
     home: Home, stranger: psutil.Popen, boot: str | None
 ) -> None:
-    async with supervisor(home) as running:
-        source = await running.client.create(NEW)
-        await running.client.wait("source", State.RUNNING, PATIENCE)
-        vmm = (await running.client.instance("source")).vmm_pid
-        await running.end(signal.SIGKILL)
-    assert vmm is not None
+    source, vmm = await left_running(home)
     record = home.data / "instances" / source.id / "instance.json"
     process = named(stranger.pid) | {"boot_id": boot and boot_id()}
     rewrite(record, InstanceRecord, process=process)
@@ -99,12 +105,7 @@ async def test_a_vm_of_another_boot_is_gone(embedded: Home, stranger: psutil.Pop
 
 
 async def test_the_vm_of_an_earlier_versions_record_is_adopted(home: Home) -> None:
-    async with supervisor(home) as running:
-        source = await running.client.create(NEW)
-        await running.client.wait("source", State.RUNNING, PATIENCE)
-        vmm = (await running.client.instance("source")).vmm_pid
-        await running.end(signal.SIGKILL)
-    assert vmm is not None
+    source, vmm = await left_running(home)
     rewrite(home.data / "instances" / source.id / "instance.json", InstanceRecord, process=named(vmm))
     async with supervisor(home) as running:
         found = await running.client.instance("source")

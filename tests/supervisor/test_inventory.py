@@ -1,17 +1,17 @@
 """What the supervisor owns, in memory and on disk: concurrent changes, names, references."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import BadRequestError, NameConflictError, NotFoundError
-from supervisor.models import Event, InstanceChanged, State, TemplateChanged, TemplateDeleted
+from supervisor.models import Event, InstanceChanged, TemplateChanged, TemplateDeleted
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import TEMPLATE_RECORD, Layout
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import Registry
+from tests.harness.standby_records import standby_record
 
 
 @pytest.fixture
@@ -24,21 +24,6 @@ def inventory(tmp_path: Path, events: list[Event]) -> Inventory:
     registry = Registry(Layout(tmp_path, tmp_path))
     registry.open()
     return Inventory(registry, events.append)
-
-
-def record(instance_id: str, name: str, source_id: str | None = None) -> InstanceRecord:
-    return InstanceRecord(
-        id=instance_id,
-        name=name,
-        image="pagewalker",
-        state=State.STANDBY,
-        hypervisor="embedded",
-        size_bytes=1 << 20,
-        vcpus=1,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        source_id=source_id,
-        fork_kind="share_memory" if source_id else None,
-    )
 
 
 async def add(inventory: Inventory, one: InstanceRecord) -> None:
@@ -61,7 +46,7 @@ def template() -> TemplateRecord:
 async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_and_on_disk(
     inventory: Inventory,
 ) -> None:
-    await add(inventory, record("a1", "source"))
+    await add(inventory, standby_record("a1", "source"))
     await inventory.add_template(template(), lambda directory: None)
     await asyncio.gather(
         *(
@@ -77,7 +62,7 @@ async def test_changes_of_one_template_at_the_same_time_are_all_kept_in_memory_a
 
 
 async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, events: list[Event]) -> None:
-    await add(inventory, record("a1", "source"))
+    await add(inventory, standby_record("a1", "source"))
     await inventory.add_template(template(), lambda directory: None)
     await asyncio.gather(inventory.remove_template("t"), inventory.update_template("t", recorded_pages=1))
     assert inventory.registry.load().templates == []
@@ -87,9 +72,9 @@ async def test_a_template_that_is_gone_takes_no_change(inventory: Inventory, eve
 async def test_who_records_a_template_is_told_of_the_fork_and_of_the_template(
     inventory: Inventory, events: list[Event]
 ) -> None:
-    await add(inventory, record("a1", "source"))
+    await add(inventory, standby_record("a1", "source"))
     await inventory.add_template(template(), lambda directory: None)
-    await add(inventory, record("f1", "fork", "a1"))
+    await add(inventory, standby_record("f1", "fork", "a1"))
     for template_id, recorder in (("t", "f1"), (None, None)):
         events.clear()
         inventory.publisher.set_recording("f1", template_id)
@@ -103,9 +88,9 @@ async def test_who_records_a_template_is_told_of_the_fork_and_of_the_template(
 
 
 async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(inventory: Inventory) -> None:
-    await add(inventory, record("a1", "source"))
+    await add(inventory, standby_record("a1", "source"))
     await inventory.add_template(template(), lambda directory: None)
-    fork = record("f1", "fork", "a1").model_copy(update={"template_id": "t"})
+    fork = standby_record("f1", "fork", "a1").model_copy(update={"template_id": "t"})
     await add(inventory, fork)
     inventory.publisher.set_recording("f1", "t")
     await inventory.detach(fork.model_copy(update={"fork_kind": "copy", "template_id": None}))
@@ -113,7 +98,7 @@ async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(in
 
 
 async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory) -> None:
-    for one in (record("abc1", "one"), record("abc2", "two"), record("xyz3", "abc1x")):
+    for one in (standby_record("abc1", "one"), standby_record("abc2", "two"), standby_record("xyz3", "abc1x")):
         await add(inventory, one)
     assert inventory.resolve("abc1").name == "one"
     assert inventory.resolve("two").id == "abc2"
@@ -130,7 +115,7 @@ async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(i
         with pytest.raises(NameConflictError, match="taken by instance a1"), inventory.reserved("one", "b2"):
             raise AssertionError
         assert next(inventory.free_names("one")) == "one-1"
-    await add(inventory, record("b2", "one"))
+    await add(inventory, standby_record("b2", "one"))
     with pytest.raises(NameConflictError, match="taken by instance b2"), inventory.reserved("one", "c3"):
         raise AssertionError
     await inventory.remove(inventory.resolve("one"))
@@ -139,8 +124,8 @@ async def test_a_name_is_taken_from_its_reservation_until_its_instance_is_gone(i
 
 
 async def test_a_lock_is_counted_from_the_records_of_the_forks(inventory: Inventory) -> None:
-    await add(inventory, record("a1", "source"))
-    forks = [record(f"f{number}", f"fork-{number}", "a1") for number in range(20)]
+    await add(inventory, standby_record("a1", "source"))
+    forks = [standby_record(f"f{number}", f"fork-{number}", "a1") for number in range(20)]
     for fork in forks:
         await add(inventory, fork)
     source = inventory.publisher.view(inventory.resolve("source"))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,10 @@ from supervisor.store.record_files import Loaded, SetAside
 from supervisor.store.records import InstanceRecord
 from supervisor.store.registry import new_id
 from tests.harness.refusals import refused
+from tests.harness.standby_records import standby_record
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
 
 ONE, OTHER = "a" + "1" * 23, "a" + "2" * 23
-
-
-def record(instance_id: str, name: str) -> InstanceRecord:
-    return InstanceRecord(
-        id=instance_id,
-        name=name,
-        image="pagewalker",
-        state=State.STANDBY,
-        hypervisor="embedded",
-        size_bytes=1 << 20,
-        vcpus=1,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
 
 
 def index(*records: InstanceRecord, unreadable: dict[str, str] | None = None) -> Index:
@@ -41,7 +28,7 @@ def index(*records: InstanceRecord, unreadable: dict[str, str] | None = None) ->
 
 
 def test_an_exact_id_is_before_a_name_and_a_name_before_a_prefix() -> None:
-    known = index(record(ONE, "one"), record("b1", "a1"), record("c1", "b1"))
+    known = index(standby_record(ONE, "one"), standby_record("b1", "a1"), standby_record("c1", "b1"))
     assert known.resolve(ONE).name == "one"
     assert known.resolve("b1").name == "a1"
     assert known.resolve("c1").name == "b1"
@@ -53,10 +40,10 @@ def test_an_exact_id_is_before_a_name_and_a_name_before_a_prefix() -> None:
 
 def test_a_name_of_an_earlier_version_that_is_like_an_id_means_nobody() -> None:
     """It stays reachable by its id, which the refusal tells; whoever has an id means that one, gone or not."""
-    known = index(record(ONE, OTHER), record(OTHER, "other"))
+    known = index(standby_record(ONE, OTHER), standby_record(OTHER, "other"))
     assert known.resolve(ONE).name == OTHER
     assert known.resolve(OTHER).name == "other"
-    known.drop(record(OTHER, "other"))
+    known.drop(standby_record(OTHER, "other"))
     with pytest.raises(
         NotFoundError, match=f"{OTHER}: no instance has this id; one that is named so is reached by its own: {ONE}"
     ):
@@ -65,7 +52,7 @@ def test_a_name_of_an_earlier_version_that_is_like_an_id_means_nobody() -> None:
 
 
 def test_a_name_that_is_being_made_is_nobodys_prefix() -> None:
-    known = index(record("web1", "one"))
+    known = index(standby_record("web1", "one"))
     assert known.resolve("web").id == "web1"
     with known.reserved("web", "x1"), pytest.raises(NotFoundError, match="web: it is being made"):
         known.resolve("web")
@@ -73,7 +60,11 @@ def test_a_name_that_is_being_made_is_nobodys_prefix() -> None:
 
 
 def test_a_record_that_cannot_be_read_is_meant_by_its_id_and_no_other_is() -> None:
-    known = index(record("web1", "a1"), record("b1", "a2"), unreadable={"a1": "torn", "a22": "torn", "web2": "torn"})
+    known = index(
+        standby_record("web1", "a1"),
+        standby_record("b1", "a2"),
+        unreadable={"a1": "torn", "a22": "torn", "web2": "torn"},
+    )
     with pytest.raises(InvalidStateError, match="a1: nothing is done to it, since its record is set aside: torn"):
         known.resolve("a1")
     with pytest.raises(InvalidStateError, match="a22: nothing is done to it, since its record is set aside: torn"):
@@ -87,21 +78,21 @@ def test_a_record_that_cannot_be_read_is_meant_by_its_id_and_no_other_is() -> No
 
 def test_of_two_with_one_name_neither_is_guessed() -> None:
     """A record that could not be read is repaired, and another was named so meanwhile."""
-    known = index(record(ONE, "web"), record(OTHER, "web"))
+    known = index(standby_record(ONE, "web"), standby_record(OTHER, "web"))
     with pytest.raises(BadRequestError, match=rf"web: 2 instances are named so; give the id \({ONE}, {OTHER}\)"):
         known.resolve("web")
-    known.drop(record(ONE, "web"))
+    known.drop(standby_record(ONE, "web"))
     assert known.resolve("web").id == OTHER
     with pytest.raises(NameConflictError), known.reserved("web", "x1"):
         pass
-    known.drop(record(OTHER, "web"))
+    known.drop(standby_record(OTHER, "web"))
     with known.reserved("web", "x1"):
         pass
 
 
 def test_no_name_is_taken_that_is_somebodys_id() -> None:
     """Whatever its shape: a directory may have been named by hand."""
-    known = index(record("web-1", "one"), unreadable={"web-2": "torn"})
+    known = index(standby_record("web-1", "one"), unreadable={"web-2": "torn"})
     with pytest.raises(NameConflictError, match="web-1: it is an instance's id"), known.reserved("web-1", "x1"):
         pass
     names = known.free_names("web")
@@ -130,7 +121,7 @@ def test_any_other_name_may_be_given(name: str) -> None:
 
 
 def test_a_name_that_is_made_is_never_like_an_id() -> None:
-    known = index(record(OTHER, ONE))
+    known = index(standby_record(OTHER, ONE))
     assert next(known.free_names(ONE)) == f"{ONE}-1"
 
 
