@@ -118,12 +118,10 @@ async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env=os.environ | home.environment,
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"} | home.environment,
         )
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-    assert line.decode() == f"ready {home.socket}\n", log.read_text()
     try:
+        await _until_ready(process, home, log)
         async with SupervisorClient(home.socket) as client:
             running = RunningSupervisor(home, process, client, log)
             yield running
@@ -134,6 +132,19 @@ async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def _until_ready(process: asyncio.subprocess.Process, home: Home, log: Path) -> None:
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+    except TimeoutError:
+        # With faulthandler it writes where each thread is.
+        process.send_signal(signal.SIGABRT)
+        await process.wait()
+        logged = await asyncio.to_thread(log.read_text)
+        raise AssertionError(f"not ready after {PATIENCE:.0f} s:\n{logged[-20_000:]}") from None
+    assert line.decode() == f"ready {home.socket}\n", await asyncio.to_thread(log.read_text)
 
 
 async def until(condition: Callable[[HostSnapshot], bool], client: SupervisorClient) -> HostSnapshot:
