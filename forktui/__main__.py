@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Sequence
 
+from supervisor.system.last_words import escape_tracebacks
+
 FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code, and 1 where it is interrupted before there is anything to end."""
+    escape_tracebacks()
     try:
         # Most of a start is these imports.
         from forktui.cli.main import main as run

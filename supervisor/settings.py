@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, NoReturn, get_args
 
 import platformdirs
 from pydantic import AfterValidator, Field, ValidationError
@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, quoted, what_is_wrong
+from supervisor.system.log_text import one_line
 from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
 PROGRAM: Final = "forktui"
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
     embedded_version: str | None = Field(default=None, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]*)?$")
     """the version of Firecracker that the embedded VMM answers as, to see what is done about its known faults"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """the least level that is logged"""
+    """the least level of what is logged; of libraries no less than warning"""
     log_file: AbsolutePath | None = None
     """where the supervisor logs, in place of standard error"""
     fault_around_pages: int = Field(default=64, ge=1, le=4096)
@@ -184,6 +185,14 @@ def load_settings(options: Mapping[str, object]) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError(_explain(error.errors()[0], given)) from error
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A command line's parser; what it quotes of a command line in a refusal, a terminal can only print."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with a usage error."""
+        super().error(one_line(message))
 
 
 def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:

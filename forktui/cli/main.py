@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
-from supervisor.settings import Settings, SettingsError, add_options, load_settings
+from supervisor.settings import OptionParser, Settings, SettingsError, add_options, load_settings
+from supervisor.system.log_records import Formatter
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -39,6 +41,7 @@ DEMO_OPTIONS: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 where it is done, 1 where it failed, 2 where it was not understood."""
+    _escape_what_libraries_log()
     options = parser().parse_args(arguments)
     try:
         settings = load_settings({name: getattr(options, name) for name in Settings.model_fields if name in options})
@@ -60,9 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED
 
 
+def _escape_what_libraries_log() -> None:
+    """Let no text of others reach the terminal as it is where a library says what is wrong."""
+    # Not by a handler of our own, which would write where the dashboard draws: this one writes where Textual lets it.
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Formatter())
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser; `command` is None, "demo", or one of COMMANDS."""
-    top = argparse.ArgumentParser(
+    top = OptionParser(
         prog="forktui",
         description="Watch the microVMs of a host and fork them. Without a command: the dashboard, on the supervisor "
         "that listens, or on a private one where none does.",

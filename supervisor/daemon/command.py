@@ -1,6 +1,5 @@
 """The supervisor's command line, and its life from the first record read to the last stream closed."""
 
-import argparse
 import asyncio
 import logging
 import sys
@@ -13,12 +12,15 @@ from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
 from supervisor.daemon.ending import Ending
 from supervisor.daemon.keeping import Keeping
+from supervisor.daemon.log import log_to
 from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
-from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
+from supervisor.settings import SUPERVISOR_OPTIONS, OptionParser, Settings, SettingsError, add_options, load_settings
 from supervisor.system.descriptors import raise_limit
+from supervisor.system.last_words import escape_tracebacks
+from supervisor.system.log_text import one_line
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -35,9 +37,10 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
         settings = load_settings(_parse(arguments))
     except SettingsError as error:
         return _fail(str(error), USAGE)
+    escape_tracebacks()
     try:
         with claim(settings) as run_directory:
-            _log_to(settings)
+            log_to(settings)
             raise_limit()
             asyncio.run(_run(settings, run_directory, priority))
     except (RefusedError, SupervisorError) as error:
@@ -48,7 +51,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="forktui-supervisor",
         description="Own microVMs, fork them and serve their memory; print 'ready SOCKET' when it answers there.",
         epilog="Every option is also a FORKTUI_* variable (FORKTUI_DATA_DIR) and a key in the TOML file (data_dir).",
@@ -56,14 +59,6 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
     parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('forktui')}")
     add_options(parser, SUPERVISOR_OPTIONS)
     return vars(parser.parse_args(arguments))
-
-
-def _log_to(settings: Settings) -> None:
-    logging.basicConfig(
-        filename=settings.log_file,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
 
 
 async def _run(settings: Settings, run_directory: RunDirectory, priority: StartupPriority) -> None:
@@ -90,11 +85,11 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
 def _announce(socket_path: Path) -> None:
     """Say on standard output that the socket answers; whoever waits for it may have gone, which stops nothing."""
     try:
-        print(f"ready {socket_path}", flush=True)
+        print(f"ready {one_line(str(socket_path))}", flush=True)
     except BrokenPipeError:
         logging.getLogger(__name__).warning("nobody reads standard output any more")
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"forktui-supervisor: {' '.join(message.split())}", file=sys.stderr)
+    print(one_line(f"forktui-supervisor: {' '.join(message.split())}"), file=sys.stderr)
     return code

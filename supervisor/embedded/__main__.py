@@ -15,6 +15,7 @@ from supervisor.embedded.http import serve
 from supervisor.embedded.log import LEVELS, Log, open_log
 from supervisor.embedded.machine import Machine
 from supervisor.embedded.refusals import FaultError, MalformedError, reason
+from supervisor.system.last_words import escape_tracebacks, print_error
 
 # Firecracker's FcExitCode (src/vmm/src/lib.rs).
 EXIT_OK, EXIT_ERROR, EXIT_BAD_CONFIGURATION, EXIT_ARGUMENTS = 0, 1, 152, 153
@@ -135,6 +136,7 @@ def run(arguments: Arguments, log: Log) -> int:
 
 def main(words: Sequence[str]) -> int:
     """Return the exit code; what went wrong is said on stderr, and in the log where there is one."""
+    escape_tracebacks()
     if information := {
         "--version": f"{APP_NAME} v{VERSION}",
         "--snapshot-version": f"v{SNAPSHOT_VERSION}",
@@ -162,7 +164,7 @@ def main(words: Sequence[str]) -> int:
 
 def fail(message: str, exit_code: int) -> int:
     """Say what ended the VMM and return its exit code."""
-    print(f"Error: {message}", file=sys.stderr)
+    print_error(f"Error: {message}")
     return exit_code
 
 

@@ -5,6 +5,8 @@ import threading
 import time
 from typing import Final, NamedTuple
 
+from supervisor.system.log_text import one_line
+
 LEVELS: Final = {"off": 0, "error": 1, "warn": 2, "warning": 2, "info": 3, "debug": 4, "trace": 5}
 
 
@@ -28,9 +30,9 @@ class Log(NamedTuple):
             return
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now // 10**9))
-        line = f"{stamp}.{now % 10**9:09} [{self.instance_id}:{threading.current_thread().name}] {message}\n"
+        line = f"{stamp}.{now % 10**9:09} [{self.instance_id}:{threading.current_thread().name}] {message}"
         try:
-            os.write(self.fd, line.encode(errors="backslashreplace"))
+            os.write(self.fd, f"{one_line(line)}\n".encode())
         except OSError:
             # A log that cannot be written stops no VM.
             return

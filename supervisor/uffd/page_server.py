@@ -5,7 +5,6 @@ on stdout when it listens, or `refused: <reason>`, and logs to stderr. It ends o
 not when its supervisor does. On SIGHUP it puts back what is missing of it in the run directory.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -17,6 +16,8 @@ from typing import Any, get_args
 
 from supervisor.errors import PageServerError
 from supervisor.system.descriptors import raise_limit
+from supervisor.system.last_words import escape_tracebacks, print_error
+from supervisor.system.log_text import one_line
 from supervisor.uffd.control import (
     Attached,
     Configuration,
@@ -42,10 +43,7 @@ from supervisor.uffd.terms import Terms
 
 def log(text: str) -> None:
     """One line on stderr, which the supervisor has made the log file; one that cannot be written stops no guest."""
-    with contextlib.suppress(OSError):
-        os.write(
-            sys.stderr.fileno(), f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}\n".encode(errors="backslashreplace")
-        )
+    print_error(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}")
 
 
 class PageServer:
@@ -260,6 +258,7 @@ def _heed_signals(loop: Loop, put_back: Callable[[], object]) -> None:
 
 def main() -> int:
     """Serve until told to stop; exit code 1 when it could not start."""
+    escape_tracebacks()
     os.umask(0o177)
     loop = Loop()
     try:
@@ -267,7 +266,7 @@ def main() -> int:
     except (PageServerError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, PageServerError) else f"the configuration is unusable: {error!r}"
         log(f"refused: {reason}")
-        print(f"refused: {reason}", flush=True)
+        print(f"refused: {one_line(reason)}", flush=True)
         return 1
     raise_limit()
     _heed_signals(loop, server.put_back)

@@ -119,6 +119,20 @@ def test_a_wrong_option_is_one_line_and_exit_2(
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "arguments", [("--x\x1b[2J\nforged",), ("--no-such\udc80",), ("--log-level", "\x1b[2J\n\u202e"), ("\x1b[2J\n",)]
+)
+def test_a_terminal_can_only_print_what_is_quoted_of_a_command_line(
+    name: str, arguments: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    module = "forktui" if name == "forktui" else "supervisor"
+    said = program(module, environment, *arguments)
+    assert said.returncode == USAGE
+    assert said.stderr.replace("\n", "").isprintable()
+    assert not any(line.startswith("forged") for line in said.stderr.splitlines())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_an_unknown_option_is_exit_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         PROGRAMS[name](["--no-such-option"])

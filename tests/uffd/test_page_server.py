@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import subprocess
 
 import pytest
 
 from supervisor.errors import PageServerError
 from supervisor.system import followed_process
-from supervisor.uffd import handle
+from supervisor.system.isolated_python import isolated_command
+from supervisor.uffd import handle, page_server
 from supervisor.uffd.handle import Gone, PageServer, PageServerEvent, Policy
 from tests.harness.fork_in_miniature import TIMEOUT
 from tests.harness.page_server_template import PAGES, Template
@@ -140,3 +142,22 @@ async def test_one_that_does_not_end_is_told_and_not_waited_for(
                 await server.stop()
     await server.stop()
     assert server.exited.result() == -signal.SIGKILL
+
+
+def test_what_a_request_says_forges_no_line_of_its_log(capfd: pytest.CaptureFixture[str]) -> None:
+    page_server.log("fork x\n2026-01-01T00:00:00 forged\x1b[2J\x85\u2028\u202e\udc80")
+    page_server.log("y" * (1 << 20))
+    text = capfd.readouterr().err
+    assert len(text.splitlines()) == 2
+    assert text.replace("\n", "").isprintable()
+    assert len(text) < 10_000
+
+
+def test_one_that_is_refused_says_so_in_one_line() -> None:
+    command = isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())")
+    configuration = '{"layers": "\\ud800\\n\\u001b"}'
+    ended = subprocess.run((*command, configuration), capture_output=True, timeout=TIMEOUT)
+    assert ended.returncode == 1
+    assert ended.stdout.decode().startswith("refused: ")
+    assert (ended.stdout.count(b"\n"), ended.stderr.count(b"\n")) == (1, 1)
+    assert b"\x1b" not in ended.stdout + ended.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.embedded.log import LEVELS, open_log
 from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG, appended, last_message, rotate_logs
 
 KINDS = {"FIFO": "a FIFO", "link": "a symbolic link", "directory": "a directory"}
@@ -62,3 +63,16 @@ def test_a_console_goes_on_and_is_written_as_it_comes(directory: Path) -> None:
             assert os.get_blocking(console)
             os.write(console, line)
     assert (directory / CONSOLE_LOG).read_bytes() == b"one\ntwo\n"
+
+
+def test_what_a_request_of_an_embedded_vmm_says_forges_no_line_of_its_log(tmp_path: Path) -> None:
+    log = open_log(str(tmp_path / "log"), "vm", LEVELS["info"])
+    try:
+        log.error('Received a request on "/x\n2026-01-01T00:00:00 [vm:main] forged\x1b[2J\x9b\u2028\udc80"')
+        log.info("y" * (1 << 20))
+    finally:
+        os.close(log.fd)
+    text = (tmp_path / "log").read_text()
+    assert len(text.splitlines()) == 2
+    assert len(text) < 10_000
+    assert r"/x\n2026-01-01T00:00:00 [vm:main] forged\x1b[2J\x9b\u2028\udc80" in text

@@ -1,0 +1,27 @@
+"""The supervisor's log: where it goes, and what is in it."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Final, TextIO
+
+from supervisor.settings import Settings
+from supervisor.system.log_records import Formatter
+
+MODE: Final = 0o640
+"""Of a log file that is made: names, pids and uids are in it."""
+
+
+def log_to(settings: Settings) -> None:
+    """Log what is ours from the level of the settings on, and of libraries what is wrong: some tell of each event."""
+    handler = logging.StreamHandler(_appended(settings.log_file) if settings.log_file else None)
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(max(level, logging.WARNING))
+    logging.getLogger("supervisor").setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _appended(path: Path) -> TextIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE), "a", encoding="utf-8")
