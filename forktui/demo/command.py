@@ -71,6 +71,7 @@ def _home(settings: Settings, kept: bool) -> Iterator[Settings]:
     if not kept:
         places["data_dir"] = folder / "data"
     try:
+        folder.chmod(0o700)
         yield settings.model_copy(update=places)
     finally:
         _kill_leftovers(run_dir)

@@ -28,6 +28,9 @@ BACKLOG: Final = 512
 ANSWER_SECONDS: Final = 1.0
 """How long a closing server lets answers be read before it cancels what sends them."""
 
+LOCK_SECONDS: Final = 2.0
+"""How long others may take for binding or removing the socket."""
+
 MODE: Final = 0o660
 """The socket's: it is its owner's and its group's."""
 
@@ -55,7 +58,7 @@ class Server:
         """Listen at the path, in place of a socket that is not there any more; connections go on.
 
         Raises BadRequestError where the path cannot be a socket's, InvalidStateError where somebody listens there, and
-        OSError where there is no directory.
+        OSError where there is no directory, or somebody does not let go of the lock.
         """
         # In a thread: it waits for whoever binds or removes a socket there.
         binding = asyncio.create_task(asyncio.to_thread(_bind, self.socket_path))
@@ -146,7 +149,7 @@ def _held(path: Path) -> AbstractContextManager[None]:
 
     By a file beside it: the directory is held by its supervisor and by page servers for as long as they live.
     """
-    return exclusively(path.with_name(f".{path.name}.lock"))
+    return exclusively(path.with_name(f".{path.name}.lock"), LOCK_SECONDS)
 
 
 def _clear(path: Path) -> None:

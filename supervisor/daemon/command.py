@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -22,6 +23,8 @@ from supervisor.system.descriptors import raise_limit
 from supervisor.system.last_words import escape_tracebacks
 from supervisor.system.log_text import one_line
 
+UMASK: Final = 0o027
+"""What is made without a word of its mode is so whatever the umask was: its owner's, and its group may look."""
 FAILED: Final = 1
 USAGE: Final = 2
 FIRST_SECONDS: Final = 2.0
@@ -38,6 +41,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
     except SettingsError as error:
         return _fail(str(error), USAGE)
     escape_tracebacks()
+    os.umask(UMASK)
     try:
         with claim(settings) as run_directory:
             log_to(settings)

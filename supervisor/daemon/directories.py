@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,10 +11,13 @@ from supervisor.settings import Settings
 from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.system.lock_file import LockFile
+from supervisor.system.trusted_paths import Distrusted, distrusted, distrusted_own
 from supervisor.system.unix_sockets import connect
 
 DATA_MODE = 0o700
 """Snapshots hold the memory of guests."""
+PARENT_MODE = 0o755
+"""Of what is made above them: whom the run directory lets in must come there."""
 RUN_MODE = 0o750
 """The group may reach the socket, whose own mode says what it may do there."""
 
@@ -38,13 +40,15 @@ def claim(settings: Settings) -> Iterator[RunDirectory]:
     made: list[Path] = []
     try:
         _make(settings.data_dir, DATA_MODE, made, "--data-dir")
+        _check_own(settings.data_dir, "--data-dir")
         _check_schema(settings.data_dir)
         with _held(settings.data_dir), _locked(settings.data_dir, "--data-dir"):
             _check_sockets(settings.data_dir, settings.run_dir)
             with _written(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
                 _make(settings.run_dir, RUN_MODE, made, "--run-dir")
-                _check_owner(settings.run_dir)
+                _check_own(settings.run_dir, "--run-dir")
                 _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
+                _check_inside(Layout(settings.data_dir, settings.run_dir))
                 run_dir = _written(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")
                 with _locked(settings.run_dir, "--run-dir") as lock, run_dir, RunDirectory(settings, lock) as held:
                     yield held
@@ -54,14 +58,18 @@ def claim(settings: Settings) -> Iterator[RunDirectory]:
 
 
 def _make(folder: Path, mode: int, made: list[Path], option: str) -> None:
-    """Make `folder` with its missing parents, and note in `made` the topmost directory that was not there."""
+    """Make `folder` with its missing parents, and note in `made` those that were not there.
+
+    Where somebody else could put another in its place, nothing is made.
+    """
     missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    _refuse(distrusted(folder, (os.geteuid(),)), option)
     try:
         for path in reversed(missing):
-            path.mkdir(mode=0o755)
+            path.mkdir(mode=0o700)
             made.append(path)
-        if missing:
-            folder.chmod(mode)
+            # The umask has a part in the mode of what is made, and none in this.
+            path.chmod(mode if path == folder else PARENT_MODE)
     except OSError as error:
         raise RefusedError(
             f"{folder} cannot be made: {error.strerror}; name another directory with {option}"
@@ -127,11 +135,24 @@ def _written(path: Path, text: str) -> Iterator[None]:
         raise
 
 
-def _check_owner(run_dir: Path) -> None:
-    """Refuse a directory of somebody else's: who owns it could put a socket of his own there (it may be below /tmp)."""
-    status = run_dir.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise RefusedError(f"{run_dir} belongs to uid {status.st_uid} or is a link; name another with --run-dir")
+def _check_own(folder: Path, option: str) -> None:
+    """Refuse a directory that somebody else can write to: he could put a socket or a lock of his own there."""
+    _refuse(distrusted_own(folder), option)
+
+
+def _check_inside(layout: Layout) -> None:
+    """Refuse what others can write to in the directories themselves; what is in an image is read as somebody else's."""
+    for folder, option in ((layout.instances, "--data-dir"), (layout.templates, "--data-dir")):
+        _refuse(distrusted(folder, (os.geteuid(),)), option)
+    if os.path.lexists(layout.page_maps):
+        _check_own(layout.page_maps, "--run-dir")
+
+
+def _refuse(found: Distrusted | None, option: str) -> None:
+    if found is None:
+        return
+    remedy = "name another with" if found.owner is None else "have it given to you, or name another with"
+    raise RefusedError(f"{found.reason}; {remedy} {option}")
 
 
 @contextlib.contextmanager

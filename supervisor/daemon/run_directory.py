@@ -11,6 +11,7 @@ from supervisor.settings import Settings
 from supervisor.store.layout import PAGES_MODE, Layout
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.system.lock_file import LockFile
+from supervisor.system.trusted_paths import distrusted_own
 
 SETTLED_NS: Final = 100_000_000
 """A directory whose mtime is so old cannot change any more and keep it: the kernel's clock for it ticks more often."""
@@ -90,9 +91,8 @@ def _make(directory: HeldDirectory) -> None:
     try:
         path.mkdir(mode=0o700)
     except FileExistsError as error:
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise OSError(0, f"what is in its place is no directory of uid {os.geteuid()}") from error
+        if (found := distrusted_own(path)) is not None:
+            raise OSError(0, found.reason) from error
     else:
         if before is not None:
             with contextlib.suppress(OSError):

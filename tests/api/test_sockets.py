@@ -5,6 +5,8 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,17 @@ from supervisor.api.server import serve
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.host import Host
 from supervisor.settings import Settings
-from supervisor.system.lock_file import exclusively
+from supervisor.system.lock_file import LockFile, exclusively
 from tests.harness.supervisor_process import PATIENCE
+
+OTHER = 12345
+HOLDS = """
+import fcntl, os, sys
+os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+fcntl.flock(os.open(sys.argv[2], os.O_CREAT | os.O_RDWR, 0o666), fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 async def test_a_socket_path_that_cannot_be_is_refused(host: Host, run_dir: Path) -> None:
@@ -73,7 +84,7 @@ async def test_a_server_that_is_cancelled_while_it_binds_leaves_no_socket(
             bound.set()
 
     monkeypatch.setattr(server_module, "_bind", told)
-    with exclusively(run_dir / ".s.sock.lock"):
+    with exclusively(run_dir / ".s.sock.lock", PATIENCE):
         serving = asyncio.create_task(serve(host, path))
         assert await asyncio.to_thread(begun.wait, PATIENCE)
         serving.cancel()
@@ -82,6 +93,43 @@ async def test_a_server_that_is_cancelled_while_it_binds_leaves_no_socket(
         await serving
     assert await asyncio.to_thread(bound.wait, PATIENCE)
     assert not path.exists()
+
+
+async def test_a_lock_that_is_not_given_back_does_not_block_the_start(
+    host: Host, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a process that was stopped."""
+    monkeypatch.setattr(server_module, "LOCK_SECONDS", 0.1)
+    lock = LockFile(run_dir / ".s.sock.lock")
+    assert lock.acquire()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(OSError, match=r"somebody has held it for 0\.1 s"):
+                await serve(host, run_dir / "s.sock")
+    finally:
+        lock.release()
+    await (await serve(host, run_dir / "s.sock")).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, to become another user")
+async def test_a_lock_that_somebody_else_has_put_there_does_not_block_the_start(host: Host, run_dir: Path) -> None:
+    """In /tmp anybody can, and hold it for ever."""
+    with held_by_another(run_dir / ".s.sock.lock"):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(OSError, match=rf"it belongs to uid {OTHER}|Permission denied"):
+                await serve(host, run_dir / "s.sock")
+
+
+@contextlib.contextmanager
+def held_by_another(lock: Path) -> Iterator[None]:
+    """Have another user make a lock file, in a directory that is open to all, and hold it."""
+    lock.parent.chmod(0o1777)
+    command = (sys.executable, "-I", "-c", HOLDS, str(OTHER), str(lock))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        yield
+        other.communicate()
 
 
 async def test_a_server_that_cannot_be_watched_is_not_in_place_and_may_be_tried_again(

@@ -1,5 +1,6 @@
 """The supervisor's directories: made, checked, held by one, and not left behind by one that did not start."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -97,6 +98,116 @@ def test_a_linked_run_directory_is_refused(run_dir: Path) -> None:
     (run_dir / "elsewhere").mkdir()
     settings.run_dir.symlink_to(run_dir / "elsewhere")
     assert "is a link" in refusal(settings)
+
+
+@pytest.mark.parametrize("which", ("data_dir", "run_dir"))
+@pytest.mark.parametrize("wrong", (0o777, 0o1777, 0o770))
+def test_a_directory_that_others_may_write_to_is_refused(run_dir: Path, which: str, wrong: int) -> None:
+    settings = settings_in(run_dir)
+    folder: Path = getattr(settings, which)
+    folder.mkdir(parents=True)
+    folder.chmod(wrong)
+    message = refusal(settings)
+    assert f"{folder} can be written to by others (mode {wrong:04o}): chmod go-w {folder}" in message
+    assert f"--{which.replace('_', '-')}" in message
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o750)
+    with claim(settings):
+        pass
+
+
+@pytest.mark.parametrize("which", ("data_dir", "run_dir"))
+def test_a_directory_that_others_could_swap_is_refused_before_anything_is_made(run_dir: Path, which: str) -> None:
+    parent = run_dir / "parent"
+    parent.mkdir()
+    parent.chmod(0o777)
+    settings = settings_in(run_dir).model_copy(update={which: parent / "deep" / "own"})
+    assert f"{parent} can be written to by others (mode 0777): chmod go-w {parent}" in refusal(settings)
+    assert list(parent.iterdir()) == []
+    parent.chmod(0o1777)
+    with claim(settings):
+        assert mode(parent / "deep") == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, who may give a directory away")
+@pytest.mark.parametrize("which", ("data_dir", "run_dir"))
+@pytest.mark.parametrize("depth", (0, 1))
+def test_a_directory_of_somebody_else_or_below_one_is_refused(run_dir: Path, which: str, depth: int) -> None:
+    settings = settings_in(run_dir).model_copy(update={which: run_dir / "his" / "own"})
+    folder: Path = getattr(settings, which)
+    folder.mkdir(parents=True)
+    others = (folder, folder.parent)[depth]
+    os.chown(others, NOBODY, NOBODY)
+    assert f"{others} belongs to uid {NOBODY}" in refusal(settings)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ("instances", "templates"))
+def test_what_is_in_the_data_directory_is_looked_at_too(run_dir: Path, name: str) -> None:
+    settings = settings_in(run_dir)
+    inside = settings.data_dir / name
+    inside.mkdir(parents=True)
+    inside.chmod(0o777)
+    assert f"chmod go-w {inside}" in refusal(settings)
+
+
+def test_a_socket_may_lie_in_a_sticky_directory_of_root_and_in_no_other_that_others_write_to(run_dir: Path) -> None:
+    (run_dir / "open").mkdir()
+    settings = settings_in(run_dir).model_copy(update={"socket": run_dir / "open" / "s.sock"})
+    (run_dir / "open").chmod(0o777)
+    assert f"chmod go-w {run_dir / 'open'}" in refusal(settings)
+    (run_dir / "open").chmod(0o1777)
+    with claim(settings):
+        pass
+
+
+@pytest.mark.parametrize("umask", (0, 0o777))
+def test_modes_are_the_same_whatever_the_umask(run_dir: Path, umask: int) -> None:
+    settings = settings_in(run_dir)
+    before = os.umask(umask)
+    try:
+        with claim(settings) as held:
+            assert mode(settings.data_dir.parent) == 0o755
+            assert (mode(settings.data_dir), mode(settings.run_dir)) == (0o700, 0o750)
+            assert mode(settings.data_dir / "lock") == mode(settings.run_dir / "lock") == 0o600
+            settings.run_dir.rename(run_dir / "gone")
+            held.mend()
+            assert mode(settings.run_dir) == 0o750
+            assert mode(settings.run_dir / "pages") == 0o750
+    finally:
+        os.umask(before)
+
+
+def test_locks_of_others_on_the_directories_do_not_block_the_start(run_dir: Path) -> None:
+    """Whoever may read a directory may lock it."""
+    settings = settings_in(run_dir)
+    for folder in (settings.data_dir, settings.run_dir):
+        folder.mkdir(mode=0o755, parents=True)
+    with contextlib.ExitStack() as stack:
+        for folder in (settings.data_dir, settings.run_dir, run_dir):
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with claim(settings):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, who may give a file away")
+def test_a_lock_file_of_somebody_else_is_refused(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    settings.run_dir.mkdir(mode=0o755)
+    (settings.run_dir / "lock").touch()
+    os.chown(settings.run_dir / "lock", NOBODY, NOBODY)
+    with pytest.raises(OSError, match=f"it belongs to uid {NOBODY}"), claim(settings):
+        pass
+
+
+def test_a_lock_file_is_nobody_elses_to_open(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    settings.run_dir.mkdir(mode=0o755)
+    (settings.run_dir / "lock").touch(mode=0o644)
+    with claim(settings):
+        assert mode(settings.run_dir / "lock") == 0o600
 
 
 def test_a_file_in_place_of_a_directory_is_refused(run_dir: Path) -> None:
