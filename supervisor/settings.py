@@ -6,13 +6,14 @@ before the environment, the environment before the file, the file before the def
 
 import argparse
 import os
+import pwd
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, get_args
 
 import platformdirs
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import (
@@ -98,6 +99,16 @@ def _short_run_dir(path: Path) -> Path:
     return path
 
 
+def _uid(user: object) -> object:
+    """Return the uid of a user's name."""
+    if not isinstance(user, str) or user.isdecimal():
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError) as error:
+        raise ValueError("this host has no such user; a uid will do as well") from error
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 DataDirectory = Annotated[Path, AfterValidator(_resolved)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_short_socket)]
@@ -146,6 +157,8 @@ class Settings(BaseSettings):
     max_layers: int = Field(default=8, ge=2, le=64)
     """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""
 
+    supervisor_user: Annotated[int, BeforeValidator(_uid), Field(ge=0, lt=2**32 - 1)] | None = None
+    """the user, by name or uid, whose supervisor a client speaks to, beside root's and its own user's"""
     forks: int = Field(default=8, ge=1, le=FAN_OUT_LIMIT)
     """how many forks the demo makes"""
     headless: bool = False

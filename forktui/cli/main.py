@@ -25,7 +25,7 @@ from supervisor.system.log_records import Formatter
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
-CLIENT_OPTIONS: Final = ("socket", "run_dir", "config")
+CLIENT_OPTIONS: Final = ("socket", "run_dir", "supervisor_user", "config")
 DASHBOARD_OPTIONS: Final = ("no_mouse",)
 DEMO_OPTIONS: Final = (
     "forks",
@@ -122,13 +122,13 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
     with woken_by_signals():
-        async with SupervisorClient(settings.socket_path) as client:
+        async with SupervisorClient(settings.socket_path, settings.supervisor_user) as client:
             return await command.run(client, options, settings)
 
 
 async def _check(settings: Settings) -> None:
     """Return where a supervisor answers; the dashboard itself would wait for one."""
-    async with SupervisorClient(settings.socket_path) as client:
+    async with SupervisorClient(settings.socket_path, settings.supervisor_user) as client:
         await client.health()
 
 
@@ -140,4 +140,5 @@ def _dashboard(settings: Settings) -> int:
         else:
             log_file = settings.log_file or settings.data_dir / "supervisor.log"
             stack.enter_context(private_supervisor(settings.model_copy(update={"log_file": log_file})))
-        return terminal.run(settings.socket_path, mouse=not settings.no_mouse)
+        client = SupervisorClient(settings.socket_path, settings.supervisor_user)
+        return terminal.run(client, mouse=not settings.no_mouse)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from forktui.client.server_sent_events import Parser, ServerSentEvent
+from forktui.client.trust import TrustedConnector, UntrustedSocketError
 from supervisor.models import ErrorBody, ErrorDetail
 from supervisor.settings import SOCKET_NAME, default_run_dir
 
@@ -35,7 +36,7 @@ class ApiError(Exception):
 
 
 class SupervisorUnreachableError(Exception):
-    """No supervisor answers on the socket, or it went away; the message names the socket and what to do."""
+    """No supervisor to be trusted answers on the socket, or it went away; the message names it and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -46,14 +47,14 @@ class SupervisorUnreachableError(Exception):
 class Transport:
     """A session of requests to the supervisor on one Unix socket: an async context manager, for one event loop."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, supervisor_user: int | None = None) -> None:
+        """`supervisor_user` is the uid of whose supervisor may answer, beside root's and this user's own."""
         self.socket = socket
+        self._supervisor_user = supervisor_user
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # A connection for each request: a Unix socket's costs microseconds, and a kept one would fail the first request
-        # after the supervisor was restarted, which nobody may repeat for a verb.
-        connector = aiohttp.UnixConnector(str(self.socket), force_close=True, limit=0)
+        connector = TrustedConnector(self.socket, self._supervisor_user)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self
@@ -117,6 +118,8 @@ class Transport:
                 if response.status >= 400:
                     raise _refusal(response.status, await response.read())
                 yield response
+        except UntrustedSocketError as error:
+            raise SupervisorUnreachableError(str(error)) from error
         except TimeoutError as error:
             raise self._lost("the supervisor is silent") from error
         except aiohttp.ClientConnectorError as error:

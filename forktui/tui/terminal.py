@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from forktui.client.api import SupervisorClient
     from forktui.tui.app import Companion
 
 MIN_COLUMNS = 60
@@ -17,17 +18,17 @@ USAGE = 2
 
 
 def run(
-    socket: Path,
+    source: "Path | SupervisorClient",
     *,
     on_mount_focus: str | None = None,
     mouse: bool = True,
     title: str = "",
     companion: "Companion | None" = None,
 ) -> int:
-    """Show the dashboard of the supervisor on `socket` until it is quit, and return the exit code.
+    """Show the dashboard of a supervisor, by its socket or a client of it that is not entered yet, until it is quit.
 
-    `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns 2, after
-    one line on stderr, where the terminal cannot show it. Imports Textual, and nothing before it does.
+    `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns the exit
+    code: 2, after one line on stderr, where the terminal cannot show it. Imports Textual, and nothing before it does.
     """
     refusal = refusal_here()
     if refusal is not None:
@@ -36,7 +37,7 @@ def run(
     prepare(os.environ)
     from forktui.tui.app import ForkTui
 
-    app = ForkTui(socket, on_mount_focus=on_mount_focus, title=title, companion=companion)
+    app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion)
     app.run(mouse=mouse)
     return app.return_code or 0
 
