@@ -1,5 +1,6 @@
 """The supervisor's log: where it goes, and what is in it."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Final, TextIO
 
 from supervisor.settings import Settings
 from supervisor.system.log_records import Formatter
+from supervisor.system.same_file import status_at
 
 MODE: Final = 0o640
 """Of a log file that is made: names, pids and uids are in it."""
 
 
 def log_to(settings: Settings) -> None:
-    """Log what is ours from the level of the settings on, and of libraries what is wrong: some tell of each event."""
+    """Log what is ours from the level of the settings on, and of libraries what is wrong: some tell of each event.
+
+    Raises OSError.
+    """
     handler = logging.StreamHandler(_appended(settings.log_file) if settings.log_file else None)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -24,4 +29,8 @@ def log_to(settings: Settings) -> None:
 
 
 def _appended(path: Path) -> TextIO:
+    """Open a log file to append to it; raises OSError, also where it is somebody else's, or a link of his."""
+    found = status_at(path)
+    if found is not None and found.st_uid not in (0, os.geteuid()):
+        raise OSError(errno.EPERM, f"it belongs to uid {found.st_uid}; name another with --log-file", str(path))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE), "a", encoding="utf-8")

@@ -93,6 +93,21 @@ def test_the_log_is_its_owners_and_its_groups_whatever_the_umask(tmp_path: Path)
         os.umask(before)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, who may give a file away")
+@pytest.mark.parametrize("link", (False, True))
+def test_a_log_file_of_somebody_else_is_refused(tmp_path: Path, link: bool) -> None:
+    path, precious = tmp_path / "log", tmp_path / "precious"
+    precious.write_text("precious")
+    if link:
+        path.symlink_to(precious)
+    else:
+        path.touch()
+    os.chown(path, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(OSError, match="it belongs to uid 12345"), logging_to(path):
+        pass
+    assert precious.read_text() == "precious"
+
+
 async def test_names_of_images_and_paths_of_requests_forge_no_line(embedded: Home) -> None:
     embedded.options = ("--log-level", "debug")
     image = embedded.data / "images" / "x\n2026-01-01 00:00:00,000 INFO supervisor.host.host: forged\x1b[2J"
