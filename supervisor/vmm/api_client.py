@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import aiohttp
 
 from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
+from supervisor.system.log_text import one_line
 from supervisor.vmm.configuration import Device, devices
 from supervisor.vmm.exchanges import Exchanges
-from supervisor.vmm.peer_connector import PeerConnector
+from supervisor.vmm.peer_connector import EndlessAnswerError, PeerConnector
 
 BackendType = Literal["File", "Uffd"]
 SnapshotType = Literal["Full", "Diff"]
@@ -35,12 +36,14 @@ KEPT: Final = 10.0 * 365 * 86400
 """Seconds that a connection is kept, which neither side closes before its end: over it the VMM is reached also when
 somebody has removed its socket."""
 ANSWER_BYTES: Final = 1 << 20
-"""More than Firecracker has to say of a VM of any number of devices."""
+"""More than Firecracker has to say of a VM of any number of devices, heads and all."""
 FAULT_LENGTH: Final = 1000
 """Characters of a refusal that are told."""
 
 _MALFORMED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What comes of reading JSON that is not what was expected, or is nested for ever."""
+_WORD: Final = re.compile("[A-Za-z0-9 ._+-]{1,64}")
+"""An id, a state or a version: Firecracker's ids have at most 64 characters."""
 _OS_ERROR: Final = re.compile(r"(?:\(os error|\bcode:) ([0-9]+)")
 """In a fault_message, as Rust shows an io::Error, or as it does inside another error."""
 
@@ -78,7 +81,7 @@ class ApiClient:
         self._name = name
         self._pid = pid
         self._why_gone = why_gone
-        self._connector = PeerConnector(str(socket), self.check_peer, keepalive_timeout=KEPT)
+        self._connector = PeerConnector(str(socket), self.check_peer, limit=ANSWER_BYTES, keepalive_timeout=KEPT)
         self._exchanges = Exchanges[_Answer](can_reconnect)
         self._session = aiohttp.ClientSession(
             "http://localhost",
@@ -106,7 +109,9 @@ class ApiClient:
         text = await self._request("GET", "/", None, QUICK)
         try:
             answer = json.loads(text)
-            return VmDescription(answer["id"], answer["state"], answer["vmm_version"])
+            return VmDescription(
+                _word(answer["id"]), cast(VmState, _word(answer["state"])), _word(answer["vmm_version"])
+            )
         except _MALFORMED as error:
             raise VmmError(f"{self._name}: GET / was answered by what is no VMM: {_fault(text)[:80]}") from error
 
@@ -170,8 +175,8 @@ class ApiClient:
         """Return the VMM's version."""
         text = await self._request("GET", "/version", None, QUICK)
         try:
-            return str(json.loads(text)["firecracker_version"])
-        except (ValueError, KeyError, TypeError) as error:
+            return _word(json.loads(text)["firecracker_version"])
+        except _MALFORMED as error:
             raise VmmError(f"{self._name}: GET /version was not answered by a VMM: {_fault(text)[:80]}") from error
 
     async def devices(self) -> frozenset[Device]:
@@ -196,6 +201,10 @@ class ApiClient:
             raise VmmSilentError(
                 f"{self._name}: the VMM did not answer {method} {path} within {seconds:.0f} s"
             ) from error
+        except EndlessAnswerError as error:
+            raise VmmError(
+                f"{self._name}: {method} {path} was answered with more than {ANSWER_BYTES >> 20} MiB, by what is no VMM"
+            ) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise VmmError(
@@ -204,24 +213,20 @@ class ApiClient:
             # RuntimeError is aiohttp's for a session that is closed, as it is once the VMM has ended.
             why = await self._why_gone()
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
-        if answer.status >= 300:
+        if not 200 <= answer.status < 300:
             raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(answer.body)}")
         return answer.body
 
     async def _exchange(self, method: str, path: str, body: Any) -> _Answer:
-        async with self._session.request(method, path, json=body) as answer:
-            return _Answer(answer.status, await self._body(answer))
+        async with self._session.request(method, path, json=body, allow_redirects=False) as answer:
+            return _Answer(answer.status, await answer.read())
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        text = bytearray()
-        async for piece in answer.content.iter_any():
-            text += piece
-            if len(text) > ANSWER_BYTES:
-                raise VmmError(
-                    f"{self._name}: {answer.method} {answer.url.path} was answered with more than "
-                    f"{ANSWER_BYTES >> 20} MiB, by what is no VMM"
-                )
-        return bytes(text)
+
+def _word(told: object) -> str:
+    """Return a word that a VMM has said; raises ValueError of anything else."""
+    if not isinstance(told, str) or _WORD.fullmatch(told) is None:
+        raise ValueError("not a word")
+    return told
 
 
 def _fault(text: bytes) -> str:
@@ -230,4 +235,4 @@ def _fault(text: bytes) -> str:
         message = str(json.loads(text)["fault_message"])
     except _MALFORMED:
         message = text.decode(errors="replace")
-    return " ".join(message[:FAULT_LENGTH].split())
+    return one_line(" ".join(message[:FAULT_LENGTH].split()))
