@@ -21,7 +21,7 @@ async def version_of(record: InstanceRecord, vmm: Vmm) -> str | None:
     return firecracker_version(record.hypervisor, await vmm.api.version())
 
 
-async def started(record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
+async def started(record: InstanceRecord, vmm: Vmm, version: str | None, snapshot_version: str) -> StartedVmm:
     """Return what is recorded of a VMM that came to run; its devices are asked for where no record has them.
 
     Raises DependencyMissingError where this version may not run such a machine.
@@ -31,7 +31,7 @@ async def started(record: InstanceRecord, vmm: Vmm, version: str | None) -> Star
         present = tuple(sorted(await vmm.api.devices()))
     check_known_faults(record, version, present)
     identity = ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
-    return StartedVmm(identity, version, present)
+    return StartedVmm(identity, version, snapshot_version, present)
 
 
 async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:

@@ -27,7 +27,14 @@ from supervisor.uffd.handle import PageServer
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, tracking_field, userfaultfd_problem
+from supervisor.vmm.hypervisor import (
+    Hypervisor,
+    StartedPrograms,
+    loads,
+    snapshot_version,
+    tracking_field,
+    userfaultfd_problem,
+)
 from supervisor.vmm.process import Exit
 
 
@@ -51,6 +58,7 @@ class Vmms:
         self._on_exit = on_exit
         self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
+        self._programs = StartedPrograms()
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
         """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
@@ -76,7 +84,7 @@ class Vmms:
             return
         hypervisor, its = self.hypervisor(record.hypervisor), record.snapshot.snapshot_version
         program = hypervisor.command[0]
-        ours = await asyncio.to_thread(snapshot_version, hypervisor, Path(program))
+        ours = await asyncio.to_thread(snapshot_version, hypervisor)
         if not loads(hypervisor.name, ours, its):
             raise DependencyMissingError(
                 f"{record.name}: its snapshot has version {its}, and {program} loads {ours}: start the supervisor with "
@@ -104,7 +112,7 @@ class Vmms:
         with watch.phase("boot"), interruptible():
             vmm = await self._spawn(record, VM_JSON)
             try:
-                told = await started(record, vmm, await version_of(record, vmm))
+                told = await self._started(record, vmm, await version_of(record, vmm))
             except BaseException:
                 await to_its_end(vmm.terminate())
                 raise
@@ -140,7 +148,7 @@ class Vmms:
                 step("load")
                 with watch.phase("load"):
                     await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
-                told = await started(record, vmm, version)
+                told = await self._started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
             raise
@@ -197,7 +205,7 @@ class Vmms:
             step("resume")
             with watch.phase("resume"):
                 await vmm.api.resume()
-        return await started(record, vmm, version)
+        return await self._started(record, vmm, version)
 
     @contextlib.asynccontextmanager
     async def snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
@@ -206,8 +214,13 @@ class Vmms:
         Where that or the body fails, the VM runs on and the files are gone.
         """
         vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
-        # Its program, which another one may have replaced under the same name since.
-        written = await asyncio.to_thread(snapshot_version, hypervisor, Path(f"/proc/{vmm.pid}/exe"))
+        written = record.vmm_snapshot_version or self._programs.version_found(hypervisor, vmm.pid)
+        if written is None:
+            raise VmmError(
+                f"{record.name}: of which snapshot version its VMM is was not noted by the supervisor that started it, "
+                f"and its program is not {hypervisor.command[0]} any more: put that back and start the supervisor "
+                "again, or stop the instance"
+            )
         with interruptible():
             kind = await snapshot_kind(record, vmm)
         files = next_snapshot(record, kind, written)
@@ -334,6 +347,10 @@ class Vmms:
         share.pid = vmm.pid
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         return vmm
+
+    async def _started(self, record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
+        hypervisor = self.hypervisor(record.hypervisor)
+        return await started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
 
     def _follow(self, record: InstanceRecord, vmm: Vmm) -> None:
         self._running[record.id] = vmm

@@ -35,6 +35,7 @@ DEVICES: Final = frozenset(get_args(Device))
 YEARS: Final = range(1970, 9999)
 """So that a time can be brought to any other zone."""
 
+_VERSION: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}[0-9A-Za-z.+-]{0,40}\Z")
 _NUMBERED: Final = re.compile(rf"(?:{STATE}|{MEM})\.(0|[1-9][0-9]{{0,9}})")
 
 
@@ -259,6 +260,8 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     for field in ("image", "exit_message", "firecracker_version"):
         if len(getattr(record, field) or "") > LONGEST_TEXT:
             yield f"{field}: it is longer than {LONGEST_TEXT} characters"
+    versions = (record.vmm_snapshot_version, record.snapshot.snapshot_version if record.snapshot else None)
+    yield from (f"snapshot version: {quoted(one)} is none" for one in versions if one and not _VERSION.match(one))
     if not DEVICES.issuperset(record.devices or ()):
         told = quoted(", ".join(record.devices or ()))
         yield f"devices: {told} are not devices that matter: {', '.join(sorted(DEVICES))}"

@@ -91,6 +91,9 @@ class InstanceRecord(Record):
     process: ProcessIdentity | None = None
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it or its source last; None where there was none, or it is no Firecracker."""
+    vmm_snapshot_version: str | None = None
+    """Of the state-files that the VMM writes which runs it or ran it last, by the program that was started; None where
+    it was not noted."""
     devices: tuple[str, ...] | None = None
     """Of those that matter here, which its VM has; None where nobody has asked it."""
     console_offset: int = 0
@@ -136,6 +139,7 @@ class StartedVmm(NamedTuple):
 
     process: ProcessIdentity
     firecracker_version: str | None
+    snapshot_version: str
     devices: tuple[str, ...]
 
 
@@ -170,6 +174,7 @@ def running(
             "state": state,
             "process": vmm.process,
             "firecracker_version": vmm.firecracker_version,
+            "vmm_snapshot_version": vmm.snapshot_version,
             "devices": vmm.devices,
             "phases": phases,
             "started_at": datetime.now(UTC),

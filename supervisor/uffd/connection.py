@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.log_text import one_line
 from supervisor.system.unix_sockets import peer_credentials
 from supervisor.uffd.control import LINE_BYTES, PageServerEvent, decode, decode_event, encode
 from supervisor.uffd.takeover import take_userfaultfd
@@ -88,7 +90,7 @@ class Connection:
         try:
             while line := await reader.readline():
                 self._take(decode(line))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, LookupError) as error:
             reason = f"cannot be understood: {error}"
         self.close(reason)
 
@@ -100,7 +102,7 @@ class Connection:
         if answer is None or answer.done():
             return
         if "error" in message:
-            answer.set_exception(PageServerError(message["error"]))
+            answer.set_exception(PageServerError(one_line(str(message["error"]))))
         else:
             answer.set_result(message["result"])
 
@@ -118,18 +120,24 @@ def hand_over(control: Path, vmm_pid: int, fields: dict[str, Any]) -> None:
     finally:
         os.close(uffd)
     if "error" in answer:
-        raise PageServerError(answer["error"])
+        raise PageServerError(one_line(str(answer["error"])))
 
 
 def _answer_to(control: Path, request: bytes, descriptor: int) -> dict[str, Any]:
     """Return the answer to a request that comes with a descriptor; raises OSError, and ValueError where it is none."""
+    until = time.monotonic() + ANSWER_SECONDS
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_SECONDS)
         connection.connect(os.fspath(control))
         socket.send_fds(connection, [request], [descriptor])
-        with connection.makefile("rb") as answers:
-            while line := answers.readline(LINE_BYTES):
-                answer = decode(line)
+        received = b""
+        while (seconds := until - time.monotonic()) > 0:
+            connection.settimeout(seconds)
+            piece = connection.recv(LINE_BYTES)
+            *lines, received = (received + piece).split(b"\n")
+            for answer in map(decode, lines):
                 if "event" not in answer:
                     return answer
+            if not piece or len(received) > LINE_BYTES:
+                break
     raise PageServerError(f"the page server at {control} gave no answer")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.log_text import one_line
 from supervisor.system.unix_sockets import connect, too_long
 from supervisor.uffd import kernel
 
@@ -112,7 +113,7 @@ class Reception:
         (uffd,) = self._descriptors
         kind = str(Path(f"/proc/self/fd/{uffd}").readlink())
         if kind != USERFAULTFD_NAME:
-            raise PageServerError(f"the peer's descriptor is {kind} and no userfaultfd")
+            raise PageServerError(f"the peer's descriptor is {one_line(kind)} and no userfaultfd")
         try:
             # Wakes nobody yet. It fails for a userfaultfd without UFFDIO_API and for a range outside of user space.
             for mapping in mappings:

@@ -11,6 +11,7 @@ from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.isolated_python import isolated_command
+from supervisor.system.log_text import one_line
 from supervisor.uffd.control import Configuration, encode_configuration
 
 START_SECONDS: Final = 15.0
@@ -96,15 +97,15 @@ def _open_log(log: Path) -> int:
 
 
 async def _first_line(pipe: int) -> str:
-    """The first line from a pipe, which this closes; empty when it ends or when none came in time."""
+    """The first line from a pipe, which this closes; empty when it ends, or no line came in time, or is none."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
     )
     try:
         async with asyncio.timeout(START_SECONDS):
-            return (await reader.readline()).decode().strip()
-    except TimeoutError:
+            return one_line((await reader.readline()).decode().strip())
+    except (TimeoutError, ValueError):
         return ""
     finally:
         transport.close()

@@ -1,5 +1,6 @@
 """Which VMM programs can run here, and why the others cannot."""
 
+import asyncio
 import os
 import platform
 import re
@@ -70,16 +71,50 @@ def loads(name: HypervisorName, own: str, version: str) -> bool:
     return major == own_major and minor <= own_minor
 
 
-def snapshot_version(hypervisor: Hypervisor, program: Path) -> str:
-    """Return the snapshot version of a program that is or was this hypervisor's: as found at start, or asked anew.
+def snapshot_version(hypervisor: Hypervisor) -> str:
+    """Return the snapshot version of the program that would be started now: as found at start, or asked anew.
 
-    A file that was replaced meanwhile is another Firecracker, and a VMM that runs may still be the old one. Blocks.
-    Raises DependencyMissingError where it prints none.
+    A file that was replaced meanwhile is another Firecracker. Blocks. Raises DependencyMissingError where it prints
+    none.
     """
-    # Of a process that has ended there is no program: whatever it is asked for next says so.
+    program = Path(hypervisor.command[0])
     if hypervisor.program is None or file_identity(program) in (hypervisor.program, None):
         return hypervisor.snapshot_version
     return _printed_version(program, "--snapshot-version")
+
+
+class StartedPrograms:
+    """The snapshot versions of VMMs, each as the file tells it that was started.
+
+    What a VMM has become by then is known by its file's identity alone, and never run: it is trusted with less than
+    whoever asks.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[FileIdentity, str] = {}
+
+    async def version_of(self, hypervisor: Hypervisor, pid: int) -> str:
+        """Return that of a VMM which has just been started; raises DependencyMissingError where its file prints none.
+
+        A script that execs another file may come to start a newer one: the script is asked once for each.
+        """
+        running = file_identity(Path(f"/proc/{pid}/exe"))
+        known = self._known(hypervisor, running)
+        if known is None:
+            assert running is not None
+            program = Path(hypervisor.command[0])
+            known = self._versions[running] = await asyncio.to_thread(_printed_version, program, "--snapshot-version")
+        return known
+
+    def version_found(self, hypervisor: Hypervisor, pid: int) -> str | None:
+        """Return that of a VMM which an earlier supervisor had started; None where its file is none that is known."""
+        return self._known(hypervisor, file_identity(Path(f"/proc/{pid}/exe")))
+
+    def _known(self, hypervisor: Hypervisor, running: FileIdentity | None) -> str | None:
+        # Of a process that has ended there is no file: whatever it is asked for next says so.
+        if hypervisor.program is None or running in (hypervisor.program, None):
+            return hypervisor.snapshot_version
+        return self._versions.get(running)
 
 
 def select_hypervisor(
@@ -177,7 +212,7 @@ def _printed_version(program: Path, option: str) -> str:
         raise DependencyMissingError(
             f"{program} cannot be run: {error.strerror}; name one for {platform.machine()} with --firecracker PATH"
         ) from error
-    printed = re.match(rb"(?:Firecracker )?v([0-9][0-9A-Za-z.+-]*)", ran.output)
+    printed = re.match(rb"(?:Firecracker )?v([0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,57})", ran.output)
     if ran.code != 0 or printed is None:
         raise DependencyMissingError(f"{program} {option} printed no version: is it Firecracker?")
     return printed[1].decode()

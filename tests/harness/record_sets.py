@@ -7,7 +7,7 @@ from supervisor.store.record_files import Loaded
 from supervisor.store.registry import Registry
 
 Fields = dict[str, Any]
-SNAPSHOT = {"state": "state.3", "layers": ["mem.3", "mem.1"], "snapshot_version": "1"}
+SNAPSHOT = {"state": "state.3", "layers": ["mem.3", "mem.1"], "snapshot_version": "1.0.0"}
 SIZE = 128 << 20
 
 
@@ -39,7 +39,7 @@ def template(family: str, source: str) -> Fields:
     return {
         "schema_version": 1, "id": template_id, "instance_id": identity(family, source), "hypervisor": "embedded",
         "layers": [f"templates/{template_id}/{layer}" for layer in SNAPSHOT["layers"]], "size_bytes": SIZE,
-        "page_size": 4096, "snapshot_version": "1",
+        "page_size": 4096, "snapshot_version": "1.0.0",
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def template() -> TemplateRecord:
         size_bytes=1 << 20,
         page_size=4096,
         hypervisor="embedded",
-        snapshot_version="1",
+        snapshot_version="1.0.0",
     )
 
 

@@ -39,6 +39,9 @@ READY = identity("a", "ready")
 TEMPLATE = identity("a", "troot")
 IMPOSSIBLE: list[tuple[str, Fields, str]] = [
     ("ready", {"source_id": READY}, "it is its own source"),
+    ("ready", {"vmm_snapshot_version": "new"}, "snapshot version: 'new' is none"),
+    ("ready", {"vmm_snapshot_version": "7"}, "snapshot version: '7' is none"),
+    ("ready", {"vmm_snapshot_version": "7.0\n"}, "snapshot version: '7.0.n' is none"),
     ("ready", {"source_id": "../" + READY}, "source_id: '../areadyx.* is no id"),
     ("ready", {"source_id": None}, "a fork has one and a fork_kind"),
     ("ready", {"fork_kind": None, "template_id": None, "attached": False}, "a fork has one and a fork_kind"),

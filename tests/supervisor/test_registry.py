@@ -23,7 +23,7 @@ def record(**changes: object) -> InstanceRecord:
         "name": "vm",
         "image": "pagewalker",
         "state": State.STANDBY,
-        "snapshot": {"state": "state.0", "layers": ("mem.0",), "snapshot_version": "1"},
+        "snapshot": {"state": "state.0", "layers": ("mem.0",), "snapshot_version": "1.0.0"},
         "next_layer": 1,
         "hypervisor": "embedded",
         "size_bytes": 128 << 20,
@@ -56,7 +56,7 @@ def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -
     template_id = new_id()
     template = TemplateRecord(
         id=template_id, instance_id=late.id, layers=(f"templates/{template_id}/mem.0",), hypervisor="embedded",
-        size_bytes=late.size_bytes, page_size=4096, snapshot_version="1",
+        size_bytes=late.size_bytes, page_size=4096, snapshot_version="1.0.0",
     )  # fmt: skip
     registry.create_template(template, lambda _: None)
     assert registry.load() == Loaded([changed, late], [template])

@@ -168,7 +168,7 @@ async def test_a_circle_of_sources_is_shown_and_everything_else_goes_on(home: Ho
 HARMFUL: list[Fields] = [
     {"id": "victim"},
     {"process": {"pid": 1, "start_time": 0}},
-    {"snapshot": {"state": "state.0", "layers": ["../victim/mem.0"], "snapshot_version": "1"}},
+    {"snapshot": {"state": "state.0", "layers": ["../victim/mem.0"], "snapshot_version": "1.0.0"}},
     {"state": "Standby", "snapshot": None},
     {"created_at": "2026-01-01T00:00:00"},
 ]

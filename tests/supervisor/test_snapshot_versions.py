@@ -1,13 +1,17 @@
 """A snapshot that the present VMM cannot load is refused before anything is started, and the refusal says why."""
 
+import dataclasses
+import json
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, HypervisorName, State
-from supervisor.vmm.hypervisor import Hypervisor, available, file_identity, loads, snapshot_version
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HypervisorName, State
+from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, available, file_identity, loads, snapshot_version
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, guest, supervisor, until
 from tests.harness.verified_guests import standby_source
 
@@ -60,10 +64,57 @@ def test_a_program_is_asked_again_only_where_it_is_another_file(firecracker: Pat
     assert isinstance(found, Hypervisor)
     assert found.program == file_identity(program)
     upgrade(program, firecracker)
-    assert snapshot_version(found, program) == UPGRADED
-    assert snapshot_version(found, firecracker) == found.snapshot_version
+    assert snapshot_version(found) == UPGRADED
     known = Hypervisor("firecracker", (str(program),), "1.12.1", "of the start", file_identity(program))
-    assert snapshot_version(known, program) == "of the start"
+    assert snapshot_version(known) == "of the start"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[int]:
+    """Yield a process of a file that nobody may run any more."""
+    program = tmp_path / "sleep"
+    shutil.copy2(shutil.which("sleep") or "", program)
+    with subprocess.Popen((program, "infinity")) as process:
+        program.chmod(0o600)
+        yield process.pid
+        process.kill()
+
+
+async def test_what_was_started_tells_the_version_of_what_runs(tmp_path: Path, foreign: int) -> None:
+    program, asked = tmp_path / "firecracker", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho $1 >> {asked}\necho v{UPGRADED}\n")
+    program.chmod(0o755)
+    hypervisor = Hypervisor("firecracker", (str(program),), "1.12.1", "6.1.0", file_identity(program))
+    programs = StartedPrograms()
+    assert programs.version_found(hypervisor, foreign) is None
+    for _ in range(2):
+        assert await programs.version_of(hypervisor, foreign) == UPGRADED
+    assert programs.version_found(hypervisor, foreign) == UPGRADED
+    assert asked.read_text() == "--snapshot-version\n"
+    own = dataclasses.replace(hypervisor, program=file_identity(Path(f"/proc/{foreign}/exe")))
+    assert programs.version_found(own, foreign) == "6.1.0"
+
+
+async def test_a_vm_of_which_nobody_noted_the_version_is_told_and_runs_on(upgradable: Home, firecracker: Path) -> None:
+    async with supervisor(upgradable) as running:
+        made = await running.client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
+        await running.client.wait("runner", State.RUNNING, PATIENCE)
+    record = upgradable.data / "instances" / made.id / "instance.json"
+    noted = json.loads(record.read_text())
+    del noted["vmm_snapshot_version"]
+    record.write_text(json.dumps(noted))
+    async with supervisor(upgradable) as running:
+        copy = await running.client.checkpoint("runner", CheckpointRequest(name="copy"))  # its file is there still
+        assert copy.has_snapshot
+    upgrade(upgradable.root / "firecracker", firecracker)
+    async with supervisor(upgradable) as running:
+        with pytest.raises(ApiError, match=r"runner: of which snapshot version its VMM is was not noted") as refused:
+            await running.client.standby("runner")
+        assert "put that back and start the supervisor again, or stop the instance" in refused.value.message
+        still = await running.client.instance("runner")
+        assert (still.state, still.vmm_pid is not None) == (State.RUNNING, True)
+        for name in ("runner", "copy"):
+            await running.client.delete(name)
 
 
 async def told_version(client: SupervisorClient) -> str:
@@ -102,6 +153,8 @@ async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(
         await client.create(CreateRequest(name="runner", image="pagewalker", cmd=("passes=0",)))
         await client.wait("runner", State.RUNNING, PATIENCE)
 
+        started_from = upgradable.root / "started-from"
+        started_from.hardlink_to(program)
         upgrade(program, firecracker)
         for message in await refusals(client, "source"):
             assert f"source: its snapshot has version {version}, and {program} loads {UPGRADED}: start the" in message
@@ -113,7 +166,9 @@ async def test_an_upgrade_refuses_old_snapshots_and_its_reversal_loads_them(
     async with supervisor(upgradable) as running:
         client = running.client
         assert await told_version(client) == UPGRADED
-        await client.standby("runner")  # by the program that it was started with
+        # What it was started from was asked then: what it is now, no process's to be trusted with, is not run.
+        started_from.chmod(0o600)
+        await client.standby("runner")
         for name in ("runner", "source"):
             for message in await refusals(client, name):
                 assert f"{name}: its snapshot has version {version}, and" in message
