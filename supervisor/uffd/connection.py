@@ -98,7 +98,7 @@ class Connection:
         if "event" in message:
             self._on_event(decode_event(message))
             return
-        answer = self._answers.pop(message["id"], None)
+        answer = self._answers.get(message["id"])
         if answer is None or answer.done():
             return
         if "error" in message:

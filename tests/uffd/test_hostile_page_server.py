@@ -1,0 +1,125 @@
+"""A page server that says what none says: whoever asks is told so in one line, within a bound, and goes on."""
+
+import asyncio
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import PageServerError
+from supervisor.system.processes import start_time_of
+from supervisor.uffd import connection, program
+from supervisor.uffd.connection import hand_over
+from supervisor.uffd.control import LINE_BYTES
+from supervisor.uffd.handle import PageServer
+from tests.harness.supervisor_process import PATIENCE
+
+
+async def refused(control: Path, answer: bytes) -> str:
+    """Return the error of a request that is answered so."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        with suppress(OSError):
+            writer.write(answer)
+            await writer.drain()
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, control):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(PageServerError) as told:
+                await PageServer.connect(
+                    template_id="template",
+                    control=control,
+                    pid=os.getpid(),
+                    start_time=start_time_of(os.getpid()),
+                    on_event=lambda event: None,
+                )
+    return told.value.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{}\n",
+        b'{"id": [1]}\n',
+        b'{"id": 1}\n',
+        b"[]\n",
+        b"\xff\xfe\n",
+        b"x" * (3 * LINE_BYTES),
+        b"[" * LINE_BYTES + b"\n",
+        b'{"event": "Gone"}\n',
+        b'{"event": {"a": 1}}\n',
+    ],
+    ids=["no id", "an odd id", "no result", "a list", "no text", "no line end", "deep", "half an event", "odd event"],
+)
+async def test_what_is_no_answer_ends_the_connection(
+    run_dir: Path, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", PATIENCE)
+    message = await refused(run_dir / "control", answer)
+    assert "cannot be understood" in message
+    assert message.isprintable()
+
+
+async def test_an_error_is_told_escaped(run_dir: Path) -> None:
+    words = "\x1b[2Jgone\nforged\u202e"
+    message = await refused(run_dir / "control", json.dumps({"id": 1, "error": words}).encode() + b"\n")
+    assert message.isprintable()
+    assert "gone" in message
+
+
+async def test_an_error_of_no_words_is_told(run_dir: Path) -> None:
+    assert await refused(run_dir / "control", b'{"id": 1, "error": {"a": 1}}\n') == "{'a': 1}"
+
+
+@pytest.fixture
+def endless(run_dir: Path) -> Iterator[Path]:
+    """Yield the socket of a page server that tells events for ever and gives no answer."""
+    path = run_dir / "control"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen()
+
+        def serve() -> None:
+            with suppress(OSError):
+                peer, _ = listener.accept()
+                with peer:
+                    while True:
+                        peer.sendall(b'{"event": "Gone"}\n')
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield path
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join(PATIENCE)
+
+
+def test_events_without_end_are_no_answer(endless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "take_userfaultfd", lambda pid: os.memfd_create("uffd"))
+    with pytest.raises(PageServerError, match=r"gave no answer|cannot be given a fork"):
+        hand_over(endless, os.getpid(), {})
+
+
+@pytest.mark.parametrize(
+    "said", [b"x" * (1 << 20), b"\xff\n", b"", b"\n"], ids=["no line", "no text", "nothing", "empty"]
+)
+async def test_a_first_line_that_is_none_says_nothing(said: bytes) -> None:
+    read_end, write_end = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb") as pipe, suppress(OSError):
+            pipe.write(said)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    async with asyncio.timeout(PATIENCE):
+        assert await program._first_line(read_end) == ""
+    await asyncio.to_thread(writing.join)
