@@ -119,6 +119,10 @@ class VmmError(SupervisorError):
     status = 500
 
 
+class VmmRefusedError(VmmError):
+    """A VMM refused a request for what was asked for; it is as it was."""
+
+
 class VmmSilentError(VmmError):
     """A VMM did not answer in time, and may do so yet."""
 

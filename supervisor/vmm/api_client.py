@@ -11,7 +11,14 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import aiohttp
 
-from supervisor.errors import STORAGE_ERRNOS, StorageError, VmmError, VmmSilentError
+from supervisor.errors import (
+    STORAGE_ERRNOS,
+    BadRequestError,
+    StorageError,
+    VmmError,
+    VmmRefusedError,
+    VmmSilentError,
+)
 from supervisor.system.log_text import one_line
 from supervisor.vmm.configuration import Device, devices
 from supervisor.vmm.exchanges import Exchanges
@@ -46,6 +53,8 @@ _WORD: Final = re.compile("[A-Za-z0-9 ._+-]{1,64}")
 """An id, a state or a version: Firecracker's ids have at most 64 characters."""
 _OS_ERROR: Final = re.compile(r"(?:\(os error|\bcode:) ([0-9]+)")
 """In a fault_message, as Rust shows an io::Error, or as it does inside another error."""
+_HOST_ERRNOS: Final = STORAGE_ERRNOS | {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+"""What the host has no more of is not wrong with a configuration."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class _Answer(NamedTuple):
 
 class ApiClient:
     """One VMM's API; every method raises VmmError, which names the VM, the request and the reason.
+
+    What is refused of a guest's configuration is a BadRequestError, with the VMM's words.
 
     Nothing is asked of a process that is not the VMM, `pid`. Paths of files are relative to the VMM's working
     directory. `why_gone` says how the process ended, once it has. While a new connection cannot be had
@@ -116,12 +127,12 @@ class ApiClient:
             raise VmmError(f"{self._name}: GET / was answered by what is no VMM: {_fault(text)[:80]}") from error
 
     async def configure(self, path: str, body: Any) -> None:
-        """Set one part of the configuration of a VM that is not started."""
-        await self._request("PUT", path, body, QUICK)
+        """Set one part of the configuration of a VM that is not started; BadRequestError where that is refused."""
+        await self._put(path, body, QUICK)
 
     async def start(self) -> None:
-        """Boot the VM that was configured."""
-        await self._request("PUT", "/actions", {"action_type": "InstanceStart"}, BOOT)
+        """Boot the VM that was configured; BadRequestError where its configuration is refused as a whole."""
+        await self._put("/actions", {"action_type": "InstanceStart"}, BOOT)
 
     async def pause(self) -> None:
         """Stop the vCPUs."""
@@ -144,8 +155,7 @@ class ApiClient:
         try:
             await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
         except VmmError as error:
-            number = _OS_ERROR.search(error.message)
-            if number is None or int(number[1]) not in STORAGE_ERRNOS:
+            if _errno(error) not in STORAGE_ERRNOS:
                 raise
             raise StorageError(f"{error.message}; free space, or make the data directory writable") from error
 
@@ -192,6 +202,15 @@ class ApiClient:
         await self._session.close()
         await self._exchanges.all_ended()
 
+    async def _put(self, path: str, body: Any, seconds: float) -> None:
+        """Say what a guest is to have; what is refused of it is the caller's to correct."""
+        try:
+            await self._request("PUT", path, body, seconds)
+        except VmmRefusedError as error:
+            if _errno(error) in _HOST_ERRNOS:
+                raise
+            raise BadRequestError(f"{error.message}; correct vm.json, or the request") from error
+
     async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
         if self._session.closed:
             raise VmmError(f"{self._name}: {method} {path} was not sent: the VMM {await self._why_gone()}")
@@ -214,7 +233,8 @@ class ApiClient:
             why = await self._why_gone()
             raise VmmError(f"{self._name}: {method} {path} was not answered: the VMM {why}") from error
         if not 200 <= answer.status < 300:
-            raise VmmError(f"{self._name}: the VMM refused {method} {path}: {_fault(answer.body)}")
+            failure = VmmRefusedError if 400 <= answer.status < 500 else VmmError
+            raise failure(f"{self._name}: the VMM refused {method} {path}: {_fault(answer.body)}")
         return answer.body
 
     async def _exchange(self, method: str, path: str, body: Any) -> _Answer:
@@ -236,3 +256,9 @@ def _fault(text: bytes) -> str:
     except _MALFORMED:
         message = text.decode(errors="replace")
     return one_line(" ".join(message[:FAULT_LENGTH].split()))
+
+
+def _errno(error: VmmError) -> int | None:
+    """Return the number of what a system call has failed with, where the VMM says it."""
+    number = _OS_ERROR.search(error.message)
+    return None if number is None else int(number[1])

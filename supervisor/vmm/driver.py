@@ -57,8 +57,8 @@ class Vmm:
 
         With a config file (a path in `directory`) its VM runs as well. What is to be done with its pid can be done
         while it starts. Errors call the VM by its `name`, or its id. On failure nothing is left but the logs. Raises
-        VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path is too long, and
-        what `meanwhile` raises.
+        VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path is too long or
+        the VMM refuses the configuration, and what `meanwhile` raises.
         """
         name = name or instance_id
         try:
@@ -177,12 +177,16 @@ class Vmm:
 
         Not by --config-file: the API accepts before that VM is built, and a request that meets a failing build kills
         Firecracker 1.12 (its API thread panics) before it says why. And each request has an answer of its own.
+        Raises VmmError, and BadRequestError where the configuration cannot be used.
         """
         try:
-            config = json.loads(await asyncio.to_thread(config_file.read_bytes))
-            configuration = list(requests(config))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise VmmError(f"{self._name}: {config_file} is not a VM's configuration: {error!r}") from error
+            text = await asyncio.to_thread(config_file.read_bytes)
+        except OSError as error:
+            raise VmmError(f"{self._name}: {config_file} cannot be read: {error.strerror}") from error
+        try:
+            configuration = list(requests(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError(f"{self._name}: {config_file} is not a VM's configuration: {error}") from error
         for path, body in configuration:
             await self.api.configure(path, body)
         await self.api.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.errors import VmmError
+from supervisor.errors import BadRequestError, SupervisorError, VmmError
 from supervisor.vmm import api_client
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
@@ -69,6 +69,38 @@ async def test_what_is_no_success_is_an_error_of_one_line(run_dir: Path, answer:
         with pytest.raises(VmmError) as refused:
             await client.pause()
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("status", "fault", "failure", "message"),
+    [
+        ("400 Bad Request", "no vCPUs", BadRequestError, "refused PUT {}: no vCPUs; correct vm.json, or the request"),
+        ("413 Too Large", "less", BadRequestError, "refused PUT {}: less; correct vm.json, or the request"),
+        (
+            "400 Bad Request",
+            "File exists (os error 17)",
+            BadRequestError,
+            "refused PUT {}: File exists (os error 17); ",
+        ),
+        ("400 Bad Request", "No memory (os error 12)", VmmError, "refused PUT {}: No memory (os error 12)"),
+        ("500 Internal", "out of order", VmmError, "refused PUT {}: out of order"),
+    ],
+)
+async def test_what_is_refused_of_a_configuration_is_its_makers_to_correct(
+    run_dir: Path, status: str, fault: str, failure: type[SupervisorError], message: str
+) -> None:
+    async with answering(run_dir / "s", response(status, f'{{"fault_message": "{fault}"}}')) as client:
+        for path, asked in (("/vsock", client.configure("/vsock", {})), ("/actions", client.start())):
+            with pytest.raises(failure) as refused:
+                await asked
+            assert refused.value.message.startswith(f"web-1: the VMM {message.format(path)}")
+
+
+async def test_what_is_refused_of_a_vm_that_runs_is_no_request_of_a_caller(run_dir: Path) -> None:
+    async with answering(run_dir / "s", response("400 Bad Request", "{}")) as client:
+        for asked in (client.pause(), client.create_snapshot("state", "mem")):
+            with pytest.raises(VmmError):
+                await asked
 
 
 @pytest.mark.parametrize("body", ["garbage", "[]", "{}"])

@@ -120,8 +120,19 @@ async def test_a_snapshot_is_taken_and_loaded_by_relative_paths(spawn: Spawn, ru
         ('{"boot-source": {"kernel_image_path": "bad.json"}}', "refused PUT /"),
         ('{"machine-config": {"vcpu_count": 99, "mem_size_mib": 64}}', "The number of vCPUs must be greater than 0"),
         ("{}", "PUT /actions: "),
-        ('{"drives": [{"is_root_device": true}]}', "bad.json is not a VM's configuration: KeyError('drive_id')"),
-        ("{", "bad.json is not a VM's configuration: JSONDecodeError"),
+        (
+            '{"drives": [{"is_root_device": true}]}',
+            "bad.json is not a VM's configuration: drives: each entry has to be",
+        ),
+        ('{"drives": [{"drive_id": "../vm"}]}', "drives: each entry has to be an object whose drive_id has letters"),
+        ('{"drives": {"drive_id": "root"}}', "bad.json is not a VM's configuration: drives: it has to be a list"),
+        (
+            '{"boot-source": {"kernel_image_path": "kernel", "boot_args": "\\u0000"}}',
+            "no kernel command line holds a NUL",
+        ),
+        ('"boot-source"', "bad.json is not a VM's configuration: it has to be an object"),
+        ("{", "bad.json is not a VM's configuration: Expecting property name"),
+        ("[" * 100_000, "bad.json is not a VM's configuration: "),
     ],
 )
 async def test_a_vm_that_cannot_boot_says_why_and_is_gone(
@@ -129,7 +140,7 @@ async def test_a_vm_that_cannot_boot_says_why_and_is_gone(
 ) -> None:
     place_pagewalker(run_dir / "vm")
     (run_dir / "vm" / "bad.json").write_text(config)
-    with pytest.raises(VmmError) as refused:
+    with pytest.raises(BadRequestError) as refused:
         await spawn(config_file="bad.json")
     assert reason in refused.value.message
     assert refused.value.message.startswith("vm: ")
