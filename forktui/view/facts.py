@@ -89,8 +89,8 @@ def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
     if instance.state_error:
         found.append(_fact("error", [(instance.state_error, "broken")]))
     if instance.exit_message or instance.exit_code:
-        code = "" if instance.exit_code is None else f"exit code {instance.exit_code}"
-        found.append(_fact("exit", [(" ".join(filter(None, [code, instance.exit_message])), "warning")]))
+        # The message names the code of a VMM that has one.
+        found.append(_fact("exit", [(instance.exit_message or f"code {instance.exit_code}", "warning")]))
     return found
 
 

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.system.log_text import one_line
 from supervisor.system.regular_files import discard, open_regular
 
 CONSOLE_LOG: Final = "console.log"
@@ -16,6 +18,9 @@ STDERR_LOG: Final = "vmm.stderr"
 
 TAIL_BYTES: Final = 4096
 MESSAGE_LENGTH: Final = 400
+LAST_MOMENTS: Final = 5.0
+"""Seconds before a VMM's end is told in which what it wrote is about that: what it started may take as long to end
+(GROUP_TIMEOUT). A warning that is older is no reason."""
 
 # What Firecracker's log puts before a message: `2026-01-31T12:00:00.000000000 [instance:thread] `.
 _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
@@ -50,19 +55,41 @@ def appended(path: Path) -> Iterator[int]:
 
 
 def last_message(directory: Path) -> str:
-    """Return a VMM's last message, of its log or else of stderr; empty where there is none."""
+    """Return what a VMM said in its last moments, in its log or else on stderr; empty where it said nothing."""
+    return _told(next(_last_lines(directory), ""))
+
+
+def abort_message(directory: Path) -> str:
+    """Return what a VMM said that has aborted; empty where it said nothing.
+
+    That is no record of its log: a panic's message is on a line of its own there (the panic hook of Firecracker's
+    src/firecracker/src/main.rs), and what a runtime says is on stderr. One that was sent SIGABRT wrote neither.
+    """
+    return _told(next((line for line in _last_lines(directory) if not _PREFIX.match(line)), ""))
+
+
+def _last_lines(directory: Path) -> Iterator[str]:
+    """Yield the last line that says something of each file that was written in the VMM's last moments."""
     for name in (VMM_LOG, STDERR_LOG):
-        lines = (_PREFIX.sub("", line).strip() for line in reversed(_tail(directory / name).splitlines()))
-        message = next((line for line in lines if line and not line.startswith(_EXIT_MESSAGES)), "")
-        if message:
-            return message[:MESSAGE_LENGTH]
-    return ""
+        for line in reversed(_recent_tail(directory / name).splitlines()):
+            message = _PREFIX.sub("", line).strip()
+            if message and not message.startswith(_EXIT_MESSAGES):
+                yield line
+                break
 
 
-def _tail(path: Path) -> str:
+def _told(line: str) -> str:
+    return one_line(_PREFIX.sub("", line).strip()[:MESSAGE_LENGTH])
+
+
+def _recent_tail(path: Path) -> str:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            status = os.fstat(file.fileno())
+            # A file is dated by the wall clock, which may have been set since.
+            if abs(time.time() - status.st_mtime) > LAST_MOMENTS:
+                return ""
+            file.seek(max(0, status.st_size - TAIL_BYTES))
             return file.read(TAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""

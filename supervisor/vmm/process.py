@@ -13,7 +13,7 @@ from typing import Final, Self
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.process_group import marked_environment
-from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
+from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, abort_message, appended, last_message, rotate_logs
 
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
@@ -33,9 +33,6 @@ _EXIT_CODES: Final = {
 }
 
 
-_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 @dataclass(frozen=True)
 class Exit:
     """How a process ended: `code`, or the number of the `signal` that killed it; neither is known of an adopted one."""
@@ -43,7 +40,7 @@ class Exit:
     code: int | None
     signal: int | None
     text: str
-    """The same in words, with its last message."""
+    """The same in words, with its last message where that is about its end."""
 
 
 class Process(FollowedProcess[Exit]):
@@ -97,15 +94,21 @@ class Process(FollowedProcess[Exit]):
 
 
 def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
-    message = last_message(directory)
-    because = f": {message}" if message else ""
     if status is None:
-        return Exit(None, None, f"ended{because}")
+        message = last_message(directory)
+        wrote = f"; it wrote last: {message}" if message else ""
+        return Exit(None, None, f"its exit status is not known, for an earlier supervisor started it{wrote}")
     number = status.si_status
     if status.si_code == os.CLD_EXITED:
         meaning = f" ({_EXIT_CODES[number]})" if number in _EXIT_CODES else ""
-        return Exit(number, None, f"exited with code {number}{meaning}{because if number else ''}")
+        because = _because(last_message(directory)) if number else ""
+        return Exit(number, None, f"exited with code {number}{meaning}{because}")
     # Most real-time signals have no name.
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    # Killed from outside: its last message is about something else.
-    return Exit(None, number, f"killed by {name}{'' if number in _FROM_OUTSIDE else because}")
+    # It says something before it ends itself with SIGABRT only: others come from outside, or unawares.
+    because = _because(abort_message(directory)) if number == signal.SIGABRT else ""
+    return Exit(None, number, f"killed by {name}{because}")
+
+
+def _because(message: str) -> str:
+    return f": {message}" if message else ""

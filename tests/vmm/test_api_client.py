@@ -202,7 +202,7 @@ def test_a_configuration_becomes_requests_in_the_order_in_which_firecracker_appl
             "RunWithApiError error: why",
         ),
         ("x" * 10_000, "", "x" * 400),
-        ("\udcff\x00", "", "\ufffd\x00"),
+        ("\udcff\x00\x1b[2J", "", "\ufffd\\x00\\x1b[2J"),
     ],
 )
 def test_the_last_message_is_the_last_line_that_says_why(tmp_path: Path, log: str, stderr: str, words: str) -> None:

@@ -27,15 +27,19 @@ async def spawn_program(hypervisor: Hypervisor, run_dir: Path) -> Vmm:
     )
 
 
+RECORD = "2026-01-31T12:00:00.000000000 [vm:main]"
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
         ("echo no luck >&2; exit 3", "web-1: the VMM has ended: exited with code 3: no luck"),
         ("exit 148", "web-1: the VMM has ended: exited with code 148 (a system call that seccomp forbids)"),
         (
-            "echo '2026-01-31T12:00:00.0 [vm:main] broken' > vmm.log; kill -ABRT $$",
+            f"echo '{RECORD} Firecracker panicked at mod.rs:1:2:' > vmm.log; echo broken >> vmm.log; kill -ABRT $$",
             "web-1: the VMM has ended: killed by SIGABRT: broken",
         ),
+        ("echo 'stack overflow' >&2; kill -ABRT $$", "web-1: the VMM has ended: killed by SIGABRT: stack overflow"),
         ("exit 0", "web-1: the VMM has ended: exited with code 0"),
     ],
 )
@@ -43,6 +47,28 @@ async def test_a_program_that_ends_instead_of_listening_is_quoted(run_dir: Path,
     with pytest.raises(VmmError) as ended:
         await spawn_program(program(script), run_dir)
     assert ended.value.message == reason
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("touch -d @1 vmm.log; exit 3", "exited with code 3"),
+        ("touch -d @1 vmm.log; exit 148", "exited with code 148 (a system call that seccomp forbids)"),
+        ("touch -d @1 vmm.log; echo no luck >&2; exit 1", "exited with code 1: no luck"),
+        ("exit 0", "exited with code 0"),
+        ("kill -KILL $$", "killed by SIGKILL"),
+        ("kill -ABRT $$", "killed by SIGABRT"),
+        ("kill -SEGV $$", "killed by SIGSEGV"),
+        ("kill -QUIT $$", "killed by SIGQUIT"),
+        ("kill -USR1 $$", "killed by SIGUSR1"),
+        ("kill -40 $$", "killed by signal 40"),
+        ("echo broken >> vmm.log; touch -d @1 vmm.log; kill -ABRT $$", "killed by SIGABRT"),
+    ],
+)
+async def test_a_warning_is_no_cause_of_an_end(run_dir: Path, script: str, how: str) -> None:
+    with pytest.raises(VmmError) as ended:
+        await spawn_program(program(f"echo '{RECORD} a warning' > vmm.log; {script}"), run_dir)
+    assert ended.value.message == f"web-1: the VMM has ended: {how}"
 
 
 async def test_a_program_that_is_not_there_is_named(run_dir: Path) -> None:
