@@ -209,7 +209,7 @@ class ApiClient:
         except VmmRefusedError as error:
             if _errno(error) in _HOST_ERRNOS:
                 raise
-            raise BadRequestError(f"{error.message}; correct vm.json, or the request") from error
+            raise BadRequestError(f"{error.message.rstrip('.')}; correct vm.json, or the request") from error
 
     async def _request(self, method: str, path: str, body: Any, seconds: float) -> bytes:
         if self._session.closed:

@@ -186,7 +186,7 @@ class Vmm:
         try:
             configuration = list(requests(json.loads(text)))
         except (ValueError, RecursionError) as error:
-            raise BadRequestError(f"{self._name}: {config_file} is not a VM's configuration: {error}") from error
+            raise BadRequestError(f"{self._name}: {config_file.name} is not a VM's configuration: {error}") from error
         for path, body in configuration:
             await self.api.configure(path, body)
         await self.api.start()

@@ -24,6 +24,7 @@ LAST_MOMENTS: Final = 5.0
 
 # What Firecracker's log puts before a message: `2026-01-31T12:00:00.000000000 [instance:thread] `.
 _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
+_FINAL: Final = re.compile(rf"(?!{_PREFIX.pattern})|{_PREFIX.pattern}Shutting down VM after intercepting ")
 # Firecracker's messages at any exit, whatever its reason.
 _EXIT_MESSAGES: Final = ("Firecracker exiting ", "Vmm is stopping.")
 
@@ -59,13 +60,14 @@ def last_message(directory: Path) -> str:
     return _told(next(_last_lines(directory), ""))
 
 
-def abort_message(directory: Path) -> str:
-    """Return what a VMM said that has aborted; empty where it said nothing.
+def final_message(directory: Path) -> str:
+    """Return what a VMM said in its last moments that no VMM says and goes on; empty where it said nothing of the kind.
 
-    That is no record of its log: a panic's message is on a line of its own there (the panic hook of Firecracker's
-    src/firecracker/src/main.rs), and what a runtime says is on stderr. One that was sent SIGABRT wrote neither.
+    A panic's message is on a line of its own, in no record of the log (the hook in Firecracker's
+    src/firecracker/src/main.rs); what a runtime says is on stderr; and a signal that it ends at has a record of its own
+    (src/vmm/src/signal_handler.rs).
     """
-    return _told(next((line for line in _last_lines(directory) if not _PREFIX.match(line)), ""))
+    return _told(next((line for line in _last_lines(directory) if _FINAL.match(line)), ""))
 
 
 def _last_lines(directory: Path) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Final, Self
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.process_group import marked_environment
-from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, abort_message, appended, last_message, rotate_logs
+from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, final_message, last_message, rotate_logs
 
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
@@ -95,9 +95,8 @@ class Process(FollowedProcess[Exit]):
 
 def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
     if status is None:
-        message = last_message(directory)
-        wrote = f"; it wrote last: {message}" if message else ""
-        return Exit(None, None, f"its exit status is not known, for an earlier supervisor started it{wrote}")
+        because = _because(final_message(directory))
+        return Exit(None, None, f"its exit status is not known, for an earlier supervisor started it{because}")
     number = status.si_status
     if status.si_code == os.CLD_EXITED:
         meaning = f" ({_EXIT_CODES[number]})" if number in _EXIT_CODES else ""
@@ -106,7 +105,7 @@ def _exit(directory: Path, status: os.waitid_result | None) -> Exit:
     # Most real-time signals have no name.
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     # It says something before it ends itself with SIGABRT only: others come from outside, or unawares.
-    because = _because(abort_message(directory)) if number == signal.SIGABRT else ""
+    because = _because(final_message(directory)) if number == signal.SIGABRT else ""
     return Exit(None, number, f"killed by {name}{because}")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from forktui.client.api import ApiError
 from supervisor.guests.boot import kernel_path
-from supervisor.models import CreateRequest, State
+from supervisor.models import CreateRequest, ForkRequest, State
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor
 
@@ -67,9 +67,9 @@ def names_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def check_words(error: ApiError, words: str) -> None:
+def check_words(error: ApiError, words: str, name: str = "vm") -> None:
     assert (error.status, error.code) == (400, "bad_request"), error.message
-    assert error.message.startswith("vm: ")
+    assert error.message.startswith(f"{name}: ")
     assert words in error.message
     assert error.message.isprintable()
     assert len(error.message) < 1500
@@ -116,7 +116,8 @@ async def test_a_stopped_instance_whose_configuration_is_refused_stays_stopped(
         right = path.read_text()
         change(path, machine)
         check_words(await refused(client.start("vm")), words)
-        assert await client.instance("vm") == stopped
+        check_words(await refused(client.fork("vm", ForkRequest(name="fork", target_state="Running"))), words, "fork")
+        assert await client.instances() == [stopped]
         assert [process.pid for process in home.processes()] == [running.process.pid]
         path.write_text(right)
         assert (await client.start("vm")).state in (State.RUNNING, State.INITIALIZING)

@@ -37,11 +37,21 @@ async def test_a_signal_from_outside_is_told_without_what_was_written_before(hom
     assert f"vm: its VMM ended: killed by {name}\n" in running.log.read_text()
 
 
-async def test_an_end_that_another_supervisor_would_know_is_not_told_as_a_cause(home: Home) -> None:
+async def test_a_warning_is_no_cause_where_the_exit_status_is_not_known(home: Home) -> None:
     async with supervisor(home) as running:
         await running.client.create(NEW)
     async with supervisor(home) as running:
-        message = await killed(running, home, signal.SIGKILL)
-        assert message == f"{NOT_KNOWN}; it wrote last: immediate_exit was disabled before proceeding"
+        assert await killed(running, home, signal.SIGKILL) == NOT_KNOWN
         await running.client.delete("vm")
-    assert f"vm: its VMM ended: {message}\n" in running.log.read_text()
+    assert f"vm: its VMM ended: {NOT_KNOWN}\n" in running.log.read_text()
+
+
+async def test_what_firecracker_says_of_a_signal_is_told_where_its_exit_status_is_not_known(
+    firecracker_home: Home,
+) -> None:
+    async with supervisor(firecracker_home) as running:
+        await running.client.create(NEW)
+    async with supervisor(firecracker_home) as running:
+        message = await killed(running, firecracker_home, signal.SIGSEGV)
+        assert message == f"{NOT_KNOWN}: Shutting down VM after intercepting signal 11, code 0."
+        await running.client.delete("vm")

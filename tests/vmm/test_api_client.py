@@ -12,7 +12,7 @@ from supervisor.errors import BadRequestError, SupervisorError, VmmError
 from supervisor.vmm import api_client
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
-from supervisor.vmm.logs import last_message, rotate_logs
+from supervisor.vmm.logs import final_message, last_message, rotate_logs
 
 HEADERS_END = b"\r\n\r\n"
 
@@ -75,7 +75,7 @@ async def test_what_is_no_success_is_an_error_of_one_line(run_dir: Path, answer:
     ("status", "fault", "failure", "message"),
     [
         ("400 Bad Request", "no vCPUs", BadRequestError, "refused PUT {}: no vCPUs; correct vm.json, or the request"),
-        ("413 Too Large", "less", BadRequestError, "refused PUT {}: less; correct vm.json, or the request"),
+        ("413 Too Large", "less.", BadRequestError, "refused PUT {}: less; correct vm.json, or the request"),
         (
             "400 Bad Request",
             "File exists (os error 17)",
@@ -210,6 +210,31 @@ def test_the_last_message_is_the_last_line_that_says_why(tmp_path: Path, log: st
     (tmp_path / "vmm.log").write_text(log, errors="surrogateescape")
     (tmp_path / "vmm.stderr").write_text(stderr)
     assert last_message(tmp_path) == words
+
+
+@pytest.mark.parametrize(
+    ("log", "stderr", "words"),
+    [
+        ("2026-01-31T12:00:00.1 [vm:main] a warning\n", "", ""),
+        ("2026-01-31T12:00:00.1 [vm:main] a warning\n", "stack overflow\n", "stack overflow"),
+        ("2026-01-31T12:00:00.1 [vm:main] Firecracker panicked at x.rs:1:2:\nbroken\n\n", "", "broken"),
+        ("2026-01-31T12:00:00.1 [vm:main] Firecracker panicked at x.rs:1:2:\nx\n2026-01-31T12 [vm:main] on\n", "", ""),
+        (
+            "2026-01-31T12:00:00.1 [vm:main] a warning\n"
+            "2026-01-31T12:00:00.1 [vm:main] Shutting down VM after intercepting a bad syscall (9).\n",
+            "",
+            "Shutting down VM after intercepting a bad syscall (9).",
+        ),
+    ],
+)
+def test_a_final_message_is_one_that_no_vmm_says_and_goes_on(tmp_path: Path, log: str, stderr: str, words: str) -> None:
+    assert final_message(tmp_path) == ""
+    (tmp_path / "vmm.log").write_text(log)
+    (tmp_path / "vmm.stderr").write_text(stderr)
+    assert final_message(tmp_path) == words
+    for name in ("vmm.log", "vmm.stderr"):
+        os.utime(tmp_path / name, (1, 1))
+    assert final_message(tmp_path) == last_message(tmp_path) == ""
 
 
 def test_one_older_log_is_kept(tmp_path: Path) -> None:
