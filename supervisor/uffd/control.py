@@ -7,9 +7,11 @@ cost a page server a quarter of its start.
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 LINE_BYTES = 65536
+MOST = 1 << 63
+"""Above all that is counted."""
 
 Prefetch = Literal["before_resume", "concurrent", "off"]
 FaultAround = Literal["adaptive", "fixed"]
@@ -147,6 +149,9 @@ _EVENTS: dict[str, type[PageServerEvent]] = {
 }
 
 
+Answer = TypeVar("Answer", Attached, Status, PutBack)
+
+
 def encode(message: Mapping[str, Any]) -> bytes:
     """One line."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
@@ -169,12 +174,31 @@ def encode_event(event: PageServerEvent) -> bytes:
 
 
 def decode_event(message: Mapping[str, Any]) -> PageServerEvent:
-    """The event of a decoded line; ValueError when it is unknown."""
+    """The event of a decoded line; ValueError or TypeError when it is unknown."""
     fields = dict(message)
     kind = _EVENTS.get(str(fields.pop("event", None)))
     if kind is None:
         raise ValueError(f"unknown event {message.get('event')!r}")
-    return kind(**fields)
+    return kind(**_checked(kind, fields))
+
+
+def _checked(kind: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, tuples of words for lists of them; ValueError where one is not of its type, or in no range at all."""
+    told = dict(fields)
+    for name, wanted in kind.__annotations__.items():
+        value: Any = told.get(name)
+        if wanted is int:
+            good = type(value) is int and 0 <= value < MOST
+        elif wanted is float:
+            good = type(value) in (int, float) and 0 <= value < MOST
+        elif wanted in (str, bool):
+            good = type(value) is wanted
+        else:
+            good = isinstance(value, list) and all(isinstance(one, str) for one in value)
+            told[name] = tuple(value) if good and value is not None else ()
+        if not good and name in told:
+            raise ValueError(f"{kind.__name__}.{name} is not what it has to be")
+    return told
 
 
 def encode_configuration(configuration: Configuration) -> str:
@@ -190,11 +214,6 @@ def decode_configuration(argument: str) -> Configuration:
     )
 
 
-def decode_put_back(fields: Mapping[str, Any]) -> PutBack:
-    """What was put back, of a decoded answer."""
-    return PutBack(fields["control"], tuple(fields["maps"]), tuple(fields["failed"]))
-
-
-def decode_status(fields: Mapping[str, Any]) -> Status:
-    """The status of a decoded answer."""
-    return Status(**{**fields, "forks": tuple(fields["forks"]), "recording": tuple(fields["recording"])})
+def decode_answer(kind: type[Answer], fields: Any) -> Answer:
+    """What a decoded answer says; ValueError or TypeError where it is no answer of this kind."""
+    return kind(**_checked(kind, fields))

@@ -148,7 +148,9 @@ class _Connection:
             return
         except OSError:
             piece, descriptors = b"", []
-        self._descriptors += descriptors
+        for extra in descriptors if self._descriptors else ():
+            os.close(extra)
+        self._descriptors = self._descriptors or descriptors
         *lines, self._received = (self._received + piece).split(b"\n")
         for line in lines:
             self._take(line)

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import PageServerError
 from supervisor.uffd import program
 from supervisor.uffd.connection import ANSWER_SECONDS, Connection, Streams, hand_over, open_streams
 from supervisor.uffd.control import (
+    Answer,
     Attached,
     Configuration,
     Failing,
@@ -24,8 +25,7 @@ from supervisor.uffd.control import (
     Refused,
     Sampled,
     Status,
-    decode_put_back,
-    decode_status,
+    decode_answer,
 )
 from supervisor.uffd.program import PageServerProcess
 
@@ -201,7 +201,7 @@ class PageServer:
         PageServerError with the reason when it was refused, came too late, or the fork has gone.
         """
         seconds = self._handshake_seconds + _PREFETCH_SECONDS
-        return Attached(**await self._connection.request("served", seconds, fork_id=fork_id))
+        return self._understood(Attached, await self._connection.request("served", seconds, fork_id=fork_id))
 
     async def populate(self, fork_id: str) -> None:
         """Have every absent page of the fork provided and then none reported any more; it takes as long as it takes.
@@ -222,11 +222,11 @@ class PageServer:
 
     async def put_back(self) -> PutBack:
         """Have its control socket and its page maps where they belong, as far as somebody has removed them."""
-        return decode_put_back(await self._connection.request("put_back"))
+        return self._understood(PutBack, await self._connection.request("put_back"))
 
     async def status(self, *, seconds: float = ANSWER_SECONDS) -> Status:
         """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""
-        return decode_status(await self._connection.request("status", seconds))
+        return self._understood(Status, await self._connection.request("status", seconds))
 
     async def ping(self, *, seconds: float) -> None:
         """Return when it has answered; PageServerError when it has not after `seconds`."""
@@ -257,6 +257,12 @@ class PageServer:
         self._process.disconnect()
         self._connection.close("was disconnected from")
         await self._connection.wait_closed()
+
+    def _understood(self, kind: type[Answer], answer: Any) -> Answer:
+        try:
+            return decode_answer(kind, answer)
+        except (ValueError, TypeError) as error:
+            raise self._connection.error(f"gave an answer that cannot be understood: {error}") from error
 
     def _take_event(self, event: PageServerEvent) -> None:
         if isinstance(event, Gone):

@@ -178,6 +178,6 @@ def _parse_mapping(entry: Any, page_size: int) -> Mapping:
 
 def _whole_number(entry: dict[str, Any], name: str) -> int:
     value = entry.get(name)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _ADDRESS_LIMIT:
         raise PageServerError(f"a mapping's {name} is missing or no whole number")
     return value
