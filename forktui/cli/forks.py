@@ -1,7 +1,7 @@
 """The commands that make children of an instance: a fork, a checkpoint, many forks."""
 
 import json
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
 from forktui.cli.command import Command, request
@@ -22,6 +22,7 @@ from supervisor.models import (
     ResourceEstimate,
     TargetState,
 )
+from supervisor.programs import YesOrNo
 from supervisor.settings import Settings
 
 CANCELLED: Final = "cancelled"
@@ -32,7 +33,7 @@ def _fork_options(parser: ArgumentParser) -> None:
     parser.add_argument("source", help="an instance's name, id or unique id prefix")
     parser.add_argument(
         "--share-memory",
-        action=BooleanOptionalAction,
+        action=YesOrNo,
         default=True,
         help="read the memory of a Standby source, which is locked meanwhile, or copy it",
     )

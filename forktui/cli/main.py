@@ -18,6 +18,7 @@ from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
+from supervisor.programs import CommandLine
 from supervisor.settings import Settings, SettingsError, add_options, load_settings
 
 DONE: Final = 0
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser; `command` is None, "demo", or one of COMMANDS."""
-    top = argparse.ArgumentParser(
+    top = CommandLine(
         prog="forktui",
         description="Watch the microVMs of a host and fork them. Without a command: the dashboard, on the supervisor "
         "that listens, or on a private one where none does.",
@@ -75,13 +76,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
+        given=top.given,
         help="show a fan-out on a temporary host of its own",
         description="Show a fan-out on a temporary host of its own. With --data-dir its instances stay there, stopped.",
     )
     demo.set_defaults(command="demo")
     add_options(demo, DEMO_OPTIONS)
     for command in COMMANDS:
-        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        own = commands.add_parser(command.name, given=top.given, help=command.help, description=command.help)
         own.set_defaults(command=command)
         add_options(own, (*CLIENT_OPTIONS, *command.options))
         command.arguments(own)

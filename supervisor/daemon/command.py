@@ -1,6 +1,5 @@
 """The supervisor's command line, and its life from the first record read to the last stream closed."""
 
-import argparse
 import asyncio
 import logging
 import sys
@@ -17,6 +16,7 @@ from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
+from supervisor.programs import CommandLine
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
 from supervisor.system.descriptors import raise_limit
 
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="forktui-supervisor",
         description="Own microVMs, fork them and serve their memory; print 'ready SOCKET' when it answers there.",
         epilog="Every option is also a FORKTUI_* variable (FORKTUI_DATA_DIR) and a key in the TOML file (data_dir).",
