@@ -7,7 +7,7 @@ from typing import Final, get_args
 from forktui.cli.command import Command
 from forktui.cli.printing import LINE_LIMIT
 from forktui.client.api import LogSource, SupervisorClient
-from forktui.text.quantities import mebibytes, progress
+from forktui.text.quantities import deleted, mebibytes, progress
 from forktui.text.safe import safe_model, safe_text
 from forktui.text.table import text_table
 from supervisor.models import Instance
@@ -24,10 +24,16 @@ def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
         instance.memory_backend or "-",
         str(instance.fork_count),
         "locked" if instance.mem_locked else "-",
-        names.get(instance.source_id or "", instance.source_id or "-"),
+        _source(instance, names),
         str(instance.vmm_pid or "-"),
         instance.id,
     )
+
+
+def _source(instance: Instance, names: dict[str, str]) -> str:
+    if instance.source_id is None:
+        return "-"
+    return names.get(instance.source_id) or deleted(instance.source_id)
 
 
 def _under_way(instance: Instance) -> str:

@@ -71,7 +71,8 @@ async def each(
 ) -> bool:
     """Do something to each by its id, and what comes then; one that refuses does not keep the others from it.
 
-    All are found before the first is touched: once that is gone, its name may be the beginning of another's id.
+    All are found before the first is touched, and none is where one is not found: a word of the line is wrong, and
+    which, nobody knows. Once one is gone, its name may be the beginning of another's id.
     """
     found: list[tuple[str, str]] = []
     for reference in references:
@@ -79,7 +80,9 @@ async def each(
             found.append((reference, await find(reference)))
         except ApiError as error:
             complain(in_commands(error))
-    done = len(found) == len(references)
+    if len(found) < len(references):
+        return False
+    done = True
     for reference, found_id in found:
         try:
             then(await do(found_id))
