@@ -89,7 +89,7 @@ def young(*sizes: int) -> list[Sibling]:
         (grown(0), 16, 40, 22, 0, "the recorded hot pages and a VMM"),
         (grown(*range(10, 110, 10)), 16, 40, 90, 0, "what 10 running forks have"),
         (young(0, 2), 16, 40, 22, 42, "what 2 running forks are to have: the recorded hot pages and a VMM"),
-        (young(2), 0, 40, 46, 44, "what 1 running forks are to have: all that its memory image holds and a VMM"),
+        (young(2), 0, 40, 46, 44, "what 1 running fork is to have: all that its memory image holds and a VMM"),
         (young(30, 2), 16, 40, 30, 20, "what 2 running forks have"),
         (grown(12) + young(2), 16, 40, 22, 20, "what 2 running forks are to have: the recorded hot pages and a VMM"),
         (grown(12) + young(2), 0, 40, 12, 10, "what 2 running forks are to have: what 1 running fork has"),
