@@ -114,7 +114,7 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
     with woken_by_signals():
-        async with SupervisorClient(settings.socket_path) as client:
+        async with SupervisorClient(settings.socket_path, complain) as client:
             return await command.run(client, options, settings)
 
 
