@@ -3,19 +3,19 @@
 import sys
 from collections.abc import Sequence
 
-FAILED = 1
+from supervisor.programs import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code, and 1 where it is interrupted before there is anything to end."""
-    try:
+
+    def run() -> int:
         # Most of a start is these imports.
         from forktui.cli.main import main as run
 
         return run(arguments)
-    except KeyboardInterrupt:
-        print("forktui: interrupted", file=sys.stderr)
-        return FAILED
+
+    return run_program("forktui", run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
 from forktui.cli.command import Command
-from forktui.cli.printing import LINE_LIMIT
+from forktui.cli.printing import LINE_LIMIT, while_it_is_read
 from forktui.client.api import LogSource, SupervisorClient
 from forktui.text.quantities import deleted, mebibytes, progress
 from forktui.text.safe import safe_model, safe_text
@@ -85,8 +85,9 @@ async def _logs(client: SupervisorClient, options: Namespace, settings: Settings
         for line in await client.logs(options.instance, options.tail, options.source):
             print(safe_text(line, limit=LINE_LIMIT))
         return True
-    async for line in client.follow_log(options.instance, options.tail, options.source):
-        print(safe_text(line, limit=LINE_LIMIT), flush=True)
+    async with while_it_is_read():
+        async for line in client.follow_log(options.instance, options.tail, options.source):
+            print(safe_text(line, limit=LINE_LIMIT), flush=True)
     return True
 
 

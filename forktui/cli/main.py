@@ -3,8 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
@@ -18,11 +16,10 @@ from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
-from supervisor.programs import CommandLine
+from supervisor.programs import FAILED, READER_GONE, CommandLine
 from supervisor.settings import Settings, SettingsError, add_options, load_settings
 
 DONE: Final = 0
-FAILED: Final = 1
 USAGE: Final = 2
 CLIENT_OPTIONS: Final = ("socket", "run_dir", "config")
 DASHBOARD_OPTIONS: Final = ("no_mouse",)
@@ -52,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NotStartedError, ScenarioError) as error:
         complain(str(error))
     except BrokenPipeError:
-        # Whoever read standard output has gone; the interpreter must not fail at flushing it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read standard output has gone, and wants to hear no more.
+        return READER_GONE
     except OSError as error:
         complain(str(error))
     except KeyboardInterrupt:

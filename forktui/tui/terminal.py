@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supervisor.programs import say
+
 if TYPE_CHECKING:
     from forktui.tui.app import Companion
 
@@ -31,7 +33,7 @@ def run(
     """
     refusal = refusal_here()
     if refusal is not None:
-        print(f"forktui: {refusal}", file=sys.stderr)
+        say(f"forktui: {refusal}")
         return USAGE
     prepare(os.environ)
     from forktui.tui.app import ForkTui

@@ -16,7 +16,7 @@ from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
-from supervisor.programs import CommandLine
+from supervisor.programs import CommandLine, flush_or_discard, say
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
 from supervisor.system.descriptors import raise_limit
 
@@ -59,6 +59,8 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
 
 
 def _log_to(settings: Settings) -> None:
+    # A disk that is full would have each line that is lost cost a traceback.
+    logging.raiseExceptions = False
     logging.basicConfig(
         filename=settings.log_file,
         level=settings.log_level.upper(),
@@ -91,10 +93,11 @@ def _announce(socket_path: Path) -> None:
     """Say on standard output that the socket answers; whoever waits for it may have gone, which stops nothing."""
     try:
         print(f"ready {socket_path}", flush=True)
-    except BrokenPipeError:
-        logging.getLogger(__name__).warning("nobody reads standard output any more")
+    except OSError as error:
+        flush_or_discard(sys.stdout)
+        logging.getLogger(__name__).warning("nobody is told on standard output: %s", error)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"forktui-supervisor: {' '.join(message.split())}", file=sys.stderr)
+    say(f"forktui-supervisor: {' '.join(message.split())}")
     return code
