@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
-from forktui.cli.command import Command, request
+from forktui.cli.command import Command, reference, request
 from forktui.cli.printing import complain, show
 from forktui.client.api import SupervisorClient
 from forktui.text.quantities import fits, plural, size
@@ -30,7 +30,7 @@ CANCELLED: Final = "cancelled"
 
 
 def _fork_options(parser: ArgumentParser) -> None:
-    parser.add_argument("source", help="an instance's name, id or unique id prefix")
+    parser.add_argument("source", type=reference, help="an instance's name, id or unique id prefix")
     parser.add_argument(
         "--share-memory",
         action=YesOrNo,
@@ -73,7 +73,7 @@ async def _fork(client: SupervisorClient, options: Namespace, settings: Settings
 
 
 def _checkpoint_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", help="a Running instance's name, id or unique id prefix")
+    parser.add_argument("source", type=reference, help="a Running instance's name, id or unique id prefix")
     parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
 
 

@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
-from forktui.cli.command import Command
+from forktui.cli.command import Command, reference
 from forktui.cli.printing import LINE_LIMIT, while_it_is_read
 from forktui.client.api import LogSource, SupervisorClient
 from forktui.text.quantities import deleted, mebibytes, progress
@@ -72,7 +72,7 @@ async def _images(client: SupervisorClient, options: Namespace, settings: Settin
 
 
 def _logs_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("instance", metavar="INSTANCE", help="a name, id or unique id prefix")
+    parser.add_argument("instance", type=reference, metavar="INSTANCE", help="a name, id or unique id prefix")
     parser.add_argument("--tail", type=int, default=100, metavar="LINES", help="how many lines of the past")
     parser.add_argument("--follow", action="store_true", help="go on with what is added")
     parser.add_argument(
