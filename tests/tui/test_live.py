@@ -223,7 +223,7 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(em
             assert "○ lost" in shown
             assert named(pilot, "source") is not None
             await pilot.press("f")
-            await until_shown(pilot, "Fork refused: no answer from the supervisor")
+            await until_shown(pilot, "Fork refused: not connected")
             async with supervisor(embedded):
                 await pilot.press("ctrl+r")
                 await until_shown(pilot, "● live")
@@ -247,7 +247,7 @@ async def test_a_frozen_supervisor_is_not_live_and_all_goes_on_when_it_does(
                 assert "● live" not in shown
                 await until_shown(pilot, "No answer for 3s")
                 await pilot.press("f")
-                await until_shown(pilot, "Fork refused: no answer from the supervisor")
+                await until_shown(pilot, "Fork refused: not connected")
             finally:
                 running.process.send_signal(signal.SIGCONT)
             await until_shown(pilot, "● live")
