@@ -3,22 +3,21 @@
 import sys
 from collections.abc import Sequence
 
+from supervisor.programs import run_program
 from supervisor.system.last_words import escape_tracebacks
-
-FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code, and 1 where it is interrupted before there is anything to end."""
     escape_tracebacks()
-    try:
+
+    def run() -> int:
         # Most of a start is these imports.
         from forktui.cli.main import main as run
 
         return run(arguments)
-    except KeyboardInterrupt:
-        print("forktui: interrupted", file=sys.stderr)
-        return FAILED
+
+    return run_program("forktui", run)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import pwd
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
@@ -24,12 +23,13 @@ from pydantic_settings import (
 )
 
 from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, quoted, what_is_wrong
-from supervisor.system.log_text import one_line
 from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
 PROGRAM: Final = "forktui"
 ENVIRONMENT_PREFIX: Final = "FORKTUI_"
 SOCKET_NAME: Final = "supervisor.sock"
+NO_HOME: Final = Path("/nonexistent")
+"""The home of a user that has none: what Debian's policy has as that of system users, which is never made."""
 SOCKET_NAME_LENGTH: Final = 30
 """Bytes of the longest socket name in the run directory: an id of 24 characters and `.pages`."""
 
@@ -58,31 +58,63 @@ class SettingsError(Exception):
 
 def default_config() -> Path:
     """Return the TOML file that is read where none is named; it need not exist."""
-    folder = Path("/etc", PROGRAM) if os.geteuid() == 0 else platformdirs.user_config_path(PROGRAM, appauthor=False)
-    return folder / f"{PROGRAM}.toml"
+    folder = Path("/etc") if os.geteuid() == 0 else _base_directory("XDG_CONFIG_HOME", ".config")
+    return folder / PROGRAM / f"{PROGRAM}.toml"
 
 
 def default_data_dir() -> Path:
     """Return where records, snapshots and images are kept."""
-    return Path("/var/lib", PROGRAM) if os.geteuid() == 0 else platformdirs.user_data_path(PROGRAM, appauthor=False)
+    folder = Path("/var/lib") if os.geteuid() == 0 else _base_directory("XDG_DATA_HOME", ".local/share")
+    return folder / PROGRAM
 
 
 def default_run_dir() -> Path:
     """Return where sockets and page maps are: gone with a reboot, and short enough for sun_path."""
     if os.geteuid() == 0:
         return Path("/run", PROGRAM)
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime, PROGRAM)
-    return Path("/tmp", f"{PROGRAM}-{os.geteuid()}")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime, PROGRAM) if runtime.startswith("/") else Path("/tmp", f"{PROGRAM}-{os.geteuid()}")
+
+
+def _base_directory(variable: str, below_home: str) -> Path:
+    """Return a directory of the XDG base directory specification, by which a relative path is passed over."""
+    given = os.environ.get(variable, "")
+    return Path(given) if given.startswith("/") else _home() / below_home
+
+
+def _home() -> Path:
+    home = os.environ.get("HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            home = ""
+    return Path(home) if home.startswith("/") else NO_HOME
+
+
+def _said(path: object) -> object:
+    """Refuse what is no path, though it could be taken for the working directory or fails much later."""
+    if path == "":
+        raise ValueError("a path may not be empty; name one, or leave it out")
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError("a path has no NUL in it")
+    return path
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("nothing says where that home directory is; name the path without ~") from error
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    return _expanded(path).absolute()
 
 
 def _resolved(path: Path) -> Path:
     # The kernel tells a process's working directory without symbolic links: by that VMMs are known again.
-    return path.expanduser().resolve()
+    return _expanded(path).resolve()
 
 
 def _short_socket(path: Path) -> Path:
@@ -109,8 +141,8 @@ def _uid(user: object) -> object:
         raise ValueError("this host has no such user; a uid will do as well") from error
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-DataDirectory = Annotated[Path, AfterValidator(_resolved)]
+AbsolutePath = Annotated[Path, BeforeValidator(_said), AfterValidator(_absolute)]
+DataDirectory = Annotated[Path, BeforeValidator(_said), AfterValidator(_resolved)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_short_socket)]
 RunDirectory = Annotated[AbsolutePath, AfterValidator(_short_run_dir)]
 
@@ -122,7 +154,6 @@ class Settings(BaseSettings):
         validate_default=True,
         env_prefix=ENVIRONMENT_PREFIX,
         env_prefix_target="all",
-        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
         populate_by_name=True,
@@ -183,8 +214,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources; `config` of the command line or of the environment says which file is one."""
-        named = init_settings().get("config") or env_settings().get("config")
-        table = _read_table(_config_file(named), required=named is not None)
+        named = init_settings().get("config", env_settings().get("config"))
+        # An empty one is refused by its field.
+        table = {} if named == "" else _read_table(_config_file(named), required=named is not None)
         return init_settings, env_settings, InitSettingsSource(settings_cls, table)
 
 
@@ -198,14 +230,6 @@ def load_settings(options: Mapping[str, object]) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError(_explain(error.errors()[0], given)) from error
-
-
-class OptionParser(argparse.ArgumentParser):
-    """A command line's parser; what it quotes of a command line in a refusal, a terminal can only print."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the program with a usage error."""
-        super().error(one_line(message))
 
 
 def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
@@ -234,14 +258,18 @@ def _config_file(named: object) -> Path:
 def _read_table(file: Path, *, required: bool) -> dict[str, Any]:
     """Return the options in a TOML file; an optional one that does not exist has none."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             raise SettingsError(f"{file}: no such file; --config and FORKTUI_CONFIG name one that exists") from error
         return {}
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: it is not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{file}: not valid TOML: it is nested too deep") from error
+    except ValueError as error:
         raise SettingsError(f"{file}: not valid TOML: {error}") from error
 
 
@@ -254,7 +282,7 @@ def _explain(error: ErrorDetails, given: Mapping[str, object]) -> str:
         return f"{file}: unknown key {quoted(key)}; known are {known}"
     if key in given:
         origin = "--" + key.replace("_", "-")
-    elif os.environ.get(variable):
+    elif variable in os.environ:
         origin = variable
     else:
         origin = f"{file}: {key}" if key in _read_table(file, required=False) else f"the default of {key}"

@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from forktui.cli.command import Command
+from forktui.cli.command import Command, reference
 from forktui.cli.printing import show_each
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import ended
@@ -15,7 +15,11 @@ from supervisor.settings import Settings
 
 def _cancel_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "operations", nargs="+", metavar="OPERATION", help="an operation's id, or an instance that something is done to"
+        "operations",
+        nargs="+",
+        type=reference,
+        metavar="OPERATION",
+        help="an operation's id, or an instance that something is done to",
     )
     parser.add_argument(
         "--delete-made", action="store_true", help="delete the forks that a fan-out has made by then, which stay else"

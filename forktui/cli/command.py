@@ -1,6 +1,6 @@
 """What a command is: a verb, what it takes, and how its arguments become a request."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -38,6 +38,15 @@ def request(model: type[Model], fields: dict[str, object]) -> Model:
         raise UsageError(explain(error.errors()[0])) from error
 
 
+def reference(word: str) -> str:
+    """Return a word of the command line that means an instance or an operation; an empty one means none."""
+    if not word:
+        raise ArgumentTypeError("it is empty, and has to be a name, id or unique id prefix")
+    return word
+
+
 def references(parser: ArgumentParser) -> None:
     """Take one instance or more."""
-    parser.add_argument("instances", nargs="+", metavar="INSTANCE", help="a name, id or unique id prefix")
+    parser.add_argument(
+        "instances", nargs="+", type=reference, metavar="INSTANCE", help="a name, id or unique id prefix"
+    )

@@ -1,10 +1,10 @@
 """The commands that make children of an instance: a fork, a checkpoint, many forks."""
 
 import json
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
-from forktui.cli.command import Command, request
+from forktui.cli.command import Command, reference, request
 from forktui.cli.printing import complain, show
 from forktui.client.api import SupervisorClient
 from forktui.text.quantities import fits, plural, size
@@ -22,6 +22,7 @@ from supervisor.models import (
     ResourceEstimate,
     TargetState,
 )
+from supervisor.programs import YesOrNo
 from supervisor.settings import Settings
 
 CANCELLED: Final = "cancelled"
@@ -29,10 +30,10 @@ CANCELLED: Final = "cancelled"
 
 
 def _fork_options(parser: ArgumentParser) -> None:
-    parser.add_argument("source", help="an instance's name, id or unique id prefix")
+    parser.add_argument("source", type=reference, help="an instance's name, id or unique id prefix")
     parser.add_argument(
         "--share-memory",
-        action=BooleanOptionalAction,
+        action=YesOrNo,
         default=True,
         help="read the memory of a Standby source, which is locked meanwhile, or copy it",
     )
@@ -72,7 +73,7 @@ async def _fork(client: SupervisorClient, options: Namespace, settings: Settings
 
 
 def _checkpoint_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", help="a Running instance's name, id or unique id prefix")
+    parser.add_argument("source", type=reference, help="a Running instance's name, id or unique id prefix")
     parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
 
 

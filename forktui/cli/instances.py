@@ -1,7 +1,7 @@
 """The commands that make an instance, change its state, and delete it."""
 
 import json
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -12,6 +12,7 @@ from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
 from forktui.text.table import text_table
 from supervisor.models import AcceptRequest, CreateRequest, DeletionPlan, Instance
+from supervisor.programs import YesOrNo
 from supervisor.settings import Settings
 
 Verb = Callable[[str], Awaitable[Instance]]
@@ -22,10 +23,10 @@ def _create_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--image", default="pagewalker", help="a directory in images/, or pagewalker (the default)")
     parser.add_argument("--size", help="guest memory, such as 128MB (the default)")
     parser.add_argument("--vcpus", type=int)
-    parser.add_argument("--cmd", nargs="+", default=(), metavar="WORD", help="appended to the kernel command line")
+    parser.add_argument("--cmd", nargs="+", action="extend", metavar="WORD", help="appended to the kernel command line")
     parser.add_argument(
         "--track-dirty-pages",
-        action=BooleanOptionalAction,
+        action=YesOrNo,
         default=None,
         help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
     )
@@ -39,7 +40,7 @@ async def _create(client: SupervisorClient, options: Namespace, settings: Settin
         "size": options.size,
         "vcpus": options.vcpus,
         "hypervisor": chosen,
-        "cmd": tuple(options.cmd) or None,
+        "cmd": options.cmd and tuple(options.cmd),
         "track_dirty_pages": options.track_dirty_pages,
     }
     given = {name: value for name, value in wanted.items() if value is not None}

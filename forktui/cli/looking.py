@@ -4,10 +4,10 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
-from forktui.cli.command import Command
-from forktui.cli.printing import LINE_LIMIT
+from forktui.cli.command import Command, reference
+from forktui.cli.printing import LINE_LIMIT, while_it_is_read
 from forktui.client.api import LogSource, SupervisorClient
-from forktui.text.quantities import mebibytes, progress
+from forktui.text.quantities import deleted, mebibytes, progress
 from forktui.text.safe import safe_model, safe_text
 from forktui.text.table import text_table
 from supervisor.models import Instance
@@ -24,10 +24,16 @@ def _instance_row(instance: Instance, names: dict[str, str]) -> tuple[str, ...]:
         instance.memory_backend or "-",
         str(instance.fork_count),
         "locked" if instance.mem_locked else "-",
-        names.get(instance.source_id or "", instance.source_id or "-"),
+        _source(instance, names),
         str(instance.vmm_pid or "-"),
         instance.id,
     )
+
+
+def _source(instance: Instance, names: dict[str, str]) -> str:
+    if instance.source_id is None:
+        return "-"
+    return names.get(instance.source_id) or deleted(instance.source_id)
 
 
 def _under_way(instance: Instance) -> str:
@@ -66,7 +72,7 @@ async def _images(client: SupervisorClient, options: Namespace, settings: Settin
 
 
 def _logs_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("instance", metavar="INSTANCE", help="a name, id or unique id prefix")
+    parser.add_argument("instance", type=reference, metavar="INSTANCE", help="a name, id or unique id prefix")
     parser.add_argument("--tail", type=int, default=100, metavar="LINES", help="how many lines of the past")
     parser.add_argument("--follow", action="store_true", help="go on with what is added")
     parser.add_argument(
@@ -79,8 +85,9 @@ async def _logs(client: SupervisorClient, options: Namespace, settings: Settings
         for line in await client.logs(options.instance, options.tail, options.source):
             print(safe_text(line, limit=LINE_LIMIT))
         return True
-    async for line in client.follow_log(options.instance, options.tail, options.source):
-        print(safe_text(line, limit=LINE_LIMIT), flush=True)
+    async with while_it_is_read():
+        async for line in client.follow_log(options.instance, options.tail, options.source):
+            print(safe_text(line, limit=LINE_LIMIT), flush=True)
     return True
 
 

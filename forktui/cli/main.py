@@ -4,8 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
@@ -19,11 +17,11 @@ from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
-from supervisor.settings import OptionParser, Settings, SettingsError, add_options, load_settings
+from supervisor.programs import FAILED, READER_GONE, CommandLine
+from supervisor.settings import Settings, SettingsError, add_options, load_settings
 from supervisor.system.log_records import Formatter
 
 DONE: Final = 0
-FAILED: Final = 1
 USAGE: Final = 2
 CLIENT_OPTIONS: Final = ("socket", "run_dir", "supervisor_user", "config")
 DASHBOARD_OPTIONS: Final = ("no_mouse",)
@@ -54,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NotStartedError, ScenarioError) as error:
         complain(str(error))
     except BrokenPipeError:
-        # Whoever read standard output has gone; the interpreter must not fail at flushing it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read standard output has gone, and wants to hear no more.
+        return READER_GONE
     except OSError as error:
         complain(str(error))
     except KeyboardInterrupt:
@@ -72,7 +70,7 @@ def _escape_what_libraries_log() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser; `command` is None, "demo", or one of COMMANDS."""
-    top = OptionParser(
+    top = CommandLine(
         prog="forktui",
         description="Watch the microVMs of a host and fork them. Without a command: the dashboard, on the supervisor "
         "that listens, or on a private one where none does.",
@@ -85,13 +83,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
+        given=top.given,
         help="show a fan-out on a temporary host of its own",
         description="Show a fan-out on a temporary host of its own. With --data-dir its instances stay there, stopped.",
     )
     demo.set_defaults(command="demo")
     add_options(demo, DEMO_OPTIONS)
     for command in COMMANDS:
-        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        own = commands.add_parser(command.name, given=top.given, help=command.help, description=command.help)
         own.set_defaults(command=command)
         add_options(own, (*CLIENT_OPTIONS, *command.options))
         command.arguments(own)
@@ -122,7 +121,7 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
     with woken_by_signals():
-        async with SupervisorClient(settings.socket_path, settings.supervisor_user) as client:
+        async with SupervisorClient(settings.socket_path, settings.supervisor_user, complain) as client:
             return await command.run(client, options, settings)
 
 

@@ -1,8 +1,10 @@
 """What commands print: what was answered, to each of several, and what was refused."""
 
+import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -11,7 +13,9 @@ from pydantic import BaseModel
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_model, safe_text
+from forktui.tui.hang_up import on_hang_up
 from supervisor.models import Instance
+from supervisor.programs import say
 from supervisor.settings import Settings
 
 LINE_LIMIT: Final = 4096
@@ -25,7 +29,28 @@ Find = Callable[[str], Awaitable[str]]
 
 def complain(message: str) -> None:
     """Print one line on standard error, whatever is in the message."""
-    print(f"forktui: {safe_text(message, limit=LINE_LIMIT)}", file=sys.stderr)
+    say(f"forktui: {safe_text(message, limit=LINE_LIMIT)}")
+
+
+@contextlib.asynccontextmanager
+async def while_it_is_read() -> AsyncIterator[None]:
+    """End the body where whoever reads standard output goes, also while nothing is printed: raises BrokenPipeError."""
+    task, gone = asyncio.current_task(), asyncio.Event()
+    assert task is not None
+
+    def hung_up() -> None:
+        gone.set()
+        task.cancel()
+
+    # A file has no reader, and what a program embeds no descriptor.
+    with contextlib.suppress(OSError):
+        on_hang_up(sys.stdout.fileno(), hung_up)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone.is_set():
+            raise BrokenPipeError from None
+        raise
 
 
 def show(instance: Instance, settings: Settings) -> None:
@@ -71,7 +96,8 @@ async def each(
 ) -> bool:
     """Do something to each by its id, and what comes then; one that refuses does not keep the others from it.
 
-    All are found before the first is touched: once that is gone, its name may be the beginning of another's id.
+    All are found before the first is touched, and none is where one is not found: a word of the line is wrong, and
+    which, nobody knows. Once one is gone, its name may be the beginning of another's id.
     """
     found: list[tuple[str, str]] = []
     for reference in references:
@@ -79,7 +105,9 @@ async def each(
             found.append((reference, await find(reference)))
         except ApiError as error:
             complain(in_commands(error))
-    done = len(found) == len(references)
+    if len(found) < len(references):
+        return False
+    done = True
     for reference, found_id in found:
         try:
             then(await do(found_id))

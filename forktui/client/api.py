@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, Literal, get_args
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
+from forktui.client.silence import ANSWER_SECONDS, ASK_SECONDS, READ, VERB, Patience
 from forktui.client.transport import ApiError, SupervisorUnreachableError, Transport
 from supervisor.models import (
     AcceptRequest,
@@ -35,7 +36,7 @@ from supervisor.models import (
 __all__ = ["SILENCE_SECONDS", "ApiError", "LogSource", "SupervisorClient", "SupervisorUnreachableError"]
 
 SILENCE_SECONDS: Final = 45.0
-"""How long an event stream may be silent: three of the supervisor's heartbeats."""
+"""How long an event stream may be silent before it is begun anew: many of the supervisor's heartbeats."""
 
 LogSource = Literal["app", "vmm", "hypeman"]
 
@@ -88,7 +89,7 @@ class SupervisorClient(Transport):
     async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
         """Return what `delete` would do, in its order."""
         query = {"dry_run": "true", "cascade": str(cascade).lower()}
-        return await self._ask(DeletionPlan, "DELETE", _path(reference), query=query)
+        return await self._ask(DeletionPlan, "DELETE", _path(reference), query=query, patience=READ)
 
     async def start(self, reference: str) -> Instance:
         """Boot a Stopped instance."""
@@ -138,7 +139,7 @@ class SupervisorClient(Transport):
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many forks fit and what limits them, and make none."""
         dry = request.model_copy(update={"dry_run": True})
-        return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry)
+        return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry, patience=READ)
 
     async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
         """Wait until the instance is in a state, as often as the supervisor bounds the wait."""
@@ -147,7 +148,7 @@ class SupervisorClient(Transport):
         while True:
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             query = {"state": state.value, "timeout": f"{left * 1e3:.0f}ms"}
-            result = await self._ask(WaitResult, "GET", _path(instance_id, "wait"), query=query)
+            result = await self._ask(WaitResult, "GET", _path(instance_id, "wait"), query=query, patience=VERB)
             if not result.timed_out or asyncio.get_running_loop().time() >= deadline:
                 return result
 
@@ -174,14 +175,21 @@ class SupervisorClient(Transport):
                 yield line
 
     async def events(
-        self, last_event_id: str | None = None, silence: float = SILENCE_SECONDS
+        self,
+        last_event_id: str | None = None,
+        silence: float = SILENCE_SECONDS,
+        alive: Callable[[], object] = lambda: None,
+        silent: Callable[[str], object] = lambda line: None,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         """Yield (event id, event) from `last_event_id` on, or from a Reset; events of unknown types are passed over.
 
+        `alive` is called at each sign of life, events or not, and `silent` with a line where they stay out.
         Raises SupervisorUnreachableError where the stream ends or is silent for `silence` seconds.
         """
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        async with aclosing(self._stream("/events", headers=headers, silence=silence)) as stream:
+        async with aclosing(
+            self._stream("/events", headers=headers, patience=Patience(silence, silence), alive=alive, silent=silent)
+        ) as stream:
             async for sent in stream:
                 if sent.type in _EVENT_TYPES:
                     yield sent.id, _EVENT.validate_json(sent.data)
@@ -189,7 +197,7 @@ class SupervisorClient(Transport):
 
     async def snapshot(self) -> HostSnapshot:
         """Return the whole host: instances, templates and statistics."""
-        async with aclosing(self.events()) as events:
+        async with aclosing(self.events(silence=ANSWER_SECONDS + ASK_SECONDS)) as events:
             async for _, event in events:
                 if isinstance(event, Reset):
                     return event.snapshot
@@ -197,7 +205,8 @@ class SupervisorClient(Transport):
 
     async def _log(self, reference: str, tail: int, source: LogSource, *, follow: bool) -> AsyncGenerator[str, None]:
         query = {"tail": str(tail), "source": source, "follow": str(follow).lower()}
-        async with aclosing(self._stream(_path(reference, "logs"), query=query)) as stream:
+        patience = VERB if follow else READ
+        async with aclosing(self._stream(_path(reference, "logs"), query=query, patience=patience)) as stream:
             async for sent in stream:
                 yield json.loads(sent.data)
 

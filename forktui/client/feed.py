@@ -22,6 +22,7 @@ class Link(StrEnum):
 
     CONNECTING = "connecting"
     LIVE = "live"
+    SILENT = "no answer"
     LOST = "lost"
 
 
@@ -30,8 +31,8 @@ class Connection:
     """The state of the link; times are of the monotonic clock, in seconds."""
 
     link: Link = Link.CONNECTING
-    lost_at: float = 0.0
-    """Since when the data is not live."""
+    heard_at: float = 0.0
+    """When the supervisor showed life last, or when the feed began: as old is the data."""
     retry_at: float = 0.0
     attempts: int = 0
     reason: str = ""
@@ -57,7 +58,7 @@ class Feed:
         changed: Callable[[Connection], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.connection = Connection(lost_at=clock())
+        self.connection = Connection(heard_at=clock())
         self._client = client
         self._heard = heard
         self._changed = changed
@@ -82,18 +83,30 @@ class Feed:
             await self._wait()
 
     async def _follow(self) -> None:
-        async with aclosing(self._client.events(self._last_event_id)) as events:
+        following = self._client.events(self._last_event_id, alive=self._alive, silent=self._silent)
+        async with aclosing(following) as events:
             async for event_id, event in events:
                 if not self.connection.live:
-                    self._change(Connection(link=Link.LIVE))
+                    self._change(Connection(Link.LIVE, self._clock()))
                 self._heard(event)
                 self._last_event_id = event_id
+
+    def _alive(self) -> None:
+        match self.connection.link:
+            case Link.LIVE:
+                self.connection = Connection(Link.LIVE, self._clock())
+            case Link.SILENT:
+                self._change(Connection(Link.LIVE, self._clock()))
+
+    def _silent(self, reason: str) -> None:
+        if self.connection.live:
+            self._change(replace(self.connection, link=Link.SILENT, reason=safe_text(reason)))
 
     def _lose(self, reason: str) -> None:
         now = self._clock()
         attempts = self.connection.attempts + 1
-        lost_at = now if self.connection.live else self.connection.lost_at
-        self._change(Connection(Link.LOST, lost_at, now + retry_seconds(attempts), attempts, safe_text(reason)))
+        heard_at = self.connection.heard_at
+        self._change(Connection(Link.LOST, heard_at, now + retry_seconds(attempts), attempts, safe_text(reason)))
 
     async def _wait(self) -> None:
         self._retry.clear()

@@ -87,6 +87,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the supervisor and reap it; SIGKILL where it does not end by itself, which stops no VM either."""
     with process:
         process.send_signal(signal.SIGTERM)
+        # One that is stopped has to go on to end.
+        process.send_signal(signal.SIGCONT)
         try:
             process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:

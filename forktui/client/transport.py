@@ -1,5 +1,6 @@
 """Requests over the supervisor's socket, and all that can be wrong with one."""
 
+import asyncio
 import errno
 import os
 import shlex
@@ -7,18 +8,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
+from forktui.client.connector import CONNECT_SECONDS, SocketConnector
 from forktui.client.server_sent_events import Parser, ServerSentEvent
-from forktui.client.trust import TrustedConnector, UntrustedSocketError
+from forktui.client.silence import ANSWER_SECONDS, READ, VERB, Patience, SilentError, Vigil, no_answer
+from forktui.client.trust import Trust, UntrustedSocketError
 from supervisor.models import ErrorBody, ErrorDetail
 from supervisor.settings import SOCKET_NAME, default_run_dir
-
-CONNECT_SECONDS: Final = 5.0
 
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -45,18 +46,25 @@ class SupervisorUnreachableError(Exception):
 
 
 class Transport:
-    """A session of requests to the supervisor on one Unix socket: an async context manager, for one event loop."""
+    """A session of requests to the supervisor on one Unix socket: an async context manager, for one event loop.
 
-    def __init__(self, socket: Path, supervisor_user: int | None = None) -> None:
-        """`supervisor_user` is the uid of whose supervisor may answer, beside root's and this user's own."""
+    `supervisor_user` is the uid of whose supervisor may answer, beside root's and this user's own. `tell` is called
+    with a line where the supervisor shows no life while a verb is waited for, which goes on.
+    """
+
+    def __init__(
+        self, socket: Path, supervisor_user: int | None = None, tell: Callable[[str], object] = lambda line: None
+    ) -> None:
         self.socket = socket
-        self._supervisor_user = supervisor_user
+        self._trust = Trust(socket, supervisor_user)
+        self._tell = tell
+        self._connector: SocketConnector | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = TrustedConnector(self.socket, self._supervisor_user)
+        self._connector = SocketConnector(self.socket, self._trust)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        self._session = aiohttp.ClientSession(connector=self._connector, timeout=timeout)
         return self
 
     async def __aexit__(
@@ -71,12 +79,20 @@ class Transport:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        silence: float | None = None,
+        patience: Patience = READ,
+        alive: Callable[[], object] = lambda: None,
+        silent: Callable[[str], object] | None = None,
     ) -> AsyncGenerator[ServerSentEvent, None]:
+        """Yield the events of a stream; `alive` is called at each sign of life, `silent` where they stay out."""
         parser = Parser()
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
-        async with self._request("GET", path, params=query, headers=headers, timeout=timeout) as response:
-            async for chunk in response.content.iter_any():
+        vigil = self._vigil(patience, alive, silent)
+        async with self._request("GET", path, READ, params=query, headers=headers) as response:
+            while True:
+                async with vigil.step():
+                    chunk = await response.content.readany()
+                if not chunk:
+                    return
+                alive()
                 for sent in parser.feed(chunk):
                     yield sent
 
@@ -87,8 +103,9 @@ class Transport:
         path: str,
         body: BaseModel | None = None,
         query: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> Model:
-        return self._understood(model.model_validate_json, await self._call(method, path, body, query))
+        return self._understood(model.model_validate_json, await self._call(method, path, body, query, patience))
 
     def _understood(self, validate: Callable[[bytes], Answer], answer: bytes) -> Answer:
         try:
@@ -98,30 +115,43 @@ class Transport:
             raise SupervisorUnreachableError(f"{self.socket}: {why}") from error
 
     async def _call(
-        self, method: str, path: str, body: BaseModel | None = None, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        query: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> bytes:
+        """Return an answer's body; what reads has less patience than what does something."""
         options: dict[str, Any] = {"params": query}
         if body is not None:
             options["data"] = body.model_dump_json(exclude_unset=True).encode()
             options["headers"] = {"Content-Type": "application/json"}
-        async with self._request(method, path, **options) as response:
+        patience = patience or (READ if method == "GET" else VERB)
+        async with self._request(method, path, patience, **options) as response, self._vigil(patience).step():
             return await response.read()
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(
+        self, method: str, path: str, patience: Patience, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the response of a request that the supervisor granted; explain everything that can be wrong."""
         if self._session is None:
             raise RuntimeError("the client is used outside its context")
         url = URL(f"http://supervisor{path}", encoded=True)
         try:
-            async with self._session.request(method, url, **options) as response:
+            async with self._vigil(patience).step():
+                response = await self._session.request(method, url, **options)
+            async with response:
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
+                    async with self._vigil(READ).step():
+                        raise _refusal(response.status, await response.read())
                 yield response
         except UntrustedSocketError as error:
             raise SupervisorUnreachableError(str(error)) from error
-        except TimeoutError as error:
-            raise self._lost("the supervisor is silent") from error
+        except SilentError as error:
+            yet = "" if patience is READ else "; what was asked for may be done yet"
+            raise SupervisorUnreachableError(f"{self.socket}: {error}{yet}") from error
         except aiohttp.ClientConnectorError as error:
             raise self._unreachable(error) from error
         except aiohttp.ClientError as error:
@@ -129,7 +159,33 @@ class Transport:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def _vigil(
+        self,
+        patience: Patience,
+        alive: Callable[[], object] = lambda: None,
+        silent: Callable[[str], object] | None = None,
+    ) -> Vigil:
+        return Vigil(patience, self._answers, self._peer_pid, alive, silent or self._tell_silence)
+
+    def _tell_silence(self, line: str) -> None:
+        self._tell(f"{self.socket}: {line}; it is waited for")
+
+    def _peer_pid(self) -> int:
+        return self._connector.peer_pid if self._connector is not None else 0
+
+    async def _answers(self) -> bool:
+        """Return whether the supervisor answers anything, on a connection of its own."""
+        assert self._session is not None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._session.get(URL("http://supervisor/health")) as response:
+                await response.read()
+        except (OSError, aiohttp.ClientError, UntrustedSocketError):
+            return False
+        return True
+
     def _unreachable(self, error: OSError) -> SupervisorUnreachableError:
+        if error.errno is None or error.errno == errno.EAGAIN:
+            return SupervisorUnreachableError(f"{self.socket}: {no_answer(self._peer_pid(), CONNECT_SECONDS)}")
         start = f"start one with: {start_command(self.socket)}"
         reason = {
             errno.ENOENT: f"no supervisor listens there; {start}",

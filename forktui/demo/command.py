@@ -18,6 +18,7 @@ from forktui.demo.interrupts import ignore_interrupts, interruptible_once, run_i
 from forktui.demo.report import judge, table
 from forktui.demo.scenario import SOURCE, ScenarioError, play
 from forktui.model.world import World
+from forktui.text.quantities import plural
 from forktui.text.remedies import in_commands
 from forktui.tui.terminal import run
 from supervisor.models import Instance, State
@@ -54,7 +55,7 @@ def _check_empty(data_dir: Path) -> None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if there := len(list((data_dir / INSTANCES).iterdir())):
             raise ScenarioError(
-                f"{data_dir}: {there} instances are there already; name an empty directory for the demo"
+                f"{data_dir} has {plural(there, 'instance')} already; name an empty directory for the demo"
             )
 
 

@@ -79,7 +79,7 @@ def judge(world: World, wanted: int) -> Report:
     forks = tuple(_fork(world, child) for child in sorted(children, key=lambda child: (len(child.name), child.name)))
     reasons = [reason for fork in forks for reason in _failings(fork, recorded)]
     if len(forks) != wanted:
-        reasons.insert(0, f"{len(forks)} forks of {wanted} are there")
+        reasons.insert(0, f"made {len(forks)} of {plural(wanted, 'fork')}")
     if recorded.pages == 0:
         reasons.insert(0, "no hot pages were recorded")
     return Report(

@@ -7,6 +7,7 @@ from typing import Final
 
 from forktui.client.api import SupervisorClient
 from forktui.model.world import World, reduce
+from forktui.text.quantities import plural
 from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_text
 from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, State, Template
@@ -74,7 +75,7 @@ async def play(client: SupervisorClient, forks: int) -> World:
         )
         if world.instances:
             raise ScenarioError(
-                f"{len(world.instances)} instances are there already; name an empty directory for the demo"
+                f"the host has {plural(len(world.instances), 'instance')} already; name an empty directory for the demo"
             )
         source = await client.create(CreateRequest(name=SOURCE, image=IMAGE))
         await watch.until(lambda world: _settled(world, source), STEP_TIMEOUT, f"the first pass of {SOURCE}")
@@ -85,7 +86,7 @@ async def play(client: SupervisorClient, forks: int) -> World:
         return await watch.until(
             lambda world: all(_settled(world, child) for child in children),
             STEP_TIMEOUT + forks * FORK_TIMEOUT,
-            f"a first pass of each of the {forks} forks",
+            f"a first pass of {plural(forks, 'fork')}",
         )
 
 
@@ -109,7 +110,7 @@ async def _fan_out(client: SupervisorClient, source: Instance, forks: int) -> li
     failed = [child for child in result.children if child.error is not None]
     if failed and failed[0].error is not None:
         first = f"{failed[0].name}: {in_commands(failed[0].error)}"
-        raise ScenarioError(safe_text(f"{len(failed)} of {forks} forks failed; the first is {first}"))
+        raise ScenarioError(safe_text(f"{len(failed)} of {plural(forks, 'fork')} failed; the first is {first}"))
     return [child.instance for child in result.children if child.instance is not None]
 
 

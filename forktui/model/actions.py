@@ -57,7 +57,7 @@ class Action:
         if self.guard is None:
             return None
         if not connected:
-            return f"{self.name} refused: not connected to the supervisor; it is being tried again"
+            return f"{self.name} refused: not connected to the supervisor, or it does not answer"
         if not writable:
             return (
                 f"{self.name} refused: read-only; the supervisor lets only its own user, root and its group change it"

@@ -3,6 +3,8 @@
 from supervisor.models import FanOutEstimate, Operation
 
 MEBIBYTE = 1 << 20
+SHORT_ID = 8
+"""Characters of an id that tell instances apart as a rule."""
 
 
 def mebibytes(size_bytes: int) -> str:
@@ -80,12 +82,18 @@ def names(items: tuple[str, ...] | list[str], shown: int = 2, total: int | None 
     return ", ".join([*items[:shown], *([f"+{rest}"] if rest > 0 else [])])
 
 
+def deleted(instance_id: str) -> str:
+    """An instance that is no more, by the beginning of its id: `(deleted) 0123abcd`."""
+    return f"(deleted) {instance_id[:SHORT_ID]}"
+
+
 def progress(operation: Operation) -> str:
     """How much of an operation is done, where that is counted: `12 of 100 forks`, `3.2 of 64 MiB`."""
     total = operation.total or 0
     if operation.unit == "bytes":
         return f"{mebibytes(operation.done)} of {mebibytes(total)} MiB"
-    return f"{count(operation.done)} of {count(total)} {operation.unit or ''}".rstrip()
+    of = plural(total, operation.unit.removesuffix("s")) if operation.unit else count(total)
+    return f"{count(operation.done)} of {of}"
 
 
 def ended(operation: Operation) -> str:

@@ -123,7 +123,7 @@ class ForkTui(InkedApp):
         self.push_screen(self.dashboard)
         self.set_interval(TICK_SECONDS, self.dashboard.tick)
         # Unwound by a signal, Textual would leave the terminal raw and its threads running.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=1))
         if sys.stdin.isatty():
             on_hang_up(sys.stdin.fileno(), partial(self.exit, return_code=1))

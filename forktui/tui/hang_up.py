@@ -1,16 +1,19 @@
-"""Notices that a terminal is gone, also where it is no controlling terminal and no SIGHUP tells it."""
+"""Notices that a terminal or the reader of a pipe is gone, also where no signal or failed write tells it."""
 
 import asyncio
 import select
 from collections.abc import Callable
 
 
-def on_hang_up(terminal: int, call: Callable[[], object]) -> None:
-    """Have the event loop that runs call once a terminal, a descriptor, is hung up; who reads it is not disturbed."""
+def on_hang_up(descriptor: int, call: Callable[[], object]) -> None:
+    """Have the event loop that runs call once a terminal or a pipe, a descriptor, is hung up; it is not disturbed.
+
+    Raises PermissionError for what cannot be: a regular file, or a device that is no terminal.
+    """
     loop = asyncio.get_running_loop()
-    # EPOLLHUP is reported whether asked for or not: epoll_ctl(2).
+    # EPOLLHUP, and EPOLLERR of a pipe that nobody reads, are reported whether asked for or not: epoll_ctl(2).
     epoll = select.epoll()
-    epoll.register(terminal, 0)
+    epoll.register(descriptor, 0)
 
     def hung_up() -> None:
         loop.remove_reader(epoll.fileno())

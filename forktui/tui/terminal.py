@@ -4,8 +4,12 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from forktui.tui.variables import DRIVER, LOG, THEME, refused, wrong_variable
+from supervisor.programs import say
 
 if TYPE_CHECKING:
     from forktui.client.api import SupervisorClient
@@ -28,13 +32,12 @@ def run(
     """Show the dashboard of a supervisor, by its socket or a client of it that is not entered yet, until it is quit.
 
     `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns the exit
-    code: 2, after one line on stderr, where the terminal cannot show it. Imports Textual, and nothing before it does.
+    code: 2, after one line on stderr, where the terminal cannot show it.
     """
     refusal = refusal_here()
     if refusal is not None:
-        print(f"forktui: {refusal}", file=sys.stderr)
+        say(f"forktui: {refusal}")
         return USAGE
-    prepare(os.environ)
     from forktui.tui.app import ForkTui
 
     app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion)
@@ -43,10 +46,51 @@ def run(
 
 
 def refusal_here() -> str | None:
-    """Why the dashboard cannot be drawn on this process's terminal; None where it can."""
+    """Why the dashboard cannot be drawn on this process's terminal; None where it can.
+
+    Imports Textual where all else is well, and nothing before it does: it reads the environment when it is imported.
+    """
     # Textual reads from standard input and draws on standard error.
     is_tty = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    return terminal_refusal(os.environ, is_tty, shutil.get_terminal_size())
+    refusal = terminal_refusal(os.environ, is_tty, shutil.get_terminal_size())
+    refusal = refusal or wrong_variable(os.environ) or _wrong_log(os.environ)
+    if refusal is None:
+        prepare(os.environ)
+        refusal = _wrong_name(os.environ)
+    return refusal
+
+
+def _wrong_log(environment: Mapping[str, str]) -> str | None:
+    """Why the file that Textual is to log to, which it appends to at every line, is none."""
+    file = environment.get(LOG)
+    try:
+        # An empty name is no file to Textual.
+        if file:
+            Path(file).open("a").close()
+    except OSError as error:
+        return refused(LOG, file or "", f"it takes a file that can be written: {error.strerror}")
+    return None
+
+
+def _wrong_name(environment: Mapping[str, str]) -> str | None:
+    """Why a driver or a theme that a variable names is none; None where it is one. Imports Textual."""
+    driver = environment.get(DRIVER)
+    if driver is not None:
+        module, _, name = driver.partition(":")
+        try:
+            found = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError, TypeError):
+            found = None
+        from textual.driver import Driver
+
+        if not (isinstance(found, type) and issubclass(found, Driver)):
+            return refused(DRIVER, driver, "it takes the name of a driver as module:Class")
+    theme = environment.get(THEME)
+    from forktui.tui.theme import theme_names
+
+    if theme and theme not in theme_names():
+        return refused(THEME, theme, f"it takes one of {', '.join(theme_names())}")
+    return None
 
 
 def terminal_refusal(environment: Mapping[str, str], is_tty: bool, size: os.terminal_size) -> str | None:

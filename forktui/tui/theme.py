@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.style import Style
 from textual.color import Color
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from forktui.view.styled_lines import Ink
 
@@ -68,6 +68,12 @@ LIGHT = Theme(
 )
 
 THEMES = (DARK, LIGHT)
+
+
+def theme_names() -> list[str]:
+    """The names of all themes, Textual's own among them."""
+    return sorted({*BUILTIN_THEMES, *(theme.name for theme in THEMES)})
+
 
 Drawn = Ink | Literal["cursor"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from forktui.model.forest import descendants
 from forktui.model.world import Totals, World, totals
-from forktui.text.quantities import count, milliseconds, names, percentage, plural, progress, size
+from forktui.text.quantities import count, deleted, milliseconds, names, percentage, plural, progress, size
 from forktui.view.columns import STATE_INKS
 from forktui.view.glyphs import Glyphs
 from forktui.view.styled_lines import Ink, Line, Piece, joined, left, right
@@ -98,7 +98,7 @@ def _source(world: World, instance: Instance) -> Line:
     if instance.source_id is None:
         return [(f"none: booted from image {instance.image}", "plain")]
     source = world.instances.get(instance.source_id)
-    name: Piece = (source.name, "plain") if source else (f"{instance.source_id} (deleted)", "muted")
+    name: Piece = (source.name, "plain") if source else (deleted(instance.source_id), "muted")
     kinds = {None: "fork", "checkpoint": "checkpoint"}
     return [name, (f"  {kinds.get(instance.fork_kind, f'{instance.fork_kind} fork')}", "muted")]
 
@@ -199,7 +199,7 @@ def _prefetch(counters: InstanceStatistics) -> Line:
 def _present(counters: InstanceStatistics, separator: Piece) -> Line:
     share = percentage(counters.present_pages, counters.total_pages)
     parts: list[Line] = [
-        [(f"{count(counters.present_pages)} of {count(counters.total_pages)} pages, {share}", "plain")]
+        [(f"{count(counters.present_pages)} of {plural(counters.total_pages, 'page')}, {share}", "plain")]
     ]
     parts += [[(f"{count(counters.zero_pages)} zero", "zero")]] if counters.zero_pages else []
     parts += [[(f"{count(counters.removed_pages)} removed", "muted")]] if counters.removed_pages else []

@@ -16,7 +16,8 @@ from supervisor.errors import InsufficientResourcesError
 from supervisor.host.event_bus import EventBus, Subscription
 from supervisor.models import Event, Reset
 
-HEARTBEAT_SECONDS: Final = 15.0
+HEARTBEAT_SECONDS: Final = 2.0
+"""Between two signs of life of a stream without events: by them a dashboard knows that its data is not old."""
 RETRY_MILLISECONDS: Final = 1000
 CLOSE_GRACE: Final = 1.0
 """Seconds in which the streams of a stopping server may end well; a client that does not read is cut off then."""

@@ -18,7 +18,8 @@ from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
-from supervisor.settings import SUPERVISOR_OPTIONS, OptionParser, Settings, SettingsError, add_options, load_settings
+from supervisor.programs import CommandLine, flush_or_discard, say
+from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
 from supervisor.system.descriptors import raise_limit
 from supervisor.system.last_words import escape_tracebacks
 from supervisor.system.log_text import one_line
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
-    parser = OptionParser(
+    parser = CommandLine(
         prog="forktui-supervisor",
         description="Own microVMs, fork them and serve their memory; print 'ready SOCKET' when it answers there.",
         epilog="Every option is also a FORKTUI_* variable (FORKTUI_DATA_DIR) and a key in the TOML file (data_dir).",
@@ -90,10 +91,11 @@ def _announce(socket_path: Path) -> None:
     """Say on standard output that the socket answers; whoever waits for it may have gone, which stops nothing."""
     try:
         print(f"ready {one_line(str(socket_path))}", flush=True)
-    except BrokenPipeError:
-        logging.getLogger(__name__).warning("nobody reads standard output any more")
+    except OSError as error:
+        flush_or_discard(sys.stdout)
+        logging.getLogger(__name__).warning("nobody is told on standard output: %s", error)
 
 
 def _fail(message: str, code: int) -> int:
-    print(one_line(f"forktui-supervisor: {' '.join(message.split())}"), file=sys.stderr)
+    say(f"forktui-supervisor: {' '.join(message.split())}")
     return code

@@ -19,6 +19,8 @@ def log_to(settings: Settings) -> None:
 
     Raises OSError.
     """
+    # A disk that is full would have each line that is lost cost a traceback.
+    logging.raiseExceptions = False
     handler = logging.StreamHandler(_appended(settings.log_file) if settings.log_file else None)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]

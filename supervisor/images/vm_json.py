@@ -3,6 +3,7 @@
 Keys that only Firecracker reads pass through as they are.
 """
 
+import codecs
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -113,6 +114,6 @@ class VmJson(Section):
 def parse_vm_json(text: bytes) -> VmJson:
     """Return the file's content; raises ValueError with one line: which key, and what is wrong."""
     try:
-        return VmJson.model_validate_json(text)
+        return VmJson.model_validate_json(text.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         raise ValueError(explain(error.errors()[0])) from None

@@ -67,6 +67,7 @@ from supervisor.models.verbs import (
     StandbyRequest,
     StartRequest,
 )
+from supervisor.models.words import how_many
 from supervisor.remedies import Remedy
 
 __all__ = [
@@ -132,6 +133,7 @@ __all__ = [
     "WaitResult",
     "Wire",
     "explain",
+    "how_many",
     "is_id",
     "quoted",
     "what_is_wrong",

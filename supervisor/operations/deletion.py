@@ -8,7 +8,7 @@ from typing import Final
 
 from supervisor.concurrency.progress import Operation, interruptible, step
 from supervisor.errors import NotFoundError, OperationCancelledError, SupervisorError
-from supervisor.models import Deletion, DeletionPlan
+from supervisor.models import Deletion, DeletionPlan, how_many
 from supervisor.models.base import Report
 from supervisor.operations.fan_out import FAN_OUT
 from supervisor.operations.holding import Holding
@@ -93,7 +93,9 @@ class Deletions:
                         # A fork that was being made when this began has appeared since: it goes first.
                         break
         if operation.done > 1:
-            self._report("info", f"{root.name}: deleted with the {operation.done - 1} instances below it", root.id)
+            self._report(
+                "info", f"{root.name}: deleted with {how_many(operation.done - 1, 'instance')} below it", root.id
+            )
 
     async def _end_fan_outs(self, root: InstanceRecord, operation: Operation) -> None:
         step("end fan-outs")
@@ -143,6 +145,6 @@ class Deletions:
 
 def _stopped(root: InstanceRecord, operation: Operation, error: SupervisorError) -> SupervisorError:
     """Return the error of one step as that of the whole deletion, whose remedy is the same call once more."""
-    done = f"{root.name}: cascade stopped with {operation.done} of {operation.total} instances deleted"
+    done = f"{root.name}: cascade stopped with {operation.done} of {how_many(operation.total or 0, 'instance')} deleted"
     cause = operation.cancelled if isinstance(error, OperationCancelledError) else error.cause
     return type(error)(f"{done}: {cause}; ask again to go on", error.details)

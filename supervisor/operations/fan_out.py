@@ -16,7 +16,7 @@ from supervisor.errors import (
     OperationCancelledError,
     SupervisorError,
 )
-from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult, State
+from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult, State, how_many
 from supervisor.models.base import Report
 from supervisor.operations.forks import Forks, name_prefix
 from supervisor.operations.holding import Holding
@@ -84,7 +84,7 @@ class FanOut:
                     children = await self._delete_made(children, operation)
         failed = sum(made.error is not None for made in children)
         milliseconds = (time.monotonic() - began) * 1e3
-        outcome = f"{len(children) - failed} of {len(children)} forks in {milliseconds:.0f} ms"
+        outcome = f"{len(children) - failed} of {how_many(len(children), 'fork')} in {milliseconds:.0f} ms"
         why = f"; it was cancelled: {operation.cancelled}" if operation.cancelled else ""
         self._report("warning" if failed else "info", f"{source.name}: fan-out made {outcome}{why}", source.id)
         return FanOutResult(children=children, milliseconds=milliseconds)

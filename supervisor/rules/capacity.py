@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from supervisor.errors import InsufficientResourcesError
-from supervisor.models import FAN_OUT_LIMIT, FanOutEstimate, HypervisorName, ResourceEstimate, ResourceName
+from supervisor.models import FAN_OUT_LIMIT, FanOutEstimate, HypervisorName, ResourceEstimate, ResourceName, how_many
 from supervisor.remedies import Remedy
 
 MIB = 1 << 20
@@ -72,13 +72,13 @@ def private_memory(
     """
     grown = [one.private_bytes for one in siblings if one.age_seconds >= FILLING_SECONDS and one.private_bytes]
     young = [one.private_bytes for one in siblings if one.age_seconds < FILLING_SECONDS]
-    measured = f"what {len(grown) + len(young)} running forks have"
+    measured = _what_forks_have(len(grown) + len(young))
     if grown and not young:
         return PrivateMemory(_usual(grown), 0, measured)
     if hot_bytes:
         expected, basis = min(hot_bytes, size_bytes) + vmm_bytes, "the recorded hot pages and a VMM"
     elif grown:
-        expected, basis = _usual(grown), f"what {len(grown)} running forks have"
+        expected, basis = _usual(grown), _what_forks_have(len(grown))
     else:
         expected, basis = min(data_bytes, size_bytes) + vmm_bytes, "all that its memory image holds and a VMM"
     if not young:
@@ -88,7 +88,15 @@ def private_memory(
     full = grown + [size for size in young if size >= expected]
     if full and _usual(full) > expected:
         return PrivateMemory(_usual(full), to_fill, measured)
-    return PrivateMemory(expected, to_fill, f"what {len(grown) + len(young)} running forks are to have: {basis}")
+    return PrivateMemory(expected, to_fill, f"{_what_forks_are_to_have(len(grown) + len(young))}: {basis}")
+
+
+def _what_forks_have(number: int) -> str:
+    return f"what {how_many(number, 'running fork')} {'has' if number == 1 else 'have'}"
+
+
+def _what_forks_are_to_have(number: int) -> str:
+    return f"what {how_many(number, 'running fork')} {'is' if number == 1 else 'are'} to have"
 
 
 def _usual(sizes: Sequence[int]) -> int:

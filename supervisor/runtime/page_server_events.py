@@ -4,6 +4,7 @@ from functools import partial
 
 from supervisor.concurrency.tasks import Background
 from supervisor.errors import SupervisorError
+from supervisor.models import how_many
 from supervisor.models.base import Report
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import ProcessIdentity
@@ -64,7 +65,7 @@ class PageServerEvents:
                 self._background.spawn(self._recorded(template_id, event))
             case RecordingDropped():
                 publisher.set_recording(event.fork_id, None)
-                self._report("info", f"a recording was cut off after {event.pages} pages", event.fork_id)
+                self._report("info", f"a recording was cut off after {how_many(event.pages, 'page')}", event.fork_id)
             case Sampled():
                 sampled = {"sampled_pages": event.held_back, "sampled_wanted": event.touched}
                 self._background.spawn(self.update(template_id, **sampled))
@@ -81,5 +82,6 @@ class PageServerEvents:
         await self.update(template_id, **changes)
         # Not before: a fork that is loaded meanwhile would record it all again.
         self._inventory.publisher.set_recording(event.fork_id, None)
-        recorded = f"template {template_id} has recorded {event.pages} hot pages in {event.runs} runs"
+        pages, runs = how_many(event.pages, "hot page"), how_many(event.runs, "run")
+        recorded = f"template {template_id} has recorded {pages} in {runs}"
         self._report("info", recorded, self.source(template_id))

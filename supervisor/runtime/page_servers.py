@@ -10,6 +10,7 @@ from supervisor.concurrency.keyed_lock import KeyedLock
 from supervisor.concurrency.progress import counted, interruptible, reached, step
 from supervisor.concurrency.tasks import Background, beside, to_its_end
 from supervisor.errors import OperationCancelledError, PageServerError
+from supervisor.models import how_many
 from supervisor.models.base import Report
 from supervisor.runtime.handover import Handover
 from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
@@ -335,9 +336,11 @@ class PageServers:
             return
         del self._servers[template_id]
         self._backoff[template_id].died()
-        forks = len(self._handover.running_forks(template_id))
+        forks = self._handover.running_forks(template_id)
         what = f"the page server (pid {server.pid}) of template {template_id} died"
-        self._report("alarm", f"{what}; {forks} forks wait for another", self._events.source(template_id))
+        self._report(
+            "alarm", f"{what}, and has left {how_many(len(forks), 'running fork')}", self._events.source(template_id)
+        )
         # Guests wait: the disk may be slow. What the record is to say of the next comes after this.
         async with beside(self._events.update(template_id, page_server=None)) as noted:
             if forks:
@@ -364,8 +367,8 @@ class PageServers:
                 continue
             took = (time.monotonic() - began) * 1e3
             served = sum(fork.id in server.forks for fork in forks)
-            of = "" if served == len(forks) else f" of {len(forks)}"
-            done = f"page server {server.pid} took over {served}{of} forks in {took:.0f} ms"
+            some = "" if served == len(forks) else f"{served} of "
+            done = f"page server {server.pid} took over {some}{how_many(len(forks), 'fork')} in {took:.0f} ms"
             self._report("warning", done, self._events.source(template_id))
             template = self._inventory.templates.get(template_id)
             if template is not None:

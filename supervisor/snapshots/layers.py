@@ -7,6 +7,7 @@ from typing import Any
 
 from supervisor.concurrency.progress import check, step
 from supervisor.errors import InvalidStateError, LayerError, OperationCancelledError, StorageError
+from supervisor.models import how_many
 from supervisor.models.base import Report
 from supervisor.snapshots.layer_checks import check_layers, take_marks
 from supervisor.snapshots.layer_files import complete, make_way, merge, remove, tells_pages_apart
@@ -130,7 +131,7 @@ class Layers:
         except (LayerError, StorageError) as error:
             self._report("warning", error.message, record.id)
         except OperationCancelledError as error:
-            self._report("info", f"{error.message}; its memory image keeps {len(sizes)} layers", record.id)
+            self._report("info", f"{error.message}; its memory image keeps {how_many(len(sizes), 'layer')}", record.id)
         return record
 
     async def _merge(self, record: InstanceRecord, count: int) -> InstanceRecord:

@@ -140,6 +140,14 @@ def test_an_unknown_option_is_exit_2(name: str, capsys: pytest.CaptureFixture[st
     assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["fork", "checkpoint", "standby", "delete", "cancel", "logs"])
+def test_nobody_is_meant_by_an_empty_word(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([verb, ""])
+    assert ended.value.code == USAGE
+    assert "it is empty, and has to be a name, id or unique id prefix" in capsys.readouterr().err
+
+
 def test_without_a_supervisor_a_verb_says_what_to_do(environment: dict[str, str], run_dir: Path) -> None:
     line = complaint(program("forktui", environment, "ls"), FAILED)
     assert f"{run_dir}/run/supervisor.sock: no supervisor listens there" in line

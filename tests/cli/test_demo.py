@@ -311,7 +311,7 @@ def test_a_terminal_that_hangs_up_ends_the_demo(start: Callable[..., Demo], term
 async def test_a_scenario_needs_a_host_of_its_own(embedded: Home) -> None:
     async with supervisor(embedded) as running, SupervisorClient(embedded.socket) as client:
         await running.client.create(CreateRequest(name="mine", image="pagewalker", size="64MB", cmd=("hot_mib=4",)))
-        with pytest.raises(ScenarioError, match="1 instances are there already"):
+        with pytest.raises(ScenarioError, match="the host has 1 instance already"):
             await scenario.play(client, 1)
         assert [one.name for one in await running.client.instances()] == ["mine"]
         await running.client.delete("mine")

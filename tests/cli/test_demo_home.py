@@ -44,7 +44,7 @@ def test_where_instances_are_already_it_does_not_even_start(
     for half in (".new-b" + "2" * 23, "a" + "1" * 23):
         (run_dir / "kept" / "instances" / half).mkdir(parents=True)
     before = contents(run_dir)
-    said = f"{run_dir / 'kept'}: 2 instances are there already; name an empty directory for the demo"
+    said = f"{run_dir / 'kept'} has 2 instances already; name an empty directory for the demo"
     options = ["--json"] if json_output else []
     assert main.main(["demo", "--headless", "--data-dir", str(run_dir / "kept"), *options]) == FAILED
     printed = capsys.readouterr()

@@ -89,7 +89,7 @@ def test_a_fork_that_does_not_run() -> None:
 
 
 def test_a_fork_that_is_missing() -> None:
-    assert judge(world((fork(1), counters(1))), 2).reasons == ("1 forks of 2 are there",)
+    assert judge(world((fork(1), counters(1))), 2).reasons == ("made 1 of 2 forks",)
 
 
 def test_no_recorded_pages() -> None:

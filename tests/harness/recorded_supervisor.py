@@ -7,7 +7,7 @@ recording anew.
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -77,7 +77,11 @@ class RecordedSupervisor(SupervisorClient):
         self._page_maps = page_maps or {}
 
     async def events(
-        self, last_event_id: str | None = None, silence: float = 0.0
+        self,
+        last_event_id: str | None = None,
+        silence: float = 0.0,
+        alive: Callable[[], object] = lambda: None,
+        silent: Callable[[str], object] = lambda line: None,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         for number, event in enumerate(self._events):
             yield f"recorded-{number}", event

@@ -194,6 +194,11 @@ def test_a_cpu_template_in_a_file_goes_into_the_configuration(tmp_path: Path) ->
     assert json.loads((tmp_path / "vm.json").read_text())["cpu-config"] == {"cpuid_modifiers": []}
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    write_image(tmp_path, "\ufeff" + json.dumps(CONFIG))
+    boot_image.load_image(tmp_path, "linux")
+
+
 def test_a_kernel_without_boot_args_keeps_those_of_firecracker(tmp_path: Path) -> None:
     write_image(tmp_path, {"boot-source": {"kernel_image_path": "vmlinux"}})
     boot_image.prepare(boot_image.load_image(tmp_path, "linux"), tmp_path, memory_mib=256, vcpus=1)

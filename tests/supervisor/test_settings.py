@@ -18,6 +18,8 @@ from supervisor.settings import (
 from supervisor.system.unix_sockets import SUN_PATH_BYTES
 
 NOBODY = 65534
+NO_USER = 12345
+"""In no passwd file of a host that this runs on."""
 
 
 @pytest.fixture(autouse=True)
@@ -104,10 +106,29 @@ def test_a_variable_without_the_prefix_is_nobodys_option(monkeypatch: pytest.Mon
     assert (settings.json_output, settings.forks) == (False, 8)
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORKTUI_SOCKET", "")
-    monkeypatch.setenv("FORKTUI_CONFIG", "")
-    assert load_settings({}).socket is None
+@pytest.mark.parametrize("name", ["config", "data_dir", "run_dir", "socket", "firecracker", "log_file"])
+def test_an_empty_path_is_refused_wherever_it_is_set(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = "'' is refused: a path may not be empty; name one, or leave it out"
+    assert refusal({name: ""}) == f"--{name.replace('_', '-')}: {empty}"
+    if name != "config":
+        file = config(tmp_path, f"{name} = ''\n")
+        assert refusal({"config": file}) == f"{file}: {name}: {empty}"
+    monkeypatch.setenv(f"FORKTUI_{name.upper()}", "")
+    assert refusal({}) == f"FORKTUI_{name.upper()}: {empty}"
+
+
+@pytest.mark.parametrize("name", ["hypervisor", "embedded_version", "log_level", "forks", "json", "max_layers"])
+def test_an_empty_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"FORKTUI_{name.upper()}", "")
+    assert refusal({}).startswith(f"FORKTUI_{name.upper()}: '' is refused: it should ")
+
+
+def test_a_path_that_cannot_be_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = config(tmp_path, 'log_file = "a\\u0000b"\n')
+    assert refusal({"config": file}) == f"{file}: log_file: 'a\\x00b' is refused: a path has no NUL in it"
+    assert "nothing says where that home directory is" in refusal({"data_dir": "~no-such-user/x"})
 
 
 def test_relative_paths_and_homes_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +165,29 @@ def test_others_have_directories_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert default_run_dir() == Path("/tmp/forktui-65534")
 
 
+def test_a_user_without_a_home_has_a_data_directory_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NO_USER)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for home in (None, "", "relative"):
+        if home is not None:
+            monkeypatch.setenv("HOME", home)
+        assert default_data_dir() == Path("/nonexistent/.local/share/forktui")
+        assert default_config() == Path("/nonexistent/.config/forktui/forktui.toml")
+        assert load_settings({}).socket_path == Path(f"/tmp/forktui-{NO_USER}/supervisor.sock")
+
+
+def test_a_relative_or_empty_base_directory_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setenv("HOME", "/home/someone")
+    for given in ("relative", ""):
+        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+            monkeypatch.setenv(name, given)
+        assert default_data_dir() == Path("/home/someone/.local/share/forktui")
+        assert default_config() == Path("/home/someone/.config/forktui/forktui.toml")
+        assert default_run_dir() == Path("/tmp/forktui-65534")
+
+
 def test_a_file_that_is_named_must_exist_and_the_default_one_need_not(tmp_path: Path) -> None:
     assert load_settings({}).config is None
     assert "no-such.toml: no such file" in refusal({"config": tmp_path / "no-such.toml"})
@@ -151,6 +195,33 @@ def test_a_file_that_is_named_must_exist_and_the_default_one_need_not(tmp_path: 
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     assert "options.toml: not valid TOML" in refusal({"config": config(tmp_path, "forks = \n")})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfef\0o\0r\0k\0s\0", "it is not UTF-8 at byte 0"),
+        (b"f\0o\0r\0k\0s\0", "Expected '='"),
+        (b"forks = " + b"[" * 5000, "it is nested too deep"),
+        (b"forks = " + b"1" * 5000, "Exceeds the limit"),
+    ],
+    ids=["UTF-16", "UTF-16 without a mark", "nested", "long"],
+)
+def test_a_file_that_cannot_be_toml_is_one_line(content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_bytes(content)
+    assert refusal({"config": file}).startswith(f"{file}: not valid TOML: {said}")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_bytes(b"\xef\xbb\xbfforks = 3\n")
+    assert load_settings({"config": file}).forks == 3
+
+
+def test_a_default_file_below_what_is_no_directory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "default_config", lambda: Path("/dev/null/.config/forktui/forktui.toml"))
+    assert load_settings({}).forks == 8
 
 
 def test_a_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None:

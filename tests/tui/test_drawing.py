@@ -229,7 +229,7 @@ def test_a_fork_tells_its_source_and_its_counters() -> None:
 
 
 def test_a_fork_of_a_deleted_source_still_names_it() -> None:
-    assert "source    gone (deleted)" in told(family(), "broken")
+    assert "source    (deleted) gone" in told(family(), "broken")
 
 
 def test_alarms_come_first() -> None:

@@ -5,8 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import pytest
-
 from forktui.client.api import SupervisorClient
 from forktui.client.feed import LAST_RETRY_SECONDS, Connection, Feed, Link, retry_seconds
 from supervisor.models import Event, Reset
@@ -105,14 +103,14 @@ async def test_a_stream_that_ends_is_resumed_after_its_last_event(run_dir: Path)
     assert links == [Link.LIVE, Link.LOST, Link.LIVE]
     lost = told.connections[1]
     assert lost.attempts == 1
-    assert lost.retry_at - lost.lost_at == pytest.approx(0.25)
+    assert lost.retry_at - lost.heard_at >= 0.25
 
 
 async def test_nobody_there_is_told_with_the_time_since_then(run_dir: Path) -> None:
     async with following(run_dir / "s.sock") as (feed, told):
         await told.until(lambda: feed.connection.attempts == 3)
         attempts = [connection for connection in told.connections if connection.link is Link.LOST]
-        assert len({connection.lost_at for connection in attempts}) == 1
+        assert len({connection.heard_at for connection in attempts}) == 1
         assert "no supervisor listens there" in attempts[0].reason
 
 

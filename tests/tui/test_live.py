@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from textual.pilot import Pilot
 
+from forktui.client import silence
 from forktui.tui.app import ForkTui
 from forktui.tui.messages import ConsoleWanted
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
@@ -229,6 +230,30 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(em
                 assert "Not connected" not in screen_text(pilot)
                 await pilot.press("f")
                 await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
+
+
+async def test_a_frozen_supervisor_is_not_live_and_all_goes_on_when_it_does(
+    embedded: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "ASK_SECONDS", 1.0)
+    async with supervisor(embedded) as running:
+        await standby_source(running.client)
+        async with dashboard(running) as pilot:
+            running.process.send_signal(signal.SIGSTOP)
+            try:
+                shown = await until_shown(pilot, f"(pid {running.process.pid}) has not answered for 1 s: it is stopped")
+                assert re.search(r"No answer for \ds: what is shown may be old, actions are off", shown)
+                assert "○ no answer" in shown
+                assert "● live" not in shown
+                await until_shown(pilot, "No answer for 3s")
+                await pilot.press("f")
+                await until_shown(pilot, "Fork refused: not connected")
+            finally:
+                running.process.send_signal(signal.SIGCONT)
+            await until_shown(pilot, "● live")
+            assert "No answer" not in screen_text(pilot)
+            await pilot.press("f")
+            await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 
 async def test_a_dashboard_waits_for_a_supervisor_that_is_not_there_yet(embedded: Home) -> None:

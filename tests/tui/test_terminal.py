@@ -19,6 +19,7 @@ import pyte
 import pytest
 
 from forktui.tui.terminal import MIN_COLUMNS, MIN_LINES, USAGE, prepare, run, terminal_refusal
+from forktui.tui.variables import wrong_variable
 from tests.harness.checkout import ROOT
 
 PATIENCE = 30.0
@@ -53,7 +54,7 @@ class Terminal:
     def __init__(self, descriptor: int) -> None:
         self.screen = pyte.Screen(COLUMNS, LINES)
         self.written = b""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._stream = pyte.ByteStream(self.screen)
 
     def until(self, words: str) -> str:
@@ -61,23 +62,33 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while words not in "\n".join(self.screen.display):
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._descriptor], [], [], max(left, 0))
+            ready, _, _ = select.select([self.descriptor], [], [], max(left, 0))
             assert ready, f"{words!r} did not appear:\n" + "\n".join(self.screen.display)
             self._take()
         return "\n".join(self.screen.display)
 
     def press(self, keys: str) -> None:
         """Type."""
-        os.write(self._descriptor, keys.encode())
+        os.write(self.descriptor, keys.encode())
 
     def drain(self) -> None:
         """Read until the process at the other end is gone."""
         while self._take():
             pass
 
+    def read_until_stopped(self, pid: int) -> None:
+        """Read until the process at the other end is stopped; it writes all that it has to write before."""
+        deadline = time.monotonic() + PATIENCE
+        while os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is None:
+            assert time.monotonic() < deadline, f"process {pid} is not stopped"
+            if select.select([self.descriptor], [], [], 0.05)[0]:
+                self._take()
+        while select.select([self.descriptor], [], [], 0)[0]:
+            self._take()
+
     def _take(self) -> bool:
         try:
-            data = os.read(self._descriptor, 65_536)
+            data = os.read(self.descriptor, 65_536)
         except OSError:  # EIO: the last process that had the other end open has ended (pty(7)).
             return False
         self.written += data
@@ -139,6 +150,11 @@ def test_it_runs_and_leaves_the_terminal_as_it_was(run_dir: Path) -> None:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+    assert_left(terminal)
+
+
+def assert_left(terminal: Terminal) -> None:
+    """Every mode that was switched on is off again."""
     for mode in ("1049", "1000", "1006", "2004"):
         modes = re.findall(rf"\x1b\[\?{mode}([hl])".encode(), terminal.written)
         assert modes[-1:] == [b"l"], f"mode {mode} is left on"
@@ -173,6 +189,135 @@ def test_without_a_terminal_run_says_so_and_returns_usage(capsys: pytest.Capture
     error = capsys.readouterr().err
     assert error.startswith("forktui: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("TEXTUAL_FPS", "abc", "a whole number from 1 to 1000"),
+        ("TEXTUAL_FPS", "0", "a whole number from 1 to 1000"),
+        ("TEXTUAL_FPS", "", "a whole number from 1 to 1000"),
+        ("TEXTUAL_SCREENSHOT", "-2", "a whole number from -1 on"),
+        ("TEXTUAL_DEVTOOLS_PORT", "65536", "a whole number from 0 to 65535"),
+        ("TEXTUAL_SMOOTH_SCROLL", "yes", "a whole number from 0 to 1"),
+        ("ESCDELAY", "9" * 5000, "a whole number from 1 to 60000"),
+        ("TEXTUAL_ANIMATIONS", "some", "none, basic or full"),
+        ("TEXTUAL_COLOR_SYSTEM", "mauve", "auto, standard, 256 or truecolor"),
+        ("TEXTUAL_FILTERS", "\x1b[2J", "dim"),
+    ],
+)
+def test_a_variable_that_textual_would_drop_or_fail_at_is_refused(name: str, value: str, allowed: str) -> None:
+    refusal = wrong_variable({name: value})
+    assert refusal is not None
+    assert refusal.startswith(f"{name}: '")
+    assert refusal.endswith(f"' is refused: it takes {allowed}; set another, or unset it")
+    assert refusal.isprintable() and len(refusal) < 300
+
+
+def test_what_textual_takes_is_taken() -> None:
+    assert wrong_variable({}) is None
+    taken = {"TEXTUAL_FPS": "30", "TEXTUAL_ANIMATIONS": "none", "TEXTUAL_COLOR_SYSTEM": "256", "ESCDELAY": "50"}
+    assert wrong_variable(taken) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TEXTUAL_DRIVER", "x"),
+        ("TEXTUAL_DRIVER", ""),
+        ("TEXTUAL_DRIVER", "no.such:Driver"),
+        ("TEXTUAL_DRIVER", "os:getcwd"),
+        ("TEXTUAL_THEME", "nice"),
+        ("TEXTUAL_LOG", "/no/such/file"),
+        ("TEXTUAL_FPS", "abc"),
+    ],
+)
+def test_on_a_terminal_a_wrong_variable_is_one_line_and_nothing_is_started(
+    name: str, value: str, run_dir: Path
+) -> None:
+    places = {"FORKTUI_DATA_DIR": f"{run_dir}/data", "FORKTUI_RUN_DIR": f"{run_dir}/run"}
+    command = (sys.executable, "-m", "forktui")
+    with on_a_terminal(*command, environment={name: value, **places}) as (terminal, pid):
+        terminal.drain()
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert ended.si_status == USAGE
+    assert terminal.written.startswith(f"forktui: {name}: '{value}' is refused: it takes ".encode())
+    assert terminal.written.count(b"\n") == 1
+    assert list(run_dir.iterdir()) == []
+
+
+def dashboard_of_nobody(run_dir: Path) -> tuple[str, ...]:
+    """The command of a dashboard on a socket that nobody listens at."""
+    socket = str(run_dir / "none.sock")
+    program = (
+        "import sys; from pathlib import Path; from forktui.tui.terminal import run; "
+        "from supervisor.programs import run_program; "
+        f"sys.exit(run_program('forktui', lambda: run(Path({socket!r}))))"
+    )
+    return (sys.executable, "-c", program)
+
+
+def test_the_terminal_knows_its_size_better_than_the_environment(run_dir: Path) -> None:
+    wrong = {"COLUMNS": "61", "LINES": "17"}
+    with on_a_terminal(*dashboard_of_nobody(run_dir), environment=wrong) as (terminal, _):
+        shown = terminal.until("no supervisor listens there")
+        assert any(len(line.rstrip()) > 61 for line in shown.splitlines())
+        shown = terminal.until("events")
+        assert any(line.strip() for line in shown.splitlines()[17:])
+        terminal.press("q")
+        terminal.drain()
+    with on_a_terminal(*dashboard_of_nobody(run_dir), environment={"COLUMNS": "1", "LINES": "1"}) as (terminal, _):
+        terminal.until("no supervisor listens there")
+        terminal.press("q")
+        terminal.drain()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_it_with_the_terminal_as_it_was(number: signal.Signals, run_dir: Path) -> None:
+    with on_a_terminal(*dashboard_of_nobody(run_dir)) as (terminal, pid):
+        before = termios.tcgetattr(terminal.descriptor)
+        terminal.until("no supervisor listens there")
+        assert termios.tcgetattr(terminal.descriptor) != before
+        os.kill(pid, number)
+        terminal.drain()
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 1)
+    assert_left(terminal)
+
+
+def test_it_is_stopped_and_goes_on_with_the_terminal_as_it_was_meanwhile(run_dir: Path) -> None:
+    with on_a_terminal(*dashboard_of_nobody(run_dir)) as (terminal, pid):
+        before = termios.tcgetattr(terminal.descriptor)
+        terminal.until("no supervisor listens there")
+        os.kill(pid, signal.SIGTSTP)
+        terminal.read_until_stopped(pid)
+        assert termios.tcgetattr(terminal.descriptor) == before
+        assert_left(terminal)
+        os.kill(pid, signal.SIGCONT)
+        terminal.until("no supervisor listens there")
+        terminal.press("q")
+        terminal.drain()
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+    assert_left(terminal)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 200), (200, 2)])
+def test_a_terminal_that_shrinks_to_nothing_and_grows_again_is_drawn_on(size: tuple[int, int], run_dir: Path) -> None:
+    with on_a_terminal(*dashboard_of_nobody(run_dir)) as (terminal, pid):
+        terminal.until("no supervisor listens there")
+        for lines, columns in (size, (LINES, COLUMNS)):
+            fcntl.ioctl(terminal.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.kill(pid, signal.SIGWINCH)
+        terminal.press("q")
+        terminal.drain()
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+    assert b"Traceback" not in terminal.written
 
 
 def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_for() -> None:

@@ -1,6 +1,6 @@
 """The page map of the selected instance as a heat map."""
 
-from forktui.text.quantities import count, size
+from forktui.text.quantities import plural, size
 from forktui.tui.widgets.inked import Painting
 from forktui.view.page_heat import heat_lines, legend
 from forktui.view.styled_lines import Line
@@ -51,7 +51,7 @@ class HeatMap(Painting):
         if self._fold is None:
             return [title, [(self._refusal or no_page_map(self._instance), "muted")]]
         per_cell = self._fold.pages / max(len(self._fold.cells), 1)
-        title.append((f"  {count(self._fold.pages)} pages of {size(self._fold.page_size)}", "plain"))
+        title.append((f"  {plural(self._fold.pages, 'page')} of {size(self._fold.page_size)}", "plain"))
         title.append((f"  {per_cell:.0f} a cell" if per_cell >= 1 else "", "muted"))
         lines = heat_lines(self._fold, width, self.glyphs)[: height - _FRAME_LINES]
         return [title, *lines, legend(self._fold, width, self.glyphs)]

@@ -7,7 +7,7 @@ from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Ink, Line, Piece, fit, joined, line_width
 
 HYPERVISORS = {"embedded": "embedded VMM (simulated CPU)", "firecracker": "Firecracker"}
-_LINKS: dict[Link, Ink] = {Link.CONNECTING: "waiting", Link.LIVE: "running", Link.LOST: "broken"}
+_LINKS: dict[Link, Ink] = {Link.CONNECTING: "waiting", Link.LIVE: "running", Link.SILENT: "broken", Link.LOST: "broken"}
 
 
 class StatusLine(Painting):
