@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,9 @@ from forktui.client.silence import ANSWER_SECONDS, READ, VERB, Patience, SilentE
 from forktui.client.trust import Trust, UntrustedSocketError
 from supervisor.models import ErrorBody, ErrorDetail
 from supervisor.settings import SOCKET_NAME, default_run_dir
+
+ANSWER_BYTES: Final = 128 << 20
+"""Of one answer or event: a host of ten thousand VMs needs a tenth of it."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -64,7 +67,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         self._connector = SocketConnector(self.socket, self._trust)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(connector=self._connector, timeout=timeout)
+        self._session = aiohttp.ClientSession(connector=self._connector, timeout=timeout, auto_decompress=False)
         return self
 
     async def __aexit__(
@@ -84,7 +87,7 @@ class Transport:
         silent: Callable[[str], object] | None = None,
     ) -> AsyncGenerator[ServerSentEvent, None]:
         """Yield the events of a stream; `alive` is called at each sign of life, `silent` where they stay out."""
-        parser = Parser()
+        parser = Parser(ANSWER_BYTES)
         vigil = self._vigil(patience, alive, silent)
         async with self._request("GET", path, READ, params=query, headers=headers) as response:
             while True:
@@ -93,7 +96,11 @@ class Transport:
                 if not chunk:
                     return
                 alive()
-                for sent in parser.feed(chunk):
+                try:
+                    complete = parser.feed(chunk)
+                except OverflowError as error:
+                    raise self._endless() from error
+                for sent in complete:
                     yield sent
 
     async def _ask(
@@ -129,7 +136,15 @@ class Transport:
             options["headers"] = {"Content-Type": "application/json"}
         patience = patience or (READ if method == "GET" else VERB)
         async with self._request(method, path, patience, **options) as response, self._vigil(patience).step():
-            return await response.read()
+            return await self._body(response)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                raise self._endless()
+        return bytes(body)
 
     @asynccontextmanager
     async def _request(
@@ -145,7 +160,7 @@ class Transport:
             async with response:
                 if response.status >= 400:
                     async with self._vigil(READ).step():
-                        raise _refusal(response.status, await response.read())
+                        raise _refusal(response.status, await self._body(response))
                 yield response
         except UntrustedSocketError as error:
             raise SupervisorUnreachableError(str(error)) from error
@@ -193,6 +208,10 @@ class Transport:
             errno.EACCES: f"uid {os.geteuid()} may not open it; ask its owner for access by its group",
         }.get(error.errno or 0, f"{error.strerror or error}; name another socket with --socket")
         return SupervisorUnreachableError(f"{self.socket}: {reason}")
+
+    def _endless(self) -> SupervisorUnreachableError:
+        what = f"it answers with more than {ANSWER_BYTES >> 20} MiB, which no supervisor does"
+        return SupervisorUnreachableError(f"{self.socket}: {what}; look who listens there")
 
     def _lost(self, what: str) -> SupervisorUnreachableError:
         return SupervisorUnreachableError(f"{self.socket}: {what}; look whether the supervisor still runs")

@@ -292,14 +292,14 @@ def test_events_are_parsed_whatever_the_pieces(events: list[tuple[str, str, str]
         expected.append(ServerSentEvent(last, kind, "\n".join(lines)))
     raw = text.encode("utf-8", "replace")
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
-    parser = Parser()
+    parser = Parser(1 << 30)
     got = [event for start, stop in itertools.pairwise(edges) for event in parser.feed(raw[start:stop])]
     assert got == expected
 
 
 def test_a_large_event_is_parsed_in_linear_time() -> None:
     """A snapshot of a big host is one line of megabytes, which arrives in small pieces."""
-    parser = Parser()
+    parser = Parser(1 << 30)
     began = time.process_time()
     for number in range(50_000):
         assert parser.feed(b"data: " if number == 0 else b"x" * 200) == []
