@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -66,7 +65,7 @@ class Snapshots:
 
             await self._inventory.add(child, populate)
         finally:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            await asyncio.to_thread(self._inventory.registry.unstage_instance, child_id)
         return child
 
     async def _take(

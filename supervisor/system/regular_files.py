@@ -58,6 +58,12 @@ def read_within(directory: Path, name: str, most: int) -> bytes:
     return _whole(open_within(directory, name), most)
 
 
+def shown(path: str | Path) -> str:
+    """Return a path, which need not be UTF-8, as text that can be sent and printed."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def make_directories(top: Path, names: PurePosixPath, mode: int = 0o750) -> None:
     """Make directories below one that is there, as far as they are missing; raises OSError for a link among them."""
     with _descended(str(top), names.parts, mode):
