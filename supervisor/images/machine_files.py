@@ -12,14 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from supervisor.concurrency.progress import advance
+from supervisor.errors import MachineFileError
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
 from supervisor.system.regular_files import make_directories, open_within, read_within
 from supervisor.system.sparse_files import allocated, copy_opened
+from supervisor.vmm.configuration import LARGEST_JSON
 
-LARGEST_JSON: Final = 1 << 20
-"""Bytes of a vm.json, or of a CPU template; they have some thousand."""
+KERNELS: Final = (KERNEL, INITRD)
+"""What `machine_files` calls that is needed to boot only."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,24 @@ def copy_machine(source: Path, fork: Path) -> None:
     copy_disks(source, fork, copy_fixed(source, fork))
 
 
+def own_config(directory: Path) -> VmJson | None:
+    """Return what an instance's vm.json says, None without one; MachineFileError where it is no more what it was."""
+    return _own(directory)[1] if bootable(directory) else None
+
+
+def _own(directory: Path) -> tuple[bytes, VmJson]:
+    try:
+        text = read_within(directory, VM_JSON, LARGEST_JSON)
+        return text, parse_vm_json(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MachineFileError(f"{directory / VM_JSON}: {reason}; put it back") from error
+
+
 def writable_disks(directory: Path) -> tuple[str, ...]:
     """Return the names of the files in an instance's directory that its guest can write, as far as vm.json says."""
-    if not bootable(directory):
-        return ()
-    return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
+    config = own_config(directory)
+    return tuple(file.source for file in machine_files(config) if file.writable) if config is not None else ()
 
 
 def memory_sizes(directory: Path, size_bytes: int) -> frozenset[int]:
@@ -109,8 +124,9 @@ def memory_sizes(directory: Path, size_bytes: int) -> frozenset[int]:
 
     Firecracker writes what may be plugged into its guest as well.
     """
-    config = read_vm_json(directory).memory_hotplug if bootable(directory) else None
-    pluggable = config.total_size_mib * MIB if config is not None else 0
+    config = own_config(directory)
+    hotplug = config.memory_hotplug if config is not None else None
+    pluggable = hotplug.total_size_mib * MIB if hotplug is not None else 0
     return frozenset({size_bytes, size_bytes + pluggable})
 
 
@@ -127,8 +143,8 @@ def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
     """
     if not bootable(source):
         return ()
-    text = read_within(source, VM_JSON, LARGEST_JSON)
-    files = tuple(dict.fromkeys(_kept(parse_vm_json(text))))
+    text, config = _own(source)
+    files = tuple(dict.fromkeys(_kept(config)))
     for file in files:
         if not file.writable:
             place(source, file.source, fork, file.target, writable=False)

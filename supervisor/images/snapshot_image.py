@@ -16,13 +16,14 @@ from supervisor.images import boot_image
 from supervisor.images.machine_files import bootable, check_files, place, place_machine, read_vm_json
 from supervisor.images.machine_names import check_names
 from supervisor.images.memory_size import parse_size
+from supervisor.images.readiness import disk_marks
 from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
 from supervisor.remedies import Remedy
 from supervisor.store.layer_marks import LayerMark
 from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, layer, state_file
-from supervisor.store.records import SnapshotFiles
+from supervisor.store.records import DiskMark, SnapshotFiles
 from supervisor.system.regular_files import open_within
 from supervisor.vmm.hypervisor import Hypervisor, loads
 from supervisor.vmm.state_file import read_state_header
@@ -43,6 +44,7 @@ class SnapshotImage:
     mark: LayerMark
     """What its memory is known by."""
     has_hot_pages: bool
+    disks: tuple[DiskMark, ...]
 
 
 def is_snapshot(directory: Path) -> bool:
@@ -104,7 +106,11 @@ def check_request(image: SnapshotImage, request: CreateRequest) -> None:
 def snapshot_files(image: SnapshotImage) -> SnapshotFiles:
     """Return what the snapshot's files are called in an instance's directory."""
     return SnapshotFiles(
-        state=state_file(0), layers=(layer(0),), snapshot_version=image.snapshot_version, layer_marks=(image.mark,)
+        state=state_file(0),
+        layers=(layer(0),),
+        snapshot_version=image.snapshot_version,
+        layer_marks=(image.mark,),
+        disks=image.disks,
     )
 
 
@@ -152,4 +158,5 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
         # Of the only layer of an image: nobody asks where its holes are.
         mark=LayerMark(size, status.st_mtime_ns),
         has_hot_pages=has_hot_pages,
+        disks=disk_marks(config, directory),
     )

@@ -238,10 +238,14 @@ def _remove(directory: Path) -> None:
 
 
 def _links(directory: Path) -> Iterator[Link]:
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - one of thousands
-            except FileNotFoundError:
-                continue
-            yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
+    # Not by os.walk, which calls itself for each directory: a program may have made them deeper than that goes.
+    pending = [os.fspath(directory)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
