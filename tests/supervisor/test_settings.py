@@ -209,6 +209,16 @@ def test_a_data_directory_behind_a_link_is_known_by_its_own_path(tmp_path: Path)
 DEEP = "a = " + "[" * 100_000
 
 
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def foreign_link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+    os.lchown(path, NOBODY, NOBODY)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -216,9 +226,9 @@ DEEP = "a = " + "[" * 100_000
         (Path.mkdir, "cannot be read: it is a directory, and no file"),
         (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is a device, and no file"),
         (lambda path: path.symlink_to(path.name), "cannot be read: "),
-        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "no file of options: it has more than 1048576 bytes"),
+        (huge, "no file of options: it has more than 1048576 bytes"),
         (lambda path: path.write_text(DEEP), "no file of options: maximum recursion depth exceeded"),
-        (lambda path: (path.symlink_to("/etc/hostname"), os.lchown(path, NOBODY, NOBODY)), "a link of uid 65534's"),
+        (foreign_link, "a link of uid 65534's"),
     ],
     ids=["fifo", "folder", "device", "loop", "huge", "deep", "link of another user's"],
 )
