@@ -127,6 +127,13 @@ class VmmSilentError(VmmError):
     """A VMM did not answer in time, and may do so yet."""
 
 
+class MachineFileError(SupervisorError):
+    """A file that an instance's vm.json names is gone, or not what its snapshot was taken with: nothing is started."""
+
+    code = "machine_file_changed"
+    status = 409
+
+
 class PageServerError(SupervisorError):
     """A page server refused a request, exited, or was offered a peer it does not trust."""
 

@@ -5,10 +5,13 @@ before the environment, the environment before the file, the file before the def
 """
 
 import argparse
+import errno
 import os
 import pwd
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -22,11 +25,17 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from supervisor.concurrency.side_threads import in_time
 from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, quoted, what_is_wrong
+from supervisor.system.regular_files import read_regular
 from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
 PROGRAM: Final = "forktui"
 ENVIRONMENT_PREFIX: Final = "FORKTUI_"
+LARGEST_CONFIG: Final = 1 << 20
+"""Bytes of a TOML file."""
+READ_SECONDS: Final = 5.0
+"""For which the file may keep a program waiting that starts: it may lie on a mount that does not answer."""
 SOCKET_NAME: Final = "supervisor.sock"
 NO_HOME: Final = Path("/nonexistent")
 """The home of a user that has none: what Debian's policy has as that of system users, which is never made."""
@@ -258,19 +267,33 @@ def _config_file(named: object) -> Path:
 def _read_table(file: Path, *, required: bool) -> dict[str, Any]:
     """Return the options in a TOML file; an optional one that does not exist has none."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(in_time(READ_SECONDS, partial(_config_text, file)).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             raise SettingsError(f"{file}: no such file; --config and FORKTUI_CONFIG name one that exists") from error
         return {}
     except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+        # A TimeoutError has its own words.
+        raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file}: not valid TOML: it is not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise SettingsError(f"{file}: not valid TOML: it is nested too deep") from error
-    except ValueError as error:
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: not valid TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"{file}: no file of options: {error}") from error
+
+
+def _config_text(file: Path) -> bytes:
+    """Return what a TOML file has; raises OSError, and ValueError where it is too long to be one.
+
+    A link is followed where root or this user has made it: there are programs that keep such files elsewhere.
+    """
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+        raise OSError(errno.EPERM, f"it is a link of uid {status.st_uid}'s", str(file))
+    return read_regular(Path(os.path.realpath(file)), LARGEST_CONFIG)
 
 
 def _explain(error: ErrorDetails, given: Mapping[str, object]) -> str:

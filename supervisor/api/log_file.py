@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from watchfiles import awatch
-
 from supervisor.errors import StorageError
 from supervisor.system.regular_files import open_regular
+from supervisor.system.watching import Watch
 
 TAIL_LIMIT: Final = 8 << 20
 """Bytes from the end of a log in which its last lines are looked for."""
@@ -19,8 +18,8 @@ LINE_LIMIT: Final = 64 << 10
 
 _FIRST_READ: Final = 64 << 10
 _READ: Final = 1 << 20
-_GATHER_MILLISECONDS: Final = 200
-_LOOK_MILLISECONDS: Final = 500
+_GATHER_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 0.5
 
 
 class LogFile:
@@ -77,25 +76,18 @@ async def follow(log: LogFile) -> AsyncGenerator[list[str], None]:
 
     Ends when the log's directory is gone.
     """
-    watch = awatch(
-        log.path.parent,
-        watch_filter=None,
-        recursive=False,
-        debounce=_GATHER_MILLISECONDS,
-        rust_timeout=_LOOK_MILLISECONDS,
-        yield_on_timeout=True,
-    )
+    watch = Watch()
     try:
-        async for _ in watch:
+        while True:
+            await asyncio.to_thread(watch.set, (log.path.parent,))
             while lines := await asyncio.to_thread(log.more):
                 yield lines
             if not await asyncio.to_thread(log.path.parent.is_dir):
                 return
             yield []
-    except FileNotFoundError:
-        return
+            await watch.wait(_LOOK_SECONDS, _GATHER_SECONDS)
     finally:
-        await watch.aclose()
+        watch.close()
 
 
 def _opened(path: Path) -> BinaryIO:

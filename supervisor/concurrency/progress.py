@@ -223,6 +223,12 @@ def advance(amount: int) -> None:
         at.check()
 
 
+def done() -> int:
+    """Return how much is counted as done."""
+    at = _in_progress()
+    return 0 if at is None else at.done
+
+
 def reached(amount: int) -> None:
     """Count so much as done altogether."""
     at = _in_progress()

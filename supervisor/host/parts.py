@@ -6,6 +6,7 @@ from supervisor.admission.controller import Admission
 from supervisor.concurrency.tasks import Background
 from supervisor.host.event_bus import EventBus
 from supervisor.images.catalog import ImageCatalog
+from supervisor.images.threads import ImageThreads
 from supervisor.models import HypervisorName
 from supervisor.models.base import Report
 from supervisor.operations.acceptance import Acceptance
@@ -51,7 +52,8 @@ class Parts:
         self.background = Background("a background task")
         self.inventory = Inventory(Registry(Layout(settings.data_dir, settings.run_dir)), events.publish)
         usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
-        self.images = ImageCatalog(self.inventory.layout.images, usable, report)
+        self.image_threads = ImageThreads()
+        self.images = ImageCatalog(self.inventory.layout.images, usable, report, self.image_threads)
         self._add_runtime(settings, usable)
         self._add_operations(default_hypervisor)
         self.telemetry = Sampler(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
@@ -82,7 +84,16 @@ class Parts:
         self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self._report)
         self.snapshots = Snapshots(inventory, self.transitions, vmms, layers)
         self.unpausing = Unpausing(self.holding, vmms, self._report)
-        self.creation = Creation(inventory.layout, self.holding, self.transitions, vmms, layers, default_hypervisor)
+        self.creation = Creation(
+            inventory.layout,
+            self.holding,
+            self.transitions,
+            vmms,
+            layers,
+            self.images,
+            self.image_threads,
+            default_hypervisor,
+        )
         self.instances = Instances(
             inventory,
             self.holding,

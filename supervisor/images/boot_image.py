@@ -4,16 +4,18 @@ The paths in it are relative to the directory. The image `pagewalker` is built i
 blocks on the disk.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from supervisor.errors import BadRequestError, InvalidImageError
 from supervisor.images import builtin_image
 from supervisor.images.builtin_image import PAGEWALKER
 from supervisor.images.machine_files import check_files, place_machine, read_vm_json
+from supervisor.images.machine_names import check_names
 from supervisor.images.vm_json import VmJson
 from supervisor.store.layout import VM_JSON
 
@@ -21,6 +23,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE: Final = (
     "a name has up to 63 letters, digits, dots, dashes and underscores, no blanks, a letter or digit first"
 )
+
+
+class UnknownImageError(InvalidImageError):
+    """There is no image of this name; the message may be followed by which there are."""
 
 
 @dataclass(frozen=True)
@@ -37,32 +43,36 @@ def is_name(name: str) -> bool:
     return name != PAGEWALKER and _NAME.fullmatch(name) is not None
 
 
-def list_images(images: Path) -> tuple[str, ...]:
-    """Return the names of the images that boot, the built-in one first."""
-    found = sorted(path.parent.name for path in images.glob(f"*/{VM_JSON}"))
-    return (PAGEWALKER, *(name for name in found if name != PAGEWALKER and _boots(images, name)))
-
-
 def load_image(images: Path, name: str) -> BootImage:
     """Return an image by its name; raises InvalidImageError with what is wrong and what to do about it.
 
-    `pagewalker` is the built-in image, whatever is in `images`.
+    `pagewalker` is the built-in image, whatever is in `images`. UnknownImageError where there is none of this name.
     """
     if name == PAGEWALKER:
         return BootImage(PAGEWALKER, builtin_image.directory(), builtin_image.configuration())
     if not _NAME.fullmatch(name):
-        raise _unknown(images, f"image {name[:64]!r} is refused: {_NAME_RULE}: choose another name")
+        raise UnknownImageError(f"image {name[:64]!r} is refused: {_NAME_RULE}: choose another name")
     directory = images / name
+    check_directory(directory)
     try:
         return _read(directory)
     except FileNotFoundError as error:
         if directory.is_dir():
             missing = f"image {name}: {directory} has no {VM_JSON}, nor a state and a mem: put them there"
-            raise _unknown(images, missing) from error
-        raise _unknown(images, f"there is no image {name!r}: make a directory with a {VM_JSON} in {images}") from error
+            raise UnknownImageError(missing) from error
+        raise UnknownImageError(f"there is no image {name!r}: make a directory with a {VM_JSON} in {images}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidImageError(f"image {name}: {directory / VM_JSON}: {reason}") from error
+
+
+def check_directory(directory: Path) -> None:
+    """Raise InvalidImageError where an image's directory is a link out of that of the images."""
+    found = os.path.realpath(directory)
+    if not PurePath(found).is_relative_to(os.path.realpath(directory.parent)):
+        raise InvalidImageError(
+            f"image {directory.name}: {directory} is a link to {found}: put the directory itself there, or mount it"
+        )
 
 
 def prepare(
@@ -96,22 +106,9 @@ def _boot_args(given: str | None, extra: Sequence[str]) -> str | None:
     return " ".join(filter(None, (given, *extra))) if extra else given
 
 
-def _boots(images: Path, name: str) -> bool:
-    if not is_name(name):
-        return False
-    try:
-        _read(images / name)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _read(directory: Path) -> BootImage:
     """Return the image in a directory; raises OSError and ValueError."""
     config = read_vm_json(directory)
+    check_names(config, renamed=True)
     check_files(config, directory)
     return BootImage(directory.name, directory, config)
-
-
-def _unknown(images: Path, problem: str) -> InvalidImageError:
-    return InvalidImageError(f"{problem}, or take one of these: {', '.join(list_images(images))}")

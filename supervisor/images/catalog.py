@@ -1,98 +1,150 @@
 """The images that there are, each usable or with what is wrong with it; watched, so that a dropped-in one appears."""
 
 import asyncio
+import logging
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
-
-from watchfiles import awatch
+from typing import Final, NamedTuple
 
 from supervisor.errors import InvalidImageError
 from supervisor.images import boot_image, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
+from supervisor.images.threads import ImageThreads
 from supervisor.models import HypervisorName, ImageInfo, ImageKind, Level
 from supervisor.models.base import MIB, Report
 from supervisor.remedies import Remedy
+from supervisor.system.regular_files import shown
+from supervisor.system.watching import Watch
 from supervisor.vmm.hypervisor import Hypervisor
 
-GATHER_MILLISECONDS: Final = 200
-"""A directory that is copied in is looked at when nothing has come for so long."""
-LOOK_MILLISECONDS: Final = 5000
+GATHER_SECONDS: Final = 0.2
+"""A directory that is copied in is looked at some time after it has appeared, and again when more has."""
+LOOK_SECONDS: Final = 5.0
 """Looked at without being told to, for what inotify could not tell: its queue overflows (inotify(7))."""
+MOST_IMAGES: Final = 1000
+"""Directories in images/ that are read, those first that have a name by which one can be asked for."""
+
+_log = logging.getLogger(__name__)
+
+
+class Entries(NamedTuple):
+    """The names of the directories in images/, as the file system has them, and why those are not all."""
+
+    names: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 class ImageCatalog:
-    """Reads the images' directory whenever it is asked, and reports what has changed while it is watched."""
+    """Reads the images' directory whenever it is asked, and reports what has changed while it is watched.
 
-    def __init__(self, directory: Path, hypervisors: Mapping[HypervisorName, Hypervisor], report: Report) -> None:
+    Others write there: it is read in the threads that were given for that, and what cannot be read is told of the image
+    that it concerns.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        hypervisors: Mapping[HypervisorName, Hypervisor],
+        report: Report,
+        threads: ImageThreads,
+    ) -> None:
         self._directory = directory
         self._hypervisors = hypervisors
         self._report = report
-        self._stop = asyncio.Event()
+        self._threads = threads
+        self._watching: asyncio.Task[None] | None = None
 
     async def images(self) -> list[ImageInfo]:
         """Return every image, the built-in one first."""
-        return await asyncio.to_thread(self._read)
+        return await self._described(await self._entries())
 
     async def watch(self) -> None:
         """Report images that appear, change their condition or go, until told to stop."""
-        known = {one.name: one for one in await self.images()}
-        for one in known.values():
-            if one.error is not None:
-                self._report("warning", f"{one.name}: the image cannot be used: {one.error}", None)
-        watch = awatch(
-            self._directory,
-            watch_filter=None,
-            debounce=GATHER_MILLISECONDS,
-            rust_timeout=LOOK_MILLISECONDS,
-            yield_on_timeout=True,
-            stop_event=self._stop,
-        )
-        try:
-            async for _ in watch:
-                found = {one.name: one for one in await self.images()}
-                for level, line in changes(known, found):
-                    self._report(level, line, None)
-                known = found
-        except FileNotFoundError:
-            self._report("warning", f"{self._directory} is gone: its images are no longer watched", None)
+        self._watching = asyncio.create_task(self._watch())
+        await asyncio.gather(self._watching, return_exceptions=True)
 
     def stop(self) -> None:
         """End the watch."""
-        self._stop.set()
+        if self._watching is not None:
+            self._watching.cancel()
 
-    def _read(self) -> list[ImageInfo]:
+    async def _watch(self) -> None:
+        watch, known, told = Watch(), dict[str, ImageInfo](), None
+        begun = False
         try:
-            entries = sorted(entry for entry in self._directory.iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
-            entries = []
-        found = [self._describe(entry) for entry in entries if entry.is_dir() and entry.name != PAGEWALKER]
-        return [self._describe(self._directory / PAGEWALKER), *found]
+            while True:
+                try:
+                    entries = await self._entries()
+                    await self._threads.read("the watch of images/", partial(self._set, watch, entries))
+                    found = {one.name: one for one in await self._described(entries)}
+                except Exception:
+                    # Of one look: the next is made all the same.
+                    _log.exception("a look at %s failed", self._directory)
+                else:
+                    self._tell(known, found, begun)
+                    if entries.problem is not None and entries.problem != told:
+                        self._report("warning", f"{shown(self._directory)}: {entries.problem}", None)
+                    known, told, begun = found, entries.problem, True
+                await watch.wait(LOOK_SECONDS, GATHER_SECONDS)
+        finally:
+            watch.close()
 
-    def _describe(self, directory: Path) -> ImageInfo:
+    def _tell(self, known: Mapping[str, ImageInfo], found: Mapping[str, ImageInfo], begun: bool) -> None:
+        for level, line in changes(known, found):
+            # What is usable from the start is no news.
+            if begun or level != "info":
+                self._report(level, line, None)
+
+    def _set(self, watch: Watch, entries: Entries) -> None:
+        watch.set((self._directory, *(self._directory / name for name in entries.names)))
+
+    async def _entries(self) -> Entries:
+        try:
+            return await self._threads.read("images/", partial(_listed, self._directory))
+        except OSError as error:
+            # A TimeoutError has its own words.
+            return Entries(problem=f"no image in it can be used: {error.strerror or error}")
+
+    async def _described(self, entries: Entries) -> list[ImageInfo]:
+        found = await asyncio.gather(*map(self._describe, (PAGEWALKER, *entries.names)))
+        return [one for one in found if one is not None]
+
+    async def _describe(self, name: str) -> ImageInfo | None:
+        subject = f"image {shown(name)}"
+        try:
+            return await self._threads.read(subject, partial(self._read, name))
+        except TimeoutError as error:
+            return _failed(name, f"image {shown(name)}: its files cannot be read: {error}")
+        except Exception as error:
+            _log.exception("%s cannot be read", subject)
+            return _failed(name, f"image {shown(name)}: it cannot be read: {type(error).__name__}")
+
+    def _read(self, name: str) -> ImageInfo | None:
+        """Return an image by the name of its directory; None where that is none. Blocks."""
+        directory = self._directory / name
+        if name != PAGEWALKER and not directory.is_dir():
+            return None
         kind: ImageKind = "boot"
         size, error, hypervisor = None, None, None
         try:
-            if directory.name != PAGEWALKER and snapshot_image.is_snapshot(directory):
+            if boot_image.is_name(name) and snapshot_image.is_snapshot(directory):
                 kind = "snapshot"
-                snapshot = snapshot_image.load_snapshot(directory)
-                size, hypervisor = snapshot.size_bytes, snapshot.hypervisor
-                self._check(snapshot)
+            image = snapshot_image.load(self._directory, name)
+            if isinstance(image, snapshot_image.SnapshotImage):
+                size, hypervisor = image.size_bytes, image.hypervisor
+                self._check(image)
             else:
-                image = boot_image.load_image(self._directory, directory.name)
                 size = image.config.machine_config.mem_size_mib * MIB
         except InvalidImageError as problem:
             error = " ".join(problem.message.split())
-        try:
-            made = directory.stat().st_mtime
-        except OSError:
-            made = 0
         return ImageInfo(
-            name=directory.name,
+            name=shown(name),
             status="failed" if error else "ready",
             error=error,
-            created_at=datetime.fromtimestamp(made, UTC),
+            created_at=_made(directory),
             kind=kind,
             hypervisor=hypervisor,
             memory_bytes=size,
@@ -119,3 +171,38 @@ def changes(before: Mapping[str, ImageInfo], after: Mapping[str, ImageInfo]) -> 
             what = "a snapshot" if one.kind == "snapshot" else "an image"
             lines.append(("info", f"{name}: {what} to make instances from"))
     return lines
+
+
+def _listed(directory: Path) -> Entries:
+    """Return which directories there are; a link may be one, which is looked at by who reads it. Raises OSError."""
+    with os.scandir(directory) as entries:
+        found = [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and (entry.is_dir(follow_symlinks=False) or entry.is_symlink())
+        ]
+    names = sorted({*found} - {PAGEWALKER}, key=lambda name: (not boot_image.is_name(name), name))
+    problem = None
+    if len(names) > MOST_IMAGES:
+        problem = f"it has {len(names)} directories, and {MOST_IMAGES} are looked at: remove what is no image"
+    return Entries(tuple(sorted(names[:MOST_IMAGES])), problem)
+
+
+def _made(directory: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(directory.stat().st_mtime, UTC)
+    except (OSError, ValueError, OverflowError):
+        # A file system may have times that no calendar of Python's has.
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _failed(name: str, error: str) -> ImageInfo:
+    return ImageInfo(
+        name=shown(name),
+        status="failed",
+        error=error,
+        created_at=datetime.fromtimestamp(0, UTC),
+        kind="boot",
+        hypervisor=None,
+        memory_bytes=None,
+    )

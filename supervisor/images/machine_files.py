@@ -3,18 +3,25 @@
 Every function that takes a path blocks on the disk.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from supervisor.concurrency.progress import advance
+from supervisor.errors import MachineFileError
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
-from supervisor.system.sparse_files import allocated, sparse_copy
+from supervisor.system.regular_files import make_directories, open_within, read_within
+from supervisor.system.sparse_files import allocated, copy_opened
+from supervisor.vmm.configuration import LARGEST_JSON
+
+KERNELS: Final = (KERNEL, INITRD)
+"""What `machine_files` calls that is needed to boot only."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,12 @@ class PlacedFile:
 
 def read_vm_json(directory: Path) -> VmJson:
     """Return what is in a directory's vm.json; raises OSError, and ValueError with one line."""
-    return parse_vm_json((directory / VM_JSON).read_bytes())
+    return parse_vm_json(read_within(directory, VM_JSON, LARGEST_JSON))
 
 
 def bootable(directory: Path) -> bool:
     """Return whether an instance's directory says how to boot it."""
-    return (directory / VM_JSON).exists()
+    return os.path.lexists(directory / VM_JSON)
 
 
 def machine_files(config: VmJson) -> Iterator[PlacedFile]:
@@ -46,6 +53,11 @@ def machine_files(config: VmJson) -> Iterator[PlacedFile]:
             yield PlacedFile(drive.path_on_host, disk_file(drive.drive_id), writable=not drive.is_read_only)
     for device in config.pmem:
         yield PlacedFile(device.path_on_host, pmem_file(device.id), writable=not device.read_only)
+
+
+def _kept(config: VmJson) -> Iterator[PlacedFile]:
+    """Yield the same files under the names that they have: several devices may only read one of them."""
+    return (replace(file, target=file.source) for file in machine_files(config))
 
 
 def place_machine(
@@ -71,11 +83,11 @@ def place_machine(
         document["boot-source"]["boot_args"] = boot_args
     if isinstance(config.cpu_config, str):
         # Only --config-file takes a path.
-        document["cpu-config"] = json.loads((source / config.cpu_config).read_bytes())
+        document["cpu-config"] = json.loads(read_within(source, config.cpu_config, LARGEST_JSON))
     if renamed:
         _rename(document)
-    for file in machine_files(config):
-        place((source / file.source).resolve(), directory / (file.target if renamed else file.source), file.writable)
+    for file in dict.fromkeys(machine_files(config) if renamed else _kept(config)):
+        place(source, file.source, directory, file.target, writable=file.writable)
     (directory / VM_JSON).write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -87,11 +99,24 @@ def copy_machine(source: Path, fork: Path) -> None:
     copy_disks(source, fork, copy_fixed(source, fork))
 
 
+def own_config(directory: Path) -> VmJson | None:
+    """Return what an instance's vm.json says, None without one; MachineFileError where it is no more what it was."""
+    return _own(directory)[1] if bootable(directory) else None
+
+
+def _own(directory: Path) -> tuple[bytes, VmJson]:
+    try:
+        text = read_within(directory, VM_JSON, LARGEST_JSON)
+        return text, parse_vm_json(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MachineFileError(f"{directory / VM_JSON}: {reason}; put it back") from error
+
+
 def writable_disks(directory: Path) -> tuple[str, ...]:
     """Return the names of the files in an instance's directory that its guest can write, as far as vm.json says."""
-    if not bootable(directory):
-        return ()
-    return tuple(file.source for file in machine_files(read_vm_json(directory)) if file.writable)
+    config = own_config(directory)
+    return tuple(file.source for file in machine_files(config) if file.writable) if config is not None else ()
 
 
 def memory_sizes(directory: Path, size_bytes: int) -> frozenset[int]:
@@ -99,15 +124,16 @@ def memory_sizes(directory: Path, size_bytes: int) -> frozenset[int]:
 
     Firecracker writes what may be plugged into its guest as well.
     """
-    config = read_vm_json(directory).memory_hotplug if bootable(directory) else None
-    pluggable = config.total_size_mib * MIB if config is not None else 0
+    config = own_config(directory)
+    hotplug = config.memory_hotplug if config is not None else None
+    pluggable = hotplug.total_size_mib * MIB if hotplug is not None else 0
     return frozenset({size_bytes, size_bytes + pluggable})
 
 
 def copy_disks(source: Path, fork: Path, names: Iterable[str]) -> None:
     """Copy disks of an instance that is not running, or is paused, as they are now; raises OSError."""
     for name in names:
-        place(source / name, fork / name, writable=True)
+        place(source, name, fork, name, writable=True)
 
 
 def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
@@ -117,11 +143,11 @@ def copy_fixed(source: Path, fork: Path) -> tuple[str, ...]:
     """
     if not bootable(source):
         return ()
-    text = (source / VM_JSON).read_bytes()
-    files = tuple(machine_files(parse_vm_json(text)))
+    text, config = _own(source)
+    files = tuple(dict.fromkeys(_kept(config)))
     for file in files:
         if not file.writable:
-            place(source / file.source, fork / file.source, writable=False)
+            place(source, file.source, fork, file.target, writable=False)
     (fork / VM_JSON).write_bytes(text)
     return tuple(file.source for file in files if file.writable)
 
@@ -131,40 +157,78 @@ def copied_bytes(source: Path) -> int:
     return sum(allocated((source / name).stat()) for name in writable_disks(source))
 
 
-def place(source: Path, target: Path, writable: bool) -> None:
-    """Link or copy a file into an instance's directory; what the guest may write is a copy of its own."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not writable:
-        try:
-            os.link(source, target)
+def place(source: Path, name: str, directory: Path, target: str, *, writable: bool) -> None:
+    """Link or copy a file of the directory `source` into an instance's; what the guest may write is a copy of its own.
+
+    Raises OSError, and FileExistsError where there is a file of that name.
+    """
+    path = directory / target
+    make_directories(directory, PurePosixPath(target).parent)
+    fd = open_within(source, name)
+    try:
+        if not writable and _linked(fd, path):
             return
-        except FileExistsError:
-            raise
-        except OSError:
-            # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
-            pass
-    sparse_copy(source, target, advance)
+        copy_opened(fd, path, advance)
+    finally:
+        os.close(fd)
+
+
+def _linked(fd: int, target: Path) -> bool:
+    """Give an open file another name, if that can be; raises FileExistsError."""
+    try:
+        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
+        return False
+    return True
 
 
 def check_files(config: VmJson, directory: Path) -> None:
-    """Raises ValueError where a file that the configuration names is not there or not in the image's directory."""
-    names = [file.source for file in machine_files(config)]
+    """Raises ValueError where a file that the configuration names is not there or not in the image's directory.
+
+    Also where two of the machine are one file, under whatever names, that its guest can write to: what it writes to one
+    disk would be on another, or on none.
+    """
+    found: dict[tuple[int, int], PlacedFile] = {}
+    for file in machine_files(config):
+        status = _checked(directory, file.source)
+        other = found.setdefault((status.st_dev, status.st_ino), file)
+        if other is not file and (file.writable or other.writable):
+            raise ValueError(
+                f"{other.target} and {file.target} are one file, {file.source}, which the guest can write: "
+                "give each a file of its own, or make both read-only"
+            )
+        found[status.st_dev, status.st_ino] = file
     if isinstance(config.cpu_config, str):
-        names.append(config.cpu_config)
-    inside = directory.resolve()
-    for name in names:
-        path = (directory / name).resolve()
-        if not path.is_relative_to(inside):
-            raise ValueError(f"{name} is a link to {path}: put the file itself into the image's directory")
-        if not path.is_file():
-            raise ValueError(f"{name} is no file in the image's directory: put it there, or correct the path")
-        if not os.access(path, os.R_OK):
-            raise ValueError(f"{name} cannot be read: change its mode")
-    if isinstance(config.cpu_config, str):
+        _checked(directory, config.cpu_config)
         try:
-            json.loads((directory / config.cpu_config).read_bytes())
-        except ValueError as error:
+            json.loads(read_within(directory, config.cpu_config, LARGEST_JSON))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"cpu-config: {config.cpu_config} is no JSON: {error}") from error
+
+
+def _checked(directory: Path, name: str) -> os.stat_result:
+    try:
+        fd = open_within(directory, name)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            problem = f"{name} is a link to {error.filename2}: put the file itself into the image's directory"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            problem = f"{name} cannot be read: change its mode"
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+            problem = f"{name} is no file in the image's directory: put it there, or correct the path"
+        else:
+            problem = (
+                f"{name} is no file in the image's directory ({error.strerror}): put it there, or correct the path"
+            )
+        raise ValueError(problem) from error
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _rename(document: dict[str, Any]) -> None:

@@ -9,18 +9,22 @@ Every function that takes a path blocks on the disk.
 
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from supervisor.errors import BadRequestError, InvalidImageError
-from supervisor.images.machine_files import bootable, check_files, machine_files, place, place_machine, read_vm_json
+from supervisor.images import boot_image
+from supervisor.images.machine_files import bootable, check_files, place, place_machine, read_vm_json
+from supervisor.images.machine_names import check_names
 from supervisor.images.memory_size import parse_size
+from supervisor.images.readiness import disk_marks
 from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName
 from supervisor.models.base import MIB
 from supervisor.remedies import Remedy
 from supervisor.store.layer_marks import LayerMark
-from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, is_own, layer, state_file
-from supervisor.store.records import SnapshotFiles
+from supervisor.store.layout import HOT_PAGES, MEM, STATE, VM_JSON, layer, state_file
+from supervisor.store.records import DiskMark, SnapshotFiles
+from supervisor.system.regular_files import open_within
 from supervisor.vmm.hypervisor import Hypervisor, loads
 from supervisor.vmm.state_file import read_state_header
 
@@ -39,22 +43,32 @@ class SnapshotImage:
     config: VmJson | None
     mark: LayerMark
     """What its memory is known by."""
+    has_hot_pages: bool
+    disks: tuple[DiskMark, ...]
 
 
 def is_snapshot(directory: Path) -> bool:
     """Return whether an image is a snapshot, or is meant to be one."""
-    found = [(directory / name).exists() for name in (STATE, MEM)]
+    found = [os.path.lexists(directory / name) for name in (STATE, MEM)]
     return all(found) or (any(found) and not bootable(directory))
+
+
+def load(images: Path, name: str) -> boot_image.BootImage | SnapshotImage:
+    """Return an image of either kind by its name; raises as `load_snapshot` and `boot_image.load_image`."""
+    if boot_image.is_name(name) and is_snapshot(images / name):
+        return load_snapshot(images / name)
+    return boot_image.load_image(images, name)
 
 
 def load_snapshot(directory: Path) -> SnapshotImage:
     """Return the snapshot in an image's directory; raises InvalidImageError with what is wrong in one line."""
     name = directory.name
+    boot_image.check_directory(directory)
     try:
         config = read_vm_json(directory) if bootable(directory) else None
         if config is not None:
+            check_names(config, renamed=False)
             check_files(config, directory)
-            _check_names(config)
         return _inspect(directory, config)
     except (OSError, ValueError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
@@ -92,20 +106,24 @@ def check_request(image: SnapshotImage, request: CreateRequest) -> None:
 def snapshot_files(image: SnapshotImage) -> SnapshotFiles:
     """Return what the snapshot's files are called in an instance's directory."""
     return SnapshotFiles(
-        state=state_file(0), layers=(layer(0),), snapshot_version=image.snapshot_version, layer_marks=(image.mark,)
+        state=state_file(0),
+        layers=(layer(0),),
+        snapshot_version=image.snapshot_version,
+        layer_marks=(image.mark,),
+        disks=image.disks,
     )
 
 
 def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages: bool, directory: Path) -> None:
     """Put into an instance's directory what its VMM restores; memory and state are links where that is possible."""
-    place(image.directory / STATE, directory / files.state, writable=False)
+    place(image.directory, STATE, directory, files.state, writable=False)
+    place(image.directory, MEM, directory, files.layers[0], writable=False)
     memory = directory / files.layers[0]
-    place(image.directory / MEM, memory, writable=False)
     if memory.stat().st_mtime_ns != image.mark.mtime_ns:
         # A copy, where a link was not possible.
         os.utime(memory, ns=(image.mark.mtime_ns, image.mark.mtime_ns))
-    if (image.directory / HOT_PAGES).exists():
-        place((image.directory / HOT_PAGES).resolve(), directory / HOT_PAGES, writable=False)
+    if image.has_hot_pages:
+        place(image.directory, HOT_PAGES, directory, HOT_PAGES, writable=False)
     if image.config is not None:
         machine = {"vcpu_count": image.vcpus, "mem_size_mib": image.size_bytes // MIB}
         machine["track_dirty_pages"] = track_dirty_pages
@@ -113,21 +131,12 @@ def place_snapshot(image: SnapshotImage, files: SnapshotFiles, track_dirty_pages
         place_machine(image.config, image.directory, directory, machine, renamed=False)
 
 
-def _check_names(config: VmJson) -> None:
-    """Raise ValueError where a file of the machine, or its directory, would take the place of one of ours."""
-    for file in machine_files(config):
-        first = PurePosixPath(file.source).parts[0]
-        if is_own(first):
-            raise ValueError(
-                f"{file.source}: {first} is a name that an instance's own files have: the machine that is snapshotted "
-                "must have this file under another one"
-            )
-
-
 def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
+    has_hot_pages = os.path.lexists(directory / HOT_PAGES)
+    if has_hot_pages:
+        os.close(open_within(directory, HOT_PAGES))
     for name in (STATE, MEM):
-        path = directory / name
-        if path.is_symlink() or not path.is_file():
+        if (directory / name).is_symlink() or not (directory / name).is_file():
             raise ValueError(f"{name} is no file in its directory: a snapshot is a {STATE} and a {MEM}")
     header = read_state_header(directory / STATE)
     status = (directory / MEM).stat()
@@ -148,4 +157,6 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
         config=config,
         # Of the only layer of an image: nobody asks where its holes are.
         mark=LayerMark(size, status.st_mtime_ns),
+        has_hot_pages=has_hot_pages,
+        disks=disk_marks(config, directory),
     )

@@ -16,6 +16,8 @@ from supervisor.vmm.configuration import SECTIONS
 
 IGNORED_SECTIONS: Final = ("logger", "metrics")
 """The supervisor says itself where the VMM writes."""
+MOST_MIB: Final = 1 << 27
+"""A VMM maps all guest memory in its own address space, of 47 bits (Documentation/arch/x86/x86_64/mm.rst)."""
 
 
 def _inside(path: str) -> str:
@@ -25,7 +27,13 @@ def _inside(path: str) -> str:
     return path
 
 
-RelativePath = Annotated[str, AfterValidator(_inside)]
+def _of_file(path: str) -> str:
+    if path.rpartition("/")[2] in ("", "."):
+        raise ValueError("it has to be the path of a file, and this is one of a directory")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside), AfterValidator(_of_file)]
 DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=64)]
 
 
@@ -47,7 +55,7 @@ class MachineConfig(Section):
     """The size of the machine."""
 
     vcpu_count: int = Field(default=1, ge=1, le=MAX_VCPUS)
-    mem_size_mib: int = Field(default=128, ge=1)
+    mem_size_mib: int = Field(default=128, ge=1, le=MOST_MIB)
     huge_pages: Literal["None", "Transparent", "2M"] = "None"
 
     @property
@@ -89,7 +97,7 @@ class Vsock(Section):
 class MemoryHotplug(Section):
     """Memory that a guest may be given while it runs."""
 
-    total_size_mib: int = Field(default=0, ge=0)
+    total_size_mib: int = Field(default=0, ge=0, le=MOST_MIB)
 
 
 class VmJson(Section):

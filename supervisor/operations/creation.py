@@ -1,11 +1,17 @@
 """New instances of images."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from typing import Final
 
+from supervisor.errors import InvalidImageError
 from supervisor.images import boot_image, builtin_image, snapshot_image
+from supervisor.images.catalog import ImageCatalog
 from supervisor.images.memory_size import parse_size
+from supervisor.images.threads import ImageThreads
 from supervisor.models import CreateRequest, HypervisorName, State
 from supervisor.models.base import MIB
 from supervisor.operations.holding import Holding
@@ -18,6 +24,9 @@ from supervisor.store.records import InstanceRecord
 from supervisor.store.registry import new_id
 from supervisor.uffd.huge_pages import SMALL_PAGE_BYTES
 
+MOST_LISTED: Final = 20
+"""Images that a refusal names."""
+
 
 class Creation:
     """Makes instances; where that fails nothing of one is left."""
@@ -29,6 +38,8 @@ class Creation:
         transitions: Transitions,
         vmms: Vmms,
         layers: Layers,
+        images: ImageCatalog,
+        threads: ImageThreads,
         default_hypervisor: HypervisorName,
     ) -> None:
         self._layout = layout
@@ -36,20 +47,28 @@ class Creation:
         self._transitions = transitions
         self._vmms = vmms
         self._layers = layers
+        self._images = images
+        self._threads = threads
         self._default_hypervisor = default_hypervisor
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image, or leave one of a snapshot in Standby."""
-        directory = self._layout.image(request.image)
-        if boot_image.is_name(request.image) and await asyncio.to_thread(snapshot_image.is_snapshot, directory):
-            image = await asyncio.to_thread(snapshot_image.load_snapshot, directory)
+        image = await self._load(request.image)
+        if isinstance(image, snapshot_image.SnapshotImage):
             return await self._in_standby(request, image)
-        return await self._booted(request)
+        return await self._booted(request, image)
 
-    async def _booted(self, request: CreateRequest) -> InstanceRecord:
+    async def _load(self, name: str) -> boot_image.BootImage | snapshot_image.SnapshotImage:
+        """Return an image; UnknownImageError names those that there are."""
+        try:
+            return await self._threads.read_image(name, partial(snapshot_image.load, self._layout.images, name))
+        except boot_image.UnknownImageError as error:
+            usable = [one.name for one in await self._images.images() if one.error is None]
+            raise InvalidImageError(f"{error.message}, or take one of these: {_listed(usable)}") from error
+
+    async def _booted(self, request: CreateRequest, image: boot_image.BootImage) -> InstanceRecord:
         hypervisor = _hypervisor(request, self._default_hypervisor)
         self._vmms.hypervisor(hypervisor)
-        image = await asyncio.to_thread(boot_image.load_image, self._layout.images, request.image)
         builtin_image.check_hypervisor(image.name, hypervisor)
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
@@ -64,7 +83,7 @@ class Creation:
             track_dirty_pages=record.track_dirty_pages,
         )
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._transitions.add(record, populate)
+            await self._add(record, populate)
             try:
                 return await self._transitions.boot(record)
             except BaseException:
@@ -82,8 +101,12 @@ class Creation:
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._transitions.add(record, place)
+            await self._add(record, place)
         return record
+
+    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+        """Write the record and the image's files: none of these where they cannot be read, or that is cancelled."""
+        await self._transitions.add(record, populate, partial(self._threads.place, record.image, record.id))
 
     def _record(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int
@@ -101,6 +124,11 @@ class Creation:
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
             intent="create",
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def _hypervisor(request: CreateRequest, otherwise: HypervisorName) -> HypervisorName:

@@ -82,9 +82,11 @@ class Forks:
     async def plan(self, source: InstanceRecord, options: ForkOptions) -> ForkPlan:
         """Return what a fork is to be; refused where it is known by now that it could not become that."""
         plan = plan_fork(source.name, source.state, source.huge_pages > 0, options)
-        if plan.shares_memory or (plan.runs and not plan.from_running):
+        loads = plan.shares_memory or (plan.runs and not plan.from_running)
+        if loads:
             # One of a template is there to be run, if not now.
             await self._vmms.check_loads(source)
+        await self._vmms.check_machine(source, source.snapshot if loads else None)
         if plan.backend == "uffd":
             self._vmms.check_userfaultfd(source.hypervisor)
         if options.template_id is not None:

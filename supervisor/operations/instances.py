@@ -73,6 +73,7 @@ class Instances:
             self._holding.check(Verb.RESTORE, record)
             lifecycle.check_backend(Verb.RESTORE, record.name, record.huge_pages > 0, record.memory_backend)
             await self._vmms.check_loads(record)
+            await self._vmms.check_machine(record, record.snapshot)
             async with self._transitions.intending(record, "restore") as restoring:
                 await self._templates.unpromote(record.id)
                 return await self._transitions.load(restoring)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from supervisor.concurrency.progress import step
 from supervisor.errors import StorageError
 from supervisor.images.machine_files import copy_disks, copy_fixed, memory_sizes, writable_disks
+from supervisor.images.readiness import own_disk_marks
 from supervisor.models import ForkKind, State
 from supervisor.operations.transitions import Transitions
 from supervisor.rules.lifecycle import Intent
@@ -66,7 +66,7 @@ class Snapshots:
 
             await self._inventory.add(child, populate)
         finally:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            await asyncio.to_thread(self._inventory.registry.unstage_instance, child_id)
         return child
 
     async def _take(
@@ -86,6 +86,7 @@ class Snapshots:
         self._vmms.check_reachable(record)
         directory = self._inventory.layout.instance(record.id)
         sizes = await asyncio.to_thread(memory_sizes, directory, record.size_bytes)
+        disks = await asyncio.to_thread(own_disk_marks, record.name, directory)
         await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
         watch = watch or Stopwatch()
         with contextlib.ExitStack() as paused:
@@ -99,6 +100,7 @@ class Snapshots:
                 paused.close()
                 with watch.phase("write"):
                     await asyncio.to_thread(keep, directory, record, files, sizes)
+        files = files.model_copy(update={"disks": disks})
         if runs_on:
             return await self._layers.commit(record, files, changes)
         try:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from supervisor.concurrency.progress import step
@@ -19,6 +20,7 @@ from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import Layers, all_names, own_snapshot
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, running, stopped
+from supervisor.store.registry import nothing_more
 
 
 class Transitions:
@@ -33,10 +35,24 @@ class Transitions:
         self._page_servers = page_servers
         self._report = report
 
-    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
-        """Make a new instance with the files that `populate` puts in its directory; NameConflictError for its name."""
+    async def add(
+        self,
+        record: InstanceRecord,
+        populate: Callable[[Path], None],
+        place: Callable[[Callable[[], None]], Awaitable[None]],
+    ) -> None:
+        """Make a new instance with the files that `populate` puts in its directory; NameConflictError for its name.
+
+        `place` has that done, in a thread of its own. Where it fails nothing of the instance is left.
+        """
+        registry = self._inventory.registry
         with self._inventory.reserved(record.name, record.id):
-            await self._inventory.add(record, populate)
+            try:
+                await place(partial(registry.stage_instance, record.id, populate))
+                await self._inventory.add(record, nothing_more)
+            except BaseException:
+                await asyncio.shield(asyncio.to_thread(registry.unstage_instance, record.id))
+                raise
 
     @contextlib.asynccontextmanager
     async def intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:

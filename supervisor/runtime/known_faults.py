@@ -10,8 +10,9 @@ from supervisor.rules.firecracker_versions import faults_of, is_whole
 from supervisor.snapshots.layers import snapshot_type
 from supervisor.store.records import InstanceRecord, ProcessIdentity, StartedVmm
 from supervisor.system.processes import boot_id
+from supervisor.system.regular_files import read_regular
 from supervisor.vmm.api_client import SnapshotType
-from supervisor.vmm.configuration import devices
+from supervisor.vmm.configuration import LARGEST_JSON, devices
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, firecracker_version
 
@@ -60,7 +61,7 @@ def check_boots(record: InstanceRecord, hypervisor: Hypervisor, vm_json: Path) -
     What is wrong with the configuration itself is told by who sends it.
     """
     try:
-        present = devices(json.loads(vm_json.read_bytes()))
-    except (OSError, ValueError, AttributeError, TypeError):
+        present = devices(json.loads(read_regular(vm_json, LARGEST_JSON)))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
     check_known_faults(record, hypervisor.firecracker_version, present)

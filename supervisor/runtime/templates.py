@@ -1,6 +1,8 @@
 """Templates: Standby instances promoted so that share_memory forks may read their memory."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.layout import HOT_PAGES
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import new_id
+from supervisor.system.regular_files import open_regular
 
 
 class Templates:
@@ -85,5 +88,8 @@ class Templates:
 
 def _populate(layers: Sequence[str], source: Path, template: Path) -> None:
     """Put into a template's directory what its page server reads: the layers, and the hot-page list of its image."""
-    names = (*layers, HOT_PAGES) if (source / HOT_PAGES).exists() else layers
-    link(names, source, template)
+    link(layers, source, template)
+    # Without a list one is recorded: what cannot be one is no reason to make no forks.
+    with contextlib.suppress(OSError):
+        os.close(open_regular(source / HOT_PAGES))
+        link((HOT_PAGES,), source, template)

@@ -9,6 +9,7 @@ from typing import Any
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
+from supervisor.images.readiness import check_machine, make_way_for_vmm
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime.huge_page_pool import HugePagePool
@@ -104,8 +105,13 @@ class Vmms:
         except FileNotFoundError:
             return 0
 
+    async def check_machine(self, record: InstanceRecord, snapshot: SnapshotFiles | None) -> None:
+        """Raise MachineFileError where a file is gone that a VMM opens to boot, or changed since this snapshot."""
+        await asyncio.to_thread(check_machine, record.name, self._layout.instance(record.id), snapshot)
+
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         """Start a VMM with the instance's vm.json; DependencyMissingError where its version may not run that."""
+        await self.check_machine(record, None)
         vm_json = self._layout.instance(record.id) / VM_JSON
         await asyncio.to_thread(check_boots, record, self.hypervisor(record.hypervisor), vm_json)
         step("spawn")
@@ -125,6 +131,7 @@ class Vmms:
         The memory image has one layer, unless it comes through a page server. One that dies meanwhile costs one more
         try. On failure no VMM is left, and the error is raised.
         """
+        await self.check_machine(record, own_snapshot(record))
         if record.template_id is None or not record.served_over_uffd:
             return await self._load_file(record, watch)
         try:
@@ -330,6 +337,7 @@ class Vmms:
         config_file: str | None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Vmm:
+        await asyncio.to_thread(make_way_for_vmm, record.name, self._layout.instance(record.id))
         share = await self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(

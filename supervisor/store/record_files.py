@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from supervisor.store.record_checks import (
     template_problem,
 )
 from supervisor.store.records import SCHEMA_VERSION, InstanceRecord, Record, TemplateRecord
-from supervisor.system.regular_files import open_regular
+from supervisor.system.regular_files import read_regular, shown
 
 LARGEST_RECORD: Final = 1 << 20
 """Bytes; a record has some thousand."""
@@ -101,8 +100,8 @@ class _Found(Generic[RecordType]):
 
     def _set_aside(self, name: str, reason: str, content: Mapping[str, Any]) -> None:
         told, instance_id = content.get("name"), content.get("instance_id")
-        self.aside[_shown(name)] = SetAside(
-            f"{_shown(self._directory / name / self._file)}: {reason}",
+        self.aside[shown(name)] = SetAside(
+            f"{shown(self._directory / name / self._file)}: {reason}",
             told if isinstance(told, str) and re.fullmatch(NAME_PATTERN, told) and len(told) <= NAME_LENGTH else None,
             instance_id if isinstance(instance_id, str) and is_id(instance_id) else None,
         )
@@ -110,21 +109,10 @@ class _Found(Generic[RecordType]):
 
 def read_whole(path: Path) -> bytes:
     """Return a record's bytes; raises OSError for what is no regular file, ValueError for more than a record has."""
-    fd = open_regular(path)
     try:
-        status = os.fstat(fd)
-        # One call reads all that a record of this size has: read(2) of a regular file is short at its end only.
-        content = os.read(fd, LARGEST_RECORD + 1) if status.st_size <= LARGEST_RECORD else b""
-    finally:
-        os.close(fd)
-    if max(len(content), status.st_size) > LARGEST_RECORD:
-        raise ValueError(f"it has more than {LARGEST_RECORD} bytes, and a record has some thousand")
-    return content
-
-
-def _shown(path: str | Path) -> str:
-    """Return a path, or a part of one, that need not be UTF-8, as text that can be sent."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+        return read_regular(path, LARGEST_RECORD)
+    except ValueError as error:
+        raise ValueError(f"{error}, and a record has some thousand") from error
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:

@@ -38,6 +38,13 @@ class ProcessIdentity(Record):
     """The boot of the host that both are of; None in the records of earlier versions."""
 
 
+class DiskMark(NamedTuple):
+    """A disk of an instance: its path in the directory, and its bytes."""
+
+    name: str
+    size: int
+
+
 class SnapshotFiles(Record):
     """The snapshot in an instance's directory: file names relative to it, layers newest first."""
 
@@ -46,6 +53,8 @@ class SnapshotFiles(Record):
     snapshot_version: str
     layer_marks: tuple[LayerMark, ...] = ()
     """What each layer is known by; none are noted in records of former supervisors, until the next snapshot."""
+    disks: tuple[DiskMark, ...] = ()
+    """What disks its guest had; none are noted in records of former supervisors."""
 
 
 class InstanceRecord(Record):

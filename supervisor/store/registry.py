@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import secrets
-import shutil
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from supervisor.store.layout import (
 )
 from supervisor.store.record_files import Loaded, load
 from supervisor.store.records import InstanceRecord, Record, TemplateRecord
+from supervisor.system.regular_files import remove_tree
 from supervisor.system.sparse_files import allocated
 
 _log = logging.getLogger(__name__)
@@ -96,11 +96,23 @@ class Registry:
             for directory in (self.layout.instances, self.layout.templates, self.layout.images):
                 directory.mkdir(parents=True, exist_ok=True)
                 for half in (*directory.glob(f"{DELETED}*"), *directory.glob(f"{STAGED}*")):
-                    shutil.rmtree(half, ignore_errors=True)
+                    _remove_all(half)
         except OSError as error:
             raise StorageError(
                 f"{error.filename}: {error.strerror}; choose another --data-dir or make it writable"
             ) from error
+
+    def stage_instance(self, instance_id: str, populate: Callable[[Path], None]) -> None:
+        """Make the directory in which `create_instance` finds what `populate` puts there; raises StorageError."""
+        directory = self.layout.instance(instance_id)
+        with _made_wholly(directory):
+            step("stage files")
+            staged(directory).mkdir(mode=0o750)
+            populate(staged(directory))
+
+    def unstage_instance(self, instance_id: str) -> None:
+        """Remove what was staged of an instance that comes to nothing, if there is any."""
+        _remove_all(staged(self.layout.instance(instance_id)))
 
     def create_instance(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
         """Make the instance's directory with what `populate` puts there and its first record: all of it or nothing.
@@ -160,9 +172,13 @@ class Registry:
         return loaded
 
 
+def nothing_more(directory: Path) -> None:
+    """Put nothing into a directory in which all that belongs there was staged."""
+
+
 def _create(directory: Path, name: str, record: Record, populate: Callable[[Path], None]) -> None:
     staging = staged(directory)
-    try:
+    with _made_wholly(directory):
         step("stage files")
         staging.mkdir(mode=0o750, exist_ok=True)
         populate(staging)
@@ -170,12 +186,25 @@ def _create(directory: Path, name: str, record: Record, populate: Callable[[Path
         with _synced(directory.parent):
             step("commit")
             staging.rename(directory)
+
+
+@contextlib.contextmanager
+def _made_wholly(directory: Path) -> Iterator[None]:
+    """Have nothing left of what the body stages where it fails; raises StorageError for OSError."""
+    try:
+        yield
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_all(staged(directory))
         raise StorageError(f"{directory}: cannot be created: {error.strerror}; {_remedy(error)}") from error
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_all(staged(directory))
         raise
+
+
+def _remove_all(directory: Path) -> None:
+    """Remove a directory with what is in it, as far as the file system lets; the next supervisor tries the rest."""
+    with contextlib.suppress(OSError):
+        remove_tree(directory)
 
 
 def _remedy(error: OSError) -> str:
@@ -205,14 +234,18 @@ def _mark_deleted(directory: Path) -> None:
 def _remove(directory: Path) -> None:
     _mark_deleted(directory)
     step("remove files")
-    shutil.rmtree(deleted(directory), ignore_errors=True)
+    _remove_all(deleted(directory))
 
 
 def _links(directory: Path) -> Iterator[Link]:
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - one of thousands
-            except FileNotFoundError:
-                continue
-            yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
+    # Not by os.walk, which calls itself for each directory: a program may have made them deeper than that goes.
+    pending = [os.fspath(directory)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))

@@ -44,7 +44,13 @@ def sparse_copy(source: Path, target: Path, copied: Copied) -> None:
 
     Raises OSError, and FileExistsError where there is a file at `target`; on failure no partial copy is left.
     """
-    with opened(source) as source_fd, created(target) as target_fd:
+    with opened(source) as source_fd:
+        copy_opened(source_fd, target, copied)
+
+
+def copy_opened(source_fd: int, target: Path, copied: Copied) -> None:
+    """Do the same with a file that is open; raises as `sparse_copy`."""
+    with created(target) as target_fd:
         size = os.fstat(source_fd).st_size
         os.ftruncate(target_fd, size)
         for start, end in extents(source_fd, size):

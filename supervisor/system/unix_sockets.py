@@ -101,9 +101,13 @@ def remove_file(path: Path) -> None:
 def remove_stale(directory: Path) -> None:
     """Remove the sockets in a directory, and below it, that nobody listens at; raises OSError.
 
-    By the open directory, since its path may be longer than sun_path.
+    By the open directory, since its path may be longer than sun_path. What a process works in `directory` and binds has
+    a path that goes no deeper than sun_path does.
     """
-    for _, _, names, folder in os.fwalk(directory):
+    top = len(directory.parts)
+    for path, folders, names, folder in os.fwalk(directory):
+        if len(Path(path).parts) - top > SUN_PATH_BYTES // 2:
+            folders.clear()
         for name in names:
             if is_stale(Path(f"/proc/self/fd/{folder}/{name}")):
                 os.unlink(name, dir_fd=folder)

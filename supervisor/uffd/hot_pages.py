@@ -9,6 +9,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.regular_files import discard, open_regular
+from supervisor.system.sparse_files import created
 from supervisor.uffd.memory_image import LayerIdentity
 
 _MAGIC = b"FTHOTPG\0"
@@ -159,7 +161,9 @@ def save(path: Path, hot: HotPages) -> None:
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(pack(hot))
+        discard(unfinished)
+        with created(unfinished) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(pack(hot))
         unfinished.rename(path)
     except OSError:
         unfinished.unlink(missing_ok=True)
@@ -173,7 +177,7 @@ def read(path: Path, layers: int, page_count: int) -> bytes | None:
     """
     largest = _HEADER.size + layers * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return file.read(largest + 1)
     except FileNotFoundError:
         return None

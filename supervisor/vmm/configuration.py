@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
+LARGEST_JSON: Final = 1 << 20
+"""Bytes of a vm.json, or of a CPU template; they have some thousand."""
+
 SECTIONS: Final = {
     "machine-config": "/machine-config",
     "cpu-config": "/cpu-config",

@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE
+from supervisor.system.regular_files import read_regular
 from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, is_stale, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
-from supervisor.vmm.configuration import requests
+from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import creations, until_listening
 from supervisor.vmm.logs import VMM_LOG
@@ -64,7 +65,7 @@ class Vmm:
         try:
             api_socket = _free_path(api_socket, name)
             # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
-            remove_stale(directory)
+            await asyncio.to_thread(remove_stale, directory)
             options = ("--api-sock", str(api_socket), "--id", instance_id, "--log-path", VMM_LOG, "--level", "Warning")
             async with creations(api_socket.parent) as created:
                 vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
@@ -180,9 +181,11 @@ class Vmm:
         Raises VmmError, and BadRequestError where the configuration cannot be used.
         """
         try:
-            text = await asyncio.to_thread(config_file.read_bytes)
+            text = await asyncio.to_thread(read_regular, config_file, LARGEST_JSON)
         except OSError as error:
             raise VmmError(f"{self._name}: {config_file} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise VmmError(f"{self._name}: {config_file} cannot be read: {error}") from error
         try:
             configuration = list(requests(json.loads(text)))
         except (ValueError, RecursionError) as error:

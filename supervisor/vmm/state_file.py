@@ -1,5 +1,6 @@
 """The header of a snapshot's state-file: which VMM wrote it, and in which version."""
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from supervisor.embedded.refusals import MalformedError
 from supervisor.guests.pagewalker import MIB
 from supervisor.models import HypervisorName
 from supervisor.rules.firecracker_versions import FAULTS, UNREADABLE_STATE
+from supervisor.system.regular_files import open_regular
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs. The version follows it, as
@@ -42,7 +44,7 @@ class StateHeader:
 
 def read_state_header(path: Path) -> StateHeader:
     """Return who wrote a state-file; raises OSError, and ValueError in one line where nobody that is known did."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return parse_state_header(file.read(HEAD_BYTES), path.name)
 
 

@@ -23,7 +23,9 @@ async def until_log_says(log: Path, words: str) -> None:
 
 async def _until(file: Path, condition: Callable[[str], bool]) -> None:
     async with asyncio.timeout(TIMEOUT):
-        watch = awatch(file.parent, step=5, debounce=20, rust_timeout=LOOK_AGAIN, yield_on_timeout=True)
+        watch = awatch(
+            file.parent, recursive=False, step=5, debounce=20, rust_timeout=LOOK_AGAIN, yield_on_timeout=True
+        )
         while not condition(await asyncio.to_thread(file.read_text)):
             await anext(watch)
         await watch.aclose()

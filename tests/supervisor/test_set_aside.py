@@ -118,7 +118,7 @@ def test_a_directory_whose_name_is_not_utf_8_can_be_told_of(tmp_path: Path) -> N
     registry.open()
     os.mkdir(os.fsencode(registry.layout.instances) + b"/\xff\x1b")  # noqa: PTH102 - no name of a Path
     ((name, aside),) = registry.load().unreadable.items()
-    assert (name.encode(), "No such file" in aside.reason) == (b"\\xff\x1b", True)
+    assert (name.encode(), "No such file" in aside.reason) == (rb"\xff\x1b", True)
 
 
 def change(home: Home, one: str, file: str = "instance.json", **changes: object) -> bytes:

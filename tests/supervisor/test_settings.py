@@ -1,7 +1,7 @@
 """Where an option's value comes from, and what is said of one that may not be."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from supervisor.settings import (
     load_settings,
 )
 from supervisor.system.unix_sockets import SUN_PATH_BYTES
+from tests.harness.hanging_mount import hanging
 
 NOBODY = 65534
 NO_USER = 12345
@@ -225,7 +226,7 @@ def test_a_default_file_below_what_is_no_directory_is_none(monkeypatch: pytest.M
 
 
 def test_a_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    assert refusal({"config": tmp_path}) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal({"config": tmp_path}) == f"{tmp_path}: cannot be read: it is a directory, and no file"
 
 
 def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -274,3 +275,54 @@ def test_settings_cannot_be_changed() -> None:
 def test_a_data_directory_behind_a_link_is_known_by_its_own_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     assert load_settings({"data_dir": tmp_path / "link" / "data"}).data_dir == tmp_path / "disk" / "data"
+
+
+DEEP = "a = " + "[" * 100_000
+
+
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def foreign_link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+    os.lchown(path, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "cannot be read: it is a FIFO, and no file"),
+        (Path.mkdir, "cannot be read: it is a directory, and no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is a device, and no file"),
+        (lambda path: path.symlink_to(path.name), "cannot be read: "),
+        (huge, "no file of options: it has more than 1048576 bytes"),
+        (lambda path: path.write_text(DEEP), "no file of options: maximum recursion depth exceeded"),
+        (foreign_link, "a link of uid 65534's"),
+    ],
+    ids=["fifo", "folder", "device", "loop", "huge", "deep", "link of another user's"],
+)
+def test_what_is_no_file_of_options_is_refused_without_waiting(
+    tmp_path: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    if "uid" in reason and os.geteuid() != 0:
+        pytest.skip("another user's file takes root")
+    file = tmp_path / "options.toml"
+    make(file)
+    message = refusal({"config": file})
+    assert message.startswith(f"{file}: ")
+    assert reason in message
+
+
+def test_a_file_on_a_mount_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_SECONDS", 0.1)
+    with hanging(tmp_path):
+        assert refusal({"config": tmp_path / "x.toml"}) == f"{tmp_path}/x.toml: cannot be read: no answer after 0 s"
+
+
+def test_a_link_of_ones_own_to_the_options_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    config(tmp_path / "elsewhere", "forks = 2\n")
+    (tmp_path / "link").symlink_to("elsewhere/options.toml")
+    assert load_settings({"config": tmp_path / "link"}).forks == 2

@@ -1,0 +1,76 @@
+"""Whether an instance's directory has what its VMM is about to open, and the directories for what that makes itself.
+
+Every function blocks on the disk.
+"""
+
+import os
+from pathlib import Path
+
+from supervisor.errors import MachineFileError
+from supervisor.images.machine_files import KERNELS, machine_files, own_config
+from supervisor.images.machine_names import made_by_vmm
+from supervisor.images.vm_json import VmJson
+from supervisor.store.records import DiskMark, SnapshotFiles
+from supervisor.system.regular_files import make_directories, open_within
+
+
+def disk_marks(config: VmJson | None, directory: Path) -> tuple[DiskMark, ...]:
+    """Return what is to be noted with a snapshot of the disks that a configuration names; raises OSError."""
+    disks = [file for file in machine_files(config) if file.target not in KERNELS] if config is not None else []
+    return tuple(DiskMark(name, _size(directory, name)) for name in dict.fromkeys(file.source for file in disks))
+
+
+def own_disk_marks(name: str, directory: Path) -> tuple[DiskMark, ...]:
+    """Return the same of the directory of the instance `name`; MachineFileError where a disk is gone."""
+    try:
+        return disk_marks(own_config(directory), directory)
+    except OSError as error:
+        raise MachineFileError(
+            f"{name}: no snapshot of it could be restored: {error.filename}: {error.strerror}; put it back"
+        ) from error
+
+
+def check_machine(name: str, directory: Path, snapshot: SnapshotFiles | None) -> None:
+    """Raise MachineFileError where a file of the instance `name` is gone, or no more what its snapshot was taken with.
+
+    Without a snapshot it is to boot: its disks may have any size then, and it needs its kernel too.
+    """
+    config = own_config(directory)
+    noted = {disk.name: disk.size for disk in snapshot.disks} if snapshot is not None else {}
+    for file in machine_files(config) if config is not None else ():
+        if snapshot is not None and file.target in KERNELS:
+            continue
+        path = directory / file.source
+        try:
+            size = _size(directory, file.source)
+        except FileNotFoundError as error:
+            raise MachineFileError(f"{name}: {path} is gone; put it back") from error
+        except OSError as error:
+            raise MachineFileError(f"{name}: {path} cannot be used: {error.strerror}; put it back") from error
+        before = noted.get(file.source, size)
+        if size != before:
+            how = "grown" if size > before else "shrunk"
+            raise MachineFileError(
+                f"{name}: the disk {path} has {how} since its snapshot: it has {size} bytes, and had {before}; "
+                "put it back as it was"
+            )
+
+
+def make_way_for_vmm(name: str, directory: Path) -> None:
+    """Make the directories in which a VMM makes what its configuration names; raises MachineFileError."""
+    config = own_config(directory)
+    for path in made_by_vmm(config) if config is not None else ():
+        try:
+            make_directories(directory, path.parent)
+        except OSError as error:
+            raise MachineFileError(
+                f"{name}: {directory / path.parent} cannot be made: {error.strerror}; remove what is in its place"
+            ) from error
+
+
+def _size(directory: Path, name: str) -> int:
+    fd = open_within(directory, name)
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
