@@ -173,3 +173,14 @@ async def test_a_disk_that_is_gone_from_under_its_vm_is_named_and_the_vm_runs_on
             assert (error.status, error.code) == (409, "machine_file_changed"), error.message
             assert str(path) in error.message
         assert [one.state for one in await client.instances()] == [State.RUNNING]
+
+
+async def test_forks_go_on_without_a_list_where_that_is_no_file(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        vm = await client.create(CreateRequest(name="vm", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
+        await walks(embedded, vm.id)
+        await client.standby("vm")
+        os.mkfifo(embedded.data / "instances" / vm.id / "hot_pages")
+        fork = await client.fork("vm", ForkRequest(name="fork", share_memory=True, target_state="Running"))
+        await until_console_says(embedded.data / "instances" / fork.id / "console.log", "pass 2")

@@ -124,5 +124,9 @@ def test_a_file_too_long_for_its_image_is_not_read_whole(tmp_path: Path) -> None
     assert len(data) < 20 * PAGES
     path.unlink()
     path.mkdir()
-    with pytest.raises(PageServerError, match="cannot be read: Is a directory"):
+    with pytest.raises(PageServerError, match="cannot be read: it is a directory, and no file"):
+        hot_pages.read(path, 1, PAGES)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(PageServerError, match="cannot be read: it is a FIFO, and no file"):
         hot_pages.read(path, 1, PAGES)
