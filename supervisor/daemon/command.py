@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import atexit
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from supervisor.api.connection_limits import ConnectionLimits
 from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
 from supervisor.daemon.ending import Ending
 from supervisor.daemon.keeping import Keeping
+from supervisor.daemon.repeated_lines import RepeatedLines
 from supervisor.daemon.run_directory import RunDirectory
 from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
@@ -64,6 +67,10 @@ def _log_to(settings: Settings) -> None:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        repeated = RepeatedLines(handler)
+        handler.addFilter(repeated)
+        atexit.register(repeated.tell, all_of_them=True)
 
 
 async def _run(settings: Settings, run_directory: RunDirectory, priority: StartupPriority) -> None:
@@ -71,7 +78,7 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
     ending = Ending()
     host = await Host.open(settings)
     try:
-        server = await serve(host, settings.socket_path)
+        server = await serve(host, settings.socket_path, _limits(settings))
         try:
             async with Keeping(run_directory, server, host).going_on():
                 _announce(settings.socket_path)
@@ -85,6 +92,10 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
             await server.close()
     finally:
         await host.close()
+
+
+def _limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(settings.max_connections, settings.max_connections_of_user)
 
 
 def _announce(socket_path: Path) -> None:
