@@ -81,7 +81,7 @@ async def log_changes(request: web.Request, handler: Handler) -> web.StreamRespo
         who = "a peer that is gone"
     response = await handler(request)
     level = logging.INFO if response.status < 400 else logging.WARNING
-    # Who may not change anything can ask for as many paths as he likes, and is told of by the first of them.
+    # Who may not change anything can ask for as many paths as he likes.
     counted_as = {"counted_as": f"{who}: {response.status}"} if response.status == HTTPStatus.FORBIDDEN else None
     LOGGER.log(
         level, "%s %s by %s: %d", request.method, request.rel_url.raw_path, who, response.status, extra=counted_as

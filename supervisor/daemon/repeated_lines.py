@@ -10,6 +10,9 @@ WINDOW_SECONDS: Final = 10.0
 KINDS: Final = 256
 """Lines that are counted at a time; any further one is written."""
 
+VARIANTS: Final = 8
+"""Lines of one `counted_as` that are written before they are counted."""
+
 _Kind = tuple[str, int, str]
 
 
@@ -19,7 +22,16 @@ class _Counted:
     def __init__(self, record: logging.LogRecord, until: float) -> None:
         self.record = record
         self.until = until
+        self.left = VARIANTS - 1 if hasattr(record, "counted_as") else 0
         self.more = 0
+
+    def again(self) -> bool:
+        """Return whether one more is to be written; else it is counted."""
+        if self.left:
+            self.left -= 1
+            return True
+        self.more += 1
+        return False
 
 
 class RepeatedLines(logging.Filter):
@@ -44,11 +56,13 @@ class RepeatedLines(logging.Filter):
             self._forget()
             known = self._counted.get(kind)
             if known is not None:
-                known.more += 1
-                self._tell_later()
-            elif len(self._counted) < KINDS:
+                written = known.again()
+                if not written:
+                    self._tell_later()
+                return written
+            if len(self._counted) < KINDS:
                 self._counted[kind] = _Counted(record, time.monotonic() + self._seconds)
-        return known is None
+        return True
 
     def tell(self, *, all_of_them: bool = False) -> None:
         """Write how often lines came again whose time is over, or of all of them."""
