@@ -1,4 +1,4 @@
-"""Accepts connections at a listening socket; asyncio's own way accepts a backlog at once, and logs each failure."""
+"""Accepts connections at a listening socket; asyncio takes a backlog at once, and logs a stack for each failure."""
 
 import asyncio
 import logging
@@ -6,8 +6,6 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-AT_ONCE: Final = 16
-"""Connections, until others have their turn."""
 REST_SECONDS: Final = 0.5
 """Until it is tried again where the kernel has no descriptor or memory for one more; they wait in the queue."""
 
@@ -43,16 +41,16 @@ class Accepting:
         self._loop.add_reader(self._listener, self._on_ready)
 
     def _on_ready(self) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                peer, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._rest(error)
-                return
-            peer.setblocking(False)
-            self._take(peer)
+        # One, and then those that were accepted before have their turn: who gives way to the next has been heard first.
+        try:
+            peer, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._rest(error)
+            return
+        peer.setblocking(False)
+        self._take(peer)
 
     def _rest(self, error: OSError) -> None:
         """Listen again later: the listener stays ready, and the loop would do nothing but ask it."""

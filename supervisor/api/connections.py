@@ -154,6 +154,6 @@ def _short_of_descriptors() -> TooManyConnectionsError:
 
 def _refuse(peer: socket.socket, error: TooManyConnectionsError) -> None:
     with peer, contextlib.suppress(OSError):
-        # What is left unread at the close would reset the connection, and might take the answer with it.
-        peer.recv(_READ)
         peer.send(as_bytes(error))
+        # What is left unread at the close resets the connection, and a client may look at that first.
+        peer.recv(_READ)

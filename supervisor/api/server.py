@@ -27,7 +27,8 @@ from supervisor.system.unix_sockets import connect, too_long
 if TYPE_CHECKING:
     from supervisor.host.host import Host
 
-BACKLOG: Final = 512
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted, as far as net.core.somaxconn goes: who finds the queue full is told EAGAIN."""
 ANSWER_SECONDS: Final = 1.0
 """How long a closing server lets answers be read before it cancels what sends them."""
 

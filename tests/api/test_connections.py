@@ -4,22 +4,28 @@ import asyncio
 import contextlib
 import gzip
 import itertools
+import json
+import os
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from forktui.client.api import SupervisorClient
 from supervisor.api import connection
-from supervisor.api.server import serve
+from supervisor.api.connection_limits import ConnectionLimits
+from supervisor.api.server import LIMITS, serve
+from supervisor.errors import NotFoundError
 from supervisor.host.host import Host
-from supervisor.models import Activity
+from supervisor.models import Activity, Event
+from tests.harness.crowd import EVENTS, crowd, say
 from tests.harness.supervisor_process import PATIENCE
 from tests.harness.unix_http import connected
 
 GET = b"GET /instances HTTP/1.1\r\nHost: x\r\n"
-EVENTS = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY = b'{"name":"a","image":"none"}'
 POST = b"POST /instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -120,21 +126,17 @@ async def test_a_head_that_does_not_end_is_told_so(path: Path, monkeypatch: pyte
 async def test_a_head_that_trickles_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is no reason to wait longer."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.1)
-    reader, writer = await asyncio.open_unix_connection(str(path))
-    writer.write(GET + b"X: ")
 
-    async def trickle() -> None:
-        with contextlib.suppress(ConnectionError):
-            for _ in itertools.count():
-                writer.write(b"y")
-                await writer.drain()
-                await answered(path)
+    def trickle() -> bytes:
+        with connected(path) as peer:
+            peer.sendall(GET + b"X: ")
+            while not select.select([peer], [], [], 0.005)[0]:
+                say(peer, b"y")
+            return text_until_end(peer)
 
-    trickling = asyncio.create_task(trickle())
-    text = await asyncio.wait_for(reader.read(-1), PATIENCE)
-    assert b" 408 " in text, text
-    trickling.cancel()
-    writer.close()
+    trickling = asyncio.create_task(asyncio.to_thread(trickle))
+    await answered(path)
+    assert b" 408 " in await trickling
 
 
 async def test_an_idle_connection_is_closed_without_a_word(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,3 +253,84 @@ async def test_a_chunk_with_endless_extensions_is_not_waited_for(path: Path, mon
     assert status.split()[1] == b"400"
     extending.cancel()
     writer.close()
+
+
+async def test_one_too_many_is_told_why_before_he_asks(
+    host: Host, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all others wait for an answer, and none of them gives way."""
+    ending, going = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def stop(reference: str) -> None:
+        going.release()
+        await ending.wait()
+        raise NotFoundError(f"{reference} is gone")
+
+    monkeypatch.setattr(host, "stop", stop)
+    server = await serve(host, run_dir / "s.sock", ConnectionLimits(in_all=16, of_user=12))
+    path = server.socket_path
+    asked = b"POST /instances/a/stop HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    twelve = [await asyncio.open_unix_connection(str(path)) for _ in range(12)]
+    for _, writer in twelve:
+        writer.write(asked)
+        await asyncio.wait_for(going.acquire(), PATIENCE)
+    text = await asyncio.to_thread(ask, path, b"")
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"Retry-After: 1" in head
+    assert json.loads(body) == {
+        "code": "too_many_connections",
+        "message": f"there are 12 connections of uid {os.geteuid()}, the most that one user may have "
+        "(max_connections_of_user); close some, or ask again",
+        "details": [],
+    }
+    ending.set()
+    for reader, writer in twelve:
+        assert (await asyncio.wait_for(reader.read(-1), PATIENCE)).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+    await answered(path)
+    await server.close()
+
+
+async def test_50_readers_that_never_read_cost_neither_memory_nor_others(path: Path, host: Host) -> None:
+    """10,000 events, each told to one that reads: the others' are dropped, and they would be reset."""
+    now, text = host.queries.snapshot().supervisor.started_at, "x" * 1000
+    memory = psutil.Process().memory_info().rss
+    async with SupervisorClient(path) as client:
+        with crowd(path) as readers:
+            await asyncio.to_thread(readers.join, 50, EVENTS)
+            async with contextlib.aclosing(client.events()) as events:
+                await anext(events)
+                for number in range(EVENT_COUNT):
+                    host.events.publish(Activity(at=now, level="info", message=f"{number} {text}"))
+                    await until_told(events, f"{number} {text}")
+                    if number % 500 == 0:
+                        await client.instances()
+            assert len(host.events._subscriptions) >= 50
+            assert psutil.Process().memory_info().rss - memory < 50 * EVENT_BYTES
+            assert readers.left() == 50
+
+
+async def until_told(events: AsyncGenerator[tuple[str, Event], None], message: str) -> None:
+    """Return at this activity, before which others may tell of something else."""
+    async with asyncio.timeout(PATIENCE):
+        async for _, event in events:
+            if isinstance(event, Activity):
+                assert event.message == message
+                return
+
+
+EVENT_COUNT = 10_000
+EVENT_BYTES = 1 << 20
+"""Of each reader, whatever was not read: ten times as much was told."""
+
+
+@pytest.mark.parametrize(
+    ("free", "in_all", "of_user"),
+    [(None, 512, 256), (20_000, 512, 256), (600, 300, 225), (226, 113, 85), (40, 20, 15), (10, 16, 12), (-5, 16, 12)],
+)
+def test_half_of_what_guests_leave_is_theirs(free: int | None, in_all: int, of_user: int) -> None:
+    limits = LIMITS.within(free)
+    assert (limits.in_all, limits.of_user) == (in_all, of_user)
+    assert limits.of_onlookers < in_all
+    assert 2 * limits.endless_of_user <= of_user + 1
