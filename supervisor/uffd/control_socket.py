@@ -109,7 +109,7 @@ class ControlSocket:
         self._connections.pop(connection, None)
 
     def _give_way(self) -> bool:
-        """Hang up on the oldest that has never asked for anything, which a supervisor does at once; whether there is one."""
+        """Hang up on the oldest that has never asked for anything, and return whether there is one; supervisors ask."""
         silent = next((one for one in self._connections if not one.has_asked), None)
         if silent is not None:
             silent.close()
