@@ -13,6 +13,7 @@ from typing import Final
 
 from benchmarks import (
     checkpoint,
+    crowds,
     faults,
     forks,
     image,
@@ -31,9 +32,23 @@ from benchmarks.measurement import Result, Skipped
 from benchmarks.report import as_json, as_text
 from supervisor.vmm.hypervisor import available, embedded_hypervisor
 
+MODULES: Final = (
+    walk,
+    faults,
+    storm,
+    forks,
+    memory,
+    takeover,
+    standby,
+    checkpoint,
+    merge,
+    image,
+    telemetry,
+    thousand,
+    crowds,
+)
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
-    module.NAME: module.measure
-    for module in (walk, faults, storm, forks, memory, takeover, standby, checkpoint, merge, image, telemetry, thousand)
+    module.NAME: module.measure for module in MODULES
 }
 ROUNDS: Final = 15
 INTERRUPTED: Final = 130

@@ -42,6 +42,10 @@ class Sizes:
     """Forks alive at once in `thousand`: few, and many."""
     idle_seconds: float = 20.0
     """For which the supervisor of a crowd is left alone."""
+    socket_crowds: tuple[int, int, int, int] = (50, 10_000, 500, 1_000)
+    """In `crowds`: readers that do not read, events, slow and idle connections."""
+    requests: int = 200
+    """That are made at least beside each of these."""
 
 
 QUICK: Final = Sizes(
@@ -58,6 +62,8 @@ QUICK: Final = Sizes(
     forks=20,
     crowds=(2, 4),
     idle_seconds=0.5,
+    socket_crowds=(3, 100, 10, 20),
+    requests=5,
 )
 """Everything runs and nothing is measured."""
 

@@ -56,6 +56,8 @@ SUPERVISOR_OPTIONS: Final = (
     "fault_around_pages",
     "record_seconds",
     "record_quiet_seconds",
+    "max_connections",
+    "max_connections_of_user",
     "max_layers",
 )
 """The fields that are on the supervisor's command line."""
@@ -193,6 +195,10 @@ class Settings(BaseSettings):
     """the longest that a fork's first page touches are recorded"""
     record_quiet_seconds: float = Field(default=0.3, gt=0, le=600)
     """recording ends when no new page was touched for this long"""
+    max_connections: int = Field(default=512, ge=16, le=65_536)
+    """the most connections to the API; fewer where guests need the descriptors"""
+    max_connections_of_user: int = Field(default=256, ge=4, le=65_536)
+    """the most connections of one user; never more than three quarters of all"""
 
     max_layers: int = Field(default=8, ge=2, le=64)
     """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""

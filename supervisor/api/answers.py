@@ -33,6 +33,23 @@ def refuse(error: SupervisorError) -> web.Response:
     return response
 
 
+def as_bytes(error: SupervisorError) -> bytes:
+    """Return an error as the last answer of a connection, where there is no request to answer.
+
+    Nothing was begun: who was not let in may ask again in a second.
+    """
+    body = ErrorBody.of(error).model_dump_json().encode()
+    lines = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        f"Content-Type: {JSON}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lines.append("Retry-After: 1")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler raises into an error body; what nobody foresaw is logged and told in short."""

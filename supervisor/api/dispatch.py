@@ -1,13 +1,15 @@
 """The one way from a request to what answers it: all that it says is read by its route's models, or it is refused."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic
 
 from aiohttp import web
 
 from supervisor.api.closing import Closing
-from supervisor.api.requests import BodyModel, QueryModel, parse
+from supervisor.api.connections import Connections
+from supervisor.api.requests import BodyModel, QueryModel, expect, parse
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ class Route(Generic[QueryModel, BodyModel]):
     body: type[BodyModel]
     answer: Callable[[Asked[QueryModel, BodyModel]], Awaitable[web.StreamResponse]]
     endless: bool = False
-    """Whether an answer may have no end, so that a HEAD would get none."""
+    """Whether an answer may have no end, so that a HEAD would get none, and a user has only so many."""
 
-    def definition(self, closing: Closing) -> web.RouteDef:
+    def definition(self, closing: Closing, connections: Connections) -> web.RouteDef:
         """Return the route for aiohttp."""
 
         async def dispatch(request: web.Request) -> web.StreamResponse:
-            return await self.answer(Asked(request, *await parse(request, self.query, self.body, closing)))
+            asked = Asked(request, *await parse(request, self.query, self.body, closing))
+            with connections.endless(request) if self.endless else nullcontext():
+                return await self.answer(asked)
 
         if self.method == "GET":
-            return web.get(self.path, dispatch, allow_head=not self.endless)
-        return web.route(self.method, self.path, dispatch)
+            return web.get(self.path, dispatch, allow_head=not self.endless, expect_handler=expect)
+        return web.route(self.method, self.path, dispatch, expect_handler=expect)

@@ -4,6 +4,7 @@ import logging
 import os
 import pwd
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -36,7 +37,12 @@ class Peer:
     @property
     def writable(self) -> bool:
         """Whether it may change anything: root and the supervisor's own user may."""
-        return self.uid in (0, os.geteuid())
+        return is_owner(self.uid)
+
+
+def is_owner(uid: int) -> bool:
+    """Whether it is root's or the supervisor's own user's."""
+    return uid in (0, os.geteuid())
 
 
 def peer_of(request: web.Request) -> Peer:
@@ -75,5 +81,9 @@ async def log_changes(request: web.Request, handler: Handler) -> web.StreamRespo
         who = "a peer that is gone"
     response = await handler(request)
     level = logging.INFO if response.status < 400 else logging.WARNING
-    LOGGER.log(level, "%s %s by %s: %d", request.method, request.rel_url.raw_path, who, response.status)
+    # Who may not change anything can ask for as many paths as he likes.
+    counted_as = {"counted_as": f"{who}: {response.status}"} if response.status == HTTPStatus.FORBIDDEN else None
+    LOGGER.log(
+        level, "%s %s by %s: %d", request.method, request.rel_url.raw_path, who, response.status, extra=counted_as
+    )
     return response

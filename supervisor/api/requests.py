@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlencode
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, HttpVersion11, web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -190,16 +190,27 @@ def _refuse_repeated(names: list[str]) -> None:
         known.add(name)
 
 
+async def expect(request: web.Request) -> None:
+    """Refuse what a request expects but to be told to go on, which comes when its body is read."""
+    expected = request.headers.get("Expect", "")
+    if expected.lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text=f"{quoted(expected)} is expected in vain; leave it out")
+
+
 async def _read(request: web.Request, closing: Closing) -> bytes:
     if not request.body_exists:
         return b""
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
-    encoding = request.headers.get("Content-Encoding", PLAIN)
-    if encoding.strip().lower() != PLAIN:
-        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encoding)}; send it plain")
+    encodings = ", ".join(request.headers.getall("Content-Encoding", [PLAIN]))
+    if encodings.strip().lower() != PLAIN:
+        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encodings)}; send it plain")
     try:
         async with closing.bound(BODY_SECONDS):
+            if "Expect" in request.headers and request.version >= HttpVersion11:
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                # Of the answer itself nothing is written yet.
+                request.writer.output_size = 0
             return (await request.read()).strip()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error

@@ -6,14 +6,17 @@ import errno
 import os
 import socket
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from supervisor.api.accepting import Accepting
 from supervisor.api.app import build_app
 from supervisor.api.closing import Closing
-from supervisor.api.connection import connection_factory
+from supervisor.api.connection_limits import ConnectionLimits
+from supervisor.api.connections import Connections
 from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import BadRequestError, InvalidStateError
 from supervisor.host.event_bus import EventBus
@@ -24,7 +27,8 @@ from supervisor.system.unix_sockets import connect, too_long
 if TYPE_CHECKING:
     from supervisor.host.host import Host
 
-BACKLOG: Final = 512
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted, as far as net.core.somaxconn goes: who finds the queue full is told EAGAIN."""
 ANSWER_SECONDS: Final = 1.0
 """How long a closing server lets answers be read before it cancels what sends them."""
 
@@ -35,19 +39,26 @@ MODE: Final = 0o660
 """The socket's: it is its owner's and its group's."""
 
 
+LIMITS: Final = ConnectionLimits(in_all=512, of_user=256)
+"""Where none are set."""
+
+
 class Server:
     """A host's API, answering on its socket."""
 
-    def __init__(self, socket_path: Path, runner: web.AppRunner, closing: Closing, events: EventBus) -> None:
+    def __init__(
+        self, socket_path: Path, runner: web.AppRunner, connections: Connections, closing: Closing, events: EventBus
+    ) -> None:
         """`listen` makes it answer."""
         assert runner.server is not None
         self.socket_path = socket_path
-        self._factory = connection_factory(runner.server)
+        self._take = partial(connections.take, runner.server)
         self._runner = runner
+        self._connections = connections
         self._closing = closing
         self._events = events
         self._file: os.stat_result | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: Accepting | None = None
 
     @property
     def in_place(self) -> bool:
@@ -64,8 +75,7 @@ class Server:
         binding = asyncio.create_task(asyncio.to_thread(_bind, self.socket_path))
         try:
             listener, file = await asyncio.shield(binding)
-            loop = asyncio.get_running_loop()
-            listening = await loop.create_unix_server(self._factory, sock=listener, backlog=BACKLOG)
+            listening = Accepting(listener, self._take, self._connections.shed)
         except BaseException:
             await to_its_end(self._undo(binding))
             raise
@@ -84,6 +94,7 @@ class Server:
         """Refuse, and end the connections; remove the socket if it is still this one."""
         self.refuse()
         await self._runner.cleanup()
+        await self._connections.close()
         self._remove()
 
     async def _undo(self, binding: "asyncio.Task[tuple[socket.socket, os.stat_result]]") -> None:
@@ -91,7 +102,6 @@ class Server:
         await asyncio.wait((binding,))
         if binding.exception() is None:
             listener, self._file = binding.result()
-            asyncio.get_running_loop().remove_reader(listener)
             listener.close()
             self._remove()
 
@@ -103,19 +113,20 @@ class Server:
         self._file = None
 
 
-async def serve(host: "Host", socket_path: Path) -> Server:
+async def serve(host: "Host", socket_path: Path, limits: ConnectionLimits = LIMITS) -> Server:
     """Answer for `host` on a Unix socket that its owner and group may open.
 
     Raises BadRequestError where the path cannot be a socket's, InvalidStateError where somebody listens there.
     """
-    closing = Closing()
-    runner = web.AppRunner(build_app(host, closing), shutdown_timeout=ANSWER_SECONDS)
+    closing, connections = Closing(), Connections(limits)
+    runner = web.AppRunner(build_app(host, closing, connections), shutdown_timeout=ANSWER_SECONDS)
     await runner.setup()
-    server = Server(socket_path, runner, closing, host.events)
+    server = Server(socket_path, runner, connections, closing, host.events)
     try:
         await server.listen()
     except BaseException:
         await runner.cleanup()
+        await connections.close()
         raise
     return server
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from supervisor.api.connection_limits import ConnectionLimits
 from supervisor.api.server import serve
 from supervisor.daemon.directories import RefusedError, claim
 from supervisor.daemon.ending import Ending
@@ -71,7 +72,7 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
     ending = Ending()
     host = await Host.open(settings)
     try:
-        server = await serve(host, settings.socket_path)
+        server = await serve(host, settings.socket_path, _limits(settings))
         try:
             async with Keeping(run_directory, server, host).going_on():
                 _announce(settings.socket_path)
@@ -85,6 +86,10 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
             await server.close()
     finally:
         await host.close()
+
+
+def _limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(settings.max_connections, settings.max_connections_of_user)
 
 
 def _announce(socket_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The supervisor's log: where it goes, and what is in it."""
 
+import atexit
 import errno
 import logging
 import os
 from pathlib import Path
 from typing import Final, TextIO
 
+from supervisor.daemon.repeated_lines import RepeatedLines
 from supervisor.settings import Settings
 from supervisor.system.log_records import Formatter
 from supervisor.system.same_file import status_at
@@ -23,6 +25,9 @@ def log_to(settings: Settings) -> None:
     logging.raiseExceptions = False
     handler = logging.StreamHandler(_appended(settings.log_file) if settings.log_file else None)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    repeated = RepeatedLines(handler)
+    handler.addFilter(repeated)
+    atexit.register(repeated.tell, all_of_them=True)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(max(level, logging.WARNING))

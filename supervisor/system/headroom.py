@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from supervisor.system.descriptors import limit_of, opened_by
+
 MEMORY_KEPT: Final = 20
 """One part in so many of the host's memory is left to the host itself."""
 NO_LIMIT: Final = 1 << 60
@@ -58,11 +60,9 @@ def descriptors(pid: int | None) -> Left:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         return Left(_finite(hard), "RLIMIT_NOFILE")
     try:
-        soft = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
-        opened = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - a count of names
+        limit, opened = limit_of(pid), opened_by(pid)
     except OSError:
         return descriptors(None)
-    limit = _finite(soft)
     return Left(None if limit is None else limit - opened, "RLIMIT_NOFILE")
 
 

@@ -13,6 +13,10 @@ from supervisor.uffd import handshake
 from supervisor.uffd.control import LINE_BYTES, decode, encode
 from supervisor.uffd.loop import Loop
 
+MOST_CONNECTIONS = 64
+"""A supervisor has one, and one more for each fork that it hands over just then."""
+MOST_DESCRIPTORS = 4
+"""A request comes with one; those of a peer that sends more of them than requests are descriptors that forks lack."""
 _UNSENT_BYTES = 1 << 20
 """A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
 _ACCEPT_RETRY = 1.0
@@ -33,7 +37,7 @@ class ControlSocket:
         self._loop = loop
         self._path = path
         self._on_request = on_request
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}
         self._bind()
 
     def broadcast(self, line: bytes) -> None:
@@ -90,11 +94,26 @@ class ControlSocket:
                 self._loop.call_later(_ACCEPT_RETRY, self._listen)
             return  # else the peer has left again
         peer.setblocking(False)
+        if len(self._connections) >= MOST_CONNECTIONS and not self._give_way():
+            peer.close()
+            return
         try:
-            self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
+            connection = _Connection(self._loop, peer, self._on_request, self._forget)
         except OSError:
             # It cannot be watched: the supervisor sees the end of it, and asks anew.
             peer.close()
+            return
+        self._connections[connection] = None
+
+    def _forget(self, connection: "_Connection") -> None:
+        self._connections.pop(connection, None)
+
+    def _give_way(self) -> bool:
+        """Hang up on the oldest that has never asked for anything, and return whether there is one; supervisors ask."""
+        silent = next((one for one in self._connections if not one.has_asked), None)
+        if silent is not None:
+            silent.close()
+        return silent is not None
 
 
 class _Connection:
@@ -115,6 +134,7 @@ class _Connection:
         self._descriptors: list[int] = []
         self._unsent = b""
         self._closed = False
+        self.has_asked = False
         loop.watch(peer.fileno(), self._on_ready)
 
     def send(self, line: bytes) -> None:
@@ -156,7 +176,7 @@ class _Connection:
             self._take(line)
         if lines:
             self._drop_descriptors()
-        if not piece or len(self._received) > LINE_BYTES:
+        if not piece or len(self._received) > LINE_BYTES or len(self._descriptors) > MOST_DESCRIPTORS:
             self.close()
 
     def _drop_descriptors(self) -> None:
@@ -181,6 +201,7 @@ class _Connection:
         except ValueError as error:
             self.send(encode({"id": None, "error": f"the request is no JSON object: {error}"}))
             return
+        self.has_asked = True
         number = request.pop("id", None)
         request["descriptor"] = self._descriptors[0] if self._descriptors else None
         self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))

@@ -10,6 +10,9 @@ from supervisor.uffd.control import Refused
 from supervisor.uffd.handshake import Handshake, Reception
 from supervisor.uffd.terms import Owner, Terms
 
+TOLD_PEERS = 8
+"""Processes at most that are told of: each is a line in the log and an event, and may come again and again."""
+
 
 class Listening:
     """Waits at a fork's socket; every callback of it is called by the loop and none blocks."""
@@ -32,6 +35,7 @@ class Listening:
         self._on_handshake = on_handshake
         self._on_failure = on_failure
         self._reception: Reception | None = None
+        self._refused: set[int] = set()
         owner.loop.watch(listener.fileno(), self._on_connection)
         self._timer = owner.loop.call_later(owner.policy.handshake_seconds, self._on_timeout)
 
@@ -60,8 +64,7 @@ class Listening:
         pid, vmm_pid = peer_credentials(connection).pid, self._terms.vmm_pid
         if pid != vmm_pid or self._reception is not None:
             connection.close()
-            why = "it has a connection already" if pid == vmm_pid else f"only pid {vmm_pid} may"
-            self._refuse(f"pid {pid} connected, and {why}")
+            self._refuse_peer(pid)
             return
         reception = Reception(connection, self._owner.image.size, self._owner.page_size)
         try:
@@ -87,6 +90,15 @@ class Listening:
     def _on_timeout(self) -> None:
         seconds, pid = self._owner.policy.handshake_seconds, self._terms.vmm_pid
         self._on_failure(f"its VMM, pid {pid}, made no handshake within {seconds:g} s")
+
+    def _refuse_peer(self, pid: int) -> None:
+        """Tell of a process that is hung up on, once, and of so many of them."""
+        if pid in self._refused or len(self._refused) >= TOLD_PEERS:
+            return
+        self._refused.add(pid)
+        vmm_pid = self._terms.vmm_pid
+        why = "it has a connection already" if pid == vmm_pid else f"only pid {vmm_pid} may"
+        self._refuse(f"pid {pid} connected, and {why}")
 
     def _refuse(self, reason: str) -> None:
         self._owner.announce(Refused(self._terms.fork_id, reason))

@@ -142,7 +142,7 @@ async def test_a_server_that_cannot_be_watched_is_not_in_place_and_may_be_tried_
     server = await serve(host, path)
     path.unlink()
     with monkeypatch.context() as full:
-        full.setattr(asyncio.get_running_loop(), "_start_serving", refuse)
+        full.setattr(asyncio.get_running_loop(), "add_reader", refuse)
         with pytest.raises(OSError, match="No space left"):
             await server.listen()
     assert not server.in_place

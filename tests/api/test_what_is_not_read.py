@@ -15,8 +15,9 @@ from aiohttp.test_utils import make_mocked_request
 from forktui.client.api import SupervisorClient
 from supervisor.api.app import build_app
 from supervisor.api.closing import Closing
+from supervisor.api.connections import Connections
 from supervisor.api.requests import DeleteQuery, Nothing, Query, parse
-from supervisor.api.server import serve
+from supervisor.api.server import LIMITS, serve
 from supervisor.errors import BadRequestError
 from supervisor.host.host import Host
 from supervisor.models import (
@@ -68,7 +69,7 @@ class Served:
 
     def routes(self) -> list[Route]:
         """Return every route of its application."""
-        return list(routes_of(build_app(self.host, Closing())))
+        return list(routes_of(build_app(self.host, Closing(), Connections(LIMITS))))
 
     def instances(self) -> list[Instance]:
         """Return what there is, whatever was asked."""

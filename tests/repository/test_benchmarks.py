@@ -53,6 +53,7 @@ MODES = {
         "private MiB a VMM",
         "cascade s",
     ],
+    "crowds": ["alone", "3 readers that never read, 100 events", "10 slow and 20 idle"],
 }
 BARS = {
     "walk": 6,
@@ -67,6 +68,7 @@ BARS = {
     "image": 1,
     "statistics": 1,
     "thousand": 3,
+    "crowds": 0,
 }
 NO_FIRECRACKER = "/nonexistent/firecracker"
 

@@ -75,6 +75,8 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("fault_around_pages", "16", "16", 16),
         ("record_seconds", "0.5", "0.5", 0.5),
         ("record_quiet_seconds", "0.1", "0.1", 0.1),
+        ("max_connections", "99", "99", 99),
+        ("max_connections_of_user", "9", "9", 9),
         ("max_layers", "3", "3", 3),
         ("forks", "5", "5", 5),
         ("headless", "1", "true", True),

@@ -1,6 +1,7 @@
 """The control socket of a page server: what is asked there wrongly, and by whom."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import PageServerError
-from supervisor.uffd.control_socket import ControlSocket
+from supervisor.system.descriptors import opened_by
+from supervisor.uffd.control_socket import MOST_CONNECTIONS, MOST_DESCRIPTORS, ControlSocket
 from supervisor.uffd.loop import Loop
 from tests.harness.fork_in_miniature import TIMEOUT
 from tests.harness.page_server_template import Template
@@ -93,3 +95,32 @@ def test_a_peer_that_there_is_no_room_to_watch_is_hung_up_on_and_the_next_is_ans
     assert json.loads(say()) == {"id": 1, "result": None}
     control.close()
     loop.close()
+
+
+async def test_idle_peers_give_way_to_those_that_ask(template: Template) -> None:
+    server = await template.serve()
+    pid = (await server.status()).pid
+    before = opened_by(pid)
+    with contextlib.ExitStack() as stack:
+        for number in range(2 * MOST_CONNECTIONS):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(str(template.control))
+            assert number % 16 or (await server.status()).pid == pid, "who has asked does not give way"
+        assert (await server.status()).forks == ()
+        assert opened_by(pid) <= before + MOST_CONNECTIONS
+
+
+async def test_descriptors_without_a_request_are_not_kept(template: Template) -> None:
+    server = await template.serve()
+    pid = (await server.status()).pid
+    before = opened_by(pid)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(template.control))
+        peer.settimeout(TIMEOUT)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(4 * MOST_DESCRIPTORS):
+                socket.send_fds(peer, [b" "], [peer.fileno()])
+                await server.status()
+        assert opened_by(pid) <= before + MOST_DESCRIPTORS
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""

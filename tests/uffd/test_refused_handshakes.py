@@ -25,6 +25,10 @@ async def test_only_the_forks_own_vmm_may_connect(template: Template) -> None:
         refused = await template.event(lambda event: isinstance(event, Refused))
         assert refused == Refused("one", f"pid {os.getpid()} connected, and only pid {fork.pid} may")
         assert await asyncio.to_thread(stranger.recv, 1) == b""
+    for _ in range(50):
+        with connected(template.directory / "one.uffd") as again:
+            assert await asyncio.to_thread(again.recv, 1) == b""
+    assert (template.directory / "log").read_text().count("Refused") == 1
     await good.answer("0")
     await fork.do("load", expect="sent")
     await server.served("one")
