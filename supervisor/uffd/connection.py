@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system.control_lines import LINE_BYTES, decode, encode
 from supervisor.system.unix_sockets import peer_credentials
-from supervisor.uffd.control import LINE_BYTES, PageServerEvent, decode, decode_event, encode
+from supervisor.uffd.control import PageServerEvent, decode_event
 from supervisor.uffd.takeover import take_userfaultfd
 
 ANSWER_SECONDS: Final = 10.0

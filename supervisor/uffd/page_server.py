@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from supervisor.errors import PageServerError
+from supervisor.system.control_socket import ControlSocket, Reply
 from supervisor.system.descriptors import raise_limit
+from supervisor.system.loop import Loop
 from supervisor.uffd.control import (
     Attached,
     Configuration,
@@ -29,10 +31,8 @@ from supervisor.uffd.control import (
     decode_configuration,
     encode_event,
 )
-from supervisor.uffd.control_socket import ControlSocket, Reply
-from supervisor.uffd.handshake import PAGE_SIZES, Mapping
+from supervisor.uffd.handshake import PAGE_SIZES, Mapping, listen
 from supervisor.uffd.hot_list import HotList
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.run_files import RunFiles
 from supervisor.uffd.sampling import Plan
@@ -80,7 +80,7 @@ class PageServer:
         control = Path(configuration.control)
         self._run_files = RunFiles()
         self._run_files.hold(control.parent)
-        self._control = ControlSocket(loop, control, self._on_request)
+        self._control = ControlSocket(loop, control, self._on_request, listen)
 
     def announce(self, event: PageServerEvent) -> None:
         """Tell every supervisor that is connected, and the log."""

@@ -1,4 +1,7 @@
-"""The page server's end of its control socket: lines of JSON in, answers and events out, and nobody waited for."""
+"""A process's end of its control socket: lines of JSON in, answers and events out, and nobody waited for.
+
+Standard library only.
+"""
 
 import errno
 import os
@@ -8,10 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from supervisor.system.control_lines import LINE_BYTES, decode, encode
+from supervisor.system.loop import Loop
 from supervisor.system.same_file import is_at
-from supervisor.uffd import handshake
-from supervisor.uffd.control import LINE_BYTES, decode, encode
-from supervisor.uffd.loop import Loop
 
 _UNSENT_BYTES = 1 << 20
 """A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
@@ -28,11 +30,18 @@ class ControlSocket:
     A request has the descriptor that came with it, or None, as its field `descriptor`.
     """
 
-    def __init__(self, loop: Loop, path: Path, on_request: Callable[[dict[str, Any], Reply], None]) -> None:
-        """Listen at `path`; PageServerError when that cannot be, or another page server does."""
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        on_request: Callable[[dict[str, Any], Reply], None],
+        listen: Callable[[Path], socket.socket],
+    ) -> None:
+        """Listen at `path` by `listen`, which raises what is to be told where that cannot be, or another one does."""
         self._loop = loop
         self._path = path
         self._on_request = on_request
+        self._listen_at = listen
         self._connections: set[_Connection] = set()
         self._bind()
 
@@ -57,7 +66,7 @@ class ControlSocket:
     def put_back(self) -> bool:
         """Listen at the path again, unless it does; whether that was to be done. Connections go on.
 
-        PageServerError as at first: what else lies there is left alone, but for a socket that nobody listens at.
+        Raises as at first: what else lies there is left alone, but for a socket that nobody listens at.
         """
         if self._in_place:
             return False
@@ -68,7 +77,7 @@ class ControlSocket:
         return True
 
     def _bind(self) -> None:
-        self._listener = handshake.listen(self._path)
+        self._listener = self._listen_at(self._path)
         self._file = self._path.lstat()
         self._listen()
 
