@@ -45,6 +45,7 @@ SUPERVISOR_OPTIONS: Final = (
     "fault_around_pages",
     "record_seconds",
     "record_quiet_seconds",
+    "console_log_size",
     "max_layers",
 )
 """The fields that are on the supervisor's command line."""
@@ -141,7 +142,8 @@ class Settings(BaseSettings):
     """the longest that a fork's first page touches are recorded"""
     record_quiet_seconds: float = Field(default=0.3, gt=0, le=600)
     """recording ends when no new page was touched for this long"""
-
+    console_log_size: int = Field(default=4 << 20, ge=64 << 10, le=1 << 40)
+    """the most bytes that are kept of what a guest prints, in console.log and console.log.1 of its instance"""
     max_layers: int = Field(default=8, ge=2, le=64)
     """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""
 

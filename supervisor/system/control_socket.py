@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Reply = Callable[[Mapping[str, Any]], None]
 
 
 class ControlSocket:
-    """Listens for supervisors; there may be several, and none of them need stay.
+    """Listens for supervisors, once it is put at its path; there may be several, and none of them need stay.
 
     A request has the descriptor that came with it, or None, as its field `descriptor`.
     """
@@ -36,14 +37,27 @@ class ControlSocket:
         path: Path,
         on_request: Callable[[dict[str, Any], Reply], None],
         listen: Callable[[Path], socket.socket],
+        on_hang_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """Listen at `path` by `listen`, which raises what is to be told where that cannot be, or another one does."""
+        """It listens by `listen`, which raises what is to be told where that cannot be, or another process does."""
         self._loop = loop
         self._path = path
         self._on_request = on_request
         self._listen_at = listen
+        self._on_hang_up = on_hang_up
         self._connections: set[_Connection] = set()
-        self._bind()
+        self._listener: socket.socket | None = None
+        self._file: os.stat_result | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a supervisor."""
+        return bool(self._connections)
+
+    def serve(self, peer: socket.socket) -> None:
+        """Take a connection that was made in another way; raises OSError where it cannot be watched."""
+        peer.setblocking(False)
+        self._connections.add(_Connection(self._loop, peer, self._on_request, self._on_close))
 
     def broadcast(self, line: bytes) -> None:
         """Send a line to every supervisor that is connected."""
@@ -54,53 +68,54 @@ class ControlSocket:
         """Hang up on all, stop listening and remove the socket."""
         for connection in tuple(self._connections):
             connection.close()
-        self._loop.unwatch(self._listener.fileno())
-        self._listener.close()
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
         if self._in_place:
             self._path.unlink()
+
+    def _on_close(self, connection: "_Connection") -> None:
+        self._connections.discard(connection)
+        self._on_hang_up()
 
     @property
     def _in_place(self) -> bool:
         return is_at(self._path, self._file)
 
     def put_back(self) -> bool:
-        """Listen at the path again, unless it does; whether that was to be done. Connections go on.
+        """Listen at the path, unless it does; whether that was to be done. Connections go on.
 
-        Raises as at first: what else lies there is left alone, but for a socket that nobody listens at.
+        Raises what `listen` does; what lies there is left alone, but for a socket that nobody listens at.
         """
         if self._in_place:
             return False
-        before = self._listener
-        self._bind()
-        self._loop.unwatch(before.fileno())
-        before.close()
+        before, self._listener = self._listener, self._listen_at(self._path)
+        self._file = self._path.lstat()
+        self._listen(self._listener)
+        if before is not None:
+            self._loop.unwatch(before.fileno())
+            before.close()
         return True
 
-    def _bind(self) -> None:
-        self._listener = self._listen_at(self._path)
-        self._file = self._path.lstat()
-        self._listen()
-
-    def _listen(self) -> None:
-        if self._listener.fileno() < 0:  # it may be closed by now
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() < 0:  # it may be closed by now
             return
         try:
-            self._loop.watch(self._listener.fileno(), self._on_connection)
+            self._loop.watch(listener.fileno(), partial(self._on_connection, listener))
         except OSError:
-            self._loop.call_later(_ACCEPT_RETRY, self._listen)
+            self._loop.call_later(_ACCEPT_RETRY, partial(self._listen, listener))
 
-    def _on_connection(self) -> None:
+    def _on_connection(self, listener: socket.socket) -> None:
         try:
-            peer, _ = self._listener.accept()
+            peer, _ = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 # The peer stays in the queue, and the listener ready: it would be asked again and again.
-                self._loop.unwatch(self._listener.fileno())
-                self._loop.call_later(_ACCEPT_RETRY, self._listen)
+                self._loop.unwatch(listener.fileno())
+                self._loop.call_later(_ACCEPT_RETRY, partial(self._listen, listener))
             return  # else the peer has left again
-        peer.setblocking(False)
         try:
-            self._connections.add(_Connection(self._loop, peer, self._on_request, self._connections.discard))
+            self.serve(peer)
         except OSError:
             # It cannot be watched: the supervisor sees the end of it, and asks anew.
             peer.close()

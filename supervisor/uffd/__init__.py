@@ -1,7 +1,7 @@
 """Page serving: page faults of forks answered from their template's memory image.
 
-The supervisor's side, with asyncio: `handle` has `PageServer`, a page server as the supervisor knows it; `connection`
-carries requests, answers and events; `program` starts the process.
+The supervisor's side, with asyncio: `handle` has `PageServer`, a page server as the supervisor knows it; `program`
+starts the process, and `hand_over` hands it a fork that another one served.
 
 The page server's side, standard library only: `page_server` is the process. A `session` is one fork: `listening` for
 its VMM, whose `handshake` brings the userfaultfd, then `serving` it. `pager` answers faults (`fault_around` says with

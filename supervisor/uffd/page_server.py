@@ -81,6 +81,7 @@ class PageServer:
         self._run_files = RunFiles()
         self._run_files.hold(control.parent)
         self._control = ControlSocket(loop, control, self._on_request, listen)
+        self._control.put_back()
 
     def announce(self, event: PageServerEvent) -> None:
         """Tell every supervisor that is connected, and the log."""
@@ -261,6 +262,8 @@ def _heed_signals(loop: Loop, put_back: Callable[[], object]) -> None:
 def main() -> int:
     """Serve until told to stop; exit code 1 when it could not start."""
     os.umask(0o177)
+    # A log that nobody takes is to hold no guest up.
+    os.set_blocking(sys.stderr.fileno(), False)
     loop = Loop()
     try:
         server = PageServer(loop, decode_configuration(sys.argv[1]))

@@ -1,18 +1,29 @@
-"""A VMM's logs in its instance's directory: the guest's console, Firecracker's own log, and stderr."""
+"""A VMM's logs in its instance's directory: the guest's console, and what the VMM itself says."""
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.consoles.bounded_file import begin
+from supervisor.consoles.outputs import Bounded, Outputs
+from supervisor.consoles.rotation import PREVIOUS, ROTATION
 from supervisor.system.regular_files import discard, open_regular
 
 CONSOLE_LOG: Final = "console.log"
 VMM_LOG: Final = "vmm.log"
-PREVIOUS_VMM_LOG: Final = "vmm.log.1"
 STDERR_LOG: Final = "vmm.stderr"
+"""Of VMMs that an earlier version has started."""
+LOG_NAMES: Final = (
+    *(f"{log}{suffix}" for log in (CONSOLE_LOG, VMM_LOG) for suffix in ("", PREVIOUS, ROTATION)),
+    STDERR_LOG,
+)
+
+LOG_TARGET: Final = "/proc/self/fd/2"
+"""Firecracker opens it once more, to read and write and without waiting (open_file_nonblock in its
+src/vmm/src/utils/mod.rs): its log and stderr are one pipe, in the order in which they are written, and a log that
+nobody takes stops no VM."""
+LOG_BYTES: Final = 1 << 20
 
 TAIL_BYTES: Final = 4096
 MESSAGE_LENGTH: Final = 400
@@ -21,39 +32,27 @@ MESSAGE_LENGTH: Final = 400
 _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
 # Firecracker's messages at any exit, whatever its reason.
 _EXIT_MESSAGES: Final = ("Firecracker exiting ", "Vmm is stopping.")
+# How it says on stderr once more what is in its log.
+_ECHO: Final = "Error: "
 
 
-def rotate_logs(directory: Path) -> None:
-    """Start the logs of a new VMM, and keep one older log of an earlier one; the console goes on.
+def vmm_outputs(directory: Path, console_bytes: int) -> Outputs:
+    """Return where what a VMM writes to its stdout and to its stderr is kept."""
+    return {1: Bounded(directory / CONSOLE_LOG, console_bytes), 2: Bounded(directory / VMM_LOG, LOG_BYTES)}
 
-    Firecracker 1.12 wants its log to exist, and writes from the beginning of the file, not at its end
-    (open_file_nonblock in its src/vmm/src/utils/mod.rs): the log of another run would be overwritten, and stderr cannot
-    share the file.
-    """
-    discard(directory / PREVIOUS_VMM_LOG)
-    with contextlib.suppress(FileNotFoundError):
-        (directory / VMM_LOG).rename(directory / PREVIOUS_VMM_LOG)
+
+def begin_logs(directory: Path) -> None:
+    """Have a new VMM begin a log, beside that of an earlier one; the console goes on. Raises OSError."""
+    begin(directory / VMM_LOG, LOG_BYTES)
     discard(directory / STDERR_LOG)
-    os.close(os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
-
-
-@contextlib.contextmanager
-def appended(path: Path) -> Iterator[int]:
-    """Open a log that a VMM appends to; raises OSError."""
-    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-    try:
-        # The VMM is given it as it is.
-        os.set_blocking(fd, True)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def last_message(directory: Path) -> str:
-    """Return a VMM's last message, of its log or else of stderr; empty where there is none."""
+    """Return a VMM's last message; empty where there is none."""
     for name in (VMM_LOG, STDERR_LOG):
-        lines = (_PREFIX.sub("", line).strip() for line in reversed(_tail(directory / name).splitlines()))
-        message = next((line for line in lines if line and not line.startswith(_EXIT_MESSAGES)), "")
+        lines = [_PREFIX.sub("", line).strip() for line in reversed(_tail(directory / name).splitlines())]
+        found = [line for line in lines if line and not line.startswith(_EXIT_MESSAGES)]
+        message = next((line for line in found if not line.startswith(_ECHO)), next(iter(found), ""))
         if message:
             return message[:MESSAGE_LENGTH]
     return ""

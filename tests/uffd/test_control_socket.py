@@ -77,6 +77,7 @@ def test_a_peer_that_there_is_no_room_to_watch_is_hung_up_on_and_the_next_is_ans
     loop = Loop()
     epoll = scarce(loop, room=1)
     control = ControlSocket(loop, run_dir / "control", lambda _, reply: reply({"result": None}), listen)
+    control.put_back()
 
     def say() -> bytes:
         with socket.socket(socket.AF_UNIX) as peer:
