@@ -20,7 +20,9 @@ from supervisor.system.same_file import is_at
 
 PREVIOUS = ".1"
 ROTATION = ".rotation"
-UNFINISHED = ".new"
+UNFINISHED = ".unfinished"
+SUFFIXES = ("", PREVIOUS, ROTATION, PREVIOUS + UNFINISHED, ROTATION + UNFINISHED)
+"""Of the names in a log's directory that are its."""
 
 _RECORD_BYTES = 256
 _MOST = 1 << 62

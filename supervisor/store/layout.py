@@ -21,7 +21,7 @@
       lock, supervisor.sock
       <instance>.sock           the API of its VMM
       <instance>.uffd           where its VMM sends the userfaultfd
-      consoles.sock             the control socket of the console holder
+      consoles.control          the control socket of the console holder
       <template>.pages          the control socket of its page server
       pages/<instance>.map      its page map
       pages/<instance>.map.unfinished   one that is not whole yet
@@ -143,7 +143,7 @@ class Layout:
     @property
     def console_socket(self) -> Path:
         """Return where the console holder answers the supervisor."""
-        return self.run_dir / "consoles.sock"
+        return self.run_dir / "consoles.control"
 
     def page_map(self, instance_id: str) -> Path:
         """Return a fork's page map."""

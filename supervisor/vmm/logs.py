@@ -1,13 +1,14 @@
 """A VMM's logs in its instance's directory: the guest's console, and what the VMM itself says."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import Final
 
-from supervisor.consoles.bounded_file import begin
+from supervisor.consoles.bounded_file import MODE, begin
 from supervisor.consoles.outputs import Bounded, Outputs
-from supervisor.consoles.rotation import PREVIOUS, ROTATION
+from supervisor.consoles.rotation import SUFFIXES
 from supervisor.system.regular_files import discard, open_regular
 
 CONSOLE_LOG: Final = "console.log"
@@ -15,7 +16,7 @@ VMM_LOG: Final = "vmm.log"
 STDERR_LOG: Final = "vmm.stderr"
 """Of VMMs that an earlier version has started."""
 LOG_NAMES: Final = (
-    *(f"{log}{suffix}" for log in (CONSOLE_LOG, VMM_LOG) for suffix in ("", PREVIOUS, ROTATION)),
+    *(f"{log}{suffix}" for log in (CONSOLE_LOG, VMM_LOG) for suffix in SUFFIXES),
     STDERR_LOG,
 )
 
@@ -45,6 +46,10 @@ def begin_logs(directory: Path) -> None:
     """Have a new VMM begin a log, beside that of an earlier one; the console goes on. Raises OSError."""
     begin(directory / VMM_LOG, LOG_BYTES)
     discard(directory / STDERR_LOG)
+    for name in (CONSOLE_LOG, VMM_LOG):
+        # Where there can be none now, what comes is dropped and counted until there can.
+        with contextlib.suppress(OSError):
+            os.close(open_regular(directory / name, os.O_WRONLY | os.O_CREAT, MODE))
 
 
 def last_message(directory: Path) -> str:

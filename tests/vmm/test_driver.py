@@ -74,7 +74,6 @@ async def test_a_guest_boots_and_its_console_is_kept_across_runs(spawn: Spawn, r
     for _ in range(2):
         vmm = await spawn(
             config_file="vm.json",
-            consoles=PLAIN,
         )
         assert (await vmm.api.describe()).state == "Running"
         await until_console_says(console, "done")
@@ -90,7 +89,6 @@ async def test_a_console_goes_on_where_it_ended(spawn: Spawn, run_dir: Path) -> 
     console.write_text("of an earlier run\n")
     await spawn(
         config_file="vm.json",
-        consoles=PLAIN,
     )
     await until_console_says(console, "done")
     assert console.read_text().startswith("of an earlier run\nready\n")
@@ -100,7 +98,6 @@ async def test_a_snapshot_is_taken_and_loaded_by_relative_paths(spawn: Spawn, ru
     place_pagewalker(run_dir / "vm", "passes=1")
     vmm = await spawn(
         config_file="vm.json",
-        consoles=PLAIN,
     )
     await until_console_says(run_dir / "vm" / "console.log", "done")
     await vmm.api.pause()
