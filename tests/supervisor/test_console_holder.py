@@ -24,8 +24,8 @@ from tests.harness.supervisor_process import (
 from tests.harness.waiting import until as until_true
 
 MOST = 256 << 10
-FLOODS = 'case "$*" in *--api-sock*) (while echo flood flood flood flood flood; do :; done &);; esac; exec {vmm} "$@"'
-"""A VMM whose stdout something writes to as fast as it can."""
+FLOODS = 'case "$*" in *--api-sock*) (while :; do cat {flood} 2>/dev/null; done &);; esac; exec {vmm} "$@"'
+"""A VMM whose stdout something writes to as fast as it can; Firecracker has made it one that does not wait."""
 
 
 def size_of(home: Home, instance_id: str) -> int:
@@ -52,7 +52,9 @@ async def killed_holder(home: Home, client: SupervisorClient) -> None:
 def flooding(firecracker_home: Home, firecracker: Path) -> Home:
     """Return a home whose VMMs' consoles are flooded."""
     script = firecracker_home.root / "firecracker"
-    script.write_text(f"#!/bin/sh\n{FLOODS.format(vmm=firecracker)}\n")
+    flood = firecracker_home.root / "flood"
+    flood.write_text("flood\n" * 50_000)
+    script.write_text(f"#!/bin/sh\n{FLOODS.format(vmm=firecracker, flood=flood)}\n")
     script.chmod(0o755)
     firecracker_home.firecracker = script
     firecracker_home.options = ("--console-log-size", str(MOST))
