@@ -70,7 +70,7 @@ async def test_a_console_without_end_is_bounded_through_stop_and_start_and_told_
             assert size_of(flooding, source.id) <= MOST
             await client.stop("source")
             await client.start("source")
-        async with asyncio.timeout(PATIENCE), contextlib.aclosing(client.follow_log("source", 10**6)) as lines:
+        async with asyncio.timeout(PATIENCE), contextlib.aclosing(client.follow_log("source", 100_000)) as lines:
             assert (await anext(lines)).endswith("bytes before this are no longer kept --")
         files = [path.name for path in (flooding.data / "instances" / source.id).iterdir()]
         assert not any("unfinished" in name for name in files)
