@@ -34,17 +34,18 @@ class Served:
 async def page_server(bench: Bench, name: str, layer: Path, policy: Policy) -> AsyncIterator[Served]:
     """Run a page server over one layer while the context lasts."""
     events: asyncio.Queue[PageServerEvent] = asyncio.Queue()
-    server = await PageServer.spawn(
-        template_id=name,
-        layers=[layer],
-        memory_size=bench.sizes.memory_mib * MIB,
-        page_size=PAGE_SIZE,
-        hot_pages=bench.folder / f"{name}.hot",
-        control=bench.folder / f"{name}.pages",
-        log=bench.folder / f"{name}.log",
-        policy=policy,
-        on_event=events.put_nowait,
-    )
+    with (bench.folder / f"{name}.log").open("ab") as log:
+        server = await PageServer.spawn(
+            template_id=name,
+            layers=[layer],
+            memory_size=bench.sizes.memory_mib * MIB,
+            page_size=PAGE_SIZE,
+            hot_pages=bench.folder / f"{name}.hot",
+            control=bench.folder / f"{name}.pages",
+            stderr=log.fileno(),
+            policy=policy,
+            on_event=events.put_nowait,
+        )
     try:
         yield Served(server, events)
     finally:

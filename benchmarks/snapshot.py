@@ -20,6 +20,7 @@ from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import writes
 from supervisor.vmm.logs import CONSOLE_LOG
+from tests.harness.plain_outputs import PLAIN
 
 PASSES = 2
 """Passes that every guest makes before it halts: so many verified walks are timed, and what is left of a fork idles."""
@@ -179,6 +180,7 @@ async def _vmm(
                 directory=directory,
                 api_socket=bench.folder / f"{name}.sock",
                 config_file=VM_JSON if boot else None,
+                consoles=PLAIN,
                 meanwhile=meanwhile,
             )
             try:

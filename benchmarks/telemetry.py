@@ -19,6 +19,7 @@ from supervisor.store.registry import Registry
 from supervisor.telemetry.sampler import PERIOD, Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import FAULTS, LATENCY, PRESENT_PAGES, PageMap, PageMapReader
+from tests.harness.plain_outputs import PLAIN
 
 NAME: Final = "statistics"
 READ, SAMPLE = "page maps: % of a core", "whole sample: % of a core"
@@ -34,7 +35,7 @@ async def measure(bench: Bench) -> Result:
     directory, run = bench.directory("statistics"), bench.directory("run")
     (run / "pages").mkdir()
     inventory = Inventory(Registry(Layout(directory, run)), lambda _: None)
-    servers = PageServers(inventory, Policy(), lambda *_: None)
+    servers = PageServers(inventory, Policy(), PLAIN, lambda *_: None)
     telemetry = Sampler(inventory, servers, lambda _: None, _nobody_waits, lambda *_: None)
     modes = {f"{forks // part:,} of {forks:,} change": forks // part for part in (1, 10)}
     with ExitStack() as stack:

@@ -146,3 +146,7 @@ class LayerError(PageServerError):
 
     code = "layer_changed"
     status = 409
+
+
+class ConsoleHolderError(SupervisorError):
+    """A console holder cannot be started, has exited, or did not answer: guests run on, and another one is started."""

@@ -58,6 +58,7 @@ SUPERVISOR_OPTIONS: Final = (
     "record_quiet_seconds",
     "max_connections",
     "max_connections_of_user",
+    "console_log_size",
     "max_layers",
 )
 """The fields that are on the supervisor's command line."""
@@ -199,7 +200,8 @@ class Settings(BaseSettings):
     """the most connections to the API; fewer where guests need the descriptors"""
     max_connections_of_user: int = Field(default=256, ge=4, le=65_536)
     """the most connections of one user; never more than three quarters of all"""
-
+    console_log_size: int = Field(default=4 << 20, ge=64 << 10, le=1 << 40)
+    """the most bytes that are kept of what a guest prints, in console.log and console.log.1 of its instance"""
     max_layers: int = Field(default=8, ge=2, le=64)
     """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""
 

@@ -1,14 +1,14 @@
 """One log: its last lines, and those that are added to it."""
 
 import asyncio
+import contextlib
 import errno
-import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
+from supervisor.consoles.reading import LogReader
 from supervisor.errors import StorageError
-from supervisor.system.regular_files import open_regular
 from supervisor.system.watching import Watch
 
 TAIL_LIMIT: Final = 8 << 20
@@ -23,24 +23,26 @@ _LOOK_SECONDS: Final = 0.5
 
 
 class LogFile:
-    """Reads a log as it grows, from where it last read; a log that does not exist yet is empty."""
+    """Reads a log as it grows, through its rotations, from where it last read; one that does not exist yet is empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inode: int | None = None
-        self._offset = 0
+        self._reader = LogReader(path)
         self._unfinished = b""
 
     def tail(self, count: int) -> list[str]:
-        """Return the last `count` finished lines and go on after the end; blocks on the disk."""
-        try:
-            with _opened(self.path) as file:
-                status = os.fstat(file.fileno())
-                data = _last_bytes(file.fileno(), status.st_size, count)
-        except FileNotFoundError:
-            return []
-        self._inode, self._offset = status.st_ino, status.st_size
+        """Return the last `count` finished lines and go on after the end; blocks on the disk.
+
+        What is no longer kept of them is told in a line before the first.
+        """
+        length = min(_FIRST_READ, TAIL_LIMIT)
+        with _told_what_it_is(self.path):
+            while len(data := self._reader.tail(length)) == length < TAIL_LIMIT and data.count(b"\n") <= count:
+                length = min(2 * length, TAIL_LIMIT)
+        dropped = self._reader.position - len(data) if len(data) < length else 0
         lines = self._finish(data)
+        if dropped > 0 and len(lines) < count:
+            lines = [_dropped(dropped), *lines]
         return lines[-count:] if count else []
 
     def unfinished(self) -> str:
@@ -50,18 +52,19 @@ class LogFile:
     def more(self) -> list[str]:
         """Return lines that were finished since the last read, none at the end of the log; blocks on the disk.
 
-        A log that was replaced or cut is read from its start.
+        A log that was replaced or cut is read from its start. What was dropped unread is told in a line.
         """
-        try:
-            with _opened(self.path) as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._offset:
-                    self._inode, self._offset, self._unfinished = status.st_ino, 0, b""
-                data = os.pread(file.fileno(), _READ, self._offset)
-        except FileNotFoundError:
-            return []
-        self._offset += len(data)
-        return self._finish(data)
+        with _told_what_it_is(self.path):
+            skipped, data, anew = self._reader.read(_READ)
+        if not skipped and not anew:
+            return self._finish(data)
+        torn, self._unfinished = [_text(self._unfinished)] if self._unfinished and skipped else [], b""
+        told = [_dropped(skipped)] if skipped else []
+        return [*torn, *told, *self._finish(data)]
+
+    def close(self) -> None:
+        """Let go of the file that was read last."""
+        self._reader.release()
 
     def _finish(self, data: bytes) -> list[str]:
         """Return the finished lines in what was kept and `data`, and keep the rest."""
@@ -90,25 +93,19 @@ async def follow(log: LogFile) -> AsyncGenerator[list[str], None]:
         watch.close()
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Open a log; raises OSError, and StorageError where there is something else in its place."""
+@contextlib.contextmanager
+def _told_what_it_is(path: Path) -> Iterator[None]:
+    """Raise StorageError where there is something else in a log's place."""
     try:
-        return os.fdopen(open_regular(path), "rb")
+        yield
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         raise StorageError(f"{path}: {error.strerror}: remove it") from error
 
 
-def _last_bytes(descriptor: int, size: int, count: int) -> bytes:
-    """Return the end of a file with `count` line ends and some before it, as far as TAIL_LIMIT goes."""
-    length = _FIRST_READ
-    while True:
-        length = min(length, size, TAIL_LIMIT)
-        data = os.pread(descriptor, length, size - length)
-        if length in (size, TAIL_LIMIT) or data.count(b"\n") > count:
-            return data
-        length *= 2
+def _dropped(count: int) -> str:
+    return f"-- {count} bytes before this are no longer kept --"
 
 
 def _cut(line: bytes) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Server-sent events: the host's events, and the lines of a log."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -41,6 +42,10 @@ class Streams:
 
     async def log(self, request: web.Request, log: LogFile, query: LogsQuery) -> web.StreamResponse:
         """Stream a log's last lines, and then what is added to it where that is asked."""
+        with contextlib.closing(log):
+            return await self._log(request, log, query)
+
+    async def _log(self, request: web.Request, log: LogFile, query: LogsQuery) -> web.StreamResponse:
         if not query.follow:
             return await self._stream(request, _log_frames(log, query.tail))
         if self._followers >= FOLLOWER_LIMIT:

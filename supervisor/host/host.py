@@ -70,7 +70,7 @@ class Host:
     async def open(cls, settings: Settings) -> "Host":
         """Read the records, find again what an earlier supervisor left running, and begin to sample.
 
-        Nothing is spawned that stays: a page server that was lost is replaced after `go_on`.
+        Nothing is spawned that stays: what was lost of page servers and the console holder is replaced after `go_on`.
         Raises DependencyMissingError where the hypervisor that was asked for cannot run here.
         """
         programs = (settings.firecracker, settings.embedded_version)
@@ -81,7 +81,8 @@ class Host:
         return host
 
     def go_on(self) -> None:
-        """Have the page servers replaced that were lost while no supervisor ran."""
+        """Have the page servers and the console holder replaced that were lost while no supervisor ran."""
+        self._parts.consoles.go_on()
         self._parts.page_servers.replace_lost()
 
     async def end_verbs(self) -> None:
@@ -110,6 +111,7 @@ class Host:
         self.events.close()
         await parts.vmms.close()
         await parts.page_servers.close()
+        await parts.consoles.close()
 
     async def put_back_run_files(self) -> PutBackFiles:
         """Have VMMs and page servers looked at after something was removed in the run directory."""
@@ -219,6 +221,7 @@ class Host:
 
         await asyncio.to_thread(prepare)
         await parts.layers.probe()
+        await parts.consoles.reconnect()
         await parts.recovery.recover()
         await parts.page_servers.reconnect()
         aside = {**parts.inventory.unreadable, **parts.inventory.unreadable_templates}

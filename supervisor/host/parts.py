@@ -21,7 +21,9 @@ from supervisor.operations.recovery import HostRecovery
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
+from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
+from supervisor.runtime.log_losses import LogLosses
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.run_files import RunFiles
 from supervisor.runtime.templates import Templates
@@ -59,7 +61,7 @@ class Parts:
         self.telemetry = Sampler(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
         self._add_bulk_operations()
         self.recovery = HostRecovery(
-            self.inventory, self.transitions, self.vmms, self.page_servers, self.unpausing, report
+            self.inventory, self.transitions, self.vmms, self.page_servers, self.consoles, self.unpausing, report
         )
 
     def _add_runtime(self, settings: Settings, usable: Mapping[HypervisorName, Hypervisor]) -> None:
@@ -70,12 +72,20 @@ class Parts:
         )
         self.huge_pages = HugePagePool()
         self.layers = Layers(self.inventory, settings.max_layers, self._report)
-        self.page_servers = PageServers(self.inventory, policy, self._report)
+        losses = LogLosses(self.inventory, self._report)
+        self.consoles = Consoles(self.inventory.layout, settings.console_log_size, self._report, losses.tell)
+        self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report)
         self.templates = Templates(self.inventory, self.page_servers)
         self.vmms = Vmms(
-            usable, self.page_servers, self.huge_pages, self.inventory.layout, self._on_exit, self._on_paused
+            usable,
+            self.page_servers,
+            self.huge_pages,
+            self.consoles,
+            self.inventory.layout,
+            self._on_exit,
+            self._on_paused,
         )
-        self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers)
+        self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers, self.consoles)
 
     def _add_operations(self, default_hypervisor: HypervisorName) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers

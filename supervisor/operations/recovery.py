@@ -8,6 +8,7 @@ from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
 from supervisor.rules import lifecycle
 from supervisor.rules.lifecycle import Recovery
+from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.orphans import check_run_directory, reap, sweep_run_directory
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.vmms import Vmms
@@ -26,6 +27,7 @@ class HostRecovery:
         transitions: Transitions,
         vmms: Vmms,
         page_servers: PageServers,
+        consoles: Consoles,
         unpausing: Unpausing,
         report: Report,
     ) -> None:
@@ -34,6 +36,7 @@ class HostRecovery:
         self._transitions = transitions
         self._vmms = vmms
         self._page_servers = page_servers
+        self._consoles = consoles
         self._unpausing = unpausing
         self._report = report
 
@@ -66,6 +69,7 @@ class HostRecovery:
             known = [process for process in processes if process is not None]
             # The disk may not have taken the name of a page server that serves.
             known += filter(None, map(self._page_servers.listening, inventory.templates))
+            known += filter(None, [self._consoles.listening()])
             # Of the others nobody knows what is theirs.
             return reap(layout, known, directories.difference(inventory.instances, inventory.templates))
 

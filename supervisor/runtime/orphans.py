@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from supervisor.errors import InvalidStateError
-from supervisor.runtime.own_processes import identity_of, instance_of, same, template_of
+from supervisor.runtime.own_processes import holds_consoles, identity_of, instance_of, same, template_of
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import ProcessGroup
@@ -36,7 +36,7 @@ def check_run_directory(layout: Layout, known: Collection[str]) -> None:
 
 
 def reap(layout: Layout, known: Collection[ProcessIdentity], spared: Collection[str]) -> list[int]:
-    """End every VMM and page server of this data directory but those that are known; return the pids.
+    """End every VMM, page server and console holder of this data directory but those that are known; return the pids.
 
     What a VMM has started is known with it. `spared` are names of directories whose records cannot be read: nobody
     knows what is theirs. It blocks until the processes are gone. The caller is the data directory's only supervisor.
@@ -107,7 +107,7 @@ def sweep_run_directory(layout: Layout, kept: Collection[Path]) -> None:
 
 
 def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, Path]]:
-    """Yield VMMs, what they started, and page servers, each with the directory of its instance or template."""
+    """Yield VMMs, what they started, page servers and console holders, each with the directory that it is of."""
     names = os.listdir("/proc")  # noqa: PTH208 - no path is to be made of each
     for pid in (int(name) for name in names if name.isdecimal() and int(name) not in (1, os.getpid())):
         # Before anything else is read of it, so that no later process of this pid is taken for it.
@@ -118,3 +118,5 @@ def _programs(layout: Layout) -> Iterator[tuple[ProcessIdentity, Path]]:
             yield identity, layout.instance(instance_id)
         elif template_id := template_of(pid, layout):
             yield identity, layout.template(template_id)
+        elif holds_consoles(pid, layout):
+            yield identity, layout.data_dir

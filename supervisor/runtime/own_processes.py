@@ -1,4 +1,4 @@
-"""Which processes are ours: VMMs and page servers, told from any other that a record's pid may have become.
+"""Which processes are ours: VMMs, page servers and the console holder, told from any other that a pid may be by now.
 
 A record may be of another boot, restored from a backup or edited, and pids are given again: nothing is killed or
 adopted before the process itself shows that it was started for this instance or template. Every function blocks on
@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from supervisor.consoles import program
 from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import mark_of
@@ -19,6 +20,7 @@ from supervisor.system.processes import boot_id, proc_file, start_time_of, statu
 from supervisor.uffd.control import Configuration
 
 _API_SOCKET: Final = "--api-sock"
+_CONSOLE_HOLDER: Final = program.MODULE
 _PAGE_SERVER: Final = "supervisor.uffd.page_server"
 _TEMPLATE_ID: Final = re.compile(rf'"{Configuration._fields[0]}": ?("(?:[^"\\]|\\.)*")')
 _FIRST_LAYER: Final = re.compile(r'"layers": ?\[("(?:[^"\\]|\\.)*")')
@@ -75,6 +77,22 @@ def is_vmm(identity: ProcessIdentity, layout: Layout, instance_id: str) -> bool:
 def is_page_server(identity: ProcessIdentity, layout: Layout, template_id: str) -> bool:
     """Return whether a process is there, and is a page server of this template."""
     return _lives(identity) and template_of(identity.pid, layout) == template_id
+
+
+def holds_consoles(pid: int, layout: Layout) -> bool:
+    """Return whether a process is a console holder of this data directory, wherever it listens."""
+    words = _command(pid)
+    if len(words) < 3 or not any(_CONSOLE_HOLDER in word for word in words[:-2]):
+        return False
+    try:
+        return Path(words[-2]).resolve() == layout.data_dir.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def is_console_holder(identity: ProcessIdentity, layout: Layout) -> bool:
+    """Return whether a process is there, and is a console holder of this data directory."""
+    return _lives(identity) and holds_consoles(identity.pid, layout)
 
 
 def same(one: ProcessIdentity, other: ProcessIdentity) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Final, NamedTuple
 
+from supervisor.errors import ConsoleHolderError
+from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.vmms import Vmms
 from supervisor.store.inventory import Inventory
@@ -22,10 +24,11 @@ class PutBackFiles(NamedTuple):
 class RunFiles:
     """Page servers put back what is theirs. A VMM's socket cannot be: it is told on the instance what that means."""
 
-    def __init__(self, inventory: Inventory, vmms: Vmms, page_servers: PageServers) -> None:
+    def __init__(self, inventory: Inventory, vmms: Vmms, page_servers: PageServers, consoles: Consoles) -> None:
         self._inventory = inventory
         self._vmms = vmms
         self._page_servers = page_servers
+        self._consoles = consoles
 
     async def put_back(self) -> PutBackFiles:
         """Have put back what can be, and show on each instance what cannot; each loss is told once."""
@@ -33,7 +36,13 @@ class RunFiles:
         made = ["control sockets of page servers"] if done.control else []
         if done.maps:
             made.append("a page map" if len(done.maps) == 1 else f"{len(done.maps)} page maps")
-        return PutBackFiles(tuple(made), done.failed, self._tell_lost_sockets())
+        failed = list(done.failed)
+        try:
+            if await self._consoles.put_back():
+                made.append("the console holder's control socket")
+        except ConsoleHolderError as error:
+            failed.append(error.message)
+        return PutBackFiles(tuple(made), tuple(failed), self._tell_lost_sockets())
 
     def _tell_lost_sockets(self) -> tuple[str, ...]:
         lost = self._vmms.out_of_place()

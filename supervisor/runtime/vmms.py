@@ -8,10 +8,12 @@ from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
+from supervisor.consoles.rotation import end_of
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.images.readiness import check_machine, make_way_for_vmm
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
+from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.known_faults import check_boots, check_known_faults, snapshot_kind, started, version_of
 from supervisor.runtime.own_processes import is_vmm
@@ -47,6 +49,7 @@ class Vmms:
         hypervisors: Mapping[HypervisorName, Hypervisor],
         page_servers: PageServers,
         huge_pages: HugePagePool,
+        consoles: Consoles,
         layout: Layout,
         on_exit: Callable[[str, Exit], None],
         on_paused: Callable[[str], None],
@@ -55,6 +58,7 @@ class Vmms:
         self._hypervisors = hypervisors
         self._page_servers = page_servers
         self._huge_pages = huge_pages
+        self._consoles = consoles
         self._layout = layout
         self._on_exit = on_exit
         self._on_paused = on_paused
@@ -99,10 +103,13 @@ class Vmms:
         return instance_id in self._running
 
     def console_offset(self, instance_id: str) -> int:
-        """Return the present length of the console, in bytes: where what comes next begins."""
+        """Return the position after all that the guest has printed: where what comes next begins.
+
+        0 where something else is in the place of its console.
+        """
         try:
-            return self._layout.console_log(instance_id).stat().st_size
-        except FileNotFoundError:
+            return end_of(self._layout.console_log(instance_id))
+        except OSError:
             return 0
 
     async def check_machine(self, record: InstanceRecord, snapshot: SnapshotFiles | None) -> None:
@@ -308,6 +315,7 @@ class Vmms:
             api_socket=self._layout.api_socket(record.id),
             pid=record.process.pid,
             start_time=record.process.start_time,
+            consoles=self._consoles,
             name=record.name,
         )
         if vmm is None:
@@ -346,6 +354,7 @@ class Vmms:
                 directory=self._layout.instance(record.id),
                 api_socket=self._layout.api_socket(record.id),
                 config_file=config_file,
+                consoles=self._consoles,
                 name=record.name,
                 meanwhile=meanwhile,
             )

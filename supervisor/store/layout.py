@@ -9,17 +9,19 @@
         state.<n>, mem.<n>      a snapshot's state-file, and the layers of its memory image
         hot_pages               where its image brought one
         vm.json, kernel, initrd, disk.<drive>, pmem.<device>
-        console.log, vmm.log, vmm.log.1, vmm.stderr
+        console.log, vmm.log      what its guest and its VMM write, bounded
+        console.log.1, vmm.log.1  what was before that, and *.rotation: at which position that ends
       templates/<id>/
         template.json           the record
         mem.<n>                 hard links to the layers
         hot_pages               the list of the pages that its forks touch first
-        page_server.log
+        page_server.log         and page_server.log.1, page_server.log.rotation
       images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
     <run>/
       lock, supervisor.sock
       <instance>.sock           the API of its VMM
       <instance>.uffd           where its VMM sends the userfaultfd
+      consoles.control          the control socket of the console holder
       <template>.pages          the control socket of its page server
       pages/<instance>.map      its page map
       pages/<instance>.map.unfinished   one that is not whole yet
@@ -36,7 +38,7 @@ from typing import Final
 
 from supervisor.models.base import ID_LENGTH
 from supervisor.uffd.page_map import ASIDE, UNFINISHED
-from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG
+from supervisor.vmm.logs import CONSOLE_LOG, LOG_NAMES, VMM_LOG
 
 LOCK: Final = "lock"
 SCHEMA: Final = "schema"
@@ -61,7 +63,7 @@ PAGES_MODE: Final = 0o750
 SNAPSHOT_FILE: Final = re.compile(rf"({STATE}|{MEM})\.\d+({re.escape(PARTIAL)})?")
 """The names of a snapshot's files in an instance's directory, whole or not."""
 
-_OWN_FILES: Final = (INSTANCE_RECORD, VM_JSON, HOT_PAGES, CONSOLE_LOG, VMM_LOG, PREVIOUS_VMM_LOG, STDERR_LOG)
+_OWN_FILES: Final = (INSTANCE_RECORD, VM_JSON, HOT_PAGES, *LOG_NAMES)
 _OWN: Final = re.compile(
     rf"{SNAPSHOT_FILE.pattern}|({'|'.join(map(re.escape, _OWN_FILES))})({re.escape(PARTIAL)})?"
     rf"|\..*\.json{re.escape(PARTIAL)}",
@@ -137,6 +139,11 @@ class Layout:
     def control_socket(self, template_id: str) -> Path:
         """Return where a template's page server answers the supervisor."""
         return self.run_dir / f"{template_id}.pages"
+
+    @property
+    def console_socket(self) -> Path:
+        """Return where the console holder answers the supervisor."""
+        return self.run_dir / "consoles.control"
 
     def page_map(self, instance_id: str) -> Path:
         """Return a fork's page map."""

@@ -19,8 +19,8 @@ from supervisor.store.index import Index
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.store.views import instance_view, template_view, unreadable_view
 
-Problem = Literal["memory", "api"]
-"""What of a VM that runs may be out of reach: the pages that its guest asks for, or its VMM's API."""
+Problem = Literal["memory", "api", "console"]
+"""What of a VM that runs may be out of reach: the pages that its guest asks for, its VMM's API, or its logs."""
 STEP_SHOWN: Final = 0.25
 """Seconds that a step takes before it is published: most take none that anybody could read."""
 

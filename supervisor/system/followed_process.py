@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Generic, Self, TypeVar
@@ -21,8 +21,17 @@ _LOOKS: Final = ThreadPoolExecutor(4, "group")
 """Its own threads: those of the event loop may all wait for a disk, and an end is told after this only."""
 
 Outcome = TypeVar("Outcome")
+Settle = Callable[[], Awaitable[None]]
+"""Awaited between an end and the word of it."""
 Describe = Callable[[os.waitid_result | None], Outcome]
 """Makes of the kernel's word on an end what `exited` is to hold; None for a process that another one reaps."""
+
+
+def exit_code(status: os.waitid_result | None) -> int | None:
+    """Return an exit code, negative for a signal; None where it is another's to know."""
+    if status is None:
+        return None
+    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
 
 class FollowedProcess(Generic[Outcome]):
@@ -38,8 +47,12 @@ class FollowedProcess(Generic[Outcome]):
         pidfd: int,
         describe: Describe[Outcome],
         group_directory: Path | None = None,
+        settle: Settle | None = None,
     ) -> None:
-        """`pidfd` is its own from here on. Raises OSError where that cannot be watched (epoll_ctl(2))."""
+        """`pidfd` is its own from here on; the end of a group is told after `settle`, which raises nothing.
+
+        Raises OSError where the pidfd cannot be watched (epoll_ctl(2)).
+        """
         self.pid = pid
         self.start_time = start_time
         """Clock ticks since boot: with the pid it names the process for as long as the host is up."""
@@ -49,6 +62,7 @@ class FollowedProcess(Generic[Outcome]):
         """Processes of its group that did not end."""
         self._pidfd = pidfd
         self._describe = describe
+        self._settle = settle
         self._group = None if group_directory is None else ProcessGroup(pid, start_time, group_directory)
         self._ending: asyncio.Task[None] | None = None
         try:
@@ -60,7 +74,13 @@ class FollowedProcess(Generic[Outcome]):
             ProcessGroup.sessions.add(pid)
 
     @classmethod
-    def child(cls, pid: int, describe: Describe[Outcome], group_directory: Path | None = None) -> Self:
+    def child(
+        cls,
+        pid: int,
+        describe: Describe[Outcome],
+        group_directory: Path | None = None,
+        settle: Settle | None = None,
+    ) -> Self:
         """Follow a child that was just started, and reap it at its end; where OSError is raised it has been killed.
 
         With a directory it leads the group of what was started for that.
@@ -68,7 +88,7 @@ class FollowedProcess(Generic[Outcome]):
         start_time = 0
         try:
             start_time = start_time_of(pid)
-            return cls(pid, start_time, os.pidfd_open(pid), describe, group_directory)
+            return cls(pid, start_time, os.pidfd_open(pid), describe, group_directory, settle)
         except OSError:
             os.kill(pid, signal.SIGKILL)
             if group_directory is not None:
@@ -82,11 +102,16 @@ class FollowedProcess(Generic[Outcome]):
 
     @classmethod
     def found(
-        cls, pid: int, start_time: int, describe: Describe[Outcome], group_directory: Path | None = None
+        cls,
+        pid: int,
+        start_time: int,
+        describe: Describe[Outcome],
+        group_directory: Path | None = None,
+        settle: Settle | None = None,
     ) -> Self | None:
         """Follow a process that need not be a child; None where it has ended. Raises OSError without a descriptor."""
         pidfd = open_pidfd(pid, start_time)
-        return None if pidfd is None else cls(pid, start_time, pidfd, describe, group_directory)
+        return None if pidfd is None else cls(pid, start_time, pidfd, describe, group_directory, settle)
 
     def kill(self) -> None:
         """Send SIGKILL, without waiting. Does nothing after the end, or once it is followed no longer."""
@@ -133,6 +158,8 @@ class FollowedProcess(Generic[Outcome]):
             await self.end_rest()
         except (OSError, RuntimeError):
             group.kill_unseen()
+        if self._settle is not None:
+            await self._settle()
         self._finish()
         if not self.exited.done():
             asyncio.get_running_loop().add_reader(self._pidfd, self._finish)

@@ -57,6 +57,34 @@ def connect(path: Path) -> int:
     return 0 if number == errno.EAGAIN else number
 
 
+class ListensAlreadyError(OSError):
+    """Another process listens at the path."""
+
+
+def listen(path: Path) -> socket.socket:
+    """Return a listening socket at `path`, non-blocking, in the place of one that nobody listens at any more.
+
+    Raises OSError where the path cannot be one, ListensAlreadyError where somebody does listen there.
+    """
+    problem = too_long(path)
+    if problem:
+        raise OSError(errno.ENAMETOOLONG, problem, str(path))
+    if path.is_socket():
+        match connect(path):
+            case 0:
+                raise ListensAlreadyError(errno.EADDRINUSE, "another process listens there", str(path))
+            case errno.ECONNREFUSED:
+                path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def is_stale(path: Path) -> bool:
     """Return whether there is a socket at `path` that nobody listens at any more."""
     try:

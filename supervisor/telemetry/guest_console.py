@@ -1,12 +1,10 @@
 """What pagewalker prints on its console, read as it grows."""
 
-import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.consoles.reading import LogReader
 from supervisor.models import Guest
-from supervisor.system.regular_files import open_regular
 
 READ_LIMIT = 1 << 20
 """How many bytes of a console one call reads, so that a guest that prints for ever holds nobody up."""
@@ -31,27 +29,27 @@ def advance(guest: Guest, line: bytes) -> Guest:
     return guest.model_copy(update={"ready": True})
 
 
-@dataclass
 class GuestConsole:
-    """One console.log from `offset` (bytes) on: where the present boot or restore begins."""
+    """A console from `position` (bytes of all that was ever printed) on: where the present boot or restore begins."""
 
-    path: Path
-    offset: int
-    guest: Guest = field(default_factory=Guest)
-    _partial: bytes = b""
+    def __init__(self, path: Path, position: int) -> None:
+        self.guest = Guest()
+        self._reader = LogReader(path, position)
+        self._size = -1
+        self._partial = b""
 
     def read(self) -> Guest:
         """Return what the guest has printed so far, as far as it can be read now; blocks on the disk."""
         try:
-            if self.path.stat().st_size <= self.offset:
+            size = self._reader.path.stat().st_size
+            if size == self._size:
                 return self.guest
-            with os.fdopen(open_regular(self.path), "rb") as file:
-                file.seek(self.offset)
-                data = file.read(READ_LIMIT)
+            skipped, data, anew = self._reader.read(READ_LIMIT)
+            self._reader.release()
         except OSError:
             return self.guest
-        self.offset += len(data)
-        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._size = size if len(data) < READ_LIMIT else -1
+        *lines, self._partial = ((b"" if skipped or anew else self._partial) + data).split(b"\n")
         self._partial = self._partial[-READ_LIMIT:]
         for line in lines:
             self.guest = advance(self.guest, line)

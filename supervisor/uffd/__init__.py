@@ -1,16 +1,16 @@
 """Page serving: page faults of forks answered from their template's memory image.
 
-The supervisor's side, with asyncio: `handle` has `PageServer`, a page server as the supervisor knows it; `connection`
-carries requests, answers and events; `program` starts the process.
+The supervisor's side, with asyncio: `handle` has `PageServer`, a page server as the supervisor knows it; `program`
+starts the process, and `hand_over` hands it a fork that another one served.
 
-The page server's side, standard library only: `page_server` is the process, `loop` its epoll, `control_socket` where
-the supervisor asks. A `session` is one fork: `listening` for its VMM, whose `handshake` brings the userfaultfd, then
-`serving` it. `pager` answers faults (`fault_around` says with how many pages) by `installer`, from the `memory_image`,
-and notes in the `page_map` how each page came. `recorder` notes first touches; `hot_list` keeps them as `hot_pages`
-(`merging` several recordings, `hypeman_hot_pages` reads hypeman's), of which `prefetching` gives forks all but what
-`sampling` holds back. `population` fills a whole fork; `takeover` goes on where a dead page server stopped, `remaking`
-makes the page map that it needs where that is lost, and `vmm_memory` reads what /proc shows for both. `run_files` puts
-back what somebody has removed of the page server's in the run directory.
+The page server's side, standard library only: `page_server` is the process. A `session` is one fork: `listening` for
+its VMM, whose `handshake` brings the userfaultfd, then `serving` it. `pager` answers faults (`fault_around` says with
+how many pages) by `installer`, from the `memory_image`, and notes in the `page_map` how each page came. `recorder`
+notes first touches; `hot_list` keeps them as `hot_pages` (`merging` several recordings, `hypeman_hot_pages` reads
+hypeman's), of which `prefetching` gives forks all but what `sampling` holds back. `population` fills a whole fork;
+`takeover` goes on where a dead page server stopped, `remaking` makes the page map that it needs where that is lost, and
+`vmm_memory` reads what /proc shows for both. `run_files` puts back what somebody has removed of the page server's in
+the run directory.
 
 Both sides: `control` is what they say to each other, `terms` what a session is given, `kernel` the system calls.
 """

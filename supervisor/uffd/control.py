@@ -1,7 +1,7 @@
 """What the supervisor and a page server say to each other: policy, answers, events, and their lines of JSON.
 
 A request is `{"id", "verb", ...}`, its answer `{"id", "result"}` or `{"id", "error"}`, an event `{"event", ...}`; one a
-line, at most `LINE_BYTES` long. Named tuples stand where the supervisor has dataclasses: importing `dataclasses` would
+line (`system/control_lines.py`). Named tuples stand where the supervisor has dataclasses: importing `dataclasses` would
 cost a page server a quarter of its start.
 """
 
@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
-LINE_BYTES = 65536
+from supervisor.system.control_lines import decode, encode
+
 MOST = 1 << 63
 """Above all that is counted."""
 
@@ -150,22 +151,6 @@ _EVENTS: dict[str, type[PageServerEvent]] = {
 
 
 Answer = TypeVar("Answer", Attached, Status, PutBack)
-
-
-def encode(message: Mapping[str, Any]) -> bytes:
-    """One line."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """The message on a line; ValueError when it is none."""
-    try:
-        message = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(message, dict):
-        raise ValueError("not a JSON object")
-    return message
 
 
 def encode_event(event: PageServerEvent) -> bytes:

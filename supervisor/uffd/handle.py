@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import PageServerError
+from supervisor.system.control_connection import ANSWER_SECONDS, Connection, Streams, open_streams
 from supervisor.uffd import program
-from supervisor.uffd.connection import ANSWER_SECONDS, Connection, Streams, hand_over, open_streams
 from supervisor.uffd.control import (
     Answer,
     Attached,
@@ -26,7 +26,9 @@ from supervisor.uffd.control import (
     Sampled,
     Status,
     decode_answer,
+    decode_event,
 )
+from supervisor.uffd.hand_over import hand_over
 from supervisor.uffd.program import PageServerProcess
 
 __all__ = [
@@ -69,7 +71,9 @@ class PageServer:
         self._process = process
         self._control = control
         self._on_event = on_event
-        self._connection = Connection(_who(template_id, process), streams, self._take_event)
+        self._connection = Connection(
+            _who(template_id, process), streams, lambda event: self._take_event(decode_event(event)), PageServerError
+        )
         self._handshake_seconds = 0.0
         process.exited.add_done_callback(self._on_exit)
 
@@ -83,14 +87,15 @@ class PageServer:
         page_size: int,
         hot_pages: Path,
         control: Path,
-        log: Path,
+        stderr: int,
         policy: Policy,
         on_event: OnEvent,
     ) -> Self:
         """Start a page server in a session of its own; it listens when this returns.
 
-        `layers` are the image's files, newest first; sizes are bytes. Events come until `disconnect`, and in the
-        thread of the running event loop. PageServerError with the reason when it does not start.
+        `layers` are the image's files, newest first; sizes are bytes. It logs to `stderr` what that takes at once.
+        Events come until `disconnect`, and in the thread of the running event loop. PageServerError with the reason
+        when it does not start.
         """
         configuration = Configuration(
             template_id=template_id,
@@ -101,7 +106,7 @@ class PageServer:
             control=_absolute(control),
             policy=policy,
         )
-        process = await program.spawn(configuration, log)
+        process = await program.spawn(configuration, stderr)
         try:
             return await cls._connected(template_id, process, control, on_event)
         except BaseException:
@@ -127,7 +132,7 @@ class PageServer:
     @classmethod
     async def _connected(cls, template_id: str, process: PageServerProcess, control: Path, on_event: OnEvent) -> Self:
         """Connect to a page server and hear from it whose it is."""
-        streams = await open_streams(_who(template_id, process), control, process.pid)
+        streams = await open_streams(_who(template_id, process), control, process.pid, PageServerError)
         server = cls(template_id, process, control, streams, on_event)
         try:
             status = await server.status()

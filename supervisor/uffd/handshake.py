@@ -4,7 +4,6 @@ Firecracker's side of it is `send_uffd_handshake` in src/vmm/src/persist.rs. It 
 is believed before it was checked.
 """
 
-import errno
 import json
 import os
 import socket
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.errors import PageServerError
+from supervisor.system import unix_sockets
 from supervisor.system.log_text import one_line
-from supervisor.system.unix_sockets import connect, too_long
+from supervisor.system.unix_sockets import ListensAlreadyError
 from supervisor.uffd import kernel
 
 MESSAGE_LIMIT_BYTES = 65536
@@ -47,27 +47,12 @@ def listen(path: Path) -> socket.socket:
 
     PageServerError when the path cannot be one, or somebody does listen there.
     """
-    problem = too_long(path)
-    if problem:
-        raise PageServerError(f"cannot listen at {path}: {problem}")
-    if path.is_socket():
-        _remove_abandoned(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        listener.bind(os.fspath(path))
-        listener.listen()
+        return unix_sockets.listen(path)
+    except ListensAlreadyError as error:
+        raise PageServerError(f"another page server listens at {path}") from error
     except OSError as error:
-        listener.close()
         raise PageServerError(f"cannot listen at {path}: {error.strerror}") from error
-    return listener
-
-
-def _remove_abandoned(path: Path) -> None:
-    match connect(path):
-        case 0:
-            raise PageServerError(f"another page server listens at {path}")
-        case errno.ECONNREFUSED:
-            path.unlink(missing_ok=True)
 
 
 class Reception:

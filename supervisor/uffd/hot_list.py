@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from supervisor.errors import PageServerError
+from supervisor.system.loop import Loop
 from supervisor.uffd import hot_pages
 from supervisor.uffd.control import Policy
 from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.hot_pages import HotPages, Run, pages_in
 from supervisor.uffd.hypeman_hot_pages import MAGIC, RegionPage, image_pages, read_hpl1
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.merging import Steps, finished, merging, wanting
 from supervisor.uffd.sampling import Plan, hold_back

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from supervisor.errors import PageServerError
+from supervisor.system.control_socket import ControlSocket, Reply
 from supervisor.system.descriptors import raise_limit
 from supervisor.system.last_words import escape_tracebacks, print_error
 from supervisor.system.log_text import one_line
+from supervisor.system.loop import Loop
 from supervisor.uffd.control import (
     Attached,
     Configuration,
@@ -30,10 +32,8 @@ from supervisor.uffd.control import (
     decode_configuration,
     encode_event,
 )
-from supervisor.uffd.control_socket import ControlSocket, Reply
-from supervisor.uffd.handshake import PAGE_SIZES, Mapping
+from supervisor.uffd.handshake import PAGE_SIZES, Mapping, listen
 from supervisor.uffd.hot_list import HotList
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.run_files import RunFiles
 from supervisor.uffd.sampling import Plan
@@ -78,7 +78,8 @@ class PageServer:
         control = Path(configuration.control)
         self._run_files = RunFiles()
         self._run_files.hold(control.parent)
-        self._control = ControlSocket(loop, control, self._on_request)
+        self._control = ControlSocket(loop, control, self._on_request, listen)
+        self._control.put_back()
 
     def announce(self, event: PageServerEvent) -> None:
         """Tell every supervisor that is connected, and the log."""
@@ -260,6 +261,8 @@ def main() -> int:
     """Serve until told to stop; exit code 1 when it could not start."""
     escape_tracebacks()
     os.umask(0o177)
+    # A log that nobody takes is to hold no guest up.
+    os.set_blocking(sys.stderr.fileno(), False)
     loop = Loop()
     try:
         server = PageServer(loop, decode_configuration(sys.argv[1]))

@@ -7,9 +7,9 @@ page is to be zero, and stays as it is.
 from collections.abc import Callable
 
 from supervisor.errors import PageServerError
+from supervisor.system.loop import Loop
 from supervisor.uffd import kernel
 from supervisor.uffd.handshake import Handshake
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.page_map import ABSENT, PageMap
 from supervisor.uffd.pager import Pager
 from supervisor.uffd.prefetching import SLICE_BYTES

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from supervisor.system.loop import Loop
 from supervisor.uffd.hot_pages import Run
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.page_map import COPY_ERRORS, PREFETCH_FINISHED, PREFETCH_NS, PageMap
 from supervisor.uffd.pager import GONE_ERRORS, Pager
 

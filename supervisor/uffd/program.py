@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
 from supervisor.concurrency.tasks import to_its_end
-from supervisor.errors import STORAGE_ERRNOS, PageServerError
-from supervisor.system.followed_process import FollowedProcess
+from supervisor.errors import PageServerError
+from supervisor.system.followed_process import FollowedProcess, exit_code
 from supervisor.system.isolated_python import isolated_command
 from supervisor.system.log_text import one_line
 from supervisor.uffd.control import Configuration, encode_configuration
@@ -20,21 +19,21 @@ PageServerProcess = FollowedProcess[int | None]
 """Its outcome is the exit code, negative for a signal; None for a process that an earlier supervisor had spawned."""
 
 
-async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
-    """Start a page server in a session of its own; it listens when this returns.
+async def spawn(configuration: Configuration, stderr: int) -> PageServerProcess:
+    """Start a page server in a session of its own, which logs to `stderr`; it listens when this returns.
 
     PageServerError with the reason when it does not start.
     """
     who = f"page server of template {configuration.template_id}"
     try:
         # Some hundred microseconds, and in a thread a cancellation could lose the pid.
-        process, stdout = _start(encode_configuration(configuration), log)
+        process, stdout = _start(encode_configuration(configuration), stderr)
     except OSError as error:
         raise PageServerError(f"{who} cannot start: {error.strerror}") from error
     try:
         line = await _first_line(stdout)
         if line != "ready":
-            reason = line.removeprefix("refused: ") or f"it said nothing; its log is {log}"
+            reason = line.removeprefix("refused: ") or "it said nothing"
             raise PageServerError(f"{who} did not start: {reason}")
     except BaseException:
         await to_its_end(undo(process))
@@ -44,7 +43,7 @@ async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
 
 def find(pid: int, start_time: int) -> PageServerProcess | None:
     """Follow a page server that runs already; None where it has ended. Raises OSError without a descriptor."""
-    return PageServerProcess.found(pid, start_time, _exit_code)
+    return PageServerProcess.found(pid, start_time, exit_code)
 
 
 async def undo(process: PageServerProcess) -> None:
@@ -53,47 +52,27 @@ async def undo(process: PageServerProcess) -> None:
         await process.end()
 
 
-def _exit_code(status: os.waitid_result | None) -> int | None:
-    if status is None:
-        return None
-    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-
-
-def _start(configuration: str, log: Path) -> tuple[PageServerProcess, int]:
+def _start(configuration: str, stderr: int) -> tuple[PageServerProcess, int]:
     """Start the program; also returns the read end of its stdout, a pipe. Raises OSError."""
     read_end, write_end = os.pipe()
     try:
-        stderr = _open_log(log)
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, write_end, 1),
-                    (os.POSIX_SPAWN_DUP2, stderr, 2),
-                ],
-                setsid=True,
-            )
-        finally:
-            os.close(stderr)
-        return PageServerProcess.child(pid, _exit_code), read_end
+        pid = os.posix_spawn(
+            sys.executable,
+            [*isolated_command("from supervisor.uffd.page_server import main; sys.exit(main())"), configuration],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, write_end, 1),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
+            ],
+            setsid=True,
+        )
+        return PageServerProcess.child(pid, exit_code), read_end
     except OSError:
         os.close(read_end)
         raise
     finally:
         os.close(write_end)
-
-
-def _open_log(log: Path) -> int:
-    """Open the log to append to it; guests are served without one where the file system takes none."""
-    try:
-        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in STORAGE_ERRNOS:
-            raise
-        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 async def _first_line(pipe: int) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from supervisor.errors import PageServerError
+from supervisor.system.control_socket import ControlSocket
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.uffd.control import PutBack
-from supervisor.uffd.control_socket import ControlSocket
 from supervisor.uffd.session import Session
 
 

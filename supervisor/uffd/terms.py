@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from supervisor.system.loop import Loop
 from supervisor.uffd.control import PageServerEvent, Policy, Prefetch
 from supervisor.uffd.handshake import Mapping
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from supervisor.concurrency.tasks import beside, to_its_end
+from supervisor.consoles.outputs import Holding
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE
 from supervisor.system.regular_files import read_regular
@@ -20,7 +21,7 @@ from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import creations, until_listening
-from supervisor.vmm.logs import VMM_LOG
+from supervisor.vmm.logs import LOG_TARGET
 from supervisor.vmm.process import Exit, Process
 
 LISTEN_TIMEOUT: Final = 10.0
@@ -51,6 +52,7 @@ class Vmm:
         directory: Path,
         api_socket: Path,
         config_file: str | None,
+        consoles: Holding,
         name: str | None = None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Self:
@@ -66,9 +68,12 @@ class Vmm:
             api_socket = _free_path(api_socket, name)
             # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
             await asyncio.to_thread(remove_stale, directory)
-            options = ("--api-sock", str(api_socket), "--id", instance_id, "--log-path", VMM_LOG, "--level", "Warning")
+            log = ("--log-path", LOG_TARGET, "--level", "Warning")
+            options = ("--api-sock", str(api_socket), "--id", instance_id, *log)
+            await consoles.ready()
             async with creations(api_socket.parent) as created:
-                vmm = cls(Process.spawn((*hypervisor.command, *options), directory=directory), api_socket, name)
+                command = (*hypervisor.command, *options)
+                vmm = cls(Process.spawn(command, directory=directory, consoles=consoles), api_socket, name)
                 try:
                     async with beside((meanwhile or _nothing)(vmm.pid)) as other:
                         await vmm._until_it_listens(created)
@@ -92,10 +97,11 @@ class Vmm:
         api_socket: Path,
         pid: int,
         start_time: int,
+        consoles: Holding,
         name: str | None = None,
     ) -> Self | None:
         """Take over a VMM that another supervisor spawned; None where it has ended, and then its socket is removed."""
-        process = Process.adopt(pid, start_time, directory=directory)
+        process = Process.adopt(pid, start_time, directory=directory, consoles=consoles)
         if process is None:
             await asyncio.to_thread(remove_file, api_socket)
             return None

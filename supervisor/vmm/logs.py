@@ -1,4 +1,4 @@
-"""A VMM's logs in its instance's directory: the guest's console, Firecracker's own log, and stderr."""
+"""A VMM's logs in its instance's directory: the guest's console, and what the VMM itself says."""
 
 import contextlib
 import os
@@ -8,13 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from supervisor.consoles.bounded_file import MODE, begin
+from supervisor.consoles.outputs import Bounded, Outputs
+from supervisor.consoles.rotation import SUFFIXES
 from supervisor.system.log_text import one_line
 from supervisor.system.regular_files import discard, open_regular
 
 CONSOLE_LOG: Final = "console.log"
 VMM_LOG: Final = "vmm.log"
-PREVIOUS_VMM_LOG: Final = "vmm.log.1"
 STDERR_LOG: Final = "vmm.stderr"
+"""Of VMMs that an earlier version has started."""
+LOG_NAMES: Final = (
+    *(f"{log}{suffix}" for log in (CONSOLE_LOG, VMM_LOG) for suffix in SUFFIXES),
+    STDERR_LOG,
+)
+
+LOG_TARGET: Final = "/proc/self/fd/2"
+"""Firecracker opens it once more, to read and write and without waiting (open_file_nonblock in its
+src/vmm/src/utils/mod.rs): its log and stderr are one pipe, in the order in which they are written, and a log that
+nobody takes stops no VM."""
+LOG_BYTES: Final = 1 << 20
 
 TAIL_BYTES: Final = 4096
 MESSAGE_LENGTH: Final = 400
@@ -27,36 +40,27 @@ _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
 _FINAL: Final = re.compile(rf"(?!{_PREFIX.pattern})|{_PREFIX.pattern}Shutting down VM after intercepting ")
 # Firecracker's messages at any exit, whatever its reason.
 _EXIT_MESSAGES: Final = ("Firecracker exiting ", "Vmm is stopping.")
+# How it says on stderr once more what is in its log.
+_ECHO: Final = "Error: "
 
 
-def rotate_logs(directory: Path) -> None:
-    """Start the logs of a new VMM, and keep one older log of an earlier one; the console goes on.
+def vmm_outputs(directory: Path, console_bytes: int) -> Outputs:
+    """Return where what a VMM writes to its stdout and to its stderr is kept."""
+    return {1: Bounded(directory / CONSOLE_LOG, console_bytes), 2: Bounded(directory / VMM_LOG, LOG_BYTES)}
 
-    Firecracker 1.12 wants its log to exist, and writes from the beginning of the file, not at its end
-    (open_file_nonblock in its src/vmm/src/utils/mod.rs): the log of another run would be overwritten, and stderr cannot
-    share the file.
-    """
-    discard(directory / PREVIOUS_VMM_LOG)
-    with contextlib.suppress(FileNotFoundError):
-        (directory / VMM_LOG).rename(directory / PREVIOUS_VMM_LOG)
+
+def begin_logs(directory: Path) -> None:
+    """Have a new VMM begin a log, beside that of an earlier one; the console goes on. Raises OSError."""
+    begin(directory / VMM_LOG, LOG_BYTES)
     discard(directory / STDERR_LOG)
-    os.close(os.open(directory / VMM_LOG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
-
-
-@contextlib.contextmanager
-def appended(path: Path) -> Iterator[int]:
-    """Open a log that a VMM appends to; raises OSError."""
-    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-    try:
-        # The VMM is given it as it is.
-        os.set_blocking(fd, True)
-        yield fd
-    finally:
-        os.close(fd)
+    for name in (CONSOLE_LOG, VMM_LOG):
+        # Where there can be none now, what comes is dropped and counted until there can.
+        with contextlib.suppress(OSError):
+            os.close(open_regular(directory / name, os.O_WRONLY | os.O_CREAT, MODE))
 
 
 def last_message(directory: Path) -> str:
-    """Return what a VMM said in its last moments, in its log or else on stderr; empty where it said nothing."""
+    """Return what a VMM said in its last moments; empty where it said nothing."""
     return _told(next(_last_lines(directory), ""))
 
 
@@ -73,11 +77,15 @@ def final_message(directory: Path) -> str:
 def _last_lines(directory: Path) -> Iterator[str]:
     """Yield the last line that says something of each file that was written in the VMM's last moments."""
     for name in (VMM_LOG, STDERR_LOG):
-        for line in reversed(_recent_tail(directory / name).splitlines()):
-            message = _PREFIX.sub("", line).strip()
-            if message and not message.startswith(_EXIT_MESSAGES):
-                yield line
-                break
+        lines = [line for line in reversed(_recent_tail(directory / name).splitlines()) if _says_something(line)]
+        said = next((line for line in lines if not line.startswith(_ECHO)), next(iter(lines), None))
+        if said is not None:
+            yield said
+
+
+def _says_something(line: str) -> bool:
+    message = _PREFIX.sub("", line).strip()
+    return bool(message) and not message.startswith(_EXIT_MESSAGES)
 
 
 def _told(line: str) -> str:

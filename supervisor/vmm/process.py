@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
+from supervisor.consoles.outputs import Holding, input_pipe
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.process_group import marked_environment
-from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, final_message, last_message, rotate_logs
+from supervisor.vmm.logs import begin_logs, final_message, last_message, vmm_outputs
 
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
@@ -47,21 +48,22 @@ class Process(FollowedProcess[Exit]):
     """One VMM's process; made by `spawn` or `adopt` in a running event loop."""
 
     @classmethod
-    def spawn(cls, command: Sequence[str], *, directory: Path) -> Self:
-        """Start a program with `directory` as its working directory, its stdout appended to the console log there.
+    def spawn(cls, command: Sequence[str], *, directory: Path, consoles: Holding) -> Self:
+        """Start a program with `directory` as its working directory; what it writes is kept in the logs there.
 
         It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
         a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started, and OSError.
         """
-        rotate_logs(directory)
-        with appended(directory / CONSOLE_LOG) as console, appended(directory / STDERR_LOG) as stderr:
+        begin_logs(directory)
+        outputs = vmm_outputs(directory, consoles.console_bytes)
+        with consoles.pipes(outputs) as given, input_pipe() as stdin:
             try:
                 child = subprocess.Popen(
                     command,
                     cwd=directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=console,
-                    stderr=stderr,
+                    stdin=stdin,
+                    stdout=given.descriptors[1],
+                    stderr=given.descriptors[2],
                     env=marked_environment(directory),
                     start_new_session=True,
                     umask=UMASK,
@@ -70,12 +72,17 @@ class Process(FollowedProcess[Exit]):
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
         # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
-        return cls.child(child.pid, partial(_exit, directory), directory)
+        process = cls.child(child.pid, partial(_exit, directory), directory, partial(consoles.drained, child.pid))
+        given.follow(process.pid, process.start_time)
+        return process
 
     @classmethod
-    def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
+    def adopt(cls, pid: int, start_time: int, *, directory: Path, consoles: Holding) -> Self | None:
         """Follow a process that is not a child of this one; None where it has ended."""
-        return cls.found(pid, start_time, partial(_exit, directory), directory)
+        process = cls.found(pid, start_time, partial(_exit, directory), directory, partial(consoles.drained, pid))
+        if process is not None:
+            consoles.adopt(pid, start_time, vmm_outputs(directory, consoles.console_bytes))
+        return process
 
     async def terminate(self) -> None:
         """Kill it and wait until it and all of its group are gone; raises VmmError where one does not go."""

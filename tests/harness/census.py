@@ -11,7 +11,7 @@ from typing import Final
 import psutil
 
 from supervisor.models import Template
-from tests.harness.supervisor_process import Home
+from tests.harness.supervisor_process import Home, console_holder
 
 MIB: Final = 1 << 20
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -22,6 +22,8 @@ def census(home: Home, supervisor: int, template: Template) -> Mapping[str, floa
     page_server = template.page_server_pid
     assert page_server is not None, f"template {template.id} has no page server"
     page_server_log = home.data / "templates" / template.id / "page_server.log"
+    holder = console_holder(home)
+    assert holder is not None, "there is no console holder"
     found = descriptors(supervisor)
     data, run = _files(home.data), _files(home.run)
     return {
@@ -34,6 +36,9 @@ def census(home: Home, supervisor: int, template: Template) -> Mapping[str, floa
         "page server's descriptors": descriptors(page_server).total(),
         "page server's threads": psutil.Process(page_server).num_threads(),
         "page server's private MiB": _memory(page_server)["private MiB"],
+        "console holder's descriptors": descriptors(holder).total(),
+        "console holder's threads": psutil.Process(holder).num_threads(),
+        "console holder's private MiB": _memory(holder)["private MiB"],
         "data files": len(data),
         "data MiB": sum(status.st_blocks * 512 for status in data) / MIB,
         "run files": len(run),

@@ -53,17 +53,18 @@ class Template:
 
     async def serve(self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE) -> PageServer:
         """Start the page server; it is killed with the test."""
-        server = self._server = await PageServer.spawn(
-            template_id="template",
-            layers=self.layers,
-            memory_size=size,
-            page_size=page_size,
-            hot_pages=self.hot_pages,
-            control=self.control,
-            log=self.directory / "log",
-            policy=policy or Policy(),
-            on_event=self._on_event,
-        )
+        with (self.directory / "log").open("ab") as log:
+            server = self._server = await PageServer.spawn(
+                template_id="template",
+                layers=self.layers,
+                memory_size=size,
+                page_size=page_size,
+                hot_pages=self.hot_pages,
+                control=self.control,
+                stderr=log.fileno(),
+                policy=policy or Policy(),
+                on_event=self._on_event,
+            )
         self._stack.push_async_callback(server.stop)
         return server
 

@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Any
 
-from supervisor.uffd.loop import Loop
+from supervisor.system.loop import Loop
 
 
 class ScarceEpoll:

@@ -21,7 +21,7 @@ from tests.harness.census import census
 from tests.harness.growth import Row
 from tests.harness.host_invariants import broken_at_rest
 from tests.harness.operations_fuzzer import EVERYTHING, Fuzzer, Mix
-from tests.harness.supervisor_process import Home, RunningSupervisor, find, guest, supervisor, until
+from tests.harness.supervisor_process import Home, RunningSupervisor, console_holder, find, guest, supervisor, until
 from tests.harness.verified_guests import standby_source
 from tests.harness.wholeness import quiet, whole
 
@@ -44,9 +44,10 @@ class Kill(StrEnum):
     STOP = "stopped supervisors"
     PAGE_SERVER = "killed page servers"
     VMM = "killed VMMs"
+    CONSOLE_HOLDER = "killed console holders"
 
 
-OF_WORKERS: Final = (Kill.PAGE_SERVER, Kill.VMM)
+OF_WORKERS: Final = (Kill.PAGE_SERVER, Kill.VMM, Kill.CONSOLE_HOLDER)
 FAILS_WITH_THEM: Final = frozenset({"page_server_failed", "vmm_failed"})
 """The codes of failures that are no fault of the supervisor's in a round of such a kill."""
 REFUSED_BY_ONE_THAT_ENDS: Final = frozenset({"stopping"})
@@ -174,7 +175,7 @@ class Soak:
             assert code == 0 or Kill.SUPERVISOR in self._killed, f"asked to stop, the supervisor exited {code}"
 
     async def _kill_worker(self, kill: Kill) -> None:
-        """Kill a VMM or a page server, where there is one, and return once the host knows it."""
+        """Kill a VMM, a page server or the console holder, where there is one, and return once the host knows it."""
         pids = self._workers(kill, await self._running.client.snapshot())
         if not pids:
             return
@@ -188,6 +189,8 @@ class Soak:
 
     def _workers(self, kill: Kill, host: HostSnapshot) -> list[int]:
         """Return the processes that may be killed; the page server that is to live long in rounds that are not calm."""
+        if kill is Kill.CONSOLE_HOLDER:
+            return [pid for pid in (console_holder(self.home),) if pid is not None]
         if kill is Kill.VMM:
             return [one.vmm_pid for one in host.instances if one.vmm_pid is not None and one.name != FORK]
         lasting = find(host, SOURCE) if self._calm else None

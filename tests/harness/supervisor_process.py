@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from forktui.client.api import SupervisorClient
+from supervisor.consoles.program import MODULE
 from supervisor.models import CreateRequest, Event, Guest, HostSnapshot, Instance, InstanceStatistics, Reset, State
 from supervisor.models import Statistics as StatisticsEvent
 
@@ -74,6 +75,12 @@ def home_at(root: Path, hypervisor: str = "embedded", firecracker: Path | None =
         yield made
     finally:
         made.kill_everything()
+
+
+def console_holder(home: Home) -> int | None:
+    """Return the pid of a home's console holder, None where there is none."""
+    found = (one.pid for one in home.processes() if any(MODULE in word for word in one.cmdline()))
+    return next(found, None)
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
 """Waiting for what a program writes."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,3 +30,11 @@ async def _until(file: Path, condition: Callable[[str], bool]) -> None:
         while not condition(await asyncio.to_thread(file.read_text)):
             await anext(watch)
         await watch.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when something holds that no event tells of."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), LOOK_AGAIN / 1e4)

@@ -14,6 +14,7 @@ from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
+from tests.harness.plain_outputs import PLAIN
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.unix_http import request
 from tests.harness.waiting import until_console_says
@@ -67,17 +68,18 @@ def write_image(directory: Path) -> None:
 
 
 async def page_server(run_dir: Path) -> PageServer:
-    return await PageServer.spawn(
-        template_id="template",
-        layers=[run_dir / "source" / "mem"],
-        memory_size=MEMORY_MIB * MIB,
-        page_size=4096,
-        hot_pages=run_dir / "hot_pages",
-        control=run_dir / "control",
-        log=run_dir / "page_server.log",
-        policy=Policy(),
-        on_event=lambda event: None,
-    )
+    with (run_dir / "page_server.log").open("ab") as log:
+        return await PageServer.spawn(
+            template_id="template",
+            layers=[run_dir / "source" / "mem"],
+            memory_size=MEMORY_MIB * MIB,
+            page_size=4096,
+            hot_pages=run_dir / "hot_pages",
+            control=run_dir / "control",
+            stderr=log.fileno(),
+            policy=Policy(),
+            on_event=lambda event: None,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -86,7 +88,12 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
     directory.mkdir()
     write_image(source)
     booted = await Vmm.spawn(
-        hypervisor, instance_id="source", directory=source, api_socket=run_dir / "s.sock", config_file="vm.json"
+        hypervisor,
+        instance_id="source",
+        directory=source,
+        api_socket=run_dir / "s.sock",
+        config_file="vm.json",
+        consoles=PLAIN,
     )
     try:
         await until_console_says(source / "console.log", "pass 1")
@@ -99,7 +106,12 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
     server = await page_server(run_dir)
     try:
         vmm = await Vmm.spawn(
-            hypervisor, instance_id="fork", directory=directory, api_socket=run_dir / "f.sock", config_file=None
+            hypervisor,
+            instance_id="fork",
+            directory=directory,
+            api_socket=run_dir / "f.sock",
+            config_file=None,
+            consoles=PLAIN,
         )
         try:
             page_map = run_dir / "fork.map"

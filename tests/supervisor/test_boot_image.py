@@ -12,6 +12,7 @@ from supervisor.images import boot_image, builtin_image, machine_files
 from supervisor.models.base import MIB
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available
+from tests.harness.plain_outputs import PLAIN
 from tests.harness.waiting import until_console_says
 
 CONFIG: dict[str, Any] = {
@@ -250,7 +251,7 @@ async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path
     hypervisor = available(firecracker)["firecracker"]
     assert isinstance(hypervisor, Hypervisor)
     vmm = await Vmm.spawn(
-        hypervisor, instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file="vm.json"
+        hypervisor, instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file="vm.json", consoles=PLAIN
     )
     try:
         await until_console_says(run_dir / "console.log", "done")

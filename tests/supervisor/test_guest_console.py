@@ -33,7 +33,7 @@ def test_lines_change_what_is_known_of_the_guest(lines: list[bytes], guest: Gues
 
 def test_a_console_is_read_from_its_offset_as_it_grows(tmp_path: Path) -> None:
     path = tmp_path / "console.log"
-    console = GuestConsole(path, offset=6)
+    console = GuestConsole(path, position=6)
     assert console.read() == Guest()
     path.write_bytes(b"ready\nrestored\npass 1\npa")
     assert console.read() == Guest(ready=True, restored=True, passes=1)
@@ -48,9 +48,9 @@ def test_any_bytes_in_any_pieces_are_read_alike(data: bytes, cut: int) -> None:
     for line in data.split(b"\n")[:-1]:
         whole = advance(whole, line)
     with tempfile.TemporaryDirectory() as directory:
-        console = GuestConsole(Path(directory, "console.log"), offset=0)
+        console = GuestConsole(path := Path(directory, "console.log"), position=0)
         for piece in (data[:cut], data[cut:]):
-            with console.path.open("ab") as file:
+            with path.open("ab") as file:
                 file.write(piece)
             console.read()
     assert console.guest == whole

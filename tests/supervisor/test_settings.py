@@ -77,6 +77,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("record_quiet_seconds", "0.1", "0.1", 0.1),
         ("max_connections", "99", "99", 99),
         ("max_connections_of_user", "9", "9", 9),
+        ("console_log_size", "100000", "100000", 100_000),
         ("max_layers", "3", "3", 3),
         ("forks", "5", "5", 5),
         ("headless", "1", "true", True),
@@ -233,7 +234,7 @@ def test_a_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     message = refusal({"config": config(tmp_path, "fork = 2\n")})
-    assert "options.toml: unknown key 'fork'; known are config, data_dir," in message
+    assert "options.toml: unknown key 'fork'; known are config, console_log_size, data_dir," in message
 
 
 def test_a_refusal_names_where_the_value_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from forktui.client.api import ApiError
 from supervisor.models import CreateRequest, ForkRequest, Instance, State
-from tests.harness.supervisor_process import PATIENCE, Home, RunningSupervisor, find, supervisor, until
+from tests.harness.supervisor_process import PATIENCE, Home, RunningSupervisor, console_holder, find, supervisor, until
 
 NEW = CreateRequest(name="source", image="pagewalker", cmd=("passes=1", "hot_mib=1"))
 SHARED = ForkRequest(name="fork", share_memory=True, target_state="Running")
@@ -43,8 +43,9 @@ def helper_of(home: Home) -> psutil.Process:
 
 
 def others(home: Home, running: RunningSupervisor) -> list[psutil.Process]:
-    """Return the processes of a home but for its supervisor."""
-    return [one for one in home.processes() if one.pid != running.process.pid and one.status() != "zombie"]
+    """Return the processes of a home but for its supervisor and its console holder."""
+    spared = {running.process.pid, console_holder(home)}
+    return [one for one in home.processes() if one.pid not in spared and one.status() != "zombie"]
 
 
 @pytest.mark.parametrize("wrapped", ['{vmm} "$@"', '{vmm} "$@" & wait', 'setsid {vmm} "$@" & wait'], indirect=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.system.control_socket import MOST_CONNECTIONS, MOST_DESCRIPTORS, ControlSocket
 from supervisor.system.descriptors import opened_by
-from supervisor.uffd.control_socket import MOST_CONNECTIONS, MOST_DESCRIPTORS, ControlSocket
-from supervisor.uffd.loop import Loop
+from supervisor.system.loop import Loop
+from supervisor.uffd.handshake import listen
 from tests.harness.fork_in_miniature import TIMEOUT
 from tests.harness.page_server_template import Template
 from tests.harness.scarce_epoll import scarce
@@ -77,7 +78,8 @@ async def test_its_control_socket_is_its_users_alone_and_nobody_takes_it(templat
 def test_a_peer_that_there_is_no_room_to_watch_is_hung_up_on_and_the_next_is_answered(run_dir: Path) -> None:
     loop = Loop()
     epoll = scarce(loop, room=1)
-    control = ControlSocket(loop, run_dir / "control", lambda _, reply: reply({"result": None}))
+    control = ControlSocket(loop, run_dir / "control", lambda _, reply: reply({"result": None}), listen)
+    control.put_back()
 
     def say() -> bytes:
         with socket.socket(socket.AF_UNIX) as peer:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.system.control_lines import encode
 from supervisor.system.processes import start_time_of
-from supervisor.uffd.control import Gone, Status, encode, encode_event
+from supervisor.uffd.control import Gone, Status, encode_event
 from supervisor.uffd.handle import PageServer, PageServerEvent
 
 STATUS = Status("template", os.getpid(), (), (), os.sysconf("SC_PAGE_SIZE"), 0, 0, "", 0, 0, 0, 5.0)

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.system import control_connection
+from supervisor.system.control_lines import LINE_BYTES
 from supervisor.system.processes import start_time_of
-from supervisor.uffd import connection, program
-from supervisor.uffd.connection import hand_over
-from supervisor.uffd.control import LINE_BYTES
+from supervisor.uffd import hand_over as handing_over
+from supervisor.uffd import program
+from supervisor.uffd.hand_over import hand_over
 from supervisor.uffd.handle import PageServer
 from tests.harness.supervisor_process import PATIENCE
 
@@ -84,7 +86,7 @@ async def refused(control: Path, answer: bytes) -> str:
 async def test_what_is_no_answer_ends_the_connection(
     run_dir: Path, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "ANSWER_SECONDS", PATIENCE)
+    monkeypatch.setattr(control_connection, "ANSWER_SECONDS", PATIENCE)
     message = await refused(run_dir / "control", answer)
     assert "cannot be understood" in message
     assert message.isprintable()
@@ -124,8 +126,8 @@ def endless(run_dir: Path) -> Iterator[Path]:
 
 
 def test_events_without_end_are_no_answer(endless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(connection, "take_userfaultfd", lambda pid: os.memfd_create("uffd"))
+    monkeypatch.setattr(handing_over, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(handing_over, "take_userfaultfd", lambda pid: os.memfd_create("uffd"))
     with pytest.raises(PageServerError, match=r"gave no answer|cannot be given a fork"):
         hand_over(endless, os.getpid(), {})
 

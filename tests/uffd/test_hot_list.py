@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.system.loop import Loop
 from supervisor.uffd import hot_pages
 from supervisor.uffd.control import Policy
 from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.hot_list import HotList
 from supervisor.uffd.hot_pages import Run
 from supervisor.uffd.hypeman_hot_pages import RegionPage
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.memory_image import MemoryImage
 from supervisor.uffd.sampling import Plan
 from tests.harness.hypeman_hot_pages import hpl1

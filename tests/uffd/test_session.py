@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.system.loop import Loop
 from supervisor.uffd.control import PageServerEvent, Policy
 from supervisor.uffd.handshake import Mapping
-from supervisor.uffd.loop import Loop
 from supervisor.uffd.sampling import Plan
 from supervisor.uffd.session import Session
 from supervisor.uffd.terms import Terms

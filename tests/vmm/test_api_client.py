@@ -12,7 +12,7 @@ from supervisor.errors import BadRequestError, SupervisorError, VmmError
 from supervisor.vmm import api_client
 from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import requests
-from supervisor.vmm.logs import final_message, last_message, rotate_logs
+from supervisor.vmm.logs import begin_logs, final_message, last_message
 
 HEADERS_END = b"\r\n\r\n"
 
@@ -239,7 +239,7 @@ def test_a_final_message_is_one_that_no_vmm_says_and_goes_on(tmp_path: Path, log
 
 def test_one_older_log_is_kept(tmp_path: Path) -> None:
     for text in ("first", "second", "third"):
-        rotate_logs(tmp_path)
+        begin_logs(tmp_path)
         assert (tmp_path / "vmm.log").read_text() == ""
         (tmp_path / "vmm.log").write_text(text)
     assert (tmp_path / "vmm.log.1").read_text() == "second"

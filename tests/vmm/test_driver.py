@@ -17,6 +17,7 @@ from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
 from supervisor.vmm.inotify import until_listening
 from supervisor.vmm.process import Exit, Process
+from tests.harness.plain_outputs import PLAIN
 from tests.harness.vmm_processes import exit_of, is_gone
 from tests.harness.waiting import until_console_says
 
@@ -38,6 +39,7 @@ async def spawn(hypervisor: Hypervisor, run_dir: Path) -> AsyncIterator[Spawn]:
             directory=directory,
             api_socket=run_dir / f"{name}.sock",
             config_file=config_file,
+            consoles=PLAIN,
         )
         spawned.append(vmm)
         return vmm
@@ -70,7 +72,9 @@ async def test_a_guest_boots_and_its_console_is_kept_across_runs(spawn: Spawn, r
     place_pagewalker(run_dir / "vm", "passes=2")
     console = run_dir / "vm" / "console.log"
     for _ in range(2):
-        vmm = await spawn(config_file="vm.json")
+        vmm = await spawn(
+            config_file="vm.json",
+        )
         assert (await vmm.api.describe()).state == "Running"
         await until_console_says(console, "done")
         await vmm.terminate()
@@ -83,14 +87,18 @@ async def test_a_console_goes_on_where_it_ended(spawn: Spawn, run_dir: Path) -> 
     place_pagewalker(run_dir / "vm", "passes=1")
     console = run_dir / "vm" / "console.log"
     console.write_text("of an earlier run\n")
-    await spawn(config_file="vm.json")
+    await spawn(
+        config_file="vm.json",
+    )
     await until_console_says(console, "done")
     assert console.read_text().startswith("of an earlier run\nready\n")
 
 
 async def test_a_snapshot_is_taken_and_loaded_by_relative_paths(spawn: Spawn, run_dir: Path) -> None:
     place_pagewalker(run_dir / "vm", "passes=1")
-    vmm = await spawn(config_file="vm.json")
+    vmm = await spawn(
+        config_file="vm.json",
+    )
     await until_console_says(run_dir / "vm" / "console.log", "done")
     await vmm.api.pause()
     assert (await vmm.api.describe()).state == "Paused"
@@ -208,6 +216,7 @@ async def test_a_vmm_is_ended_when_what_is_done_meanwhile_fails(hypervisor: Hype
             directory=run_dir,
             api_socket=run_dir / "vm.sock",
             config_file=None,
+            consoles=PLAIN,
             meanwhile=meanwhile,
         )
     assert [is_gone(pid) for pid in pids] == [True]
@@ -239,6 +248,7 @@ async def test_a_vmm_is_gone_when_a_spawn_that_is_cancelled_a_second_time_fails(
             directory=run_dir,
             api_socket=run_dir / "vm.sock",
             config_file=None,
+            consoles=PLAIN,
             meanwhile=meanwhile,
         )
     )
@@ -295,7 +305,14 @@ async def spawned_until_it_listens(
     monkeypatch.setattr(driver, "until_listening", until_listening_and_for_ever)
     path = run_dir / "vm.sock"
     spawning = asyncio.create_task(
-        Vmm.spawn(hypervisor, instance_id="vm", directory=run_dir, api_socket=path, config_file=None)
+        Vmm.spawn(
+            hypervisor,
+            instance_id="vm",
+            directory=run_dir,
+            api_socket=path,
+            config_file=None,
+            consoles=PLAIN,
+        )
     )
     await listens.wait()
     yield path
@@ -339,7 +356,14 @@ async def test_a_path_that_is_too_long_is_refused_before_anything_is_started(
     hypervisor: Hypervisor, run_dir: Path
 ) -> None:
     longest = run_dir / ("x" * (107 - len(str(run_dir)) - 1))
-    vmm = await Vmm.spawn(hypervisor, instance_id="vm", directory=run_dir, api_socket=longest, config_file=None)
+    vmm = await Vmm.spawn(
+        hypervisor,
+        instance_id="vm",
+        directory=run_dir,
+        api_socket=longest,
+        config_file=None,
+        consoles=PLAIN,
+    )
     await vmm.terminate()
     (run_dir / "console.log").unlink()
     with pytest.raises(BadRequestError, match="107 bytes, and this one has 108: choose a shorter --run-dir"):
@@ -349,6 +373,7 @@ async def test_a_path_that_is_too_long_is_refused_before_anything_is_started(
             directory=run_dir,
             api_socket=longest.with_name(f"{longest.name}x"),
             config_file=None,
+            consoles=PLAIN,
         )
     assert not (run_dir / "console.log").exists()
 
@@ -357,7 +382,12 @@ async def test_the_embedded_vmm_imports_nothing_from_its_working_directory(run_d
     for name in ("supervisor.py", "json.py", "mmap.py", "sitecustomize.py"):
         (run_dir / name).write_text("raise SystemExit('imported from the working directory')")
     vmm = await Vmm.spawn(
-        embedded_hypervisor(), instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file=None
+        embedded_hypervisor(),
+        instance_id="vm",
+        directory=run_dir,
+        api_socket=run_dir / "s",
+        config_file=None,
+        consoles=PLAIN,
     )
     try:
         assert (await vmm.api.describe()).id == "vm"

@@ -82,17 +82,18 @@ async def test_the_real_page_server_answers_with_zeros(start: Start, run_dir: Pa
     inflate_to(source, 1)
     state, diff = source.snapshot("2", "Diff")
     async with AsyncExitStack() as stack:
-        server = await PageServer.spawn(
-            template_id="template",
-            layers=[diff, base],
-            memory_size=MEMORY,
-            page_size=PAGE_SIZE,
-            hot_pages=run_dir / "hot_pages",
-            control=run_dir / "control.sock",
-            log=run_dir / "log",
-            policy=Policy(),
-            on_event=lambda _: None,
-        )
+        with (run_dir / "log").open("ab") as log:
+            server = await PageServer.spawn(
+                template_id="template",
+                layers=[diff, base],
+                memory_size=MEMORY,
+                page_size=PAGE_SIZE,
+                hot_pages=run_dir / "hot_pages",
+                control=run_dir / "control.sock",
+                stderr=log.fileno(),
+                policy=Policy(),
+                on_event=lambda _: None,
+            )
         stack.push_async_callback(server.stop)
         fork = start()
         fork.log.until("Listening")

@@ -13,6 +13,7 @@ from supervisor.vmm import driver
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
 from supervisor.vmm.inotify import creations
+from tests.harness.plain_outputs import PLAIN
 from tests.harness.vmm_processes import TIMEOUT, is_gone
 
 
@@ -23,7 +24,13 @@ def program(script: str) -> Hypervisor:
 
 async def spawn_program(hypervisor: Hypervisor, run_dir: Path) -> Vmm:
     return await Vmm.spawn(
-        hypervisor, instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file=None, name="web-1"
+        hypervisor,
+        instance_id="vm",
+        directory=run_dir,
+        api_socket=run_dir / "s",
+        config_file=None,
+        consoles=PLAIN,
+        name="web-1",
     )
 
 
@@ -36,7 +43,7 @@ RECORD = "2026-01-31T12:00:00.000000000 [vm:main]"
         ("echo no luck >&2; exit 3", "web-1: the VMM has ended: exited with code 3: no luck"),
         ("exit 148", "web-1: the VMM has ended: exited with code 148 (a system call that seccomp forbids)"),
         (
-            f"echo '{RECORD} Firecracker panicked at mod.rs:1:2:' > vmm.log; echo broken >> vmm.log; kill -ABRT $$",
+            f"echo '{RECORD} Firecracker panicked at mod.rs:1:2:' >&2; echo broken >&2; kill -ABRT $$",
             "web-1: the VMM has ended: killed by SIGABRT: broken",
         ),
         ("echo 'stack overflow' >&2; kill -ABRT $$", "web-1: the VMM has ended: killed by SIGABRT: stack overflow"),
@@ -84,6 +91,7 @@ async def test_a_run_directory_that_is_not_there_is_named(run_dir: Path) -> None
             directory=run_dir,
             api_socket=run_dir / "gone" / "s",
             config_file=None,
+            consoles=PLAIN,
         )
 
 

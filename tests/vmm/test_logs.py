@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.consoles.rotation import previous, record
 from supervisor.embedded.log import LEVELS, open_log
-from supervisor.vmm.logs import CONSOLE_LOG, PREVIOUS_VMM_LOG, STDERR_LOG, VMM_LOG, appended, last_message, rotate_logs
+from supervisor.vmm.logs import STDERR_LOG, VMM_LOG, begin_logs, last_message
 
-KINDS = {"FIFO": "a FIFO", "link": "a symbolic link", "directory": "a directory"}
+KINDS = ("FIFO", "link", "directory")
 
 
 @pytest.fixture
@@ -37,32 +38,26 @@ def put(path: Path, kind: str, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("log", (VMM_LOG, PREVIOUS_VMM_LOG, STDERR_LOG))
+@pytest.mark.parametrize("log", [VMM_LOG, STDERR_LOG])
 def test_what_is_in_the_place_of_a_new_log_is_put_away(directory: Path, outside: Path, log: str, kind: str) -> None:
     put(directory / log, kind, outside)
     assert last_message(directory) == ""
-    rotate_logs(directory)
-    with appended(directory / STDERR_LOG) as stderr:
-        os.write(stderr, b"no luck\n")
-    assert (directory / VMM_LOG).lstat().st_size == 0
+    begin_logs(directory)
+    (directory / VMM_LOG).write_text("no luck\n")
     assert last_message(directory) == "no luck"
     assert outside.read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_console_that_is_no_file_is_refused(directory: Path, outside: Path, kind: str) -> None:
-    put(directory / CONSOLE_LOG, kind, outside)
-    with pytest.raises(OSError, match=f"it is {KINDS[kind]}, and no file"), appended(directory / CONSOLE_LOG):
-        pass
+def test_what_is_in_the_place_of_what_a_new_log_leaves_is_put_away(directory: Path, outside: Path, kind: str) -> None:
+    log = directory / VMM_LOG
+    for path in (previous(log), record(log)):
+        put(path, kind, outside)
+    log.write_text("an earlier run\n")
+    begin_logs(directory)
+    assert previous(log).read_text() == "an earlier run\n"
+    assert last_message(directory) == ""
     assert outside.read_text() == "precious"
-
-
-def test_a_console_goes_on_and_is_written_as_it_comes(directory: Path) -> None:
-    for line in (b"one\n", b"two\n"):
-        with appended(directory / CONSOLE_LOG) as console:
-            assert os.get_blocking(console)
-            os.write(console, line)
-    assert (directory / CONSOLE_LOG).read_bytes() == b"one\ntwo\n"
 
 
 def test_what_a_request_of_an_embedded_vmm_says_forges_no_line_of_its_log(tmp_path: Path) -> None:
@@ -76,3 +71,24 @@ def test_what_a_request_of_an_embedded_vmm_says_forges_no_line_of_its_log(tmp_pa
     assert len(text.splitlines()) == 2
     assert len(text) < 10_000
     assert r"/x\n2026-01-01T00:00:00 [vm:main] forged\x1b[2J\x9b\u2028\udc80" in text
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("2026-01-31T12:00:00.0 [vm:main] one\n2026-01-31T12:00:00.1 [vm:main] two\n", "two"),
+        ("2026-01-31T12:00:00.0 [vm:main] why\nError: Why\n2026-01-31T12:00:00.1 [vm:main] Vmm is stopping.\n", "why"),
+        ("Error: bad arguments\n", "Error: bad arguments"),
+        ("2026-01-31T12:00:00.0 [vm:main] panicked at main.rs:1:\ncalled unwrap on None\n", "called unwrap on None"),
+        ("2026-01-31T12:00:00.0 [vm:main] Firecracker exiting successfully. exit_code=0\n", ""),
+    ],
+)
+def test_the_last_message_is_the_reason_of_an_end(directory: Path, log: str, message: str) -> None:
+    (directory / VMM_LOG).write_text(log)
+    assert last_message(directory) == message
+
+
+def test_the_last_message_of_a_vmm_of_an_earlier_version_is_found(directory: Path) -> None:
+    (directory / VMM_LOG).touch()
+    (directory / STDERR_LOG).write_text("no luck\n")
+    assert last_message(directory) == "no luck"

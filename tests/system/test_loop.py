@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.uffd.loop import Loop
+from supervisor.system.loop import Loop
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The page server's event loop: descriptors first, then timers, and idle work only while neither wants anything."""
+"""An event loop: descriptors first, then timers, and idle work only while neither wants anything."""
 
 import select
 import time

@@ -1,17 +1,20 @@
-"""The page server's end of its control socket: lines of JSON in, answers and events out, and nobody waited for."""
+"""A process's end of its control socket: lines of JSON in, answers and events out, and nobody waited for.
+
+Standard library only.
+"""
 
 import errno
 import os
 import select
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from supervisor.system.control_lines import LINE_BYTES, decode, encode
+from supervisor.system.loop import Loop
 from supervisor.system.same_file import is_at
-from supervisor.uffd import handshake
-from supervisor.uffd.control import LINE_BYTES, decode, encode
-from supervisor.uffd.loop import Loop
 
 MOST_CONNECTIONS = 64
 """A supervisor has one, and one more for each fork that it hands over just then."""
@@ -27,18 +30,38 @@ Reply = Callable[[Mapping[str, Any]], None]
 
 
 class ControlSocket:
-    """Listens for supervisors; there may be several, and none of them need stay.
+    """Listens for supervisors, once it is put at its path; there may be several, and none of them need stay.
 
     A request has the descriptor that came with it, or None, as its field `descriptor`.
     """
 
-    def __init__(self, loop: Loop, path: Path, on_request: Callable[[dict[str, Any], Reply], None]) -> None:
-        """Listen at `path`; PageServerError when that cannot be, or another page server does."""
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        on_request: Callable[[dict[str, Any], Reply], None],
+        listen: Callable[[Path], socket.socket],
+        on_hang_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """It listens by `listen`, which raises what is to be told where that cannot be, or another process does."""
         self._loop = loop
         self._path = path
         self._on_request = on_request
+        self._listen_at = listen
+        self._on_hang_up = on_hang_up
         self._connections: dict[_Connection, None] = {}
-        self._bind()
+        self._listener: socket.socket | None = None
+        self._file: os.stat_result | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a supervisor."""
+        return bool(self._connections)
+
+    def serve(self, peer: socket.socket) -> None:
+        """Take a connection that was made in another way; raises OSError where it cannot be watched."""
+        peer.setblocking(False)
+        self._connections[_Connection(self._loop, peer, self._on_request, self._on_close)] = None
 
     def broadcast(self, line: bytes) -> None:
         """Send a line to every supervisor that is connected."""
@@ -49,64 +72,60 @@ class ControlSocket:
         """Hang up on all, stop listening and remove the socket."""
         for connection in tuple(self._connections):
             connection.close()
-        self._loop.unwatch(self._listener.fileno())
-        self._listener.close()
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
         if self._in_place:
             self._path.unlink()
+
+    def _on_close(self, connection: "_Connection") -> None:
+        self._connections.pop(connection, None)
+        self._on_hang_up()
 
     @property
     def _in_place(self) -> bool:
         return is_at(self._path, self._file)
 
     def put_back(self) -> bool:
-        """Listen at the path again, unless it does; whether that was to be done. Connections go on.
+        """Listen at the path, unless it does; whether that was to be done. Connections go on.
 
-        PageServerError as at first: what else lies there is left alone, but for a socket that nobody listens at.
+        Raises what `listen` does; what lies there is left alone, but for a socket that nobody listens at.
         """
         if self._in_place:
             return False
-        before = self._listener
-        self._bind()
-        self._loop.unwatch(before.fileno())
-        before.close()
+        before, self._listener = self._listener, self._listen_at(self._path)
+        self._file = self._path.lstat()
+        self._listen(self._listener)
+        if before is not None:
+            self._loop.unwatch(before.fileno())
+            before.close()
         return True
 
-    def _bind(self) -> None:
-        self._listener = handshake.listen(self._path)
-        self._file = self._path.lstat()
-        self._listen()
-
-    def _listen(self) -> None:
-        if self._listener.fileno() < 0:  # it may be closed by now
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() < 0:  # it may be closed by now
             return
         try:
-            self._loop.watch(self._listener.fileno(), self._on_connection)
+            self._loop.watch(listener.fileno(), partial(self._on_connection, listener))
         except OSError:
-            self._loop.call_later(_ACCEPT_RETRY, self._listen)
+            self._loop.call_later(_ACCEPT_RETRY, partial(self._listen, listener))
 
-    def _on_connection(self) -> None:
+    def _on_connection(self, listener: socket.socket) -> None:
         try:
-            peer, _ = self._listener.accept()
+            peer, _ = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 # The peer stays in the queue, and the listener ready: it would be asked again and again.
-                self._loop.unwatch(self._listener.fileno())
-                self._loop.call_later(_ACCEPT_RETRY, self._listen)
+                self._loop.unwatch(listener.fileno())
+                self._loop.call_later(_ACCEPT_RETRY, partial(self._listen, listener))
             return  # else the peer has left again
-        peer.setblocking(False)
         if len(self._connections) >= MOST_CONNECTIONS and not self._give_way():
             peer.close()
             return
         try:
-            connection = _Connection(self._loop, peer, self._on_request, self._forget)
+            self.serve(peer)
         except OSError:
             # It cannot be watched: the supervisor sees the end of it, and asks anew.
             peer.close()
-            return
-        self._connections[connection] = None
-
-    def _forget(self, connection: "_Connection") -> None:
-        self._connections.pop(connection, None)
 
     def _give_way(self) -> bool:
         """Hang up on the oldest that has never asked for anything, and return whether there is one; supervisors ask."""

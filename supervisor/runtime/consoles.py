@@ -1,0 +1,220 @@
+"""The console holder of this data directory: found again or started, handed every pipe, watched, replaced."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from supervisor.concurrency.tasks import Background
+from supervisor.consoles.handle import ConsoleHolder, Dropped, HolderEvent
+from supervisor.consoles.outputs import Given, Outputs, output_pipe, take
+from supervisor.errors import ConsoleHolderError
+from supervisor.models.base import Report
+from supervisor.runtime.liveness import STOPPED_BOUND, Liveness
+from supervisor.runtime.orphans import end
+from supervisor.runtime.own_processes import identity_of, is_console_holder
+from supervisor.runtime.restart_backoff import RestartBackoff
+from supervisor.store.layout import Layout
+from supervisor.store.records import ProcessIdentity
+from supervisor.system.unix_sockets import listener_at
+
+WATCH_PERIOD = 0.25
+"""Seconds between two questions to the holder."""
+
+
+@dataclass
+class Writer:
+    """A process whose pipes are to be held."""
+
+    pid: int
+    start_time: int
+    outputs: Outputs
+    handed: bool
+    """Whether the present holder was handed them."""
+
+
+class Consoles:
+    """At most one holder; whatever becomes of it, what is written waits in the pipes of those who write."""
+
+    def __init__(
+        self, layout: Layout, console_bytes: int, report: Report, on_dropped: Callable[[Dropped], None]
+    ) -> None:
+        """`console_bytes` is the most of a console that is kept; `on_dropped` hears of logs that cannot be written."""
+        self.console_bytes = console_bytes
+        self._layout = layout
+        self._report = report
+        self._on_dropped = on_dropped
+        self._holder: ConsoleHolder | None = None
+        self._writers: dict[int, Writer] = {}
+        self._starting = asyncio.Lock()
+        self._backoff = RestartBackoff()
+        self._background = Background("the care for the console holder")
+
+    @property
+    def pid(self) -> int | None:
+        """The holder that runs."""
+        return None if self._holder is None else self._holder.pid
+
+    async def reconnect(self) -> None:
+        """Find the holder that an earlier supervisor left running; one that does not answer is ended."""
+        identity = await asyncio.to_thread(self.listening)
+        if identity is None:
+            return
+        try:
+            control = self._layout.console_socket
+            holder = await ConsoleHolder.connect(control, identity.pid, identity.start_time, self._on_event)
+        except ConsoleHolderError as error:
+            self._report("warning", error.message, None)
+            await asyncio.to_thread(end, identity)
+        else:
+            self._follow(holder)
+
+    def listening(self) -> ProcessIdentity | None:
+        """Return the holder that listens for supervisors. Blocks."""
+        listener = listener_at(self._layout.console_socket)
+        found = identity_of(listener[0]) if listener else None
+        return found if found is not None and is_console_holder(found, self._layout) else None
+
+    def go_on(self) -> None:
+        """Have a holder where there is something to hold and none was found."""
+        if self._writers and self._holder is None:
+            self._background.spawn(self._replace())
+
+    async def ready(self) -> None:
+        """Return when there is a holder; where none can be started, that is tried again in the background."""
+        async with self._starting:
+            if self._holder is not None:
+                return
+            try:
+                holder = await ConsoleHolder.spawn(self._layout.data_dir, self._layout.console_socket, self._on_event)
+            except ConsoleHolderError as error:
+                self._backoff.died()
+                self._report("alarm", f"{error.message}; what guests print waits", None)
+                self._background.spawn(self._replace())
+            else:
+                self._follow(holder)
+
+    @contextlib.contextmanager
+    def pipes(self, outputs: Outputs) -> Iterator[Given]:
+        """Give a process pipes; once it has inherited them, the context may end. Raises OSError."""
+        holder, handed, descriptors = self._holder, True, {}
+
+        def follow(pid: int, start_time: int) -> None:
+            same_holder = holder is not None and holder is self._holder
+            self._writers[pid] = Writer(pid, start_time, outputs, handed and same_holder)
+
+        with contextlib.ExitStack() as stack:
+            for number, log in outputs.items():
+                reader, writer = output_pipe()
+                stack.callback(os.close, writer)
+                descriptors[number] = writer
+                try:
+                    if holder is not None:
+                        holder.hold(log, reader)
+                except ConsoleHolderError:
+                    handed = False
+                finally:
+                    os.close(reader)
+            yield Given(descriptors, follow)
+
+    def adopt(self, pid: int, start_time: int, outputs: Outputs) -> None:
+        """Have the pipes of a process copied that runs already; one of an earlier version writes to files itself."""
+        self._writers[pid] = writer = Writer(pid, start_time, outputs, False)
+        if self._holder is not None:
+            self._hand(self._holder, writer)
+
+    async def drained(self, pid: int) -> None:
+        """Return when all is in its files that a process has written which has ended, and forget it; bounded."""
+        writer, holder = self._writers.pop(pid, None), self._holder
+        if writer is not None and holder is not None:
+            with contextlib.suppress(ConsoleHolderError):
+                await holder.drained([log.path for log in writer.outputs.values()])
+
+    async def put_back(self) -> bool:
+        """Have the holder's socket where it belongs; returns whether that was to be done. Raises ConsoleHolderError."""
+        return self._holder is not None and await self._holder.put_back()
+
+    async def close(self) -> None:
+        """Let go of the holder, which goes on while there is something to hold."""
+        await self._background.cancel()
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            await holder.leave()
+
+    def _follow(self, holder: ConsoleHolder) -> None:
+        self._holder = holder
+        holder.exited.add_done_callback(lambda exited: self._exited(holder, exited))
+        self._background.spawn(self._watch(holder))
+
+    def _exited(self, holder: ConsoleHolder, exited: "asyncio.Future[int | None]") -> None:
+        if self._holder is not holder or exited.cancelled():
+            return
+        self._holder = None
+        self._backoff.died()
+        for writer in self._writers.values():
+            writer.handed = False
+        waiting = f"; what {len(self._writers)} processes write waits for another" if self._writers else ""
+        self._report("alarm", f"the console holder (pid {holder.pid}) died{waiting}", None)
+        self._background.spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Start holders until one has what there is to hold."""
+        if self._writers and self._holder is None:
+            delay = self._backoff.delay()
+            if delay:
+                self._report("alarm", f"console holders die; the next starts in {delay:.1f} s", None)
+                await asyncio.sleep(delay)
+            began = time.monotonic()
+            await self.ready()
+            if self._holder is not None:
+                took = (time.monotonic() - began) * 1e3
+                told = f"console holder {self._holder.pid} took over {len(self._writers)} processes in {took:.0f} ms"
+                self._report("warning", told, None)
+
+    async def _watch(self, holder: ConsoleHolder) -> None:
+        """Hand the holder what it lacks, and ask for a sign of life until it ends; kill it when it gives none."""
+        liveness = Liveness(holder.pid)
+        while self._holder is holder and not holder.exited.done():
+            for writer in [one for one in self._writers.values() if not one.handed]:
+                self._hand(holder, writer)
+            try:
+                await holder.ping(seconds=STOPPED_BOUND)
+                liveness.answered()
+            except ConsoleHolderError:
+                if not holder.exited.done() and liveness.unanswered():
+                    told = f"the console holder (pid {holder.pid}) has not answered for {liveness.silent_seconds:.1f} s"
+                    self._report("alarm", f"{told}; it is replaced", None)
+                    holder.kill()
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_PERIOD):
+                    await asyncio.shield(holder.exited)
+
+    def _hand(self, holder: ConsoleHolder, writer: Writer) -> None:
+        """Take a process's pipes out of it, some microseconds for each, and hand them over."""
+        for number, log in writer.outputs.items():
+            try:
+                reader = take(writer.pid, writer.start_time, number)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    return  # tried again
+                if isinstance(error, PermissionError):
+                    told = f"what pid {writer.pid} writes to {log.path} cannot be read: {error.strerror}"
+                    self._report("warning", told, None)
+                continue
+            try:
+                holder.hold(log, reader)
+            except ConsoleHolderError:
+                return  # tried again
+            finally:
+                os.close(reader)
+        writer.handed = True
+
+    def _on_event(self, event: HolderEvent) -> None:
+        if isinstance(event, Dropped):
+            self._on_dropped(event)
+        else:
+            self._report("alarm", f"the console holder fails: {event.reason}", None)
