@@ -5,7 +5,6 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
@@ -19,6 +18,7 @@ from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.system import headroom
+from supervisor.system.processes import age_of
 from supervisor.system.sparse_files import allocated
 
 BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
@@ -99,10 +99,9 @@ class Admission:
 
     def _siblings(self, source_id: str, kind: ForkKind, backend: MemoryBackend) -> list[Sibling]:
         """Return the running forks of an instance that are of one kind."""
-        now = datetime.now(UTC)
         members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source_id, ())]
         return [
-            Sibling(self._private_bytes(one.id), (now - (one.started_at or one.created_at)).total_seconds())
+            Sibling(self._private_bytes(one.id), age_of(one.process.start_time))
             for one in members
             if one.process is not None and one.fork_kind == kind and one.memory_backend == backend
         ]

@@ -64,7 +64,7 @@ class Creation:
             track_dirty_pages=record.track_dirty_pages,
         )
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._transitions.add(record, populate)
+            record = await self._transitions.add(record, populate)
             try:
                 return await self._transitions.boot(record)
             except BaseException:
@@ -82,8 +82,7 @@ class Creation:
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._transitions.add(record, place)
-        return record
+            return await self._transitions.add(record, place)
 
     def _record(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int

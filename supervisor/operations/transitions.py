@@ -33,10 +33,10 @@ class Transitions:
         self._page_servers = page_servers
         self._report = report
 
-    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Make a new instance with the files that `populate` puts in its directory; NameConflictError for its name."""
         with self._inventory.reserved(record.name, record.id):
-            await self._inventory.add(record, populate)
+            return await self._inventory.add(record, populate)
 
     @contextlib.asynccontextmanager
     async def intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:
