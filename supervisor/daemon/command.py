@@ -18,6 +18,7 @@ from supervisor.daemon.startup_priority import StartupPriority
 from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
+from supervisor.system import oom_score
 from supervisor.system.descriptors import raise_limit
 
 FAILED: Final = 1
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
         with claim(settings) as run_directory:
             _log_to(settings)
             raise_limit()
+            oom_score.protect()
             asyncio.run(_run(settings, run_directory, priority))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)

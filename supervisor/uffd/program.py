@@ -11,6 +11,7 @@ from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import STORAGE_ERRNOS, PageServerError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.isolated_python import isolated_command
+from supervisor.system.oom_score import serve_on
 from supervisor.uffd.control import Configuration, encode_configuration
 
 START_SECONDS: Final = 15.0
@@ -43,7 +44,10 @@ async def spawn(configuration: Configuration, log: Path) -> PageServerProcess:
 
 def find(pid: int, start_time: int) -> PageServerProcess | None:
     """Follow a page server that runs already; None where it has ended. Raises OSError without a descriptor."""
-    return PageServerProcess.found(pid, start_time, _exit_code)
+    process = PageServerProcess.found(pid, start_time, _exit_code)
+    if process is not None:
+        serve_on(pid)
+    return process
 
 
 async def undo(process: PageServerProcess) -> None:
@@ -77,6 +81,7 @@ def _start(configuration: str, log: Path) -> tuple[PageServerProcess, int]:
             )
         finally:
             os.close(stderr)
+        serve_on(pid)
         return PageServerProcess.child(pid, _exit_code), read_end
     except OSError:
         os.close(read_end)

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
+from supervisor.system.oom_score import give_way
 from supervisor.system.process_group import marked_environment
 from supervisor.vmm.logs import CONSOLE_LOG, STDERR_LOG, appended, last_message, rotate_logs
 
@@ -73,12 +74,16 @@ class Process(FollowedProcess[Exit]):
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
         # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
+        give_way(child.pid)
         return cls.child(child.pid, partial(_exit, directory), directory)
 
     @classmethod
     def adopt(cls, pid: int, start_time: int, *, directory: Path) -> Self | None:
         """Follow a process that is not a child of this one; None where it has ended."""
-        return cls.found(pid, start_time, partial(_exit, directory), directory)
+        process = cls.found(pid, start_time, partial(_exit, directory), directory)
+        if process is not None:
+            give_way(pid)
+        return process
 
     async def terminate(self) -> None:
         """Kill it and wait until it and all of its group are gone; raises VmmError where one does not go."""
