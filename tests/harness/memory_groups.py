@@ -25,8 +25,8 @@ class MemoryGroup:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._second = (folder / "memory.max").exists()
-        self.limit_file = "memory.max" if self._second else "memory.limit_in_bytes"
+        self.version = 2 if (folder / "memory.max").exists() else 1
+        self.limit_file = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
 
     @property
     def path(self) -> str:
@@ -51,12 +51,12 @@ class MemoryGroup:
     @property
     def used(self) -> int:
         """How many bytes it has, the page cache included."""
-        return int((self.folder / ("memory.current" if self._second else "memory.usage_in_bytes")).read_text())
+        return int((self.folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")).read_text())
 
     @property
     def kills(self) -> int:
         """How many processes the kernel has ended in it for want of memory."""
-        text = (self.folder / ("memory.events" if self._second else "memory.oom_control")).read_text()
+        text = (self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
         return int(dict(line.split() for line in text.splitlines())["oom_kill"])
 
     def launcher(self) -> tuple[str, ...]:
