@@ -110,7 +110,7 @@ def _children(instances: Iterable[Instance], known: Mapping[str, Instance]) -> d
 
 
 def _sort_key(world: World, order: Order) -> Callable[[Instance], Any]:
-    created = attrgetter("created_at", "id")
+    created = attrgetter("number", "created_at", "id")
     keys: dict[Order, Callable[[Instance], Any]] = {
         Order.CREATED: created,
         Order.NAME: lambda instance: (_natural(instance.name), created(instance)),

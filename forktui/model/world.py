@@ -35,7 +35,7 @@ _NO_STATISTICS = InstanceStatistics(id="")
 
 @dataclass(frozen=True, slots=True)
 class FaultSample:
-    """How many faults an instance had between the sample before and `at`, in seconds since the epoch."""
+    """How many faults an instance had between the sample before and `at`, in seconds of its supervisor's boot clock."""
 
     at: float
     faults: int
@@ -135,7 +135,7 @@ def totals(world: World, instance_ids: Iterable[str] | None = None) -> Totals:
 
 
 def fault_rates(history: Iterable[FaultSample], now: float, buckets: int, seconds: float) -> list[float]:
-    """Faults per second in the last `buckets` spans of `seconds`, newest last; `now` is in seconds since the epoch.
+    """Faults per second in the last `buckets` spans of `seconds`, newest last; `now` is of the samples' clock.
 
     The spans begin at multiples of their length, so that a sample stays in its span while `now` goes on.
     """
@@ -174,7 +174,7 @@ def _after_statistics(world: World, event: Statistics) -> World:
         # A restored or restarted VM counts from zero again.
         faults = counters.faults - before if counters.faults >= before else counters.faults
         if faults:
-            sample = FaultSample(event.at.timestamp(), faults)
+            sample = FaultSample(event.clock, faults)
             history[counters.id] = (*history.get(counters.id, ())[1 - FAULT_HISTORY_LIMIT :], sample)
     return replace(
         world,

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,8 @@ class ForkTui(InkedApp):
     """The dashboard of one supervisor.
 
     `source` is the supervisor's socket, or a client of it that is not entered yet. `on_mount_focus` is the name of the
-    instance that the cursor begins on. `now` is the time of day, `clock` is monotonic.
+    instance that the cursor begins on. `clock` is monotonic; `now` is the supervisor's clock,
+    which is else reckoned from its statistics.
     """
 
     CSS_PATH = Path(__file__).with_name("forktui.tcss")
@@ -79,7 +79,7 @@ class ForkTui(InkedApp):
         on_mount_focus: str | None = None,
         title: str = "",
         companion: Companion | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # Textual removes colours only where the terminal's own are used; else it emits shades of grey for NO_COLOR.
@@ -87,9 +87,11 @@ class ForkTui(InkedApp):
         self.client = SupervisorClient(source) if isinstance(source, Path) else source
         self.world = World()
         self.glyphs = glyphs(os.environ)
-        self.dashboard = Dashboard(safe_text(str(self.client.socket)), safe_text(title), now, clock)
+        self.dashboard = Dashboard(safe_text(str(self.client.socket)), safe_text(title), now or self._now, clock)
         self._feed = Feed(self.client, self._post_heard, self._post_link, clock)
         self._clock = clock
+        self._ahead = 0.0
+        """How far the supervisor's clock is ahead of this one's, by its last statistics."""
         self._focus = on_mount_focus
         self._companion = companion
         self._changed: set[str] | None = set()
@@ -135,6 +137,7 @@ class ForkTui(InkedApp):
         event = message.event
         self.world = reduce(self.world, event)
         if isinstance(event, Statistics):
+            self._ahead = event.clock - self._clock()
             if self._changed is not None:
                 self._changed.update(counters.id for counters in event.instances)
             self._draw_in(STATISTICS_SECONDS)
@@ -186,6 +189,9 @@ class ForkTui(InkedApp):
 
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()
+
+    def _now(self) -> float:
+        return self._clock() + self._ahead
 
     def _post_heard(self, event: Event) -> None:
         self.post_message(Heard(event))

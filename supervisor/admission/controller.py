@@ -5,9 +5,8 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple, Self, get_args
 
 from supervisor.errors import NotFoundError
 from supervisor.images.machine_files import copied_bytes
@@ -19,6 +18,8 @@ from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.system import headroom
+from supervisor.system.cgroups import Group
+from supervisor.system.processes import age_of
 from supervisor.system.sparse_files import allocated
 
 BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
@@ -30,6 +31,13 @@ class Family(NamedTuple):
     source: InstanceRecord
     template: TemplateRecord | None
     siblings: list[Sibling]
+
+    def filling_in(self, group: Group | None) -> Self:
+        """Return it with those of its young forks alone that fill a cgroup; all of them fill the host."""
+        if group is None:
+            return self
+        inside = headroom.inside(group, (one.pid for one in self.siblings if one.young))
+        return self._replace(siblings=[one for one in self.siblings if not one.young or one.pid in inside])
 
 
 class Promise:
@@ -73,7 +81,7 @@ class Admission:
         others = self._others(source.id, plan.backend if plan.shares_memory else None)
         huge_pages = await self._huge_pages.left(source.huge_pages * count) if source.huge_pages else None
         try:
-            resources = await asyncio.to_thread(self._resources, plan, family, others, huge_pages)
+            resources = await asyncio.to_thread(self._resources, plan, family, others, huge_pages, self._vmms(source))
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
@@ -99,13 +107,17 @@ class Admission:
 
     def _siblings(self, source_id: str, kind: ForkKind, backend: MemoryBackend) -> list[Sibling]:
         """Return the running forks of an instance that are of one kind."""
-        now = datetime.now(UTC)
         members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source_id, ())]
         return [
-            Sibling(self._private_bytes(one.id), (now - (one.started_at or one.created_at)).total_seconds())
+            Sibling(self._private_bytes(one.id), age_of(one.process.start_time), one.process.pid)
             for one in members
             if one.process is not None and one.fork_kind == kind and one.memory_backend == backend
         ]
+
+    def _vmms(self, source: InstanceRecord) -> list[int]:
+        """Return the VMMs of an instance and of all that was forked from it."""
+        members = [self._inventory.instances[i] for i in self._inventory.forest.children.get(source.id, ())]
+        return [one.process.pid for one in (source, *members) if one.process is not None]
 
     def _others(self, source_id: str, backend: MemoryBackend | None) -> list[Family]:
         """Return the forks of every template, but for those of this source with this backend."""
@@ -119,7 +131,7 @@ class Admission:
         ]
 
     def _resources(
-        self, plan: ForkPlan, family: Family, others: list[Family], huge_pages: int | None
+        self, plan: ForkPlan, family: Family, others: list[Family], huge_pages: int | None, vmms: list[int]
     ) -> list[Resource]:
         source, template = family.source, family.template
         directory = self._inventory.layout.instance(source.id)
@@ -131,7 +143,7 @@ class Admission:
         found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
         if not plan.runs:
             return found
-        found.insert(0, self._memory(family, others))
+        found.insert(0, self._memory(family, others, vmms))
         if huge_pages is not None:
             pool = headroom.Left(huge_pages, "free in the pool of 2 MiB pages and promised to nobody")
             found.append(self._resource("huge_pages", source.huge_pages, pool, "all that the guest may touch"))
@@ -142,18 +154,21 @@ class Admission:
             server = headroom.descriptors(template.page_server.pid if template and template.page_server else None)
             share = capacity.PAGE_SERVER_DESCRIPTORS
             found.append(self._resource("page_server_descriptors", share, server, "in the page server"))
-        found.append(self._resource("processes", tasks, headroom.processes(), "threads of a VMM"))
+        found.append(self._resource("processes", tasks, headroom.processes(vmms), "threads of a VMM"))
         return found
 
-    def _memory(self, family: Family, others: list[Family]) -> Resource:
+    def _memory(self, family: Family, others: list[Family], vmms: list[int]) -> Resource:
         # The pool of huge pages is no part of what MemAvailable tells, and has shares of its own for its guests.
         filling = [one for one in (family, *others) if not one.source.huge_pages]
-        left = _without(headroom.memory(), sum(self._private_memory(one).to_fill for one in filling))
+        left = headroom.least(*(_without(one, self._to_fill(filling, one.group)) for one in headroom.memory(vmms)))
         if family.source.huge_pages:
             vmm_bytes = capacity.VMM_BYTES[family.source.hypervisor]
             return self._resource("memory", vmm_bytes, left, "a VMM; the guest has huge pages")
         private = self._private_memory(family)
         return self._resource("memory", private.per_fork, left, private.basis)
+
+    def _to_fill(self, families: list[Family], group: Group | None) -> int:
+        return sum(self._private_memory(one.filling_in(group)).to_fill for one in families)
 
     def _private_memory(self, family: Family) -> PrivateMemory:
         source, template = family.source, family.template
@@ -172,7 +187,7 @@ def _without(left: headroom.Left, to_fill: int) -> headroom.Left:
     if left.amount is None or not to_fill:
         return left
     kept = f"{left.limit} less {to_fill / capacity.MIB:.0f} MiB that young forks are yet to fill"
-    return headroom.Left(left.amount - to_fill, kept)
+    return headroom.Left(left.amount - to_fill, kept, left.group)
 
 
 def _data_bytes(directory: Path, source: InstanceRecord) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from supervisor.system.followed_process import FollowedProcess, exit_code
 from supervisor.system.isolated_python import isolated_command
+from supervisor.system.oom_score import serve_on
 
 MODULE = "supervisor.consoles.holder"
 
@@ -37,6 +38,7 @@ def spawn(data_dir: Path, control: Path) -> tuple[HolderProcess, socket.socket]:
                 ],
                 setsid=True,
             )
+        serve_on(pid)
         return HolderProcess.child(pid, exit_code), ours
     except OSError:
         ours.close()
@@ -45,4 +47,7 @@ def spawn(data_dir: Path, control: Path) -> tuple[HolderProcess, socket.socket]:
 
 def find(pid: int, start_time: int) -> HolderProcess | None:
     """Follow a holder that runs already; None where it has ended. Raises OSError without a descriptor."""
-    return HolderProcess.found(pid, start_time, exit_code)
+    process = HolderProcess.found(pid, start_time, exit_code)
+    if process is not None:
+        serve_on(pid)
+    return process

@@ -21,6 +21,7 @@ from supervisor.errors import SupervisorError
 from supervisor.host.host import Host
 from supervisor.programs import CommandLine, flush_or_discard, say
 from supervisor.settings import SUPERVISOR_OPTIONS, Settings, SettingsError, add_options, load_settings
+from supervisor.system import oom_score
 from supervisor.system.descriptors import raise_limit
 from supervisor.system.last_words import escape_tracebacks
 from supervisor.system.log_text import one_line
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str] | None, priority: StartupPriority) -> int:
         with claim(settings) as run_directory:
             log_to(settings)
             raise_limit()
+            oom_score.protect()
             asyncio.run(_run(settings, run_directory, priority))
     except (RefusedError, SupervisorError) as error:
         return _fail(str(error), FAILED)

@@ -14,7 +14,8 @@ from supervisor.system.lock_file import LockFile
 from supervisor.system.trusted_paths import distrusted_own
 
 SETTLED_NS: Final = 100_000_000
-"""A directory whose mtime is so old cannot change any more and keep it: the kernel's clock for it ticks more often."""
+"""A directory whose mtime is so far from now cannot change any more and keep it: the kernel's clock for it ticks more
+often, and one in the future is of before the clock was set back."""
 
 
 class Mended(NamedTuple):
@@ -51,7 +52,7 @@ class RunDirectory:
             return True
         seen = [(one.st_dev, one.st_ino, one.st_mtime_ns) for one in found]
         same = seen == self._seen
-        settled = all(one.st_mtime_ns < time.time_ns() - SETTLED_NS for one in found)
+        settled = all(abs(time.time_ns() - one.st_mtime_ns) > SETTLED_NS for one in found)
         self._seen = seen if settled else None
         return not same
 

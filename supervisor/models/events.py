@@ -49,6 +49,8 @@ class Statistics(Wire):
 
     type: Literal["statistics"] = "statistics"
     at: datetime
+    clock: float = 0.0
+    """Seconds of the supervisor's boot clock, for rates and ages: `at` goes back where the clock is set back."""
     instances: tuple[InstanceStatistics, ...]
     host: HostStatistics
 

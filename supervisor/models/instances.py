@@ -90,6 +90,8 @@ class Instance(Wire):
     locked_by: tuple[str, ...] = ()
     """The names of the share_memory forks that hold the lock."""
     size_bytes: int
+    number: int = 0
+    """Its place in the order in which instances were made, which `created_at` is not where the clock was set."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
     template_id: str | None = None

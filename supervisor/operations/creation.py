@@ -83,7 +83,7 @@ class Creation:
             track_dirty_pages=record.track_dirty_pages,
         )
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._add(record, populate)
+            record = await self._add(record, populate)
             try:
                 return await self._transitions.boot(record)
             except BaseException:
@@ -101,12 +101,11 @@ class Creation:
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            await self._add(record, place)
-        return record
+            return await self._add(record, place)
 
-    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+    async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Write the record and the image's files: none of these where they cannot be read, or that is cancelled."""
-        await self._transitions.add(record, populate, partial(self._threads.place, record.image, record.id))
+        return await self._transitions.add(record, populate, partial(self._threads.place, record.image, record.id))
 
     def _record(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int

@@ -117,8 +117,7 @@ class Forks:
             copy_machine(source_directory, directory)
             link(all_names(source.snapshot), source_directory, directory)
 
-        await self._inventory.add(child, populate)
-        return child
+        return await self._inventory.add(child, populate)
 
     async def _bring(self, child: InstanceRecord, plan: ForkPlan) -> InstanceRecord:
         """Bring a new child, held by the caller, to its target state; on failure nothing of it is left."""

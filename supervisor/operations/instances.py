@@ -1,6 +1,7 @@
 """The verbs on one existing instance."""
 
 import asyncio
+import signal
 
 from supervisor.errors import InvalidStateError, PageServerError
 from supervisor.models import State
@@ -17,6 +18,7 @@ from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import all_names, snapshot_type
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
+from supervisor.system.oom_kills import out_of_memory
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.process import Exit
 
@@ -115,8 +117,9 @@ class Instances:
                 return
             if record.attached:
                 await self._page_servers.release(record)
-            await self._transitions.ended(record, exit_status.code, exit_status.text)
-        self._report("alarm", f"{record.name}: its VMM ended: {exit_status.text}", instance_id)
+            text = await _explained(record, exit_status)
+            await self._transitions.ended(record, exit_status.code, text)
+        self._report("alarm", f"{record.name}: its VMM ended: {text}", instance_id)
 
     async def on_ready(self, instance_id: str) -> None:
         """Record that a guest has finished its boot."""
@@ -131,6 +134,14 @@ class Instances:
             raise PageServerError(
                 f"{record.name}: detach abandoned, it is as it was: {error.message}; ask again"
             ) from error
+
+
+async def _explained(record: InstanceRecord, exit_status: Exit) -> str:
+    """Return how a VMM ended, and that memory ran out where that was why; of an adopted one no signal is known."""
+    if exit_status.signal not in (signal.SIGKILL, None) or exit_status.code is not None or record.process is None:
+        return exit_status.text
+    why = await asyncio.to_thread(out_of_memory, record.process.pid, record.process.start_time)
+    return exit_status.text if why is None else f"{exit_status.text}: {why}"
 
 
 def _detached(record: InstanceRecord) -> InstanceRecord:

@@ -64,10 +64,9 @@ class Snapshots:
                 copy_fixed(directory, target)
                 link(all_names(own_snapshot(base)), directory, target)
 
-            await self._inventory.add(child, populate)
+            return await self._inventory.add(child, populate)
         finally:
             await asyncio.to_thread(self._inventory.registry.unstage_instance, child_id)
-        return child
 
     async def _take(
         self,

@@ -40,7 +40,7 @@ class Transitions:
         record: InstanceRecord,
         populate: Callable[[Path], None],
         place: Callable[[Callable[[], None]], Awaitable[None]],
-    ) -> None:
+    ) -> InstanceRecord:
         """Make a new instance with the files that `populate` puts in its directory; NameConflictError for its name.
 
         `place` has that done, in a thread of its own. Where it fails nothing of the instance is left.
@@ -49,7 +49,7 @@ class Transitions:
         with self._inventory.reserved(record.name, record.id):
             try:
                 await place(partial(registry.stage_instance, record.id, populate))
-                await self._inventory.add(record, nothing_more)
+                return await self._inventory.add(record, nothing_more)
             except BaseException:
                 await asyncio.shield(asyncio.to_thread(registry.unstage_instance, record.id))
                 raise

@@ -47,10 +47,16 @@ class Resource:
 
 @dataclass(frozen=True)
 class Sibling:
-    """A running fork of the same kind: the private bytes of its VMM (0: not sampled yet), and how long it runs."""
+    """A running fork of the same kind: the private bytes of its VMM (0: not sampled yet), how long it runs, its pid."""
 
     private_bytes: int
     age_seconds: float
+    pid: int = 0
+
+    @property
+    def young(self) -> bool:
+        """Whether it may be yet to take what it will have."""
+        return self.age_seconds < FILLING_SECONDS
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ def private_memory(
     A young one comes to have the recorded hot pages; without those what the grown ones have, and without any all that
     the image holds. So does one that is yet to be made, or more where siblings have more.
     """
-    grown = [one.private_bytes for one in siblings if one.age_seconds >= FILLING_SECONDS and one.private_bytes]
-    young = [one.private_bytes for one in siblings if one.age_seconds < FILLING_SECONDS]
+    grown = [one.private_bytes for one in siblings if not one.young and one.private_bytes]
+    young = [one.private_bytes for one in siblings if one.young]
     measured = _what_forks_have(len(grown) + len(young))
     if grown and not young:
         return PrivateMemory(_usual(grown), 0, measured)

@@ -110,6 +110,22 @@ def forest(members: Iterable[Descent]) -> Forest:
     )
 
 
+def sources_first(sources: Mapping[str, str | None]) -> list[str]:
+    """Return the ids in the order in which they are given, but each after its source; a circle is broken somewhere.
+
+    `sources` maps each id to its source's.
+    """
+    found: dict[str, None] = {}
+    for first in sources:
+        above: dict[str, None] = {}
+        member: str | None = first
+        while member is not None and member in sources and member not in found and member not in above:
+            above[member] = None
+            member = sources[member]
+        found.update(dict.fromkeys(reversed(above)))
+    return list(found)
+
+
 def in_circles(sources: Mapping[str, str | None]) -> set[str]:
     """Return the ids that descend from themselves; `sources` maps each id to its source's."""
     found: set[str] = set()

@@ -26,6 +26,7 @@ from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_checks import check_layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
+from supervisor.system.oom_kills import out_of_memory
 from supervisor.system.unix_sockets import listener_at, remove_file
 from supervisor.uffd.handle import PageServer, Policy, PutBack
 from supervisor.uffd.page_map import PageMapReader
@@ -371,6 +372,9 @@ class PageServers:
             if forks:
                 await self._replace(template_id)
             await noted
+        why = await asyncio.to_thread(out_of_memory, server.pid, server.start_time)
+        if why is not None:
+            self._report("warning", f"{what}: {why}", self._events.source(template_id))
 
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""

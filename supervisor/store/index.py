@@ -24,6 +24,7 @@ class Index:
         self._names: dict[str, set[str]] = {}
         """Whose each name is, or is to be; of several where a record that could not be read was repaired."""
         self._forest: Forest | None = None
+        self._last_number = 0
 
     @property
     def forest(self) -> Forest:
@@ -48,6 +49,12 @@ class Index:
         for record in loaded.instances:
             self._names.setdefault(record.name, set()).add(record.id)
         self._forest = None
+        self._last_number = max((record.number for record in loaded.instances), default=0)
+
+    def next_number(self) -> int:
+        """Return the number of an instance that is being made: greater than that of every other."""
+        self._last_number += 1
+        return self._last_number
 
     def problem_of(self, record: InstanceRecord) -> str | None:
         """Return which record that is set aside an instance would need, and why it is."""

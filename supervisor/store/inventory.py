@@ -32,14 +32,16 @@ class Inventory(Index):
         """Read every record from disk. Blocks."""
         self.fill(self.registry.load())
 
-    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> None:
+    async def add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Write and publish an instance whose name was reserved, with the files that `populate` puts in its directory.
 
-        Its source's fork_count changes with it.
+        Returns the record, which has its number now. Its source's fork_count changes with it.
         """
+        record = record.model_copy(update={"number": self.next_number()})
         await asyncio.to_thread(self.registry.create_instance, record, populate)
         self.put(record)
         self.publisher.family(record)
+        return record
 
     async def save(self, record: InstanceRecord) -> InstanceRecord:
         """Write and publish a change of an instance; returns the record.

@@ -81,7 +81,7 @@ def instance_conflicts(records: Sequence[InstanceRecord]) -> dict[str, str]:
         for instance_id in in_circles(members)
     }
     owners: dict[str | ProcessIdentity, str] = {}
-    for record in sorted(records, key=lambda record: (record.created_at, record.id)):
+    for record in sorted(records, key=lambda record: (record.number, record.created_at, record.id)):
         if record.id in found:
             continue
         own = [key for key in (record.name, record.process) if key is not None]
@@ -169,6 +169,7 @@ def _of_memory(size_bytes: int, page_size: int) -> Iterator[str]:
 def _of_machine(record: InstanceRecord) -> Iterator[str]:
     yield from _of_memory(record.size_bytes, record.page_size)
     yield from _in_range("vcpus", record.vcpus, 1, MAX_VCPUS)
+    yield from _in_range("number", record.number, 0, MOST_OFFSET)
     yield from _in_range("next_layer", record.next_layer, 0, MOST_LAYERS)
     yield from _in_range("console_offset", record.console_offset, 0, MOST_OFFSET)
 

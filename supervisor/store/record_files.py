@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from supervisor.models import NAME_LENGTH, explain, is_id
 from supervisor.models.base import NAME_PATTERN
+from supervisor.rules.lineage import sources_first
 from supervisor.store.layout import INSTANCE_RECORD, TEMPLATE_RECORD, Layout
 from supervisor.store.record_checks import (
     fork_conflicts,
@@ -43,7 +44,7 @@ class Loaded:
     """What a data directory has; what is set aside is by the name of its directory, as text that can be sent."""
 
     instances: list[InstanceRecord] = field(default_factory=list)
-    """The oldest first."""
+    """In the order in which they were made, sources before their forks; their numbers rise."""
     templates: list[TemplateRecord] = field(default_factory=list)
     unreadable: dict[str, SetAside] = field(default_factory=dict)
     unreadable_templates: dict[str, SetAside] = field(default_factory=dict)
@@ -59,11 +60,27 @@ def load(layout: Layout) -> Loaded:
     templates.set_aside(template_conflicts(tuple(templates.sound.values()), instances.sound))
     instances.set_aside(fork_conflicts(instances.sound.values(), templates.sound))
     return Loaded(
-        sorted(instances.sound.values(), key=lambda record: record.created_at),
+        _in_order(instances.sound.values()),
         list(templates.sound.values()),
         instances.aside,
         templates.aside,
     )
+
+
+def _in_order(records: Iterable[InstanceRecord]) -> list[InstanceRecord]:
+    """Return instances in the order in which they were made, numbered: as far as they have no numbers by their times.
+
+    Those tell it wrong where the clock was set, but never is a fork made before its source.
+    """
+    oldest = sorted(records, key=lambda record: (record.number, record.created_at, record.id))
+    by_id = {record.id: record for record in oldest}
+    found: list[InstanceRecord] = []
+    number = 0
+    for instance_id in sources_first({record.id: record.source_id for record in oldest}):
+        record = by_id[instance_id]
+        number = max(number + 1, record.number)
+        found.append(record if record.number == number else record.model_copy(update={"number": number}))
+    return found
 
 
 class _Found(Generic[RecordType]):

@@ -70,6 +70,9 @@ class InstanceRecord(Record):
     page_size: int = SMALL_PAGE_BYTES
     """Bytes of the pages that guest memory is mapped in: 4096, or 2 MiB, which decides how it is served and loaded."""
     vcpus: int
+    number: int = 0
+    """The place of it among all instances in the order in which they were made, which is no clock's; 0 in the records
+    of earlier versions, until they are read."""
     created_at: datetime
     started_at: datetime | None = None
     stopped_at: datetime | None = None

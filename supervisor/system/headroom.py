@@ -2,12 +2,13 @@
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
 
+from supervisor.system.cgroups import Group, Hierarchies, is_alone
 from supervisor.system.descriptors import limit_of, opened_by
 
 MEMORY_KEPT: Final = 20
@@ -17,34 +18,52 @@ NO_LIMIT: Final = 1 << 60
 
 
 class Left(NamedTuple):
-    """How much there is, and what says so."""
+    """How much there is, what says so, and of which cgroup that is; None where it is of the host."""
 
     amount: int | None
     limit: str
+    group: Group | None = None
 
 
-class Controller(NamedTuple):
-    """A cgroup controller's files in one version."""
+class Bound(NamedTuple):
+    """The files of a cgroup that bound what it uses."""
 
     limit: str
     used: str
 
 
-_FILES: Final = {
-    ("memory", 2): Controller("memory.max", "memory.current"),
-    ("memory", 1): Controller("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ("pids", 2): Controller("pids.max", "pids.current"),
-    ("pids", 1): Controller("pids.max", "pids.current"),
+_BOUNDS: Final = {
+    # Above memory.high whatever is in it is slowed down until it is below: cgroup-v2.rst.
+    ("memory", 2): (Bound("memory.max", "memory.current"), Bound("memory.high", "memory.current")),
+    # The second is of memory and swap together.
+    ("memory", 1): (
+        Bound("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        Bound("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
+    ),
+    ("pids", 2): (Bound("pids.max", "pids.current"),),
+    ("pids", 1): (Bound("pids.max", "pids.current"),),
 }
+_RECLAIMABLE: Final = {
+    2: ("inactive_file", "active_file", "slab_reclaimable"),
+    1: ("total_inactive_file", "total_active_file"),
+}
+"""Of memory.stat, what MemAvailable has of the whole host: si_mem_available in mm/show_mem.c."""
 
 
-def memory() -> Left:
-    """Return the bytes that can be had without swapping, but for what the host keeps."""
+def memory(vmms: Iterable[int] = ()) -> list[Left]:
+    """Return the bytes that can be had without swapping: of the host, but for what it keeps, and of each cgroup.
+
+    Those are the groups that this process is in, as what it starts is too, and those that its `vmms` were moved into,
+    as the next may be: but for one that a VMM has for itself.
+    """
     host = psutil.virtual_memory()
-    return _least(
-        Left(host.available - host.total // MEMORY_KEPT, "MemAvailable"),
-        _in_cgroups("memory"),
-    )
+    return [Left(host.available - host.total // MEMORY_KEPT, "MemAvailable"), *_in_cgroups("memory", vmms)]
+
+
+def inside(group: Group, pids: Iterable[int]) -> set[int]:
+    """Return which processes use what a cgroup may use of memory."""
+    hierarchies = Hierarchies.mounted()
+    return {pid for pid in pids if group in hierarchies.groups_of(pid, "memory")}
 
 
 def disk(directory: Path) -> Left:
@@ -66,8 +85,8 @@ def descriptors(pid: int | None) -> Left:
     return Left(None if limit is None else limit - opened, "RLIMIT_NOFILE")
 
 
-def processes() -> Left:
-    """Return how many more processes and threads there may be: the kernel counts both as tasks."""
+def processes(vmms: Iterable[int] = ()) -> Left:
+    """Return how many more processes and threads there may be, the kernel counts both as tasks, in cgroups as well."""
     # The fourth field is running/all scheduling entities: proc_loadavg(5).
     tasks = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
     lefts = [Left(_number(f"/proc/sys/kernel/{name}") - tasks, name) for name in ("pid_max", "threads-max")]
@@ -75,7 +94,7 @@ def processes() -> Left:
     limit = _finite(resource.getrlimit(resource.RLIMIT_NPROC)[0]) if os.geteuid() else None
     if limit is not None:
         lefts.append(Left(limit - _tasks_of_user(), "RLIMIT_NPROC"))
-    return _least(*lefts, _in_cgroups("pids"))
+    return least(*lefts, *_in_cgroups("pids", vmms))
 
 
 def _tasks_of_user() -> int:
@@ -89,7 +108,8 @@ def _tasks_of_user() -> int:
     return found
 
 
-def _least(*lefts: Left) -> Left:
+def least(*lefts: Left) -> Left:
+    """Return that of which there is least."""
     return min(lefts, key=lambda left: NO_LIMIT if left.amount is None else left.amount)
 
 
@@ -101,48 +121,33 @@ def _number(path: str) -> int:
     return int(Path(path).read_text())
 
 
-def _in_cgroups(controller: str) -> Left:
-    """Return what this process's cgroup and all above it leave, as its children are in it too: cgroups(7)."""
-    found = Left(None, "")
-    for folder, version in _folders(controller):
-        files = _FILES[controller, version]
+def _in_cgroups(controller: str, vmms: Iterable[int]) -> list[Left]:
+    hierarchies = Hierarchies.mounted()
+    groups = dict.fromkeys(hierarchies.groups_of("self", controller))
+    for pid in vmms:
+        own = hierarchies.groups_of(pid, controller)
+        if own and own[0] not in groups:
+            groups |= dict.fromkeys(own[1:] if is_alone(pid, own[0]) else own)
+    return [left for group in groups for left in _left_in(group, controller)]
+
+
+def _left_in(group: Group, controller: str) -> Iterator[Left]:
+    for bound in _BOUNDS[controller, group.version]:
         try:
-            limit = (folder / files.limit).read_text().strip()
-            used = _number(str(folder / files.used)) - _reclaimable(folder, controller)
+            told = (group.folder / bound.limit).read_text().strip()
+            limit = NO_LIMIT if told == "max" else int(told)
+            if limit >= NO_LIMIT:
+                continue
+            used = _number(str(group.folder / bound.used))
+            if controller == "memory":
+                used -= min(_reclaimable(group), used)
         except (OSError, ValueError):
             continue  # the root of a hierarchy has no limits, and a controller may be off
-        if limit != "max" and int(limit) < NO_LIMIT:
-            found = _least(found, Left(int(limit) - used, f"{files.limit} of {folder}"))
-    return found
+        size = f"{limit >> 20} MiB" if controller == "memory" else str(limit)
+        yield Left(limit - used, f"{bound.limit} ({size}) of {group.folder}", group)
 
 
-def _reclaimable(folder: Path, controller: str) -> int:
-    """Return the bytes of the page cache that a cgroup would drop before it is short of memory."""
-    if controller != "memory":
-        return 0
-    stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
-    return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
-
-
-def _folders(controller: str) -> Iterator[tuple[Path, int]]:
-    """Yield this process's cgroup with the controller and those above it, each with the version of its hierarchy."""
-    memberships = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    for number, controllers, path in memberships:
-        version = 2 if number == "0" else 1
-        if version == 1 and controller not in controllers.split(","):
-            continue
-        for root, mount in _mounts(controller if version == 1 else None):
-            inside = path.removeprefix(root.rstrip("/")).lstrip("/")
-            folder = mount / inside
-            yield from ((one, version) for one in (folder, *folder.parents) if one.is_relative_to(mount))
-
-
-def _mounts(controller: str | None) -> Iterator[tuple[str, Path]]:
-    """Yield (root, mount point) of the v1 hierarchies of a controller, or for None of the v2 one."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        fits = kind == "cgroup2" if controller is None else kind == "cgroup" and controller in options.split(",")
-        if fits:
-            root, mount = before.split()[3:5]
-            yield root, Path(mount)
+def _reclaimable(group: Group) -> int:
+    """Return the bytes that a cgroup would give up before it is short of memory."""
+    lines = map(str.split, (group.folder / "memory.stat").read_text().splitlines())
+    return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in _RECLAIMABLE[group.version])

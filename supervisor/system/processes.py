@@ -20,6 +20,7 @@ KILL_TIMEOUT: Final = 10.0
 _READ: Final = 1 << 16
 """More than any of the files has that are read here."""
 _LAST_FIELD: Final = 22
+_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PID_MAX_LIMIT: Final = 1 << 22
 """No pid is as large: include/linux/threads.h."""
 
@@ -64,6 +65,17 @@ def status_field(pid: int | str, name: str) -> str | None:
 def boot_id() -> str:
     """Return what names the present boot of the host: no pid or start time means the same in another one."""
     return proc_file("sys/kernel/random", "boot_id").decode().strip()
+
+
+def boot_seconds() -> float:
+    """Return the seconds since boot, suspension included: whoever sets the wall clock does not move them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def age_of(start_time: int) -> float:
+    """Return for how many seconds a process has been there that started at `start_time` of the present boot."""
+    # Field 22 of proc_pid_stat(5) is of the boot clock: do_task_stat in fs/proc/array.c.
+    return max(boot_seconds() - start_time / _CLOCK_TICKS, 0.0)
 
 
 def open_pidfd(pid: int, start_time: int) -> int | None:

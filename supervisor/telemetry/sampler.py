@@ -18,6 +18,7 @@ from supervisor.models.base import Report
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
+from supervisor.system.processes import boot_seconds
 from supervisor.telemetry.guest_console import GuestConsole
 from supervisor.telemetry.process_usage import Memory, Usage, memory, usage, waits_for_page
 from supervisor.telemetry.stalls import BOUND, Stall, age, observe
@@ -138,7 +139,8 @@ class Sampler:
         changed = [one for one in changed if one.id in self._inventory.instances]
         self._lively = {record.id for record in records if not self._watched[record.id].quiet}
         self.statistics |= {one.id: one for one in changed}
-        self._publish(Statistics(at=datetime.now(UTC), instances=tuple(changed), host=self.host))
+        at, clock = datetime.now(UTC), boot_seconds()
+        self._publish(Statistics(at=at, clock=clock, instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
         for record in records:
             guest = self._watched[record.id].guest if record.id in self._watched else None

@@ -11,6 +11,7 @@ from supervisor.errors import PageServerError
 from supervisor.system.followed_process import FollowedProcess, exit_code
 from supervisor.system.isolated_python import isolated_command
 from supervisor.system.log_text import one_line
+from supervisor.system.oom_score import serve_on
 from supervisor.uffd.control import Configuration, encode_configuration
 
 START_SECONDS: Final = 15.0
@@ -43,7 +44,10 @@ async def spawn(configuration: Configuration, stderr: int) -> PageServerProcess:
 
 def find(pid: int, start_time: int) -> PageServerProcess | None:
     """Follow a page server that runs already; None where it has ended. Raises OSError without a descriptor."""
-    return PageServerProcess.found(pid, start_time, exit_code)
+    process = PageServerProcess.found(pid, start_time, exit_code)
+    if process is not None:
+        serve_on(pid)
+    return process
 
 
 async def undo(process: PageServerProcess) -> None:
@@ -67,6 +71,7 @@ def _start(configuration: str, stderr: int) -> tuple[PageServerProcess, int]:
             ],
             setsid=True,
         )
+        serve_on(pid)
         return PageServerProcess.child(pid, exit_code), read_end
     except OSError:
         os.close(read_end)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from supervisor.system.oom_score import give_way
+
 OUTPUT_BYTES: Final = 1 << 16
 """More than is read of any."""
 
@@ -28,6 +30,7 @@ def run(command: Sequence[str | os.PathLike[str]], seconds: float) -> Printed:
     program = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    give_way(program.pid)
     pidfd = None
     with program:
         try:

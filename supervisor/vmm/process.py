@@ -13,6 +13,7 @@ from typing import Final, Self
 from supervisor.consoles.outputs import Holding, input_pipe
 from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
+from supervisor.system.oom_score import give_way
 from supervisor.system.process_group import marked_environment
 from supervisor.vmm.logs import begin_logs, final_message, last_message, vmm_outputs
 
@@ -72,6 +73,7 @@ class Process(FollowedProcess[Exit]):
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
         # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
         child.returncode = 0
+        give_way(child.pid)
         process = cls.child(child.pid, partial(_exit, directory), directory, partial(consoles.drained, child.pid))
         given.follow(process.pid, process.start_time)
         return process
@@ -81,6 +83,7 @@ class Process(FollowedProcess[Exit]):
         """Follow a process that is not a child of this one; None where it has ended."""
         process = cls.found(pid, start_time, partial(_exit, directory), directory, partial(consoles.drained, pid))
         if process is not None:
+            give_way(pid)
             consoles.adopt(pid, start_time, vmm_outputs(directory, consoles.console_bytes))
         return process
 

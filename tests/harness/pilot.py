@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import datetime
 
 from textual.pilot import Pilot
 
@@ -19,7 +18,7 @@ from supervisor.models import (
     Statistics,
 )
 from tests.harness.recorded_supervisor import RecordedSupervisor
-from tests.harness.told_hosts import BEGIN, reset
+from tests.harness.told_hosts import reset
 
 PATIENCE = 30.0
 LOOK_AGAIN = 0.02
@@ -47,7 +46,7 @@ async def until_shown(pilot: Pilot[None], words: str) -> str:
     return screen_text(pilot)
 
 
-def told(*events: Event, now: datetime = BEGIN, focus: str | None = None) -> ForkTui:
+def told(*events: Event, now: float = 0.0, focus: str | None = None) -> ForkTui:
     """A dashboard that is told these events, at a time that stands still."""
     return ForkTui(RecordedSupervisor(events), now=lambda: now, on_mount_focus=focus)
 

@@ -7,9 +7,9 @@ recording anew.
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -31,9 +31,9 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 @dataclass(frozen=True)
 class Recording:
-    """The events of one stream in order, the moment it was stopped, and page maps of `CELLS` cells."""
+    """The events of one stream in order, its clock when it was stopped, and page maps of `CELLS` cells."""
 
-    at: datetime
+    clock: float
     events: tuple[Event, ...]
     page_maps: dict[str, PageMapFold]
 
@@ -42,7 +42,7 @@ class Recording:
         """Read a recording from its JSON file."""
         content = json.loads(path.read_text())
         return cls(
-            at=datetime.fromisoformat(content["at"]),
+            clock=content["clock"],
             events=tuple(EVENT.validate_python(event) for event in content["events"]),
             page_maps={fold["id"]: PageMapFold.model_validate(fold) for fold in content["page_maps"]},
         )
@@ -54,7 +54,7 @@ class Recording:
             for event in self.events
         ]
         folds = [fold.model_dump(mode="json") for fold in self.page_maps.values()]
-        lines = [f'{{"at": {json.dumps(self.at.isoformat())},', '"events": [']
+        lines = [f'{{"clock": {self.clock},', '"events": [']
         lines += [",\n".join(json.dumps(event, separators=(",", ":")) for event in events)]
         lines += ['],\n"page_maps": [', ",\n".join(json.dumps(fold, separators=(",", ":")) for fold in folds), "]}"]
         path.write_text("\n".join(lines) + "\n")
@@ -118,7 +118,7 @@ async def record(socket: Path) -> Recording:
                 break
         ids = await playing
         folds = [await client.memory(instance_id, CELLS) for instance_id in ids]
-    return Recording(datetime.now(UTC), tuple(events), {fold.id: fold for fold in folds})
+    return Recording(time.clock_gettime(time.CLOCK_BOOTTIME), tuple(events), {fold.id: fold for fold in folds})
 
 
 async def _play(client: SupervisorClient) -> list[str]:

@@ -30,6 +30,8 @@ class Home:
     firecracker: Path | None = None
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
+    """What begins the command line, as in a cgroup."""
 
     @property
     def data(self) -> Path:
@@ -121,6 +123,7 @@ async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
     log = home.root / "supervisor.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
+            *home.launcher,
             *home.command(),
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

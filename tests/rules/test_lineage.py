@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.rules.lineage import Descent, Link, forest, given_back
+from supervisor.rules.lineage import Descent, Link, forest, given_back, in_circles, sources_first
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["root", "share_memory", "copy", "delete"]), st.integers(0, 10**6)), max_size=60
@@ -53,6 +53,25 @@ def test_a_fork_whose_source_is_gone_is_a_root() -> None:
 def test_descendants_come_after_their_sources() -> None:
     built = forest([Descent("r", "r"), Descent("a", "a", "r"), Descent("b", "b", "a"), Descent("c", "c", "r")])
     assert built.descendants("r") == ("a", "b", "c")
+
+
+@given(st.permutations(range(12)), st.lists(st.integers(-1, 14), min_size=12, max_size=12))
+def test_a_fork_comes_after_its_source_and_whatever_else_as_it_was_given(order: list[int], sources: list[int]) -> None:
+    """A source may be gone, or not be there yet; in a circle some fork comes first, and none is lost."""
+    given = {str(n): None if sources[n] < 0 else str(sources[n]) for n in order}
+    found = sources_first(given)
+    assert sorted(found) == sorted(given)
+    circles = in_circles(given)
+    for n in set(given) - circles:
+        source = given[n]
+        assert source not in given or found.index(source) < found.index(n)
+    if all(source not in given for source in given.values()):
+        assert found == list(given)
+
+
+def test_a_chain_of_ten_thousand_forks_from_the_last_to_the_first_is_turned_round() -> None:
+    chain = {str(n): str(n - 1) for n in range(10_000, 0, -1)}
+    assert sources_first(chain) == [str(n) for n in range(1, 10_001)]
 
 
 @given(st.lists(st.integers(-1, 30), min_size=1, max_size=60))

@@ -160,7 +160,7 @@ def test_a_refusal_names_the_limit_the_numbers_and_what_would_do() -> None:
 
 
 def test_what_the_kernel_tells_is_read() -> None:
-    memory = headroom.memory()
+    memory = headroom.memory()[0]
     assert memory.amount is not None
     assert 0 < memory.amount < psutil.virtual_memory().total
     processes = headroom.processes()
@@ -174,16 +174,6 @@ def test_what_the_kernel_tells_is_read() -> None:
     free = headroom.disk(Path("/")).amount
     assert free is not None
     assert free <= psutil.disk_usage("/").total
-
-
-def test_the_cgroups_of_this_process_are_found() -> None:
-    """Each controller's folder has this process's cgroup files, whichever version the host has."""
-    told = {line.split(":")[1] for line in Path("/proc/self/cgroup").read_text().splitlines()}
-    for controller in ("memory", "pids"):
-        folders = [folder for folder, version in headroom._folders(controller) if version == 1]
-        if any(controller in names.split(",") for names in told):
-            assert folders
-            assert all((folder / "cgroup.procs").exists() for folder in folders)
 
 
 # Over the socket

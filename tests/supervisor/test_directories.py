@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,17 @@ def test_a_file_in_place_of_a_directory_is_refused(run_dir: Path) -> None:
     message = refusal(settings_in(run_dir))
     assert message == f"{run_dir}/var/data cannot be made: Not a directory; name another directory with --data-dir"
     assert not (run_dir / "run").exists()
+
+
+@pytest.mark.parametrize("seconds", [7200, -7200])
+def test_a_run_directory_of_another_time_is_settled_by_the_second_look(run_dir: Path, seconds: int) -> None:
+    """Also in the future, where its time is of before the clock was set back."""
+    with claim(settings_in(run_dir)) as held:
+        held.mend()
+        then = time.time() + seconds
+        for directory in (held.path, *(one for one in held.path.iterdir() if one.is_dir())):
+            os.utime(directory, (then, then))
+        assert held.changed()
+        assert not held.changed()
+        (held.path / "new").touch()
+        assert held.changed()

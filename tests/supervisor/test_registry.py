@@ -28,6 +28,7 @@ def record(**changes: object) -> InstanceRecord:
         "hypervisor": "embedded",
         "size_bytes": 128 << 20,
         "vcpus": 1,
+        "number": 1,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     return InstanceRecord.model_validate(values | changes)
@@ -46,9 +47,9 @@ def test_ids_are_24_lowercase_alphanumerics_that_start_with_a_letter() -> None:
     assert all(len(one) == 24 and one.isalnum() and one.islower() and one[0].isalpha() for one in ids)
 
 
-def test_records_come_back_as_they_were_saved_oldest_first(registry: Registry) -> None:
-    late = record(created_at=datetime(2026, 2, 1, tzinfo=UTC), name="late")
-    early = record(name="early")
+def test_records_come_back_as_they_were_saved_in_the_order_in_which_they_were_made(registry: Registry) -> None:
+    late = record(created_at=datetime(2026, 1, 1, tzinfo=UTC), name="late", number=2)
+    early = record(created_at=datetime(2026, 2, 1, tzinfo=UTC), name="early", number=1)
     for one in (late, early):
         registry.create_instance(one, lambda _: None)
     changed = early.model_copy(update={"state": State.STOPPED, "exit_message": "stopped"})

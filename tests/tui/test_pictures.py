@@ -40,7 +40,7 @@ def universal_time(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> 
 async def picture(recording: Recording, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str) -> str:
     """The dashboard as SVG once it has these words; the ids that rich makes up are left out."""
     app = ForkTui(
-        RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.at
+        RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.clock
     )
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.world.instances.keys() == recording.world.instances.keys())

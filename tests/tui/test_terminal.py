@@ -44,7 +44,7 @@ events = [
     Activity(at=BEGIN, level="alarm", message=hostile),
     Activity(at=BEGIN, level="info", message="the last event"),
 ]
-ForkTui(RecordedSupervisor(events), title=hostile, now=lambda: BEGIN).run()
+ForkTui(RecordedSupervisor(events), title=hostile, now=lambda: 0.0).run()
 """
 
 

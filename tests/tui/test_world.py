@@ -40,7 +40,8 @@ def after(events: Sequence[Event], world: World | None = None) -> World:
 
 def sampled(seconds: float, *counters: InstanceStatistics) -> Statistics:
     """A Statistics event some seconds after BEGIN."""
-    return Statistics(at=BEGIN + timedelta(seconds=seconds), instances=counters, host=HostStatistics())
+    at = BEGIN + timedelta(seconds=seconds)
+    return Statistics(at=at, clock=seconds, instances=counters, host=HostStatistics())
 
 
 def template(template_id: str, source: str) -> Template:
@@ -325,3 +326,24 @@ def test_deleting_in_any_order_leaves_a_forest(deletions: list[str]) -> None:
 def test_the_time_of_the_statistics_is_kept() -> None:
     at: datetime | None = after([reset([]), sampled(3)]).statistics_at
     assert at == BEGIN + timedelta(seconds=3)
+
+
+def test_instances_are_in_the_order_of_their_numbers_whatever_their_times() -> None:
+    world = world_of(
+        instance("third", age=-9, number=3), instance("first", age=5, number=1), instance("second", age=7200, number=2)
+    )
+    assert shown(world) == ["first", "second", "third"]
+
+
+def test_faults_are_dated_by_the_boot_clock_also_when_the_wall_clock_goes_back() -> None:
+    samples = [
+        Statistics(
+            at=BEGIN - timedelta(hours=hour),
+            clock=100.0 + hour,
+            instances=(InstanceStatistics(id="a", faults=hour + 1),),
+            host=HostStatistics(),
+        )
+        for hour in range(3)
+    ]
+    history = after([reset([instance("a")]), *samples]).fault_history["a"]
+    assert fault_rates(history, now=102.5, buckets=3, seconds=1.0) == [1.0, 1.0, 1.0]

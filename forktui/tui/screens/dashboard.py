@@ -1,7 +1,6 @@
 """The dashboard: the fork tree, the selected instance beside or below it, and what happens at the bottom."""
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import ClassVar
 
 from textual import on
@@ -43,14 +42,14 @@ PAGE_MAP_SECONDS = 0.5
 class Dashboard(Screen[None]):
     """What is shown of the world, and which keys do what; it asks the application for everything else.
 
-    `now` is the time of day, which the supervisor's events are stamped with; `clock` is monotonic, in seconds.
+    `now` is the supervisor's clock, which its statistics are stamped with; `clock` is monotonic. Both are in seconds.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(",".join(action.keys), f"do('{action.id}')", action.label, show=False) for action in ACTIONS
     ]
 
-    def __init__(self, socket: str, title: str, now: Callable[[], datetime], clock: Callable[[], float]) -> None:
+    def __init__(self, socket: str, title: str, now: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__()
         self.world = World()
         self.connection = Connection()

@@ -1,7 +1,5 @@
 """The panes about the selected instance: its facts, its start, its faults per second."""
 
-from datetime import datetime
-
 from forktui.model.forest import descendants
 from forktui.model.world import World, fault_rates
 from forktui.text.quantities import milliseconds, plural, rate
@@ -47,9 +45,9 @@ class FaultRate(Painting):
         self._instance: Instance | None = None
         self._now = 0.0
 
-    def show(self, world: World, instance: Instance | None, now: datetime) -> None:
-        """Draw the minute or so before `now`."""
-        self._world, self._instance, self._now = world, instance, now.timestamp()
+    def show(self, world: World, instance: Instance | None, now: float) -> None:
+        """Draw the minute or so before `now`, in seconds of the supervisor's clock."""
+        self._world, self._instance, self._now = world, instance, now
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
