@@ -12,7 +12,7 @@ from pathlib import Path
 from supervisor.concurrency.keyed_lock import KeyedLock
 from supervisor.concurrency.progress import counted, interruptible, reached, step
 from supervisor.concurrency.tasks import Background, beside, to_its_end
-from supervisor.consoles.outputs import Bounded, Holding, Outputs
+from supervisor.consoles.outputs import Holding
 from supervisor.errors import OperationCancelledError, PageServerError
 from supervisor.models import how_many
 from supervisor.models.base import Report
@@ -21,6 +21,7 @@ from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
 from supervisor.runtime.orphans import end
 from supervisor.runtime.own_processes import identity_of, is_page_server
 from supervisor.runtime.page_server_events import PageServerEvents
+from supervisor.runtime.page_server_logs import PageServerLogs
 from supervisor.runtime.recalling import recall
 from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_checks import check_layers
@@ -33,9 +34,6 @@ from supervisor.uffd.page_map import PageMapReader
 
 WATCH_PERIOD = 0.25
 """Seconds between two questions to a page server."""
-STDERR = 2
-LOG_BYTES = 1 << 20
-"""The most of a page server's log that is kept."""
 
 
 class PageServers:
@@ -45,7 +43,6 @@ class PageServers:
         self._inventory = inventory
         self._layout = inventory.layout
         self._policy = policy
-        self._consoles = consoles
         self._report = report
         self._servers: dict[str, PageServer] = {}
         self._starting = KeyedLock()
@@ -53,6 +50,7 @@ class PageServers:
         self._lost: set[str] = set()
         """Templates whose records on disk name page servers that were found to be gone."""
         self._background = Background("the care for a page server")
+        self._logs = PageServerLogs(self._layout, consoles, self._background)
         self._events = PageServerEvents(inventory, self._background, report)
         self._handover = Handover(inventory, report)
 
@@ -75,7 +73,7 @@ class PageServers:
             name = source.name if source is not None else template.instance_id
             await asyncio.to_thread(check_layers, name, layers, template.layer_marks)
             step("start page server")
-            server = await self._spawn(template, layers)
+            server = await self._logs.begin(template_id, partial(self._start, template, layers))
             try:
                 status = await server.status()
                 if status.hot_pages_refused:
@@ -89,30 +87,18 @@ class PageServers:
             self._follow(template_id, server)
             return server
 
-    async def _spawn(self, template: TemplateRecord, layers: Sequence[Path]) -> PageServer:
-        await self._consoles.ready()
-        with self._consoles.pipes(self._outputs(template.id)) as given:
-            server = await PageServer.spawn(
-                template_id=template.id,
-                layers=layers,
-                memory_size=template.image_bytes,
-                page_size=template.page_size,
-                hot_pages=self._layout.hot_pages(template.id),
-                control=self._layout.control_socket(template.id),
-                stderr=given.descriptors[STDERR],
-                policy=self._policy,
-                on_event=self._events.of(template.id),
-            )
-        given.follow(server.pid, server.start_time)
-        server.exited.add_done_callback(partial(self._log_ended, server.pid))
-        return server
-
-    def _outputs(self, template_id: str) -> Outputs:
-        return {STDERR: Bounded(self._layout.page_server_log(template_id), LOG_BYTES)}
-
-    def _log_ended(self, pid: int, exited: "asyncio.Future[int | None]") -> None:
-        if not exited.cancelled():
-            self._background.spawn(self._consoles.drained(pid))
+    async def _start(self, template: TemplateRecord, layers: Sequence[Path], stderr: int) -> PageServer:
+        return await PageServer.spawn(
+            template_id=template.id,
+            layers=layers,
+            memory_size=template.image_bytes,
+            page_size=template.page_size,
+            hot_pages=self._layout.hot_pages(template.id),
+            control=self._layout.control_socket(template.id),
+            stderr=stderr,
+            policy=self._policy,
+            on_event=self._events.of(template.id),
+        )
 
     async def _undo(self, server: PageServer) -> None:
         """End one that came to nothing: the reason for that is told, and not that it stays."""
@@ -219,8 +205,7 @@ class PageServers:
         for fork_id in status.recording:
             self._inventory.publisher.set_recording(fork_id, template.id)
         await self._events.serves(template.id, server, status)
-        self._consoles.adopt(server.pid, server.start_time, self._outputs(template.id))
-        server.exited.add_done_callback(partial(self._log_ended, server.pid))
+        self._logs.go_on(server)
         self._follow(template.id, server)
         return True
 

@@ -73,7 +73,7 @@ def give_way(pid: int) -> None:
 
 
 def serve_on(pid: int) -> None:
-    """Have what guests need ended after VMMs and before the supervisor: a page server, the console holder. Never raises."""
+    """Have what guests need, as a page server, ended after VMMs and before the supervisor; never raises."""
     _give(pid, scores().page_servers)
 
 
