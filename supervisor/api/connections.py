@@ -37,7 +37,7 @@ class Connections:
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
         self._open: set[Connection] = set()
-        self._endless: set[Connection] = set()
+        self._endless: dict[Connection, asyncio.Task[object]] = {}
         self._hang_ups = HangUps()
         self._joining = Background("the beginning of a connection")
         self._looking: asyncio.TimerHandle | None = None
@@ -65,19 +65,23 @@ class Connections:
 
     @contextlib.contextmanager
     def endless(self, request: web.Request) -> Iterator[None]:
-        """Let an answer take as long as it will; raises TooManyConnectionsError where its user has enough of them."""
-        connection = request.protocol
+        """Let an answer take as long as it will, until its peer is gone: its task is cancelled then.
+
+        Raises TooManyConnectionsError where its user has enough of them.
+        """
+        connection, task = request.protocol, asyncio.current_task()
         assert isinstance(connection, Connection)
+        assert task is not None
         most = self._limits_now().endless_of_user
         if sum(one.uid == connection.uid for one in self._endless) >= most:
             raise TooManyConnectionsError(
                 f"uid {connection.uid} has {most} streams and waits, the most that one user may have; end one"
             )
-        self._endless.add(connection)
+        self._endless[connection] = task
         try:
             yield
         finally:
-            self._endless.discard(connection)
+            self._endless.pop(connection, None)
 
     async def close(self) -> None:
         """Look no more; the connections are aiohttp's to end."""
@@ -137,6 +141,9 @@ class Connections:
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
+        task = self._endless.pop(connection, None)
+        if task is not None:
+            task.cancel()
 
     def _look_later(self) -> None:
         if self._looking is None and len(self._open) > LEAST:

@@ -334,3 +334,18 @@ def test_half_of_what_guests_leave_is_theirs(free: int | None, in_all: int, of_u
     assert (limits.in_all, limits.of_user) == (in_all, of_user)
     assert limits.of_onlookers < in_all
     assert 2 * limits.endless_of_user <= of_user + 1
+
+
+async def test_who_leaves_his_streams_may_have_others_at_once(host: Host, run_dir: Path) -> None:
+    """Though nothing happens, and nothing is written to whom has gone."""
+    host._parts.telemetry.stop()
+    server = await serve(host, run_dir / "s.sock", ConnectionLimits(in_all=16, of_user=12))
+    for _ in range(3):
+        with crowd(server.socket_path) as readers:
+            await asyncio.to_thread(readers.join, 6, EVENTS)
+            for peer in readers.peers:
+                assert (await asyncio.to_thread(peer.recv, 12)) == b"HTTP/1.1 200"
+            text = await asyncio.to_thread(ask, server.socket_path, EVENTS, half_close=True)
+            assert text.startswith(b"HTTP/1.1 503 "), text[:200]
+            assert b"has 6 streams and waits, the most that one user may have; end one" in text
+    await server.close()
