@@ -79,6 +79,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("max_connections_of_user", "9", "9", 9),
         ("console_log_size", "100000", "100000", 100_000),
         ("max_layers", "3", "3", 3),
+        ("supervisor_user", "12345", "12345", 12345),
         ("forks", "5", "5", 5),
         ("headless", "1", "true", True),
         ("json", "true", "true", True),
