@@ -275,7 +275,7 @@ def _config_file(named: object) -> Path:
 def _read_table(file: Path, *, required: bool) -> dict[str, Any]:
     """Return the options in a TOML file; an optional one that does not exist has none."""
     try:
-        return tomllib.loads(in_time(READ_SECONDS, partial(_config_text, file)).decode("utf-8-sig"))
+        text = in_time(READ_SECONDS, partial(_config_text, file))
     except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             raise SettingsError(f"{file}: no such file; --config and FORKTUI_CONFIG name one that exists") from error
@@ -283,14 +283,16 @@ def _read_table(file: Path, *, required: bool) -> dict[str, Any]:
     except OSError as error:
         # A TimeoutError has its own words.
         raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SettingsError(f"{file}: no file of options: {error}") from error
+    try:
+        return tomllib.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file}: not valid TOML: it is not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise SettingsError(f"{file}: not valid TOML: it is nested too deep") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}") from error
     except ValueError as error:
-        raise SettingsError(f"{file}: no file of options: {error}") from error
+        raise SettingsError(f"{file}: not valid TOML: {error}") from error
 
 
 def _config_text(file: Path) -> bytes:

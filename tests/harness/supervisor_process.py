@@ -49,12 +49,12 @@ class Home:
         return self.run / "supervisor.sock"
 
     def command(self) -> tuple[str, ...]:
-        """Return the supervisor's command line."""
-        named = ("--firecracker", str(self.firecracker)) if self.firecracker else ()
-        return (
-            sys.executable, "-P", "-m", "supervisor", "--data-dir", str(self.data), "--run-dir", str(self.run),
-            "--hypervisor", self.hypervisor, *named, *self.options,
-        )  # fmt: skip
+        """Return the supervisor's command line; `options` may say otherwise than the home does."""
+        own = {"--data-dir": str(self.data), "--run-dir": str(self.run), "--hypervisor": self.hypervisor}
+        if self.firecracker:
+            own["--firecracker"] = str(self.firecracker)
+        chosen = (word for option in own.items() if option[0] not in self.options for word in option)
+        return (sys.executable, "-P", "-m", "supervisor", *chosen, *self.options)
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in this home or was told of it."""
