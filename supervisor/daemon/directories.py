@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from supervisor.settings import Settings
 from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.system.lock_file import LockFile
+from supervisor.system.same_file import status_at
 from supervisor.system.trusted_paths import Distrusted, distrusted, distrusted_own
 from supervisor.system.unix_sockets import connect
 
@@ -141,11 +143,22 @@ def _check_own(folder: Path, option: str) -> None:
 
 
 def _check_inside(layout: Layout) -> None:
-    """Refuse what others can write to in the directories themselves; what is in an image is read as somebody else's."""
-    for folder, option in ((layout.instances, "--data-dir"), (layout.templates, "--data-dir")):
-        _refuse(distrusted(folder, (os.geteuid(),)), option)
+    """Close to others what is this user's in the directories themselves, and refuse what is somebody else's.
+
+    What is in an image is read as somebody else's.
+    """
+    for folder in (layout.instances, layout.templates):
+        _close_to_others(folder)
+        _refuse(distrusted(folder, (os.geteuid(),)), "--data-dir")
     if os.path.lexists(layout.page_maps):
         _check_own(layout.page_maps, "--run-dir")
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take a directory of this user's from others: the umask once had a part in its mode, and nobody else got there."""
+    status = status_at(folder)
+    if status is not None and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+        folder.chmod(stat.S_IMODE(status.st_mode) & ~0o022)
 
 
 def _refuse(found: Distrusted | None, option: str) -> None:

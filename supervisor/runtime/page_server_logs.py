@@ -7,6 +7,7 @@ from typing import Final
 
 from supervisor.concurrency.tasks import Background
 from supervisor.consoles.outputs import Bounded, Holding, Outputs
+from supervisor.errors import PageServerError
 from supervisor.store.layout import Layout
 from supervisor.uffd.handle import PageServer
 
@@ -24,10 +25,17 @@ class PageServerLogs:
         self._background = background
 
     async def begin(self, template_id: str, start: Callable[[int], Awaitable[PageServer]]) -> PageServer:
-        """Return the page server that `start` starts with a descriptor as its standard error; raises what that does."""
+        """Return the page server that `start` starts with a descriptor as its standard error.
+
+        Raises what that does, and PageServerError where there is no descriptor to be had: who replaces a lost one tries
+        again then.
+        """
         await self._consoles.ready()
-        with self._consoles.pipes(self._outputs(template_id)) as given:
-            server = await start(given.descriptors[_STDERR])
+        try:
+            with self._consoles.pipes(self._outputs(template_id)) as given:
+                server = await start(given.descriptors[_STDERR])
+        except OSError as error:
+            raise PageServerError(f"page server of template {template_id} cannot start: {error.strerror}") from error
         given.follow(server.pid, server.start_time)
         self._heed_end_of(server)
         return server

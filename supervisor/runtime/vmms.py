@@ -228,12 +228,14 @@ class Vmms:
         Where that or the body fails, the VM runs on and the files are gone.
         """
         vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
-        written = record.vmm_snapshot_version or self._programs.version_found(hypervisor, vmm.pid)
+        written = record.vmm_snapshot_version or self._programs.version_found(
+            hypervisor, vmm.pid, record.firecracker_version
+        )
         if written is None:
             raise VmmError(
                 f"{record.name}: of which snapshot version its VMM is was not noted by the supervisor that started it, "
-                f"and its program is not {hypervisor.command[0]} any more: put that back and start the supervisor "
-                "again, or stop the instance"
+                f"and Firecracker {record.firecracker_version} is not what {hypervisor.command[0]} is: start the "
+                "supervisor with --firecracker and that version, or stop the instance"
             )
         with interruptible():
             kind = await snapshot_kind(record, vmm)

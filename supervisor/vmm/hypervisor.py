@@ -106,8 +106,13 @@ class StartedPrograms:
             known = self._versions[running] = await asyncio.to_thread(_printed_version, program, "--snapshot-version")
         return known
 
-    def version_found(self, hypervisor: Hypervisor, pid: int) -> str | None:
-        """Return that of a VMM which an earlier supervisor had started; None where its file is none that is known."""
+    def version_found(self, hypervisor: Hypervisor, pid: int, version: str | None) -> str | None:
+        """Return that of a VMM of this `version` which an earlier supervisor had started; None where nothing tells it.
+
+        A file that was replaced by another of the same version writes the same state-files.
+        """
+        if version == hypervisor.version:
+            return hypervisor.snapshot_version
         return self._known(hypervisor, file_identity(Path(f"/proc/{pid}/exe")))
 
     def _known(self, hypervisor: Hypervisor, running: FileIdentity | None) -> str | None:

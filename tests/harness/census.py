@@ -81,7 +81,8 @@ def _files(directory: Path) -> list[os.stat_result]:
 
 def _bound_sockets(root: Path) -> int:
     """Return how many sockets have or had a name below a directory, removed or not."""
-    return sum(f" {root}/" in line for line in Path("/proc/net/unix").read_text().splitlines())
+    # A name has any bytes.
+    return Path("/proc/net/unix").read_bytes().count(f" {root}/".encode())
 
 
 def _cgroups(home: Home) -> int:

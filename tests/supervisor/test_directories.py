@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -144,12 +145,29 @@ def test_a_directory_of_somebody_else_or_below_one_is_refused(run_dir: Path, whi
 
 
 @pytest.mark.parametrize("name", ("instances", "templates"))
-def test_what_is_in_the_data_directory_is_looked_at_too(run_dir: Path, name: str) -> None:
+def test_what_is_in_the_data_directory_is_closed_to_others(run_dir: Path, name: str) -> None:
+    """An earlier version made it as the umask had it."""
     settings = settings_in(run_dir)
     inside = settings.data_dir / name
     inside.mkdir(parents=True)
     inside.chmod(0o777)
-    assert f"chmod go-w {inside}" in refusal(settings)
+    with claim(settings):
+        assert stat.S_IMODE(inside.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("name", ("instances", "templates"))
+def test_what_somebody_else_has_put_into_the_data_directory_is_refused(run_dir: Path, name: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("another user's directory takes root")
+    settings = settings_in(run_dir)
+    inside = settings.data_dir / name
+    inside.mkdir(parents=True)
+    os.chown(inside, 12345, -1)
+    assert str(inside) in refusal(settings)
+    inside.rmdir()
+    inside.symlink_to(run_dir)
+    os.chown(inside, 12345, -1, follow_symlinks=False)
+    assert str(inside) in refusal(settings)
 
 
 def test_a_socket_may_lie_in_a_sticky_directory_of_root_and_in_no_other_that_others_write_to(run_dir: Path) -> None:

@@ -26,7 +26,11 @@ def install(program: Path, binary: Path) -> None:
 
 def upgrade(program: Path, binary: Path) -> None:
     """Put a Firecracker there that has another snapshot version, as far as it says."""
-    script = f'#!/bin/sh\n[ "$1" = --snapshot-version ] && echo v{UPGRADED} && exit\nexec {binary} "$@"\n'
+    script = f"""#!/bin/sh
+[ "$1" = --snapshot-version ] && echo v{UPGRADED} && exit
+[ "$1" = --version ] && echo Firecracker v1.99.0 && exit
+exec {binary} "$@"
+"""
     program.with_suffix(".new").write_text(script)
     program.with_suffix(".new").chmod(0o755)
     program.with_suffix(".new").rename(program)
@@ -86,13 +90,14 @@ async def test_what_was_started_tells_the_version_of_what_runs(tmp_path: Path, f
     program.chmod(0o755)
     hypervisor = Hypervisor("firecracker", (str(program),), "1.12.1", "6.1.0", file_identity(program))
     programs = StartedPrograms()
-    assert programs.version_found(hypervisor, foreign) is None
+    assert programs.version_found(hypervisor, foreign, "1.11.0") is None
+    assert programs.version_found(hypervisor, foreign, "1.12.1") == "6.1.0"
     for _ in range(2):
         assert await programs.version_of(hypervisor, foreign) == UPGRADED
-    assert programs.version_found(hypervisor, foreign) == UPGRADED
+    assert programs.version_found(hypervisor, foreign, "1.11.0") == UPGRADED
     assert asked.read_text() == "--snapshot-version\n"
     own = dataclasses.replace(hypervisor, program=file_identity(Path(f"/proc/{foreign}/exe")))
-    assert programs.version_found(own, foreign) == "6.1.0"
+    assert programs.version_found(own, foreign, "1.11.0") == "6.1.0"
 
 
 async def test_a_vm_of_which_nobody_noted_the_version_is_told_and_runs_on(upgradable: Home, firecracker: Path) -> None:
@@ -110,7 +115,7 @@ async def test_a_vm_of_which_nobody_noted_the_version_is_told_and_runs_on(upgrad
     async with supervisor(upgradable) as running:
         with pytest.raises(ApiError, match=r"runner: of which snapshot version its VMM is was not noted") as refused:
             await running.client.standby("runner")
-        assert "put that back and start the supervisor again, or stop the instance" in refused.value.message
+        assert "start the supervisor with --firecracker and that version, or stop the instance" in refused.value.message
         still = await running.client.instance("runner")
         assert (still.state, still.vmm_pid is not None) == (State.RUNNING, True)
         for name in ("runner", "copy"):
