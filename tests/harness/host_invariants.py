@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 
 from supervisor.models import HostSnapshot, Instance, InstanceStatistics, State, Template
-from tests.harness.supervisor_process import Home
+from tests.harness.supervisor_process import Home, console_holder
 
 HAS_VMM = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
-NOT_OF_INSTANCES = frozenset({"supervisor.sock", "lock", "pages"})
+NOT_OF_INSTANCES = frozenset({"supervisor.sock", "lock", "pages", "consoles.control"})
 
 
 def broken_instance(one: Instance) -> Iterator[str]:
@@ -64,7 +64,9 @@ def broken_at_rest(home: Home, host: HostSnapshot) -> Iterator[str]:
     yield from (f"{one.name}: busy with {one.busy}, which nobody asked for" for one in host.instances if one.busy)
     yield from _differences("VMMs", vmms(home), {one.vmm_pid: one.id for one in host.instances if one.vmm_pid})
     pids = {template.page_server_pid for template in host.templates} - {None}
-    others = {process.pid for process in home.processes()} - set(vmms(home)) - {host.supervisor.pid}
+    others = (
+        {process.pid for process in home.processes()} - set(vmms(home)) - {host.supervisor.pid, console_holder(home)}
+    )
     yield from _differences("page servers", others, pids)
     yield from (
         f"zombie {child.pid} ({child.name()})"
