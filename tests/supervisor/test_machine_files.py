@@ -15,7 +15,7 @@ from supervisor.images import machine_files
 from supervisor.images.readiness import make_way_for_vmm
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, supervisor
+from tests.harness.supervisor_process import Home, supervisor, walking_source
 from tests.harness.waiting import until_console_says
 from tests.supervisor.test_hostile_images import BOOT, write_image
 
@@ -178,8 +178,7 @@ async def test_a_disk_that_is_gone_from_under_its_vm_is_named_and_the_vm_runs_on
 async def test_forks_go_on_without_a_list_where_that_is_no_file(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        vm = await client.create(CreateRequest(name="vm", image="pagewalker", cmd=("passes=0", "hot_mib=4")))
-        await walks(embedded, vm.id)
+        vm = await walking_source(client, "vm", "passes=0", "hot_mib=4")
         await client.standby("vm")
         os.mkfifo(embedded.data / "instances" / vm.id / "hot_pages")
         fork = await client.fork("vm", ForkRequest(name="fork", share_memory=True, target_state="Running"))
