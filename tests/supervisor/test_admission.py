@@ -316,7 +316,7 @@ async def test_the_forks_of_a_source_whose_files_are_gone_are_not_estimated(embe
         drive = {"drive_id": "data", "path_on_host": "gone.img", "is_root_device": False, "is_read_only": False}
         file.write_text(json.dumps(json.loads(file.read_text()) | {"drives": [drive]}))
         error = await refused(client.fan_out_estimate(source.id, FanOutRequest(count=1)))
-        assert (error.status, error.code) == (404, "not_found")
+        assert (error.status, error.code) == (409, "machine_file_changed")
         assert "gone.img is gone" in error.message
         await client.delete(source.id)
 
