@@ -187,9 +187,7 @@ class _Connection:
             return
         except OSError:
             piece, descriptors = b"", []
-        for extra in descriptors if self._descriptors else ():
-            os.close(extra)
-        self._descriptors = self._descriptors or descriptors
+        self._descriptors += descriptors
         *lines, self._received = (self._received + piece).split(b"\n")
         for line in lines:
             self._take(line)
