@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,6 @@ from supervisor.consoles.rotation import end_of, opened, previous
 from supervisor.runtime.consoles import Consoles
 from supervisor.store.layout import Layout
 from supervisor.system.processes import start_time_of
-from tests.harness.supervisor_process import PATIENCE
 from tests.harness.waiting import until
 
 MOST = 256 << 10
@@ -92,6 +92,10 @@ async def gone(pid: int) -> None:
 
 FLOOD = "import os\nwhile True: os.write(1, b'flood ' * 10000)"
 ONE_AND_TWO = "import sys\nfor n in (1, 2): print(n, flush=True); sys.stdin.readline()"
+PACED = (
+    "import sys\nfor n in range(100000):\n print(n)\n if n % 10000 == 9999: sys.stdout.flush(), sys.stdin.readline()"
+)
+"""Less than a file takes, and then no more until a line is typed."""
 COUNT = "import sys\nfor n in range({}): print(n, flush=True)\nsys.stdin.read()"
 
 
@@ -216,14 +220,19 @@ async def test_what_cannot_be_written_is_counted_and_told_and_harms_no_other(hos
 async def test_a_follower_that_keeps_up_loses_nothing_and_one_that_does_not_is_told(host: Host) -> None:
     log = host.log("vm")
     reader, late = LogReader(log.path), LogReader(log.path)
-    await host.start({1: log}, "import sys\nfor n in range(100000): sys.stdout.write(f'{n}\\n')\n" + COUNT.format(0))
+    process = await host.start({1: log}, PACED)
     read = b""
-    async with asyncio.timeout(PATIENCE):
-        while not read.endswith(b"\n99999\n"):
-            piece = reader.read(1 << 20)
-            assert piece.skipped == 0
-            read += piece.data
-            await asyncio.sleep(0)
+
+    def has_read(last: bytes) -> bool:
+        nonlocal read
+        piece = reader.read(1 << 20)
+        assert piece.skipped == 0
+        read += piece.data
+        return read.endswith(last)
+
+    for last in range(9999, 100_000, 10_000):
+        await until(partial(has_read, b"\n%d\n" % last))
+        type_into(process)
     assert read.split() == [b"%d" % number for number in range(100000)]
     piece = late.read(1 << 20)
     assert piece.skipped > 0
