@@ -92,7 +92,14 @@ async def gone(pid: int) -> None:
 
 FLOOD = "import os\nwhile True: os.write(1, b'flood ' * 10000)"
 ONE_AND_TWO = "import sys\nfor n in (1, 2): print(n, flush=True); sys.stdin.readline()"
-PACED = "import sys\nfor n in range(100000):\n print(n)\n if n % 10000 == 9999: print(end='', flush=True); sys.stdin.readline()"
+PACED = """
+import sys
+for n in range(100000):
+    print(n)
+    if n % 10000 == 9999:
+        sys.stdout.flush()
+        sys.stdin.readline()
+"""
 """Less than a file takes, and then no more until a line is typed."""
 COUNT = "import sys\nfor n in range({}): print(n, flush=True)\nsys.stdin.read()"
 
