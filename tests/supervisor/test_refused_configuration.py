@@ -42,7 +42,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "number": ({"network-interfaces": 5}, "network-interfaces: it has to be a list"),
     "numbers": ({"network-interfaces": [5]}, f"network-interfaces: {NO_ID}"),
     "elsewhere": ({"network-interfaces": [{"iface_id": "../metrics", "metrics_path": "written"}]}, NO_ID),
-    "socket": ({"vsock": {"guest_cid": 3, "uds_path": "kernel"}}, "PUT /vsock: Vsock config error"),
     "balloon": ({"balloon": {"amount_mib": 1 << 20, "deflate_on_oom": False}}, "PUT /balloon: Balloon config error"),
     "entropy": ({"entropy": {"x": 1}}, f"PUT /entropy: {NOT_READ}unknown field `x`"),
     "engine": ({"drives": [{**DRIVE, "io_engine": "Odd"}]}, f"PUT /drives/root: {NOT_READ}unknown variant `Odd`"),
