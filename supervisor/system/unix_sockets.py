@@ -15,8 +15,9 @@ SUN_PATH_BYTES: Final = 107
 """What a socket's path may have: sun_path is 108 with its closing NUL (unix(7))."""
 
 _UCRED: Final = Struct("=iII")
-_CONNECT_SECONDS: Final = 1.0
-"""A connection waits where the queue of a listener that accepts nobody is full."""
+_TIMEVAL: Final = Struct("@ll")
+_CONNECT_SECONDS: Final = 1
+"""For which a connection waits where the queue of a listener is full."""
 
 
 class Credentials(NamedTuple):
@@ -108,10 +109,11 @@ def listening_pid(path: Path) -> int:
 def listener_at(path: Path) -> tuple[int, int] | None:
     """Return the pid and the start time (clock ticks since boot) of the process that listens at `path`, or None.
 
-    Blocks.
+    Waits for a second where its queue is full: None where that stays so. Blocks.
     """
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_CONNECT_SECONDS)
+        # Python's own time-out makes the socket non-blocking, and then a full queue is EAGAIN at once: unix(7).
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_CONNECT_SECONDS, 0))
         try:
             connection.connect(os.fspath(path))
             pid = peer_credentials(connection).pid
