@@ -18,8 +18,13 @@ def one_line(text: str) -> str:
 
     What is longer than LIMIT is cut, and its length told.
     """
-    escaped = "".join(map(_escaped, text[: LIMIT + 1]))
-    return escaped if len(escaped) <= LIMIT else f"{escaped[:LIMIT]}... ({len(text)} characters)"
+    line = escaped(text[: LIMIT + 1])
+    return line if len(line) <= LIMIT else f"{line[:LIMIT]}... ({len(text)} characters)"
+
+
+def escaped(text: str) -> str:
+    """Return all of `text`, escaped as `one_line` does."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def indented(traceback: str) -> str:
@@ -28,7 +33,3 @@ def indented(traceback: str) -> str:
         half = TRACEBACK_LIMIT // 2
         traceback = f"{traceback[:half]}\n... ({len(traceback)} characters)\n{traceback[-half:]}"
     return "\n".join(f"{_INDENT}{one_line(line)}" for line in traceback.split("\n"))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]

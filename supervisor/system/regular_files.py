@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from supervisor.system.log_text import escaped
+
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a directory",
@@ -60,8 +62,7 @@ def read_within(directory: Path, name: str, most: int) -> bytes:
 
 def shown(path: str | Path) -> str:
     """Return a path, which need not be UTF-8, as text that can be sent and printed."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return escaped(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def make_directories(top: Path, names: PurePosixPath, mode: int = 0o750) -> None:

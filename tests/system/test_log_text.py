@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from supervisor.system.log_text import LIMIT, TRACEBACK_LIMIT, indented, one_line
+from supervisor.system.log_text import LIMIT, TRACEBACK_LIMIT, escaped, indented, one_line
+from supervisor.system.regular_files import shown
 from tests.harness.supervisor_process import PATIENCE
 
 HOSTILE = {
@@ -28,8 +29,13 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_message_is_one_line_that_a_terminal_can_only_print(kind: str) -> None:
     text, told = HOSTILE[kind]
-    assert one_line(text) == told
+    assert one_line(text) == escaped(text) == told
     assert one_line(text).encode().decode().splitlines() == [told]
+
+
+def test_a_path_is_escaped_as_a_message_is() -> None:
+    assert shown(b"a\xff\n\xc2\x85b".decode(errors="surrogateescape")) == r"a\xff\n\x85b"
+    assert shown("Zoë" * LIMIT) == "Zoë" * LIMIT
 
 
 @pytest.mark.parametrize("character", ("x", "\x1b", "\U000e0041"))
