@@ -2,8 +2,11 @@
 
 import asyncio
 import ctypes
+import errno
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +42,7 @@ def add_watch(fd: int, path: Path, events: int) -> int:
 
 
 class Watch:
-    """Tells of changes in the directories that are named anew before each wait.
+    """Tells of changes in the directories that are named anew before each wait, together or one by one.
 
     So one that was put in the place of another is watched from the next look on, and what cannot be watched (there is
     none, fs.inotify.max_user_watches or max_user_instances are reached, the kernel's queue has overflowed) is looked at
@@ -48,25 +51,44 @@ class Watch:
 
     def __init__(self) -> None:
         self._fd: int | None = None
-        self._watches: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
+        """Of what threads share, which may still be at a directory when the watch is closed; nobody blocks in it."""
+        self._closed = False
+        self._of: dict[Path, int] = {}
+        self._watches: set[int] = set()
 
-    def set(self, directories: Iterable[Path]) -> None:
+    def set(self, directories: Collection[Path]) -> None:
         """Watch these directories, not what is below them, and no others. Blocks on the disk."""
-        if self._fd is None:
-            try:
-                self._fd = inotify()
-            except OSError:
-                return
-        found = set()
         for directory in directories:
+            self.add(directory)
+        self.keep(directories)
+
+    def add(self, directory: Path) -> None:
+        """Watch this directory too, or what is in its place. Blocks on the disk; any thread may."""
+        number = None
+        with suppress(OSError):
+            # A descriptor of the thread's own: another file may have the number of one that is closed meanwhile.
+            fd = self._duplicate()
             try:
-                found.add(add_watch(self._fd, directory, _CHANGES))
-            except OSError:
-                continue
-        for left in self._watches - found:
-            # Of a directory that is gone the kernel has removed it.
-            _libc.inotify_rm_watch(self._fd, left)
-        self._watches = frozenset(found)
+                number = add_watch(fd, directory, _CHANGES)
+            finally:
+                os.close(fd)
+        with self._lock:
+            self._of.pop(directory, None)
+            if number is not None:
+                self._of[directory] = number
+                self._watches.add(number)
+
+    def keep(self, directories: Collection[Path]) -> None:
+        """Watch none but these of those that were added."""
+        with self._lock:
+            if self._fd is None:
+                return
+            self._of = {path: self._of[path] for path in directories if path in self._of}
+            for left in self._watches.difference(self._of.values()):
+                # Of a directory that is gone the kernel has removed it.
+                _libc.inotify_rm_watch(self._fd, left)
+            self._watches = {*self._of.values()}
 
     async def wait(self, seconds: float, gather: float) -> None:
         """Return after `seconds`, or once `gather` seconds have passed since a change: more come together mostly."""
@@ -88,9 +110,18 @@ class Watch:
 
     def close(self) -> None:
         """Watch no more."""
-        if self._fd is not None:
-            close_inotify(self._fd)
-        self._fd = None
+        with self._lock:
+            fd, self._fd, self._closed = self._fd, None, True
+        if fd is not None:
+            close_inotify(fd)
+
+    def _duplicate(self) -> int:
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "the watch is closed")
+            if self._fd is None:
+                self._fd = inotify()
+            return os.dup(self._fd)
 
     def _drain(self, fd: int) -> None:
         try:

@@ -1,9 +1,12 @@
 """Being told of changes in directories, whatever becomes of them meanwhile."""
 
 import asyncio
+import contextlib
 import errno
+import os
 import socket
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from supervisor.system import watching
 from supervisor.system.watching import Watch
 from supervisor.vmm import inotify
+from tests.harness.waiting import until
 
 LONG = 30.0
 SHORT = 0.05
@@ -23,7 +27,7 @@ async def watch() -> AsyncIterator[Watch]:
     made.close()
 
 
-async def told(watch: Watch, paths: Iterable[Path], seconds: float = LONG) -> bool:
+async def told(watch: Watch, paths: Collection[Path], seconds: float = LONG) -> bool:
     """Return whether a change was told of within some seconds."""
     watch.set(paths)
     try:
@@ -79,6 +83,62 @@ async def test_without_a_watch_it_is_looked_when_the_time_is_up(
     watch.set((tmp_path,))
     (tmp_path / "file").touch()
     assert await told(watch, (tmp_path,)), "it is begun as soon as it can be had"
+
+
+def descriptors() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the listing's own descriptor is among them
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115
+    return [one for one in found if one == "anon_inode:inotify"]
+
+
+@pytest.mark.parametrize("closed", ["before it begins", "while it hangs"])
+async def test_a_watch_that_is_closed_while_a_thread_sets_it_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    before, hangs, go_on = len(descriptors()), threading.Event(), threading.Event()
+    name = "inotify" if closed == "before it begins" else "add_watch"
+    real = getattr(watching, name)
+
+    def hang(*arguments: object) -> int:
+        hangs.set()
+        go_on.wait(LONG)
+        return int(real(*arguments))
+
+    made = Watch()
+    monkeypatch.setattr(watching, name, hang)
+    if closed == "before it begins":
+        made.close()
+    setting = asyncio.create_task(asyncio.to_thread(made.set, (tmp_path, tmp_path / "gone")))
+    if closed == "while it hangs":
+        await asyncio.to_thread(hangs.wait, LONG)
+        made.close()
+    go_on.set()
+    await setting
+    await until(lambda: len(descriptors()) == before)
+
+
+async def test_a_directory_that_hangs_keeps_no_other_from_being_watched(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, real = threading.Event(), watching.add_watch
+
+    def hang(fd: int, path: Path, events: int) -> int:
+        if path.name == "hangs":
+            go_on.wait(LONG)
+        return real(fd, path, events)
+
+    monkeypatch.setattr(watching, "add_watch", hang)
+    (tmp_path / "fine").mkdir()
+    adding = asyncio.create_task(asyncio.to_thread(watch.add, tmp_path / "hangs"))
+    watch.add(tmp_path / "fine")
+    watch.keep((tmp_path / "fine", tmp_path / "hangs"))
+    (tmp_path / "fine" / "file").touch()
+    async with asyncio.timeout(LONG):
+        await watch.wait(2 * LONG, 0)
+    go_on.set()
+    await adding
 
 
 async def test_a_socket_is_found_without_being_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
