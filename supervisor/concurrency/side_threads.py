@@ -8,22 +8,25 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
+from weakref import WeakValueDictionary
 
 Result = TypeVar("Result")
+
+MOST_GIVEN_UP: Final = 64
+"""Threads that were given up and have not returned, of one kind: each is a task of the kernel's, and some memory."""
 
 _NAME: Final = "side"
 
 
-@dataclass
+@dataclass(eq=False)
 class _Work(Generic[Result]):
-    """What one thread does, and when it began to."""
+    """What one thread does."""
 
     subject: str
-    since: float = field(default_factory=time.monotonic)
+    ended: bool = False
     result: Result | None = None
     error: BaseException | None = None
 
@@ -37,19 +40,25 @@ def in_time(seconds: float, work: Callable[[], Result]) -> Result:
     ended = threading.Event()
     _start(made, work, ended.set)
     if not ended.wait(seconds):
-        raise TimeoutError(f"no answer after {seconds:.0f} s")
+        raise _no_answer(seconds)
     return _outcome(made)
 
 
 class SideThreads:
-    """At most `most` of them at once. None begins about a subject of which one was given up and has not returned."""
+    """At most `most` of them at once, half of these about one subject, and besides those that were given up.
+
+    None begins about a subject of which one was given up and has not returned, nor while MOST_GIVEN_UP have not.
+    """
 
     def __init__(self, most: int, what: str) -> None:
         """`what` is what they do, in words for a message."""
-        self._most = most
         self._what = what
-        self._free: asyncio.Semaphore | None = None
-        self._under_way: dict[int, _Work[Any]] = {}
+        self._free = asyncio.Semaphore(most)
+        self._share = max(most // 2, 1)
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """There as long as somebody has one, or waits for it."""
+        self._given_up: dict[_Work[Any], float] = {}
+        """And after how many seconds."""
 
     async def run(
         self,
@@ -61,52 +70,71 @@ class SideThreads:
         """Return what `work` does, of a `subject` that messages name; raises what it raises.
 
         TimeoutError, in words, where it has not returned after so many seconds in which what `moved` returns has not
-        changed either, or where none of the threads was free for so long. A thread that is given up goes on.
+        changed either, and for what does not begin. A thread that is given up goes on, and another has its place.
         """
-        self._refuse_what_hangs(subject, seconds)
-        await self._turn(seconds)
-        made = _Work[Result](subject)
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._under_way[id(made)] = made
+        self._refuse_what_hangs(subject)
+        place = await self._place(subject)
+        try:
+            self._refuse_what_hangs(subject)
+            made, ended = self._begun(subject, work, place)
+        except BaseException:
+            place.close()
+            raise
+        try:
+            await _until(ended, seconds, moved)
+        except TimeoutError:
+            self._give_up(made, seconds, place)
+            raise
+        except asyncio.CancelledError:
+            # Nobody waits for it, and it may return all the same.
+            asyncio.get_running_loop().call_later(seconds, self._give_up, made, seconds, place)
+            raise
+        return _outcome(made)
+
+    def _refuse_what_hangs(self, subject: str) -> None:
+        """Raise TimeoutError, in words that do not change as time goes on."""
+        for one, seconds in self._given_up.items():
+            if one.subject == subject:
+                raise _no_answer(seconds)
+        if len(self._given_up) >= MOST_GIVEN_UP:
+            first = next(iter(self._given_up))
+            raise TimeoutError(
+                f"{MOST_GIVEN_UP} threads for {self._what} have been given up and have not returned, the first of them "
+                f"for {first.subject}"
+            )
+
+    async def _place(self, subject: str) -> contextlib.ExitStack:
+        """Return a place to be closed. It is waited for without a bound: whoever has one hangs with a bound."""
+        share = self._shares.setdefault(subject, asyncio.Semaphore(self._share))
+        with contextlib.ExitStack() as place:
+            for semaphore in (share, self._free):
+                await semaphore.acquire()
+                place.callback(semaphore.release)
+            return place.pop_all()
+
+    def _begun(
+        self, subject: str, work: Callable[[], Result], place: contextlib.ExitStack
+    ) -> tuple[_Work[Result], asyncio.Event]:
+        made, ended, loop = _Work[Result](subject), asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            made.ended = True
+            self._given_up.pop(made, None)
+            place.close()
+            ended.set()
 
         def tell() -> None:
             # The loop may have ended meanwhile.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._ended, made, ended)
+                loop.call_soon_threadsafe(end)
 
-        try:
-            _start(made, work, tell)
-        except BaseException:
-            self._ended(made, ended)
-            raise
-        await _until(ended, seconds, moved)
-        return _outcome(made)
+        _start(made, work, tell)
+        return made, ended
 
-    def _refuse_what_hangs(self, subject: str, seconds: float) -> None:
-        for one in self._under_way.values():
-            age = time.monotonic() - one.since
-            if one.subject == subject and age >= seconds:
-                raise TimeoutError(f"no answer for {age:.0f} s")
-
-    async def _turn(self, seconds: float) -> None:
-        if self._free is None:
-            self._free = asyncio.Semaphore(self._most)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            first = min(self._under_way.values(), key=lambda one: one.since)
-            raise TimeoutError(
-                f"all {self._most} threads for {self._what} are taken, one of them for "
-                f"{time.monotonic() - first.since:.0f} s by {first.subject}"
-            ) from None
-
-    def _ended(self, made: _Work[Result], ended: asyncio.Event) -> None:
-        del self._under_way[id(made)]
-        assert self._free is not None
-        self._free.release()
-        ended.set()
+    def _give_up(self, made: _Work[Result], seconds: float, place: contextlib.ExitStack) -> None:
+        if not made.ended:
+            self._given_up[made] = seconds
+            place.close()
 
 
 async def _until(ended: asyncio.Event, seconds: float, moved: Callable[[], object] | None) -> None:
@@ -119,8 +147,12 @@ async def _until(ended: asyncio.Event, seconds: float, moved: Callable[[], objec
         except TimeoutError:
             now = moved() if moved is not None else None
             if now == before:
-                raise TimeoutError(f"no answer after {seconds:.0f} s") from None
+                raise _no_answer(seconds) from None
             before = now
+
+
+def _no_answer(seconds: float) -> TimeoutError:
+    return TimeoutError(f"no answer after {seconds:.0f} s")
 
 
 def _start(made: _Work[Result], work: Callable[[], Result], tell: Callable[[], object]) -> None:

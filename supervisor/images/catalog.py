@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from supervisor.errors import InvalidImageError
-from supervisor.images import boot_image, snapshot_image
+from supervisor.images import boot_image, builtin_image, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
 from supervisor.images.threads import ImageThreads
 from supervisor.models import HypervisorName, ImageInfo, ImageKind, Level
@@ -113,18 +113,17 @@ class ImageCatalog:
         return [one for one in found if one is not None]
 
     async def _describe(self, name: str) -> ImageInfo | None:
-        subject = f"image {shown(name)}"
         try:
-            return await self._threads.read(subject, partial(self._read, name))
-        except TimeoutError as error:
-            return _failed(name, f"image {shown(name)}: its files cannot be read: {error}")
+            return await self._threads.read_image(name, partial(self._read, name))
+        except InvalidImageError as error:
+            return _failed(name, error.message)
         except Exception as error:
-            _log.exception("%s cannot be read", subject)
+            _log.exception("image %s cannot be read", shown(name))
             return _failed(name, f"image {shown(name)}: it cannot be read: {type(error).__name__}")
 
     def _read(self, name: str) -> ImageInfo | None:
         """Return an image by the name of its directory; None where that is none. Blocks."""
-        directory = self._directory / name
+        directory = builtin_image.directory() if name == PAGEWALKER else self._directory / name
         if name != PAGEWALKER and not directory.is_dir():
             return None
         kind: ImageKind = "boot"

@@ -7,6 +7,8 @@ from typing import Final, TypeVar
 from supervisor.concurrency.progress import done, interruptible
 from supervisor.concurrency.side_threads import SideThreads
 from supervisor.errors import InvalidImageError
+from supervisor.images.builtin_image import PAGEWALKER
+from supervisor.system.regular_files import shown
 
 Result = TypeVar("Result")
 
@@ -21,7 +23,10 @@ CANCELLED_SECONDS: Final = 2.0
 
 
 class ImageThreads:
-    """Few of each kind: those that copy disks take long, and none that reads waits for them."""
+    """Few of each kind: those that copy disks take long, and none that reads waits for them.
+
+    What is done with the built-in image needs none of them: its files are ours.
+    """
 
     def __init__(self) -> None:
         self._readers = SideThreads(READERS, "reading images")
@@ -32,19 +37,24 @@ class ImageThreads:
         return await self._readers.run(subject, READ_SECONDS, work)
 
     async def read_image(self, name: str, work: Callable[[], Result]) -> Result:
-        """Do the same for who needs that image; raises InvalidImageError where it does not answer."""
+        """Do the same with that image; raises InvalidImageError where it does not answer."""
+        if name == PAGEWALKER:
+            return await asyncio.to_thread(work)
         try:
-            return await self.read(f"image {name}", work)
+            return await self.read(f"image {shown(name)}", work)
         except TimeoutError as error:
-            raise InvalidImageError(f"image {name}: its files cannot be read: {error}") from error
+            raise InvalidImageError(f"image {shown(name)}: its files cannot be read: {error}") from error
 
-    async def place(self, name: str, instance_id: str, work: Callable[[], None]) -> None:
-        """Have an image's files put into an instance's directory; raises as `read_image`, and what `work` raises.
+    async def place(self, name: str, work: Callable[[], None]) -> None:
+        """Have an image's files put into the directory of an instance; raises as `read_image`, and what `work` raises.
 
         Where the operation in progress is cancelled `work` looks for that, and is waited for where it answers.
         """
-        subject = f"image {name} for {instance_id}"
-        task = asyncio.create_task(self._placers.run(subject, PLACE_SECONDS, work, done))
+        if name == PAGEWALKER:
+            placing = asyncio.to_thread(work)
+        else:
+            placing = self._placers.run(f"image {name}", PLACE_SECONDS, work, done)
+        task = asyncio.create_task(placing)
         try:
             with interruptible():
                 await asyncio.wait((task,))

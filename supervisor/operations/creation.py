@@ -105,7 +105,7 @@ class Creation:
 
     async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Write the record and the image's files: none of these where they cannot be read, or that is cancelled."""
-        return await self._transitions.add(record, populate, partial(self._threads.place, record.image, record.id))
+        return await self._transitions.add(record, populate, partial(self._threads.place, record.image))
 
     def _record(
         self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int

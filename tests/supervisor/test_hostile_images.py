@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.concurrency import side_threads
 from supervisor.errors import InvalidImageError
 from supervisor.guests.boot import kernel_path
 from supervisor.images import boot_image, catalog, snapshot_image
@@ -203,7 +205,7 @@ async def test_a_mount_that_does_not_answer_harms_itself_alone(embedded: Home) -
                 assert len(await running.client.images()) == 5
                 error = await refused(running.client.create(CreateRequest(name="x", image="hangs-0")))
                 assert (error.status, error.code) == (400, "invalid_image")
-                assert "no answer for" in error.message
+                assert "no answer after 5 s" in error.message
             await running.client.create(CreateRequest(name="vm", image="pagewalker"))
             await running.client.delete("vm")
             began = time.monotonic()
@@ -211,18 +213,45 @@ async def test_a_mount_that_does_not_answer_harms_itself_alone(embedded: Home) -
             assert time.monotonic() - began < 4, "nothing that hangs is waited for"
 
 
+async def test_the_places_of_those_that_hang_are_given_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path, "good")
+    for seconds in ("READ_SECONDS", "PLACE_SECONDS"):
+        monkeypatch.setattr(image_threads, seconds, 0.2)
+    threads, go_on = ImageThreads(), threading.Event()
+    with several_hang(tmp_path, 2 * image_threads.READERS):
+        made = catalog.ImageCatalog(tmp_path, {}, lambda *told: None, threads)
+        assert [one.name for one in await made.images() if one.error is None] == ["pagewalker", "good"]
+    try:
+        hung = [
+            asyncio.create_task(threads.place("hangs", lambda: _wait(go_on))) for _ in range(2 * image_threads.PLACERS)
+        ]
+        for name in ("pagewalker", "good"):
+            await threads.place(name, lambda: None)
+        for result in await asyncio.gather(*hung, return_exceptions=True):
+            assert "image hangs: its files cannot be copied: no answer after 0 s" in str(result)
+        await threads.place("good", lambda: None)
+    finally:
+        go_on.set()
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait(ANSWER)
+
+
 async def test_when_too_much_hangs_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path, "zzz-good")
-    monkeypatch.setattr(image_threads, "READERS", 2)
+    monkeypatch.setattr(side_threads, "MOST_GIVEN_UP", 3)
     monkeypatch.setattr(image_threads, "READ_SECONDS", 0.2)
     threads = ImageThreads()
     with several_hang(tmp_path, 4):
         made = catalog.ImageCatalog(tmp_path, {}, lambda *told: None, threads)
         await made.images()
-        with pytest.raises(
-            InvalidImageError, match="all 2 threads for reading images are taken, one of them for 0 s by"
-        ):
+        words = "threads for reading images have been given up and have not returned, the first of them for image hangs"
+        with pytest.raises(InvalidImageError, match=words):
             await threads.read_image("zzz-good", lambda: None)
+        assert [one.name for one in await made.images() if one.error is None] == ["pagewalker"], "it is ours"
     looks = 0
     while (await made.images())[-1].error is not None:
         looks += 1

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from supervisor.concurrency import side_threads
 from supervisor.concurrency.side_threads import SideThreads, in_time
 
 SHORT = 0.05
@@ -46,7 +47,7 @@ async def test_work_that_hangs_is_given_up_and_not_begun_again_until_it_returns(
     with pytest.raises(TimeoutError, match="no answer after 0 s"):
         await threads.run("hangs", SHORT, hang)
     for _ in range(3):
-        with pytest.raises(TimeoutError, match="no answer for 0 s"):
+        with pytest.raises(TimeoutError, match="no answer after 0 s"):
             await threads.run("hangs", SHORT, hang)
     assert len(begun) == 1
     assert await threads.run("another", LONG, lambda: 1) == 1
@@ -60,12 +61,53 @@ async def test_work_that_hangs_is_given_up_and_not_begun_again_until_it_returns(
                 await asyncio.to_thread(gate.wait, SHORT)
 
 
-async def test_when_all_of_them_hang_that_is_told_with_what_they_wait_for(gate: threading.Event) -> None:
+async def test_what_hangs_gives_its_place_back(gate: threading.Event) -> None:
     threads = SideThreads(2, "images")
+    hung = [asyncio.create_task(threads.run(f"{n}", SHORT, lambda: gate.wait(LONG))) for n in range(10)]
+    assert await threads.run("another", LONG, lambda: 1) == 1
+    for result in await asyncio.gather(*hung, return_exceptions=True):
+        assert str(result) == "no answer after 0 s"
+
+
+async def test_one_subject_takes_half_of_the_places_and_is_begun_no_more_once_it_hangs(gate: threading.Event) -> None:
+    threads, begun = SideThreads(8, "images"), []
+
+    def hang() -> None:
+        begun.append(1)
+        gate.wait(LONG)
+
+    crowd = [asyncio.create_task(threads.run("hangs", LONG, hang)) for _ in range(20)]
+    assert await threads.run("another", LONG, lambda: 1) == 1
+    assert len(begun) == 4
+    for one in crowd:
+        one.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    crowd = [asyncio.create_task(threads.run("hangs too", SHORT, hang)) for _ in range(20)]
+    for result in await asyncio.gather(*crowd, return_exceptions=True):
+        assert isinstance(result, TimeoutError)
+    assert len(begun) == 8
+
+
+async def test_work_that_nobody_waits_for_any_more_gives_its_place_back_when_its_time_is_up(
+    gate: threading.Event,
+) -> None:
+    threads = SideThreads(1, "images")
+    first = asyncio.create_task(threads.run("hangs", SHORT, lambda: gate.wait(LONG)))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await threads.run("another", LONG, lambda: 1) == 1
+    with pytest.raises(TimeoutError, match="no answer after 0 s"):
+        await threads.run("hangs", LONG, lambda: 1)
+
+
+async def test_when_too_many_hang_that_is_told(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_threads, "MOST_GIVEN_UP", 2)
+    threads = SideThreads(4, "images")
     for name in ("first", "second"):
         with pytest.raises(TimeoutError):
             await threads.run(name, SHORT, lambda: gate.wait(LONG))
-    with pytest.raises(TimeoutError, match="all 2 threads for images are taken, one of them for 0 s by first"):
+    words = "2 threads for images have been given up and have not returned, the first of them for first"
+    with pytest.raises(TimeoutError, match=words):
         await threads.run("third", SHORT, lambda: None)
 
 
