@@ -77,9 +77,9 @@ class ImageCatalog:
         try:
             while True:
                 try:
-                    entries = await self._entries()
-                    await self._threads.read("the watch of images/", partial(self._set, watch, entries))
-                    found = {one.name: one for one in await self._described(entries)}
+                    entries = await self._entries(watch)
+                    found = {one.name: one for one in await self._described(entries, watch)}
+                    watch.keep((self._directory, *(self._directory / name for name in entries.names)))
                 except Exception:
                     # Of one look: the next is made all the same.
                     _log.exception("a look at %s failed", self._directory)
@@ -98,34 +98,42 @@ class ImageCatalog:
             if begun or level != "info":
                 self._report(level, line, None)
 
-    def _set(self, watch: Watch, entries: Entries) -> None:
-        watch.set((self._directory, *(self._directory / name for name in entries.names)))
-
-    async def _entries(self) -> Entries:
+    async def _entries(self, watch: Watch | None = None) -> Entries:
         try:
-            return await self._threads.read("images/", partial(_listed, self._directory))
+            return await self._threads.read("images/", partial(self._list, watch))
         except OSError as error:
             # A TimeoutError has its own words.
             return Entries(problem=f"no image in it can be used: {error.strerror or error}")
 
-    async def _described(self, entries: Entries) -> list[ImageInfo]:
-        found = await asyncio.gather(*map(self._describe, (PAGEWALKER, *entries.names)))
+    def _list(self, watch: Watch | None) -> Entries:
+        if watch is not None:
+            watch.add(self._directory)
+        return _listed(self._directory)
+
+    async def _described(self, entries: Entries, watch: Watch | None = None) -> list[ImageInfo]:
+        found = await asyncio.gather(*(self._describe(name, watch) for name in (PAGEWALKER, *entries.names)))
         return [one for one in found if one is not None]
 
-    async def _describe(self, name: str) -> ImageInfo | None:
+    async def _describe(self, name: str, watch: Watch | None) -> ImageInfo | None:
         try:
-            return await self._threads.read_image(name, partial(self._read, name))
+            return await self._threads.read_image(name, partial(self._read, name, watch))
         except InvalidImageError as error:
             return _failed(name, error.message)
         except Exception as error:
             _log.exception("image %s cannot be read", shown(name))
             return _failed(name, f"image {shown(name)}: it cannot be read: {type(error).__name__}")
 
-    def _read(self, name: str) -> ImageInfo | None:
-        """Return an image by the name of its directory; None where that is none. Blocks."""
+    def _read(self, name: str, watch: Watch | None) -> ImageInfo | None:
+        """Return an image by the name of its directory; None where that is none. Blocks.
+
+        Its directory is watched from before it is read, by who may hang there: no other image waits for that.
+        """
         directory = builtin_image.directory() if name == PAGEWALKER else self._directory / name
-        if name != PAGEWALKER and not directory.is_dir():
-            return None
+        if name != PAGEWALKER:
+            if watch is not None:
+                watch.add(directory)
+            if not directory.is_dir():
+                return None
         kind: ImageKind = "boot"
         size, error, hypervisor = None, None, None
         try:

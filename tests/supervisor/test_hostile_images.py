@@ -216,13 +216,13 @@ async def test_a_mount_that_does_not_answer_harms_itself_alone(embedded: Home) -
 async def test_the_places_of_those_that_hang_are_given_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_image(tmp_path, "good")
+    write_image(tmp_path, "zzz-good")
     for seconds in ("READ_SECONDS", "PLACE_SECONDS"):
         monkeypatch.setattr(image_threads, seconds, 0.2)
     threads, go_on = ImageThreads(), threading.Event()
     with several_hang(tmp_path, 2 * image_threads.READERS):
         made = catalog.ImageCatalog(tmp_path, {}, lambda *told: None, threads)
-        assert [one.name for one in await made.images() if one.error is None] == ["pagewalker", "good"]
+        assert [one.name for one in await made.images() if one.error is None] == ["pagewalker", "zzz-good"]
     try:
         hung = [
             asyncio.create_task(threads.place("hangs", lambda: _wait(go_on))) for _ in range(2 * image_threads.PLACERS)
@@ -303,6 +303,52 @@ async def test_the_directory_of_images_may_go_and_come_back(embedded: Home) -> N
             assert [one.name for one in await running.client.images()][:2] == ["pagewalker", "good"]
             await asyncio.to_thread(write_image, images, f"new-{number}")
             await until_log_says(running.log, f"new-{number}: an image to make instances from")
+
+
+async def test_a_directory_that_hangs_is_told_once_and_the_others_are_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, lines, reported, looks = tmp_path / "images", list[str](), asyncio.Event(), 0
+    write_image(images, "good")
+    monkeypatch.setattr(image_threads, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(catalog, "LOOK_SECONDS", 10 * ANSWER)
+    listed = catalog._listed
+
+    def counting(directory: Path) -> catalog.Entries:
+        nonlocal looks
+        looks += 1
+        return listed(directory)
+
+    def report(level: str, line: str, instance_id: str | None) -> None:
+        lines.append(line)
+        reported.set()
+
+    monkeypatch.setattr(catalog, "_listed", counting)
+    # Where it leads is looked for by inotify_add_watch(2) already.
+    (images / "a-link").symlink_to("hangs-0/below")
+    with several_hang(images, 1):
+        made = catalog.ImageCatalog(images, {}, report, ImageThreads())
+        watch = asyncio.create_task(made.watch())
+        reason = "its files cannot be read: no answer after 0 s"
+        told = [f"{name}: the image cannot be used: image {name}: {reason}" for name in ("a-link", "hangs-0")]
+        for line in told:
+            await until(lines, line, reported)
+        for _ in range(2):
+            (images / "good" / "vm.json").rename(images / "good" / "aside")
+            await until(
+                lines,
+                f"good: the image cannot be used: image good: {images}/good has no vm.json, nor a state "
+                "and a mem: put them there",
+                reported,
+            )
+            (images / "good" / "aside").rename(images / "good" / "vm.json")
+            await until(lines, "good: an image to make instances from", reported)
+            lines = [line for line in lines if line in told]
+        made.stop()
+        await watch
+    assert looks > 4
+    assert sorted(lines) == told
+    assert not caplog.records
 
 
 async def until(lines: list[str], line: str, again: asyncio.Event) -> None:
