@@ -32,6 +32,10 @@ class Command:
 
 def request(model: type[Model], fields: dict[str, object]) -> Model:
     """Return a request's body; raises UsageError."""
+    for name, value in fields.items():
+        words = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+        if not all(is_text(word) for word in words if isinstance(word, str)):
+            raise UsageError(f"{name}: it is not UTF-8")
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -42,7 +46,14 @@ def reference(word: str) -> str:
     """Return a word of the command line that means an instance or an operation; an empty one means none."""
     if not word:
         raise ArgumentTypeError("it is empty, and has to be a name, id or unique id prefix")
+    if not is_text(word):
+        raise ArgumentTypeError("it is not UTF-8, and has to be a name, id or unique id prefix")
     return word
+
+
+def is_text(word: str) -> bool:
+    """Return whether a word of the command line can be sent: one that is not UTF-8 has lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def references(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 from forktui.cli.command import Command, Run, references, request
@@ -71,7 +72,12 @@ async def _delete(client: SupervisorClient, options: Namespace, settings: Settin
         return await show_each(instances_of(client), options.instances, plan, _show_plan, settings)
 
     async def delete(reference: str) -> None:
-        await client.delete(reference, cascade=options.cascade)
+        try:
+            await client.delete(reference, cascade=options.cascade)
+        except ApiError as error:
+            # With the tree of an instance that was named before it.
+            if not options.cascade or error.status != HTTPStatus.NOT_FOUND:
+                raise
 
     return await each(instances_of(client), options.instances, delete, lambda _: None)
 

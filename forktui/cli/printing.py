@@ -99,16 +99,19 @@ async def each(
     All are found before the first is touched, and none is where one is not found: a word of the line is wrong, and
     which, nobody knows. Once one is gone, its name may be the beginning of another's id.
     """
-    found: list[tuple[str, str]] = []
+    meant: dict[str, str] = {}
+    right = True
     for reference in references:
         try:
-            found.append((reference, await find(reference)))
+            # Two words may mean one: it is done to once.
+            meant.setdefault(await find(reference), reference)
         except ApiError as error:
             complain(in_commands(error))
-    if len(found) < len(references):
+            right = False
+    if not right:
         return False
     done = True
-    for reference, found_id in found:
+    for found_id, reference in meant.items():
         try:
             then(await do(found_id))
         except ApiError as error:

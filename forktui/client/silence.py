@@ -73,6 +73,7 @@ class Vigil:
                 watching = asyncio.create_task(self._watch(bound))
                 try:
                     yield
+                    self._answers = True
                 finally:
                     watching.cancel()
         except TimeoutError as error:
