@@ -97,10 +97,6 @@ class ConsoleHolder:
         """Return when nothing more comes for these logs; ConsoleHolderError after DRAIN_SECONDS."""
         await self._connection.request("drained", DRAIN_SECONDS, paths=[str(path.absolute()) for path in paths])
 
-    async def held(self) -> int:
-        """Return how many pipes it has."""
-        return int(await self._connection.request("held"))
-
     async def put_back(self) -> bool:
         """Have its control socket where it belongs; returns whether that was to be done."""
         return bool(await self._connection.request("put_back"))

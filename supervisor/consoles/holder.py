@@ -41,7 +41,6 @@ class Holder:
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "hold": self._hold,
             "drained": self._when_drained,
-            "held": self._held,
             "put_back": self._put_back,
             "leave": self._leave,
             "ping": lambda request, reply: reply({"result": None}),
@@ -108,9 +107,6 @@ class Holder:
             reply({"result": None})
         else:
             self._drained.append((paths, reply))
-
-    def _held(self, request: dict[str, Any], reply: Reply) -> None:
-        reply({"result": len(self._streams)})
 
     def _put_back(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": self._control.put_back()})
