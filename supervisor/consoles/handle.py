@@ -95,7 +95,8 @@ class ConsoleHolder:
 
     async def drained(self, paths: list[Path]) -> None:
         """Return when nothing more comes for these logs; ConsoleHolderError after DRAIN_SECONDS."""
-        await self._connection.request("drained", DRAIN_SECONDS, paths=[str(path.absolute()) for path in paths])
+        asked = {"paths": [str(path.absolute()) for path in paths], "most_seconds": DRAIN_SECONDS}
+        await self._connection.request("drained", DRAIN_SECONDS, **asked)
 
     async def put_back(self) -> bool:
         """Have its control socket where it belongs; returns whether that was to be done."""

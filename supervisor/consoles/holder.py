@@ -12,6 +12,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from supervisor.system.unix_sockets import listen
 TELL_SECONDS = 1.0
 """Between two words on what of a log is dropped."""
 
+Waiting = tuple[frozenset[Path], Reply]
+"""Who is to be told once nothing more comes for these logs."""
+
 
 class Holder:
     """The pipes of one data directory."""
@@ -37,7 +41,7 @@ class Holder:
         self._files: dict[Path, BoundedFile] = {}
         self._told: set[Path] = set()
         """Of which it was told that bytes are dropped."""
-        self._drained: list[tuple[frozenset[Path], Reply]] = []
+        self._drained: list[Waiting] = []
         self._verbs: dict[str, Callable[[dict[str, Any], Reply], None]] = {
             "hold": self._hold,
             "drained": self._when_drained,
@@ -77,7 +81,7 @@ class Holder:
         if given is None or not stat.S_ISFIFO(os.fstat(given).st_mode):
             raise ValueError("no pipe came with it")
         if os.fstat(given).st_ino not in self._streams:
-            file = self._files.setdefault(path, BoundedFile(path, most_bytes))
+            file = self._files.get(path) or BoundedFile(path, most_bytes)
             descriptor = os.dup(given)
             try:
                 stream = Stream(self._loop, descriptor, file, self._on_written, self._on_end)
@@ -85,6 +89,7 @@ class Holder:
                 os.close(descriptor)
                 raise
             self._streams[stream.pipe] = stream
+            self._files[path] = file
         reply({"result": None})
 
     def _on_end(self, stream: Stream) -> None:
@@ -101,12 +106,21 @@ class Holder:
         self._end_where_idle()
 
     def _when_drained(self, request: dict[str, Any], reply: Reply) -> None:
-        """Answer once all is in these files that their pipes had when the last writer ended."""
-        paths = frozenset(map(Path, request["paths"]))
+        """Answer once all is in these files that their pipes had when the last writer ended, within `most_seconds`.
+
+        What a VMM has started may have its pipes for as long as it runs.
+        """
+        paths, seconds = frozenset(map(Path, request["paths"])), float(request["most_seconds"])
         if paths.isdisjoint(self._files):
             reply({"result": None})
         else:
-            self._drained.append((paths, reply))
+            waiting = (paths, reply)
+            self._drained.append(waiting)
+            self._loop.call_later(seconds, partial(self._forget, waiting))
+
+    def _forget(self, waiting: Waiting) -> None:
+        with contextlib.suppress(ValueError):
+            self._drained.remove(waiting)
 
     def _put_back(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": self._control.put_back()})
