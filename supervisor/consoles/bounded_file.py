@@ -21,11 +21,15 @@ class BoundedFile:
 
     def __init__(self, path: Path, most_bytes: int) -> None:
         self.path = path
+        self.most_bytes = most_bytes
         self.dropped = 0
         """Bytes that could not be written since the last that could."""
         self.reason = ""
         """Why."""
-        self._half = most_bytes // 2
+
+    @property
+    def _half(self) -> int:
+        return self.most_bytes // 2
 
     def write(self, data: bytes) -> None:
         """Add to the log what there is room for, or else count it; what was dropped is told in the log afterwards."""

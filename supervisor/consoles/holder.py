@@ -76,12 +76,13 @@ class Holder:
             reply({"error": f"the {name} request failed: {error.strerror}"})
 
     def _hold(self, request: dict[str, Any], reply: Reply) -> None:
-        """Copy a pipe to a file from now on; one that is held already is held once."""
+        """Copy a pipe to a file from now on; one that is held already is held once, the bound is that said last."""
         path, most_bytes, given = Path(request["path"]), int(request["most_bytes"]), request["descriptor"]
         if given is None or not stat.S_ISFIFO(os.fstat(given).st_mode):
             raise ValueError("no pipe came with it")
+        file = self._files.get(path) or BoundedFile(path, most_bytes)
+        file.most_bytes = most_bytes
         if os.fstat(given).st_ino not in self._streams:
-            file = self._files.get(path) or BoundedFile(path, most_bytes)
             descriptor = os.dup(given)
             try:
                 stream = Stream(self._loop, descriptor, file, self._on_written, self._on_end)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.consoles.holder import Holder
+from supervisor.consoles.rotation import end_of, previous
 from supervisor.system.control_lines import decode, encode
 from supervisor.system.loop import Loop
 from tests.harness.scarce_epoll import ScarceEpoll, scarce
@@ -88,3 +89,14 @@ def test_a_question_that_has_waited_its_time_is_not_answered_later(asked: Asked,
         asked.say(3, "drained", paths=[str(log)], most_seconds=PATIENCE)
         assert asked.ask("ping")["id"] == 1
     assert asked.answer()["id"] == 3
+
+
+def test_a_log_has_the_bound_that_was_said_last(asked: Asked, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pipe() as (reader, writer):
+        for most in (MOST, 2000):
+            asked.ask("hold", reader, path=str(log), most_bytes=most)
+        os.write(writer, b"line\n" * 2000)
+    drained(asked, log)
+    assert end_of(log) == 10_000
+    assert sum(one.stat().st_size for one in (log, previous(log))) <= 2000
