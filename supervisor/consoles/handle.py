@@ -89,9 +89,12 @@ class ConsoleHolder:
         """The exit code, negative for a signal; None for one that is no child. Cancelled by `disconnect`."""
         return self._process.exited
 
-    def hold(self, log: Bounded, reader: int) -> None:
-        """Have a pipe copied to a log, without waiting; raises ConsoleHolderError where it cannot be told now."""
-        self._connection.post("hold", reader, path=str(log.path.absolute()), most_bytes=log.most_bytes)
+    def hold(self, log: Bounded, reader: int) -> "asyncio.Future[None]":
+        """Have a pipe copied to a log, without waiting; raises ConsoleHolderError where it cannot be told now.
+
+        Returns whether it is, once that is known: a ConsoleHolderError says why not.
+        """
+        return self._connection.post("hold", reader, path=str(log.path.absolute()), most_bytes=log.most_bytes)
 
     async def drained(self, paths: list[Path]) -> None:
         """Return when nothing more comes for these logs; ConsoleHolderError after DRAIN_SECONDS."""

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from supervisor.concurrency.tasks import Background
@@ -32,8 +32,13 @@ class Writer:
     pid: int
     start_time: int
     outputs: Outputs
-    handed: bool
-    """Whether the present holder was handed them."""
+    answers: Sequence["asyncio.Future[None]"] | None = None
+    """Of the present holder to each pipe that it was handed; None before."""
+
+    def refusal(self) -> BaseException | None:
+        """Return why the holder does not have one of them."""
+        answered = (answer.exception() for answer in self.answers or () if answer.done() and not answer.cancelled())
+        return next((error for error in answered if error is not None), None)
 
 
 class Consoles:
@@ -49,6 +54,7 @@ class Consoles:
         self._on_dropped = on_dropped
         self._holder: ConsoleHolder | None = None
         self._writers: dict[int, Writer] = {}
+        self._told: set[str] = set()
         self._starting = asyncio.Lock()
         self._backoff = RestartBackoff()
         self._background = Background("the care for the console holder")
@@ -100,11 +106,11 @@ class Consoles:
     @contextlib.contextmanager
     def pipes(self, outputs: Outputs) -> Iterator[Given]:
         """Give a process pipes; once it has inherited them, the context may end. Raises OSError."""
-        holder, handed, descriptors = self._holder, True, {}
+        holder, answers, descriptors = self._holder, list[asyncio.Future[None]](), dict[int, int]()
 
         def follow(pid: int, start_time: int) -> None:
-            same_holder = holder is not None and holder is self._holder
-            self._writers[pid] = Writer(pid, start_time, outputs, handed and same_holder)
+            handed = len(answers) == len(outputs) and holder is self._holder
+            self._writers[pid] = Writer(pid, start_time, outputs, answers if handed else None)
 
         with contextlib.ExitStack() as stack:
             for number, log in outputs.items():
@@ -113,16 +119,16 @@ class Consoles:
                 descriptors[number] = writer
                 try:
                     if holder is not None:
-                        holder.hold(log, reader)
+                        answers.append(holder.hold(log, reader))
                 except ConsoleHolderError:
-                    handed = False
+                    pass  # it is handed over later
                 finally:
                     os.close(reader)
             yield Given(descriptors, follow)
 
     def adopt(self, pid: int, start_time: int, outputs: Outputs) -> None:
         """Have the pipes of a process copied that runs already; one of an earlier version writes to files itself."""
-        self._writers[pid] = writer = Writer(pid, start_time, outputs, False)
+        self._writers[pid] = writer = Writer(pid, start_time, outputs)
         if self._holder is not None:
             self._hand(self._holder, writer)
 
@@ -146,6 +152,7 @@ class Consoles:
 
     def _follow(self, holder: ConsoleHolder) -> None:
         self._holder = holder
+        self._told.clear()
         holder.exited.add_done_callback(lambda exited: self._exited(holder, exited))
         self._background.spawn(self._watch(holder))
 
@@ -155,7 +162,7 @@ class Consoles:
         self._holder = None
         self._backoff.died()
         for writer in self._writers.values():
-            writer.handed = False
+            writer.answers = None
         waiting = f"; what {len(self._writers)} processes write waits for another" if self._writers else ""
         self._report("alarm", f"the console holder (pid {holder.pid}) died{waiting}", None)
         self._background.spawn(self._replace())
@@ -178,8 +185,7 @@ class Consoles:
         """Hand the holder what it lacks, and ask for a sign of life until it ends; kill it when it gives none."""
         liveness = Liveness(holder.pid)
         while self._holder is holder and not holder.exited.done():
-            for writer in [one for one in self._writers.values() if not one.handed]:
-                self._hand(holder, writer)
+            self._hand_lacking(holder)
             try:
                 await holder.ping(seconds=STOPPED_BOUND)
                 liveness.answered()
@@ -193,8 +199,17 @@ class Consoles:
                 async with asyncio.timeout(WATCH_PERIOD):
                     await asyncio.shield(holder.exited)
 
+    def _hand_lacking(self, holder: ConsoleHolder) -> None:
+        for writer in self._writers.values():
+            refusal = writer.refusal()
+            if refusal is not None:
+                self._tell_once(f"what guests and VMMs write waits, and is not kept: {refusal}; it is tried again")
+            if writer.answers is None or refusal is not None:
+                self._hand(holder, writer)
+
     def _hand(self, holder: ConsoleHolder, writer: Writer) -> None:
         """Take a process's pipes out of it, some microseconds for each, and hand them over."""
+        answers, writer.answers = [], None
         for number, log in writer.outputs.items():
             try:
                 reader = take(writer.pid, writer.start_time, number)
@@ -202,16 +217,21 @@ class Consoles:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     return  # tried again
                 if isinstance(error, PermissionError):
-                    told = f"what pid {writer.pid} writes to {log.path} cannot be read: {error.strerror}"
-                    self._report("warning", told, None)
+                    self._tell_once(f"what pid {writer.pid} writes to {log.path} cannot be read: {error.strerror}")
                 continue
             try:
-                holder.hold(log, reader)
+                answers.append(holder.hold(log, reader))
             except ConsoleHolderError:
                 return  # tried again
             finally:
                 os.close(reader)
-        writer.handed = True
+        writer.answers = answers
+
+    def _tell_once(self, told: str) -> None:
+        """Raise an alarm, once while this holder is there."""
+        if told not in self._told:
+            self._told.add(told)
+            self._report("alarm", told, None)
 
     def _on_event(self, event: HolderEvent) -> None:
         if isinstance(event, Dropped):

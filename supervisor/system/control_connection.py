@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -73,17 +74,28 @@ class Connection:
         finally:
             self._answers.pop(number, None)
 
-    def post(self, verb: str, descriptor: int, **fields: Any) -> None:
-        """Ask at once for what comes with a descriptor, and wait for no answer; raises `failure` where that cannot be.
+    def post(self, verb: str, descriptor: int, **fields: Any) -> asyncio.Future[Any]:
+        """Ask at once for what comes with a descriptor; raises `failure` where that cannot be.
 
+        Returns the answer that is to come; nobody need look at it.
         A line is sent whole or not at all: unix_stream_sendmsg in net/unix/af_unix.c makes one buffer of it.
         """
         if self._writer.is_closing() or self._writer.transport.get_write_buffer_size():
             raise self.error("takes no request now")
         try:
-            socket.send_fds(self._socket, [encode({"id": 0, "verb": verb, **fields})], [descriptor])
+            number = next(self._numbers)
+            socket.send_fds(self._socket, [encode({"id": number, "verb": verb, **fields})], [descriptor])
         except OSError as error:
             raise self.error(f"takes no request now: {error.strerror}") from error
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(partial(self._settled, number))
+        return answer
+
+    def _settled(self, number: int, answer: asyncio.Future[Any]) -> None:
+        self._answers.pop(number, None)
+        if not answer.cancelled():
+            # Else asyncio complains of an error that nobody has looked at.
+            answer.exception()
 
     def error(self, what: str) -> SupervisorError:
         """Return what is to be raised of this process."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -164,6 +165,25 @@ async def test_a_holder_outlives_its_supervisor_and_the_next_finds_it(host: Host
     await host.consoles.reconnect()
     assert host.consoles.pid == before
     host.consoles.adopt(process.pid, start_time_of(process.pid), {1: host.log("second")})
+
+
+async def test_a_console_whose_pipe_the_holder_refuses_is_told_once_and_kept_later(host: Host) -> None:
+    await host.start({1: host.log("first")}, COUNT.format(10))
+    await until(says(host.log("first").path, "9\n"))
+    holder = host.consoles.pid
+    assert holder is not None
+    soft, hard = resource.prlimit(holder, resource.RLIMIT_NOFILE)
+    assert soft == hard
+    resource.prlimit(holder, resource.RLIMIT_NOFILE, (0, hard))
+    log = host.log("vm")
+    process = await host.start({1: log}, ONE_AND_TWO)
+    await until(lambda: any("not kept" in told for told in host.reports))
+    type_into(process)
+    resource.prlimit(holder, resource.RLIMIT_NOFILE, (soft, hard))
+    await until(says(log.path, "2\n"))
+    assert said(log.path) == "1\n2\n"
+    assert host.consoles.pid == holder
+    assert len(host.reports) == 1
 
 
 async def test_a_lost_run_directory_costs_no_console(host: Host) -> None:
