@@ -11,6 +11,8 @@ READ_BYTES = 256 << 10
 REST_SECONDS = 0.005
 """Between two reads of a pipe: a guest that prints byte by byte is not woken up for at each, one that prints without
 end is held back to READ_BYTES in this time, and all others have their turn."""
+RETRY_SECONDS = 1.0
+"""Between two tries to watch a pipe that the kernel has no room to watch."""
 
 
 class Stream:
@@ -37,6 +39,13 @@ class Stream:
     def _watch(self) -> None:
         self._loop.watch(self._descriptor, self._on_ready)
 
+    def _go_on(self) -> None:
+        try:
+            self._watch()
+        except OSError:
+            # Another process of this user has taken its place among those that the kernel has room for.
+            self._loop.call_later(RETRY_SECONDS, self._go_on)
+
     def _on_ready(self) -> None:
         try:
             data = os.read(self._descriptor, READ_BYTES)
@@ -46,7 +55,7 @@ class Stream:
         if data:
             self.file.write(data)
             self._on_written(self.file)
-            self._loop.call_later(REST_SECONDS, self._watch)
+            self._loop.call_later(REST_SECONDS, self._go_on)
             return
         # All that wrote to it have ended.
         os.close(self._descriptor)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.consoles import stream
 from supervisor.consoles.holder import Holder
 from supervisor.consoles.rotation import end_of, previous
 from supervisor.system.control_lines import decode, encode
@@ -100,3 +101,22 @@ def test_a_log_has_the_bound_that_was_said_last(asked: Asked, tmp_path: Path) ->
     drained(asked, log)
     assert end_of(log) == 10_000
     assert sum(one.stat().st_size for one in (log, previous(log))) <= 2000
+
+
+def test_a_pipe_that_cannot_be_watched_for_a_time_is_read_on(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REST_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(stream, name, 0)
+    log = tmp_path / "log"
+    with pipe() as (reader, writer):
+        asked.epoll.room = 1
+        asked.ask("hold", reader, path=str(log), most_bytes=MOST)
+        os.write(writer, b"one\n")
+        while not log.exists():
+            asked.ask("ping")
+        assert asked.ask("ping") == {"id": 1, "result": None}
+        asked.epoll.room = 100
+        os.write(writer, b"two\n")
+    drained(asked, log)
+    assert log.read_text() == "one\ntwo\n"
