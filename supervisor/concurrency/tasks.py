@@ -49,12 +49,13 @@ class Background:
         self._what = what
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, as no part of the operation in progress: nobody awaits it."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run `work`, as no part of the operation in progress: nobody need await it."""
         with uncancelled():
             task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     async def join(self) -> None:
         """Wait for those that run."""

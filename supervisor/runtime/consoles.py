@@ -55,6 +55,7 @@ class Consoles:
         self._holder: ConsoleHolder | None = None
         self._writers: dict[int, Writer] = {}
         self._told: set[str] = set()
+        self._replacing: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._backoff = RestartBackoff()
         self._background = Background("the care for the console holder")
@@ -85,9 +86,9 @@ class Consoles:
         return found if found is not None and is_console_holder(found, self._layout) else None
 
     def go_on(self) -> None:
-        """Have a holder where there is something to hold and none was found."""
-        if self._writers and self._holder is None:
-            self._background.spawn(self._replace())
+        """Have a holder where there is something to hold and there is none."""
+        if self._holder is None and (self._replacing is None or self._replacing.done()):
+            self._replacing = self._background.spawn(self._replace())
 
     async def ready(self) -> None:
         """Return when there is a holder; where none can be started, that is tried again in the background."""
@@ -97,9 +98,8 @@ class Consoles:
             try:
                 holder = await ConsoleHolder.spawn(self._layout.data_dir, self._layout.console_socket, self._on_event)
             except ConsoleHolderError as error:
-                self._backoff.died()
-                self._report("alarm", f"{error.message}; what guests print waits", None)
-                self._background.spawn(self._replace())
+                self._tell_once(f"{error.message}; what guests print waits")
+                self.go_on()
             else:
                 self._follow(holder)
 
@@ -111,6 +111,7 @@ class Consoles:
         def follow(pid: int, start_time: int) -> None:
             handed = len(answers) == len(outputs) and holder is self._holder
             self._writers[pid] = Writer(pid, start_time, outputs, answers if handed else None)
+            self.go_on()
 
         with contextlib.ExitStack() as stack:
             for number, log in outputs.items():
@@ -165,18 +166,20 @@ class Consoles:
             writer.answers = None
         waiting = f"; what {len(self._writers)} processes write waits for another" if self._writers else ""
         self._report("alarm", f"the console holder (pid {holder.pid}) died{waiting}", None)
-        self._background.spawn(self._replace())
+        self.go_on()
 
     async def _replace(self) -> None:
-        """Start holders until one has what there is to hold."""
-        if self._writers and self._holder is None:
+        """Start holders until there is one for what there is to hold."""
+        while self._writers and self._holder is None:
             delay = self._backoff.delay()
             if delay:
-                self._report("alarm", f"console holders die; the next starts in {delay:.1f} s", None)
+                self._tell_once(f"console holders die, or cannot be started; the next starts in {delay:.1f} s")
                 await asyncio.sleep(delay)
             began = time.monotonic()
             await self.ready()
-            if self._holder is not None:
+            if self._holder is None:
+                self._backoff.died()
+            else:
                 took = (time.monotonic() - began) * 1e3
                 told = f"console holder {self._holder.pid} took over {len(self._writers)} processes in {took:.0f} ms"
                 self._report("warning", told, None)

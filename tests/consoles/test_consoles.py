@@ -133,6 +133,26 @@ async def test_a_holder_that_is_killed_is_replaced_and_no_line_is_lost(host: Hos
     assert sum("died" in told for told in host.reports) == 3
 
 
+async def test_however_many_starts_find_no_holder_one_cares_for_it_and_it_is_told_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = sys.executable
+    with monkeypatch.context() as missing:
+        missing.setattr(sys, "executable", "/nonexistent")
+        log = host.log("vm")
+        with host.consoles.pipes({1: log}) as given, input_pipe() as stdin:
+            command = (python, "-c", COUNT.format(10))
+            process = subprocess.Popen(command, stdin=stdin, stdout=given.descriptors[1])  # noqa: ASYNC220
+        host.processes.append(process)
+        given.follow(process.pid, start_time_of(process.pid))
+        tasks = len(asyncio.all_tasks())
+        for _ in range(50):
+            await host.consoles.ready()
+        assert len(asyncio.all_tasks()) <= tasks + 1
+        assert sum("no console holder can be started" in told for told in host.reports) == 1
+    await until(says(log.path, "9\n"))
+
+
 async def test_a_holder_that_hangs_is_replaced(host: Host) -> None:
     log = host.log("vm")
     await host.start({1: log}, COUNT.format(10))
