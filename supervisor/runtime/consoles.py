@@ -12,6 +12,7 @@ from supervisor.concurrency.tasks import Background
 from supervisor.consoles.handle import ConsoleHolder, Dropped, HolderEvent
 from supervisor.consoles.outputs import Given, Outputs, output_pipe, take
 from supervisor.errors import ConsoleHolderError
+from supervisor.models import how_many
 from supervisor.models.base import Report
 from supervisor.runtime.liveness import STOPPED_BOUND, Liveness
 from supervisor.runtime.orphans import end
@@ -162,9 +163,10 @@ class Consoles:
             return
         self._holder = None
         self._backoff.died()
+        pipes = sum(len(writer.answers or ()) for writer in self._writers.values())
         for writer in self._writers.values():
             writer.answers = None
-        waiting = f"; what {len(self._writers)} processes write waits for another" if self._writers else ""
+        waiting = f"; what is written to {how_many(pipes, 'pipe')} waits for another" if pipes else ""
         self._report("alarm", f"the console holder (pid {holder.pid}) died{waiting}", None)
         self.go_on()
 
@@ -180,9 +182,22 @@ class Consoles:
             if self._holder is None:
                 self._backoff.died()
             else:
-                took = (time.monotonic() - began) * 1e3
-                told = f"console holder {self._holder.pid} took over {len(self._writers)} processes in {took:.0f} ms"
-                self._report("warning", told, None)
+                await self._take_over(self._holder, began)
+
+    async def _take_over(self, holder: ConsoleHolder, began: float) -> None:
+        """Hand a new holder what there is to hold, and tell of how much it has."""
+        self._hand_lacking(holder)
+        answers = [answer for writer in self._writers.values() for answer in writer.answers or ()]
+        try:
+            # It answers in the order in which it is asked.
+            await holder.ping(seconds=STOPPED_BOUND)
+        except ConsoleHolderError:
+            return
+        held = sum(answer.done() and not answer.cancelled() and answer.exception() is None for answer in answers)
+        if held:
+            took = (time.monotonic() - began) * 1e3
+            told = f"console holder {holder.pid} took over {how_many(held, 'pipe')} in {took:.0f} ms"
+            self._report("warning", told, None)
 
     async def _watch(self, holder: ConsoleHolder) -> None:
         """Hand the holder what it lacks, and ask for a sign of life until it ends; kill it when it gives none."""

@@ -153,6 +153,23 @@ async def test_however_many_starts_find_no_holder_one_cares_for_it_and_it_is_tol
     await until(says(log.path, "9\n"))
 
 
+async def test_what_is_told_of_a_holders_death_counts_the_pipes_that_it_had(host: Host) -> None:
+    own = subprocess.Popen(  # noqa: ASYNC220
+        (sys.executable, "-c", "import sys; sys.stdin.read()"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    host.processes.append(own)
+    log = host.log("vm")
+    await host.start({1: log}, COUNT.format(10))
+    host.consoles.adopt(own.pid, start_time_of(own.pid), {1: host.log("own")})
+    pid = host.consoles.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: any("took over" in told for told in host.reports))
+    died, took = host.reports
+    assert died.endswith("died; what is written to 1 pipe waits for another")
+    assert "took over 1 pipe in" in took
+
+
 async def test_a_holder_that_hangs_is_replaced(host: Host) -> None:
     log = host.log("vm")
     await host.start({1: log}, COUNT.format(10))
