@@ -4,14 +4,14 @@ It is opened for each piece: whatever somebody has put in its place is seen at t
 a guest that prints nothing.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.consoles import rotation
-from supervisor.consoles.rotation import Rotation, previous, start_of, write_record
-from supervisor.system.regular_files import discard, open_regular
+from supervisor.consoles.rotation import SUFFIXES, UNFINISHED, Rotation, previous, start_of, write_record
+from supervisor.system.regular_files import discard, open_regular, remove_tree
 
 MODE = 0o640
 
@@ -61,9 +61,11 @@ class BoundedFile:
     def _rotate(self) -> None:
         try:
             rotate(self.path, self._half)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
             # A full disk has no room for the record of it before it has dropped something.
-            discard(previous(self.path))
+            previous(self.path).unlink(missing_ok=True)
             rotate(self.path, self._half)
 
 
@@ -75,11 +77,12 @@ def rotate(path: Path, most_bytes: int) -> None:
         _keep_end(path, status.st_size, most_bytes, lambda kept: write_record(path, Rotation(kept, most_bytes, end)))
         return
     write_record(path, Rotation(status.st_ino, status.st_size, end))
-    rotation.replace(path, previous(path))
+    path.replace(previous(path))
 
 
 def begin(path: Path, most_bytes: int) -> None:
-    """Have the next that is written to a log begin a file; what is no file is put away. Raises OSError."""
+    """Have the next that is written to a log begin a file; what is no file is put away. Raises OSError. Blocks."""
+    clear_trees(path)
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -90,15 +93,26 @@ def begin(path: Path, most_bytes: int) -> None:
         rotate(path, most_bytes // 2)
 
 
+def clear_trees(path: Path) -> None:
+    """Remove the directories that are in the way of a log's rotations; raises OSError. Blocks.
+
+    Who writes to it has other logs to write meanwhile, and lets them lie: what comes is dropped.
+    """
+    for suffix in SUFFIXES[1:]:
+        inside = path.with_name(path.name + suffix)
+        if inside.is_dir() and not inside.is_symlink():
+            remove_tree(inside)
+
+
 def _keep_end(path: Path, size: int, length: int, note: Callable[[int], None]) -> None:
     """Keep the end of a file that is too long, one of a time without bounds, and `note` the inode of what is kept."""
-    kept = previous(path).with_name(previous(path).name + rotation.UNFINISHED)
-    discard(kept)
+    kept = previous(path).with_name(previous(path).name + UNFINISHED)
+    kept.unlink(missing_ok=True)
     with (
         os.fdopen(open_regular(path), "rb") as file,
         os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE), "wb") as end,
     ):
         end.write(os.pread(file.fileno(), length, size - length))
         note(os.fstat(end.fileno()).st_ino)
-    rotation.replace(kept, previous(path))
+    kept.replace(previous(path))
     path.unlink()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.system.control_lines import decode
-from supervisor.system.regular_files import discard, open_regular
+from supervisor.system.regular_files import open_regular
 from supervisor.system.same_file import is_at
 
 PREVIOUS = ".1"
@@ -107,25 +107,16 @@ def read_record(path: Path) -> Rotation | None:
 
 
 def write_record(path: Path, rotation: Rotation) -> None:
-    """Note a rotation, before it is done; raises OSError."""
+    """Note a rotation, before it is done; raises OSError, also where a directory is in the way."""
     target = record(path)
     unfinished = target.with_name(target.name + UNFINISHED)
-    discard(unfinished)
+    unfinished.unlink(missing_ok=True)
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         os.write(fd, json.dumps(rotation._asdict()).encode())
     finally:
         os.close(fd)
-    replace(unfinished, target)
-
-
-def replace(path: Path, target: Path) -> None:
-    """Rename a file, whatever is at its new name; raises OSError."""
-    try:
-        path.replace(target)
-    except IsADirectoryError:
-        discard(target)
-        path.replace(target)
+    unfinished.replace(target)
 
 
 def _look(path: Path, stack: ExitStack) -> tuple[list[KeptFile], bool]:

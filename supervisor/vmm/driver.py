@@ -21,7 +21,7 @@ from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import creations, until_listening
-from supervisor.vmm.logs import LOG_TARGET
+from supervisor.vmm.logs import LOG_TARGET, begin_logs
 from supervisor.vmm.process import Exit, Process
 
 LISTEN_TIMEOUT: Final = 10.0
@@ -66,8 +66,7 @@ class Vmm:
         name = name or instance_id
         try:
             api_socket = _free_path(api_socket, name)
-            # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
-            await asyncio.to_thread(remove_stale, directory)
+            await asyncio.to_thread(_clear, directory)
             log = ("--log-path", LOG_TARGET, "--level", "Warning")
             options = ("--api-sock", str(api_socket), "--id", instance_id, *log)
             await consoles.ready()
@@ -224,6 +223,13 @@ def _socket_at(path: Path) -> os.stat_result | None:
 
 async def _nothing(pid: int) -> None:
     """What is done beside a start that nobody waits for."""
+
+
+def _clear(directory: Path) -> None:
+    """Put away what an earlier VMM has left in the directory of a new one, and begin its logs. Blocks."""
+    # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
+    remove_stale(directory)
+    begin_logs(directory)
 
 
 def _free_path(api_socket: Path, name: str) -> Path:

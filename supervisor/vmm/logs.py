@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from supervisor.consoles.bounded_file import MODE, begin
+from supervisor.consoles.bounded_file import MODE, begin, clear_trees
 from supervisor.consoles.outputs import Bounded, Outputs
 from supervisor.consoles.rotation import SUFFIXES
 from supervisor.system.log_text import one_line
@@ -50,8 +50,12 @@ def vmm_outputs(directory: Path, console_bytes: int) -> Outputs:
 
 
 def begin_logs(directory: Path) -> None:
-    """Have a new VMM begin a log, beside that of an earlier one; the console goes on. Raises OSError."""
+    """Have a new VMM begin a log, beside that of an earlier one; the console goes on. Raises OSError. Blocks.
+
+    A VMM may have left any number of files where a log is to be.
+    """
     begin(directory / VMM_LOG, LOG_BYTES)
+    clear_trees(directory / CONSOLE_LOG)
     discard(directory / STDERR_LOG)
     for name in (CONSOLE_LOG, VMM_LOG):
         # Where there can be none now, what comes is dropped and counted until there can.

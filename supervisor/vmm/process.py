@@ -15,7 +15,7 @@ from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.oom_score import give_way
 from supervisor.system.process_group import marked_environment
-from supervisor.vmm.logs import begin_logs, final_message, last_message, vmm_outputs
+from supervisor.vmm.logs import final_message, last_message, vmm_outputs
 
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
@@ -50,12 +50,11 @@ class Process(FollowedProcess[Exit]):
 
     @classmethod
     def spawn(cls, command: Sequence[str], *, directory: Path, consoles: Holding) -> Self:
-        """Start a program with `directory` as its working directory; what it writes is kept in the logs there.
+        """Start a program with `directory` as its working directory; its logs there are begun already.
 
         It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
         a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started, and OSError.
         """
-        begin_logs(directory)
         outputs = vmm_outputs(directory, consoles.console_bytes)
         with consoles.pipes(outputs) as given, input_pipe() as stdin:
             try:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.consoles import rotation
-from supervisor.consoles.bounded_file import BoundedFile, begin
+from supervisor.consoles.bounded_file import BoundedFile, begin, clear_trees
 from supervisor.consoles.reading import LogReader
-from supervisor.consoles.rotation import end_of, previous, record
+from supervisor.consoles.rotation import PREVIOUS, ROTATION, UNFINISHED, end_of, previous, record
 from tests.harness.small_disk import small_disk
 
 MOST = 2000
@@ -145,6 +145,22 @@ def test_what_is_in_its_place_is_let_alone_and_what_was_dropped_is_told(path: Pa
     file.write(b"after\n")
     assert file.dropped == 0
     assert path.read_text() == f"before\n\n-- 9 bytes were dropped here: {file.reason} --\nafter\n"
+
+
+@pytest.mark.parametrize("suffix", [PREVIOUS, ROTATION, ROTATION + UNFINISHED])
+def test_no_tree_that_is_in_the_way_of_a_rotation_is_removed_by_who_writes(path: Path, suffix: str) -> None:
+    file = BoundedFile(path, MOST)
+    file.write(numbered(0, 100))
+    tree = path.with_name(path.name + suffix)
+    (tree / "inside").mkdir(parents=True)
+    file.write(numbered(100, 300))
+    assert (tree / "inside").is_dir()
+    assert file.dropped > 0
+    assert path.read_bytes().startswith(b"line 0\n")
+    clear_trees(path)
+    file.write(b"after\n")
+    assert file.dropped == 0
+    assert b"bytes were dropped here: Is a directory --\nafter\n" in kept(path)
 
 
 def test_a_full_disk_drops_and_counts_and_is_written_again_once_there_is_room(tmp_path: Path) -> None:
