@@ -1,8 +1,10 @@
 """The pipes that VMMs and page servers write to, and have as standard input.
 
-Whoever writes to such a pipe has it open for reading as well: without a holder nothing is lost and nobody is ended by
-SIGPIPE, and the next holder takes the pipe out of the process. What prints more than a pipe has room for waits until
-then, where it does not do without, as Firecracker does (set_stdout_nonblocking in its builder), and page servers.
+Whoever writes to such a pipe has it open for reading as well: without a holder nobody is ended by SIGPIPE, what is in
+the pipe stays there, and the next holder takes the pipe out of the process. What prints more than a pipe has room for
+waits until then, where it does not do without, as Firecracker does (set_stdout_nonblocking in its builder), and page
+servers. Lost with a holder is what it had read and not written yet, at most a READ_BYTES of each pipe; and what is in
+the pipe of a process that ends before the next holder has it: nobody has the pipe open then.
 """
 
 import contextlib
