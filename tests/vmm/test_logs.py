@@ -1,13 +1,18 @@
 """Logs are files, whatever a VMM has put in their place: none is waited for, and none leads elsewhere."""
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervisor.consoles.rotation import previous, record
 from supervisor.embedded.log import LEVELS, open_log
+from supervisor.vmm.driver import Vmm
+from supervisor.vmm.hypervisor import embedded_hypervisor
 from supervisor.vmm.logs import STDERR_LOG, VMM_LOG, begin_logs, last_message
+from tests.harness.plain_outputs import PLAIN
 
 KINDS = ("FIFO", "link", "directory")
 
@@ -92,3 +97,31 @@ def test_the_last_message_of_a_vmm_of_an_earlier_version_is_found(directory: Pat
     (directory / VMM_LOG).touch()
     (directory / STDERR_LOG).write_text("no luck\n")
     assert last_message(directory) == "no luck"
+
+
+async def test_what_an_earlier_vmm_left_is_removed_beside_the_event_loop(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared: list[threading.Thread] = []
+    scandir = os.scandir
+
+    def seen(folder: Any) -> Any:
+        if isinstance(folder, int):
+            cleared.append(threading.current_thread())
+        return scandir(folder)
+
+    directory, socket = run_dir / "vm", run_dir / "vm.sock"
+    put(directory / STDERR_LOG, "directory", run_dir)
+    monkeypatch.setattr(os, "scandir", seen)
+    vmm = await Vmm.spawn(
+        embedded_hypervisor(),
+        instance_id="vm",
+        directory=directory,
+        api_socket=socket,
+        config_file=None,
+        consoles=PLAIN,
+    )
+    await vmm.terminate()
+    assert not (directory / STDERR_LOG).exists()
+    assert cleared
+    assert threading.main_thread() not in cleared
