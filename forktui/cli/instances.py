@@ -8,7 +8,7 @@ from typing import Final
 
 from forktui.cli.command import Command, Run, references, request
 from forktui.cli.printing import each, instances_of, show, show_each
-from forktui.client.api import SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
 from forktui.text.table import text_table
