@@ -150,3 +150,9 @@ class LayerError(PageServerError):
 
 class ConsoleHolderError(SupervisorError):
     """A console holder cannot be started, has exited, or did not answer: guests run on, and another one is started."""
+
+
+def check_descriptors(error: OSError, what: str) -> None:
+    """Raise InsufficientResourcesError where nothing is wrong with `what`, and no descriptor was left to open it."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise InsufficientResourcesError(f"{what}: {error.strerror}; raise the limit of open files") from error

@@ -50,7 +50,9 @@ class RepeatedLines(logging.Filter):
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line is to be written."""
+        """Return whether the line is to be written: each is that somebody wants for debugging."""
+        if record.levelno <= logging.DEBUG:
+            return True
         kind = (record.name, record.levelno, getattr(record, "counted_as", None) or record.getMessage())
         with self._lock:
             self._forget()

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from supervisor.concurrency.progress import advance
-from supervisor.errors import MachineFileError
+from supervisor.errors import MachineFileError, check_descriptors
 from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
 from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
@@ -108,9 +108,11 @@ def _own(directory: Path) -> tuple[bytes, VmJson]:
     try:
         text = read_within(directory, VM_JSON, LARGEST_JSON)
         return text, parse_vm_json(text)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MachineFileError(f"{directory / VM_JSON}: {reason}; put it back") from error
+    except OSError as error:
+        check_descriptors(error, str(directory / VM_JSON))
+        raise MachineFileError(f"{directory / VM_JSON}: {error.strerror}; put it back") from error
+    except ValueError as error:
+        raise MachineFileError(f"{directory / VM_JSON}: {error}; put it back") from error
 
 
 def writable_disks(directory: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Every function blocks on the disk.
 import os
 from pathlib import Path
 
-from supervisor.errors import MachineFileError
+from supervisor.errors import MachineFileError, check_descriptors
 from supervisor.images.machine_files import KERNELS, machine_files, own_config
 from supervisor.images.machine_names import made_by_vmm
 from supervisor.images.vm_json import VmJson
@@ -25,6 +25,7 @@ def own_disk_marks(name: str, directory: Path) -> tuple[DiskMark, ...]:
     try:
         return disk_marks(own_config(directory), directory)
     except OSError as error:
+        check_descriptors(error, f"{name}: {error.filename}")
         raise MachineFileError(
             f"{name}: no snapshot of it could be restored: {error.filename}: {error.strerror}; put it back"
         ) from error
@@ -46,6 +47,7 @@ def check_machine(name: str, directory: Path, snapshot: SnapshotFiles | None) ->
         except FileNotFoundError as error:
             raise MachineFileError(f"{name}: {path} is gone; put it back") from error
         except OSError as error:
+            check_descriptors(error, f"{name}: {path}")
             raise MachineFileError(f"{name}: {path} cannot be used: {error.strerror}; put it back") from error
         before = noted.get(file.source, size)
         if size != before:

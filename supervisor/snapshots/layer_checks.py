@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from supervisor.errors import LayerError
+from supervisor.errors import LayerError, check_descriptors
 from supervisor.remedies import Remedy
 from supervisor.store.layer_marks import LayerMark, difference
 from supervisor.system.regular_files import open_regular
@@ -65,6 +65,7 @@ def opened_layer(name: str, path: Path) -> Iterator[int]:
     except FileNotFoundError as error:
         raise LayerError(f"{name}: layer {path} is missing: {error.strerror}; put it back") from error
     except OSError as error:
+        check_descriptors(error, f"{name}: layer {path}")
         raise LayerError(f"{name}: layer {path} cannot be opened: {error.strerror}; put it back") from error
     try:
         yield fd
