@@ -38,12 +38,16 @@ class Scores(NamedTuple):
 
 
 def protect() -> None:
-    """Have this process ended last, as far as its user may ask for that; where not, the log says so, once."""
+    """Have this process ended last, as far as its user may ask for that."""
     scores.cache_clear()
     if scores().problem is not None:
         with contextlib.suppress(OSError):
             _write("self", SUPERVISOR)
         scores.cache_clear()
+
+
+def tell() -> None:
+    """Have the log say where this process could not be protected."""
     if scores().problem is not None:
         _log.warning("%s", scores().problem)
 
