@@ -13,7 +13,7 @@ from supervisor.api.closing import Closing
 from supervisor.api.log_file import LogFile, follow
 from supervisor.api.peer import LOGGER, peer_of
 from supervisor.api.requests import LogsQuery
-from supervisor.errors import InsufficientResourcesError
+from supervisor.errors import InsufficientResourcesError, SupervisorError
 from supervisor.host.event_bus import EventBus, Subscription
 from supervisor.models import Event, Reset
 
@@ -46,21 +46,25 @@ class Streams:
             return await self._log(request, log, query)
 
     async def _log(self, request: web.Request, log: LogFile, query: LogsQuery) -> web.StreamResponse:
+        # Before anything is answered: that there is no log can be told by an answer only.
+        lines = await asyncio.to_thread(log.tail, query.tail)
         if not query.follow:
-            return await self._stream(request, _log_frames(log, query.tail))
+            return await self._stream(request, _log_frames(log, lines, query.tail))
         if self._followers >= FOLLOWER_LIMIT:
             raise InsufficientResourcesError(
                 f"{FOLLOWER_LIMIT} logs are followed already, the most there may be; end one"
             )
         self._followers += 1
         try:
-            return await self._stream(request, self._followed_frames(request, log, query.tail))
+            return await self._stream(request, self._followed_frames(request, log, lines))
         finally:
             self._followers -= 1
 
-    async def _followed_frames(self, request: web.Request, log: LogFile, tail: int) -> AsyncGenerator[bytes, None]:
+    async def _followed_frames(
+        self, request: web.Request, log: LogFile, lines: list[str]
+    ) -> AsyncGenerator[bytes, None]:
         """Yield until the log's directory goes, the client goes, or the server stops."""
-        yield _data_frames(await asyncio.to_thread(log.tail, tail))
+        yield _data_frames(lines)
         async with aclosing(follow(log)) as batches:
             async for lines in batches:
                 if self._closing.closed or request.transport is None:
@@ -81,6 +85,9 @@ class Streams:
             _cut_off(request)
         except ConnectionError as error:
             LOGGER.debug("a reader of %s went: %s", request.rel_url.raw_path, error)
+        except SupervisorError as error:
+            LOGGER.warning("the stream of %s failed: %s", request.rel_url.raw_path, error.message)
+            _cut_off(request)
         except Exception:
             LOGGER.exception("the stream of %s failed", request.rel_url.raw_path)
             _cut_off(request)
@@ -118,8 +125,7 @@ def _event_frame(event_id: str, event: Event) -> bytes:
     return f"id: {event_id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
 
-async def _log_frames(log: LogFile, tail: int) -> AsyncGenerator[bytes, None]:
-    lines = await asyncio.to_thread(log.tail, tail)
+async def _log_frames(log: LogFile, lines: list[str], tail: int) -> AsyncGenerator[bytes, None]:
     unfinished = log.unfinished()
     if unfinished and tail:
         lines = [*lines, unfinished][-tail:]

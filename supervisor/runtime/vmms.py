@@ -20,6 +20,7 @@ from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
+from supervisor.snapshots.examination import check_state
 from supervisor.snapshots.layer_checks import check_layers
 from supervisor.snapshots.layer_files import make_way, remove
 from supervisor.snapshots.layers import next_snapshot, own_snapshot
@@ -113,8 +114,18 @@ class Vmms:
             return 0
 
     async def check_machine(self, record: InstanceRecord, snapshot: SnapshotFiles | None) -> None:
-        """Raise MachineFileError where a file is gone that a VMM opens to boot, or changed since this snapshot."""
-        await asyncio.to_thread(check_machine, record.name, self._layout.instance(record.id), snapshot)
+        """Raise MachineFileError where a file is gone that a VMM opens to boot, or changed since this snapshot.
+
+        LayerError where it is the snapshot's state-file.
+        """
+        directory = self._layout.instance(record.id)
+
+        def check() -> None:
+            check_machine(record.name, directory, snapshot)
+            if snapshot is not None:
+                check_state(directory, record)
+
+        await asyncio.to_thread(check)
 
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         """Start a VMM with the instance's vm.json; DependencyMissingError where its version may not run that."""

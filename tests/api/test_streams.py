@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import httpx
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from supervisor.host.host import Host
 from supervisor.models import Activity, CreateRequest, Event, InstanceChanged, InstanceDeleted, Reset, State
 from supervisor.settings import Settings
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import PATIENCE, Home, supervisor
+from tests.harness.supervisor_process import PATIENCE, Home, supervisor, walking_source
 
 Item = TypeVar("Item")
 Opened = tuple[Host, SupervisorClient]
@@ -349,3 +350,24 @@ def test_a_wait_is_bounded_by_its_client(asked: float, patience: str | None, bou
     """By the read timeout that it sends along, or by what SDKs have by default."""
     headers = {"X-Stainless-Read-Timeout": patience} if patience else {}
     assert wait_bound(WaitQuery(state=State.RUNNING, timeout=asked), headers) == bound
+
+
+@pytest.mark.parametrize("follow", ["false", "true"])
+async def test_what_is_no_log_is_told_by_an_answer(embedded: Home, follow: str) -> None:
+    async with supervisor(embedded) as running:
+        made = await walking_source(running.client)
+        await running.client.stop("source")
+        console = embedded.data / "instances" / made.id / "console.log"
+        console.unlink()
+        console.symlink_to("/etc/passwd")
+        connector = aiohttp.UnixConnector(str(embedded.socket))
+        async with (
+            aiohttp.ClientSession("http://x", connector=connector) as session,
+            session.get(f"/instances/source/logs?follow={follow}") as answer,
+        ):
+            assert answer.status == 500
+            told = await answer.json()
+        assert told["code"] == "storage_failed"
+        assert "console.log: it is a symbolic link, and no file: remove it" in told["message"]
+        assert "Traceback" not in running.log.read_text()
+        await running.client.delete("source")
