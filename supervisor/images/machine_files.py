@@ -207,9 +207,11 @@ def check_files(config: VmJson, directory: Path) -> None:
     if isinstance(config.cpu_config, str):
         _checked(directory, config.cpu_config)
         try:
-            json.loads(read_within(directory, config.cpu_config, LARGEST_JSON))
+            template = json.loads(read_within(directory, config.cpu_config, LARGEST_JSON))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"cpu-config: {config.cpu_config} is no JSON: {error}") from error
+        if not isinstance(template, dict):
+            raise ValueError(f"cpu-config: {config.cpu_config} has to hold a JSON object")
 
 
 def _checked(directory: Path, name: str) -> os.stat_result:

@@ -4,6 +4,7 @@ Every function blocks on the disk.
 """
 
 import os
+import stat
 from pathlib import Path
 
 from supervisor.errors import MachineFileError, check_descriptors
@@ -12,6 +13,7 @@ from supervisor.images.machine_names import made_by_vmm
 from supervisor.images.vm_json import VmJson
 from supervisor.store.records import DiskMark, SnapshotFiles
 from supervisor.system.regular_files import make_directories, open_within
+from supervisor.system.same_file import status_at
 
 
 def disk_marks(config: VmJson | None, directory: Path) -> tuple[DiskMark, ...]:
@@ -59,7 +61,10 @@ def check_machine(name: str, directory: Path, snapshot: SnapshotFiles | None) ->
 
 
 def make_way_for_vmm(name: str, directory: Path) -> None:
-    """Make the directories in which a VMM makes what its configuration names; raises MachineFileError."""
+    """Make the directories in which a VMM makes the sockets that its configuration names.
+
+    Raises MachineFileError, also where something else than a socket is in the place of one.
+    """
     config = own_config(directory)
     for path in made_by_vmm(config) if config is not None else ():
         try:
@@ -68,6 +73,9 @@ def make_way_for_vmm(name: str, directory: Path) -> None:
             raise MachineFileError(
                 f"{name}: {directory / path.parent} cannot be made: {error.strerror}; remove what is in its place"
             ) from error
+        there = status_at(directory / path)
+        if there is not None and not stat.S_ISSOCK(there.st_mode):
+            raise MachineFileError(f"{name}: {directory / path} is in the way of a socket of its VMM; remove it")
 
 
 def _size(directory: Path, name: str) -> int:

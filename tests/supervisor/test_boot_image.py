@@ -92,6 +92,7 @@ def drive(**values: object) -> dict[str, Any]:
         ),
         ({**CONFIG, "cpu-config": "gone.json"}, "gone.json is no file"),
         ({**CONFIG, "cpu-config": "vmlinux"}, "cpu-config: vmlinux is no JSON: Expecting value"),
+        ({**CONFIG, "cpu-config": "list.json"}, "cpu-config: list.json has to hold a JSON object"),
         ({**CONFIG, "drives": {}}, "drives: it should be a valid array"),
         (drive(path_on_host="gone"), "gone is no file"),
         (drive(path_on_host="/dev/sda"), "drives.0.path_on_host: '/dev/sda' is refused: it has to be a path inside"),
@@ -108,6 +109,7 @@ def drive(**values: object) -> dict[str, Any]:
 def test_an_image_that_cannot_be_used_is_refused_with_one_line(tmp_path: Path, config: object, reason: str) -> None:
     directory = write_image(tmp_path, config)
     (directory / "link").symlink_to("/bin/sh")
+    (directory / "list.json").write_text("[]")
     with pytest.raises(InvalidImageError) as refused:
         boot_image.load_image(tmp_path, "linux")
     assert refused.value.message.startswith(f"image linux: {directory / 'vm.json'}: ")

@@ -74,6 +74,15 @@ def test_what_a_vmm_puts_in_the_way_of_its_own_directories_is_followed_nowhere(t
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, os.mkfifo, lambda path: path.symlink_to("gone")])
+def test_what_is_in_the_way_of_a_vmms_socket_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    write_image(tmp_path, "instance", {**BOOT, "vsock": {"guest_cid": 3, "uds_path": "run/v.sock"}})
+    make_way_for_vmm("vm", tmp_path / "instance")
+    make(tmp_path / "instance" / "run" / "v.sock")
+    with pytest.raises(MachineFileError, match=r"^vm: .*/run/v.sock is in the way of a socket of its VMM; remove it$"):
+        make_way_for_vmm("vm", tmp_path / "instance")
+
+
 @pytest.mark.parametrize("name", ["vmlinux", "vm.json"])
 def test_a_fork_gets_nothing_that_a_link_leads_to(tmp_path: Path, name: str) -> None:
     source = write_image(tmp_path, "source")
