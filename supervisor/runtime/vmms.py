@@ -119,13 +119,9 @@ class Vmms:
         LayerError where it is the snapshot's state-file.
         """
         directory = self._layout.instance(record.id)
-
-        def check() -> None:
-            check_machine(record.name, directory, snapshot)
-            if snapshot is not None:
-                check_state(directory, record)
-
-        await asyncio.to_thread(check)
+        await asyncio.to_thread(check_machine, record.name, directory, snapshot)
+        if snapshot is not None:
+            await asyncio.to_thread(check_state, directory, record)
 
     async def boot(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         """Start a VMM with the instance's vm.json; DependencyMissingError where its version may not run that."""
@@ -240,14 +236,8 @@ class Vmms:
         """
         vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
         written = record.vmm_snapshot_version or self._programs.version_found(
-            hypervisor, vmm.pid, record.firecracker_version
+            record.name, hypervisor, vmm.pid, record.firecracker_version
         )
-        if written is None:
-            raise VmmError(
-                f"{record.name}: of which snapshot version its VMM is was not noted by the supervisor that started it, "
-                f"and Firecracker {record.firecracker_version} is not what {hypervisor.command[0]} is: start the "
-                "supervisor with --firecracker and that version, or stop the instance"
-            )
         with interruptible():
             kind = await snapshot_kind(record, vmm)
         files = next_snapshot(record, kind, written)

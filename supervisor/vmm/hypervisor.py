@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor import embedded
-from supervisor.errors import DependencyMissingError
+from supervisor.errors import DependencyMissingError, VmmError
 from supervisor.models import HypervisorChoice, HypervisorName
 from supervisor.rules.firecracker_versions import OLD_TRACKING_FIELD, TOO_OLD, has
 from supervisor.system.isolated_python import isolated_command
@@ -106,14 +106,22 @@ class StartedPrograms:
             known = self._versions[running] = await asyncio.to_thread(_printed_version, program, "--snapshot-version")
         return known
 
-    def version_found(self, hypervisor: Hypervisor, pid: int, version: str | None) -> str | None:
-        """Return that of a VMM of this `version` which an earlier supervisor had started; None where nothing tells it.
+    def version_found(self, name: str, hypervisor: Hypervisor, pid: int, version: str | None) -> str:
+        """Return that of the VMM, of this `version`, of an instance which an earlier supervisor had started.
 
-        A file that was replaced by another of the same version writes the same state-files.
+        A file that was replaced by another of the same version writes the same state-files. VmmError where nothing
+        tells it.
         """
-        if version == hypervisor.version:
-            return hypervisor.snapshot_version
-        return self._known(hypervisor, file_identity(Path(f"/proc/{pid}/exe")))
+        known = self._known(hypervisor, file_identity(Path(f"/proc/{pid}/exe")))
+        if known is None and version == hypervisor.version:
+            known = hypervisor.snapshot_version
+        if known is None:
+            raise VmmError(
+                f"{name}: of which snapshot version its VMM is was not noted by the supervisor that started it, and "
+                f"Firecracker {version} is not what {hypervisor.command[0]} is: start the supervisor with --firecracker "
+                "and that version, or stop the instance"
+            )
+        return known
 
     def _known(self, hypervisor: Hypervisor, running: FileIdentity | None) -> str | None:
         # Of a process that has ended there is no file: whatever it is asked for next says so.

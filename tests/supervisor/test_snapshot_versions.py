@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
+from supervisor.errors import VmmError
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HypervisorName, State
 from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, available, file_identity, loads, snapshot_version
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, guest, supervisor, until
@@ -90,14 +91,15 @@ async def test_what_was_started_tells_the_version_of_what_runs(tmp_path: Path, f
     program.chmod(0o755)
     hypervisor = Hypervisor("firecracker", (str(program),), "1.12.1", "6.1.0", file_identity(program))
     programs = StartedPrograms()
-    assert programs.version_found(hypervisor, foreign, "1.11.0") is None
-    assert programs.version_found(hypervisor, foreign, "1.12.1") == "6.1.0"
+    with pytest.raises(VmmError, match=r"^vm: of which snapshot version its VMM is was not noted"):
+        programs.version_found("vm", hypervisor, foreign, "1.11.0")
+    assert programs.version_found("vm", hypervisor, foreign, "1.12.1") == "6.1.0"
     for _ in range(2):
         assert await programs.version_of(hypervisor, foreign) == UPGRADED
-    assert programs.version_found(hypervisor, foreign, "1.11.0") == UPGRADED
+    assert programs.version_found("vm", hypervisor, foreign, "1.11.0") == UPGRADED
     assert asked.read_text() == "--snapshot-version\n"
     own = dataclasses.replace(hypervisor, program=file_identity(Path(f"/proc/{foreign}/exe")))
-    assert programs.version_found(own, foreign, "1.11.0") == "6.1.0"
+    assert programs.version_found("vm", own, foreign, "1.11.0") == "6.1.0"
 
 
 async def test_a_vm_of_which_nobody_noted_the_version_is_told_and_runs_on(upgradable: Home, firecracker: Path) -> None:
