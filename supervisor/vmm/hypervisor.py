@@ -118,8 +118,8 @@ class StartedPrograms:
         if known is None:
             raise VmmError(
                 f"{name}: of which snapshot version its VMM is was not noted by the supervisor that started it, and "
-                f"Firecracker {version} is not what {hypervisor.command[0]} is: start the supervisor with --firecracker "
-                "and that version, or stop the instance"
+                f"Firecracker {version} is not what {hypervisor.command[0]} is: start the supervisor with "
+                "--firecracker and that version, or stop the instance"
             )
         return known
 
