@@ -78,6 +78,7 @@ async def _run(settings: Settings, run_directory: RunDirectory, priority: Startu
         try:
             async with Keeping(run_directory, server, host).going_on():
                 _announce(settings.socket_path)
+                # Not before: of one that does not start the reason is all that is said.
                 oom_score.tell()
                 priority.spare_children()
                 host.go_on()
