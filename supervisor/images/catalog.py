@@ -56,6 +56,7 @@ class ImageCatalog:
         self._report = report
         self._threads = threads
         self._watching: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def images(self) -> list[ImageInfo]:
         """Return every image, the built-in one first."""
@@ -63,11 +64,15 @@ class ImageCatalog:
 
     async def watch(self) -> None:
         """Report images that appear, change their condition or go, until told to stop."""
+        if self._stopped:
+            # A host may be closed before this has begun.
+            return
         self._watching = asyncio.create_task(self._watch())
         await asyncio.gather(self._watching, return_exceptions=True)
 
     def stop(self) -> None:
-        """End the watch."""
+        """End the watch, also one that has not begun."""
+        self._stopped = True
         if self._watching is not None:
             self._watching.cancel()
 
