@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
-from supervisor.models import CreateRequest, FanOutRequest, ForkRequest, Instance, State
+from supervisor.models import CreateRequest, FanOutRequest, FanOutResult, ForkRequest, Instance, State
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import (
     PATIENCE,
@@ -254,11 +254,17 @@ async def test_a_fork_whose_snapshot_cannot_be_loaded_leaves_nothing_and_the_sou
         whole = state.read_bytes()
         state.chmod(0o600)
         state.write_bytes(whole[: len(whole) // 2])
-        result = await client.fan_out(source.id, FanOutRequest(count=2))
-        for child in result.children:
-            assert child.error is not None
-            assert child.error.code == "vmm_failed"
-            assert child.name in child.error.message
+        (result,) = await gathered(client.fan_out(source.id, FanOutRequest(count=2)))
+        if home.hypervisor == "embedded":
+            # Of its state-files all is read before; of Firecracker's the head.
+            assert isinstance(result, ApiError)
+            assert (result.status, f"{state.name} cannot be used" in result.message) == (409, True)
+        else:
+            assert isinstance(result, FanOutResult)
+            for child in result.children:
+                assert child.error is not None
+                assert child.error.code == "vmm_failed"
+                assert child.name in child.error.message
         assert [one.name for one in await client.instances()] == ["source"]
         assert not (await client.instance("source")).mem_locked
         state.write_bytes(whole)
