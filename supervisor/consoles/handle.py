@@ -11,6 +11,7 @@ from supervisor.consoles.outputs import Bounded
 from supervisor.consoles.program import HolderProcess
 from supervisor.errors import ConsoleHolderError
 from supervisor.system.control_connection import Connection, Streams, open_streams
+from supervisor.system.followed_process import OfProcess
 
 DRAIN_SECONDS: Final = 1.0
 """For which an end waits until what was written before it is in its file."""
@@ -34,11 +35,11 @@ class Failed(NamedTuple):
 HolderEvent = Dropped | Failed
 
 
-class ConsoleHolder:
+class ConsoleHolder(OfProcess[int | None]):
     """One holder, and the connection to it; made by `spawn` or `connect`."""
 
     def __init__(self, process: HolderProcess, streams: Streams, on_event: Callable[[HolderEvent], None]) -> None:
-        self._process = process
+        super().__init__(process)
         self._connection = Connection(
             _who(process), streams, lambda event: on_event(_decode_event(event)), ConsoleHolderError
         )
@@ -73,21 +74,6 @@ class ConsoleHolder:
         except BaseException:
             process.disconnect()
             raise
-
-    @property
-    def pid(self) -> int:
-        """The holder's process."""
-        return self._process.pid
-
-    @property
-    def start_time(self) -> int:
-        """When the process was started, in clock ticks since boot."""
-        return self._process.start_time
-
-    @property
-    def exited(self) -> "asyncio.Future[int | None]":
-        """The exit code, negative for a signal; None for one that is no child. Cancelled by `disconnect`."""
-        return self._process.exited
 
     def hold(self, log: Bounded, reader: int) -> "asyncio.Future[None]":
         """Have a pipe copied to a log, without waiting; raises ConsoleHolderError where it cannot be told now.

@@ -182,3 +182,25 @@ class FollowedProcess(Generic[Outcome]):
             ProcessGroup.sessions.discard(self.pid)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+
+
+class OfProcess(Generic[Outcome]):
+    """What stands for one process that is followed."""
+
+    def __init__(self, process: FollowedProcess[Outcome]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def start_time(self) -> int:
+        """When the process was started, in clock ticks since boot."""
+        return self._process.start_time
+
+    @property
+    def exited(self) -> asyncio.Future[Outcome]:
+        """How the process has ended, once it has; cancelled by `disconnect`."""
+        return self._process.exited

@@ -9,6 +9,7 @@ from typing import Any, Self
 from supervisor.concurrency.tasks import to_its_end
 from supervisor.errors import PageServerError
 from supervisor.system.control_connection import ANSWER_SECONDS, Connection, Streams, open_streams
+from supervisor.system.followed_process import OfProcess
 from supervisor.uffd import program
 from supervisor.uffd.control import (
     Answer,
@@ -59,7 +60,7 @@ def _absolute(path: Path) -> str:
     return str(path.absolute())
 
 
-class PageServer:
+class PageServer(OfProcess[int | None]):
     """One page server, and the connection to it; made by `spawn` or `connect`."""
 
     def __init__(
@@ -68,7 +69,7 @@ class PageServer:
         self.template_id = template_id
         self.forks: set[str] = set()
         """The forks that it was given or had already, and has not told to be gone."""
-        self._process = process
+        super().__init__(process)
         self._control = control
         self._on_event = on_event
         self._connection = Connection(
@@ -144,24 +145,6 @@ class PageServer:
         server._handshake_seconds = status.handshake_seconds
         server.forks.update(status.forks)
         return server
-
-    @property
-    def pid(self) -> int:
-        """The page server's process."""
-        return self._process.pid
-
-    @property
-    def start_time(self) -> int:
-        """When the process was started, in clock ticks since boot."""
-        return self._process.start_time
-
-    @property
-    def exited(self) -> asyncio.Future[int | None]:
-        """The exit code, negative for a signal; None for a page server that an earlier supervisor had spawned.
-
-        Cancelled by `disconnect`.
-        """
-        return self._process.exited
 
     async def attach(
         self,

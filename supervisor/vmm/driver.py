@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.consoles.outputs import Holding
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
-from supervisor.system.followed_process import EXIT_NOTICE
+from supervisor.system.followed_process import EXIT_NOTICE, OfProcess
 from supervisor.system.regular_files import read_regular
 from supervisor.system.same_file import is_at, status_at
 from supervisor.system.unix_sockets import connect, is_stale, listening_pid, remove_file, remove_stale, too_long
@@ -30,12 +30,13 @@ EXIT_TIMEOUT: Final = 5.0
 """Seconds that a VMM which closed its connection has to end."""
 
 
-class Vmm:
+class Vmm(OfProcess[Exit]):
     """One VMM; made by `spawn` or `adopt`."""
 
     def __init__(self, process: Process, api_socket: Path, name: str) -> None:
+        super().__init__(process)
         self.api = ApiClient(api_socket, name, process.pid, self._why_gone, lambda: self.socket_in_place)
-        self._process = process
+        self._process: Process = process
         self._api_socket = api_socket
         self._name = name
         self._closing: asyncio.Task[None] | None = None
@@ -105,21 +106,6 @@ class Vmm:
             await asyncio.to_thread(remove_file, api_socket)
             return None
         return cls(process, api_socket, name or instance_id)
-
-    @property
-    def pid(self) -> int:
-        """The VMM's process."""
-        return self._process.pid
-
-    @property
-    def start_time(self) -> int:
-        """When the process was started, in clock ticks since boot."""
-        return self._process.start_time
-
-    @property
-    def exited(self) -> asyncio.Future[Exit]:
-        """Done when the process has ended; cancelled by `disconnect`."""
-        return self._process.exited
 
     @property
     def api_socket(self) -> Path:
