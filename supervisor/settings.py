@@ -89,7 +89,10 @@ def default_run_dir() -> Path:
 
 
 def _base_directory(variable: str, below_home: str) -> Path:
-    """Return a directory of the XDG base directory specification, by which a relative path is passed over."""
+    """Return a directory of the XDG base directory specification, by which a relative path is passed over.
+
+    Not by platformdirs, which for a user without a home makes a directory called `~` where the program is started.
+    """
     given = os.environ.get(variable, "")
     return Path(given) if given.startswith("/") else _home() / below_home
 
@@ -121,12 +124,18 @@ def _expanded(path: Path) -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    return _expanded(path).absolute()
+    try:
+        return _expanded(path).absolute()
+    except FileNotFoundError as error:
+        raise ValueError("the working directory is gone; name an absolute path") from error
 
 
 def _resolved(path: Path) -> Path:
-    # The kernel tells a process's working directory without symbolic links: by that VMMs are known again.
-    return _expanded(path).resolve()
+    try:
+        # The kernel tells a process's working directory without symbolic links: by that VMMs are known again.
+        return _absolute(path).resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError("it is a link that leads round in a circle, or cannot be followed") from error
 
 
 def _short_socket(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """The commands that look: instances, images, logs."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Final, get_args
 
 from forktui.cli.command import Command, reference
@@ -10,7 +10,7 @@ from forktui.client.api import LogSource, SupervisorClient
 from forktui.text.quantities import deleted, mebibytes, progress
 from forktui.text.safe import safe_model, safe_text
 from forktui.text.table import text_table
-from supervisor.models import Instance
+from supervisor.models import MOST_LOG_LINES, Instance
 from supervisor.settings import Settings
 
 
@@ -71,9 +71,15 @@ async def _images(client: SupervisorClient, options: Namespace, settings: Settin
     return True
 
 
+def _lines(word: str) -> int:
+    if not word.isdecimal() or int(word) > MOST_LOG_LINES:
+        raise ArgumentTypeError(f"{word!r} is no number of lines from 0 to {MOST_LOG_LINES}")
+    return int(word)
+
+
 def _logs_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("instance", type=reference, metavar="INSTANCE", help="a name, id or unique id prefix")
-    parser.add_argument("--tail", type=int, default=100, metavar="LINES", help="how many lines of the past")
+    parser.add_argument("--tail", type=_lines, default=100, metavar="LINES", help="how many lines of the past")
     parser.add_argument("--follow", action="store_true", help="go on with what is added")
     parser.add_argument(
         "--source", choices=get_args(LogSource), default="app", help="the guest's console, or the VMM's log"

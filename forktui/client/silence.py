@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from supervisor.system.processes import stat_fields
 
 ASK_SECONDS: Final = 5.0
 """Of silence, before the supervisor is asked whether it answers at all."""
@@ -112,7 +113,6 @@ def no_answer(pid: int, seconds: float) -> str:
 def state_of(pid: int) -> str:
     """Return the state of a process as /proc has it, such as S, R, T or D; empty where that is not known."""
     try:
-        # The name between the parentheses may hold any character, a parenthesis too.
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
+        return stat_fields(pid)[0].decode()
+    except (OSError, ValueError):
         return ""

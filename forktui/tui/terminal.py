@@ -66,7 +66,8 @@ def _wrong_log(environment: Mapping[str, str]) -> str | None:
     try:
         # An empty name is no file to Textual.
         if file:
-            Path(file).open("a").close()
+            # A FIFO that nobody reads would be waited for without O_NONBLOCK: open(2).
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o644))
     except OSError as error:
         return refused(LOG, file or "", f"it takes a file that can be written: {error.strerror}")
     return None

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from supervisor.api.answers import JSON
 from supervisor.api.closing import Closing
 from supervisor.errors import BadRequestError, SupervisorError
-from supervisor.models import State, explain, quoted
+from supervisor.models import MOST_LOG_LINES, State, explain, quoted
 from supervisor.models.validation import QUOTED_LENGTH
 
 BODY_LIMIT: Final = 1 << 20
@@ -94,7 +94,7 @@ class WaitQuery(Query):
 class LogsQuery(Query):
     """`GET /instances/{id}/logs`."""
 
-    tail: int = Field(default=100, ge=0, le=100_000)
+    tail: int = Field(default=100, ge=0, le=MOST_LOG_LINES)
     follow: bool = False
     source: Literal["app", "vmm", "hypeman"] = "app"
 

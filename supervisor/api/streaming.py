@@ -23,7 +23,7 @@ RETRY_MILLISECONDS: Final = 1000
 CLOSE_GRACE: Final = 1.0
 """Seconds in which the streams of a stopping server may end well; a client that does not read is cut off then."""
 FOLLOWER_LIMIT: Final = 32
-"""Each has a thread of watchfiles', and anyio, which starts those, has 40."""
+"""Each has an inotify instance, and a user has 128 of those (fs.inotify.max_user_instances)."""
 
 
 class Streams:

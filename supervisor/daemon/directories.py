@@ -12,6 +12,7 @@ from supervisor.settings import Settings
 from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
 from supervisor.system.held_directory import HeldDirectory
 from supervisor.system.lock_file import LockFile
+from supervisor.system.regular_files import read_regular
 from supervisor.system.same_file import status_at
 from supervisor.system.trusted_paths import Distrusted, distrusted, distrusted_own
 from supervisor.system.unix_sockets import connect
@@ -23,6 +24,8 @@ PARENT_MODE = 0o755
 RUN_MODE = 0o750
 """The group may reach the socket, whose own mode says what it may do there."""
 
+LONGEST_LINE: Final = 4096 + 1
+"""Bytes of what is read of them: a path and a newline."""
 SCHEMA_VERSION: Final = 1
 """What the schema file holds, and a newline; a data directory without it has the first."""
 
@@ -116,9 +119,11 @@ def _check_sockets(data_dir: Path, run_dir: Path) -> None:
 def _read(path: Path) -> str:
     """Return the line in a file, or nothing where there is none."""
     try:
-        return os.fsdecode(path.read_bytes()).strip("\n")
+        return os.fsdecode(read_regular(path, LONGEST_LINE)).strip("\n")
     except FileNotFoundError:
         return ""
+    except ValueError as error:
+        raise RefusedError(f"{path}: {error}; remove it") from error
 
 
 @contextlib.contextmanager

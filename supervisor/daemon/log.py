@@ -40,4 +40,14 @@ def _appended(path: Path) -> TextIO:
     found = status_at(path)
     if found is not None and found.st_uid not in (0, os.geteuid()):
         raise OSError(errno.EPERM, f"it belongs to uid {found.st_uid}; name another with --log-file", str(path))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE), "a", encoding="utf-8")
+    # A FIFO that nobody reads is waited for without O_NONBLOCK: open(2).
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, MODE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        why = "it is a FIFO or socket that nobody reads; name a file with --log-file"
+        raise OSError(errno.ENXIO, why, str(path)) from error
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "a", encoding="utf-8")

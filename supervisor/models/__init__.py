@@ -6,6 +6,7 @@ Sizes are in bytes and durations in milliseconds unless a name says otherwise. T
 from supervisor.models.base import (
     FAN_OUT_LIMIT,
     ID_LENGTH,
+    MOST_LOG_LINES,
     NAME_LENGTH,
     NAME_PATTERN,
     FaultAction,
@@ -73,6 +74,7 @@ from supervisor.remedies import Remedy
 __all__ = [
     "FAN_OUT_LIMIT",
     "ID_LENGTH",
+    "MOST_LOG_LINES",
     "NAME_LENGTH",
     "NAME_PATTERN",
     "AcceptRequest",

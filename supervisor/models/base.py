@@ -13,6 +13,8 @@ ID_LENGTH: Final = 24
 FAN_OUT_LIMIT = 4096
 MAX_VCPUS: Final = 32
 """MAX_SUPPORTED_VCPUS in Firecracker's src/vmm/src/vmm_config/machine_config.rs."""
+MOST_LOG_LINES: Final = 100_000
+"""That may be asked for of a log at once."""
 MIB: Final = 1 << 20
 
 RecordedName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]

@@ -1,4 +1,8 @@
-"""Being told of changes in directories, by inotify(7), and looking now and then where that cannot be had."""
+"""Being told of changes in directories, by inotify(7), and looking now and then where that cannot be had.
+
+Not by watchfiles, which adds a watch in the event loop's thread, where a mount that does not answer would stop all, and
+ends at a directory that goes and at a name that is not UTF-8.
+"""
 
 import asyncio
 import ctypes

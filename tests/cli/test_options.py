@@ -1,4 +1,4 @@
-"""An option that is given twice: it adds, or it is refused; none is dropped without a word."""
+"""Options of the command line: given twice they add, or are refused, and none is dropped; wrong ones are told."""
 
 import argparse
 
@@ -41,6 +41,16 @@ def test_another_value_of_the_same_option_is_refused(
         parsed(*arguments)
     assert ended.value.code == USAGE
     assert "already, and may be given once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", ["-1", "100001", "1e3", "", "x"])
+def test_a_number_of_lines_that_nobody_can_be_asked_for_is_a_usage_error(
+    lines: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed("logs", "x", f"--tail={lines}")
+    assert ended.value.code == USAGE
+    assert f"{lines!r} is no number of lines from 0 to 100000" in capsys.readouterr().err
 
 
 def test_the_supervisor_refuses_it_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,20 @@ def test_what_somebody_else_has_put_into_the_data_directory_is_refused(run_dir: 
     assert str(inside) in refusal(settings)
 
 
+@pytest.mark.parametrize("name", ("schema", "run_dir"))
+def test_what_is_no_note_of_a_supervisors_is_told_and_not_waited_for(run_dir: Path, name: str) -> None:
+    settings = settings_in(run_dir)
+    settings.data_dir.mkdir(parents=True)
+    note = settings.data_dir / name
+    os.mkfifo(note)
+    with pytest.raises(OSError, match="it is a FIFO, and no file") as told, claim(settings):
+        pass
+    assert told.value.filename == str(note)
+    note.unlink()
+    note.write_text("1" * 5000)
+    assert f"{note}: it has more than 4097 bytes; remove it" in refusal(settings)
+
+
 def test_a_socket_may_lie_in_a_sticky_directory_of_root_and_in_no_other_that_others_write_to(run_dir: Path) -> None:
     (run_dir / "open").mkdir()
     settings = settings_in(run_dir).model_copy(update={"socket": run_dir / "open" / "s.sock"})

@@ -107,6 +107,23 @@ def test_a_log_file_of_somebody_else_is_refused(tmp_path: Path, link: bool) -> N
     assert precious.read_text() == "precious"
 
 
+def test_a_log_file_that_nobody_reads_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(OSError, match="it is a FIFO or socket that nobody reads"), logging_to(tmp_path / "log"):
+        pass
+
+
+def test_a_log_may_be_a_fifo_that_somebody_reads(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with logging_to(tmp_path / "log"):
+            logging.getLogger("supervisor.test").info("told")
+        assert b"INFO supervisor.test: told" in os.read(reader, 4096)
+    finally:
+        os.close(reader)
+
+
 async def test_names_of_images_and_paths_of_requests_forge_no_line(embedded: Home) -> None:
     embedded.options = ("--log-level", "debug")
     image = embedded.data / "images" / "x\n2026-01-01 00:00:00,000 INFO supervisor.host.host: forged\x1b[2J"

@@ -48,6 +48,23 @@ def refusal(options: dict[str, object]) -> str:
     return message
 
 
+@pytest.mark.parametrize("name", ("data_dir", "run_dir", "socket", "log_file"))
+def test_a_path_below_a_working_directory_that_is_gone_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    message = refusal({name: "below"})
+    assert "the working directory is gone; name an absolute path" in message
+    assert name in message.replace("-", "_")
+
+
+def test_a_data_directory_that_leads_round_in_a_circle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    assert "leads round in a circle" in refusal({"data_dir": tmp_path / "circle"})
+
+
 def test_the_command_line_goes_before_the_environment_before_the_file_before_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

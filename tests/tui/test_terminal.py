@@ -247,6 +247,17 @@ def test_on_a_terminal_a_wrong_variable_is_one_line_and_nothing_is_started(
     assert list(run_dir.iterdir()) == []
 
 
+def test_a_log_of_textuals_that_nobody_reads_is_refused_and_not_waited_for(run_dir: Path) -> None:
+    fifo = run_dir / "log"
+    os.mkfifo(fifo)
+    with on_a_terminal(sys.executable, "-m", "forktui", environment={"TEXTUAL_LOG": str(fifo)}) as (terminal, pid):
+        terminal.drain()
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert ended.si_status == USAGE
+    assert b"TEXTUAL_LOG: " in terminal.written
+
+
 def dashboard_of_nobody(run_dir: Path) -> tuple[str, ...]:
     """The command of a dashboard on a socket that nobody listens at."""
     socket = str(run_dir / "none.sock")
