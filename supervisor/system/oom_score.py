@@ -82,6 +82,9 @@ def serve_on(pid: int) -> None:
 
 
 def _give(pid: int, value: int) -> None:
+    # Its own score is what `protect` has made of it.
+    if pid == os.getpid():
+        return
     try:
         _write(pid, value)
     except (FileNotFoundError, ProcessLookupError):

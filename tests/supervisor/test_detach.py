@@ -195,7 +195,7 @@ async def test_a_fork_whose_vmm_dies_meanwhile_is_stopped_with_its_reason(embedd
         server = psutil.Process(host.templates[0].page_server_pid or 0)
         server.suspend()
         detaching = asyncio.create_task(client.detach("fork"))
-        await until(lambda host: any(one.busy == "detach" for one in host.instances), client)
+        await until(lambda host: any(_populates(one) for one in host.instances), client)
         assert fork.vmm_pid is not None
         psutil.Process(fork.vmm_pid).kill()
         server.resume()
@@ -206,6 +206,10 @@ async def test_a_fork_whose_vmm_dies_meanwhile_is_stopped_with_its_reason(embedd
         assert (await client.detach("fork")).state is State.STOPPED
         await client.delete("source")
         await client.delete("fork")
+
+
+def _populates(one: Instance) -> bool:
+    return one.operation is not None and one.operation.step == "populate memory"
 
 
 async def test_only_a_share_memory_fork_can_let_go(embedded: Home) -> None:

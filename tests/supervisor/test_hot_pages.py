@@ -136,12 +136,10 @@ async def test_a_fork_that_could_not_be_restored_is_in_no_others_way_to_record(e
         await standby_source(client, "source", f"hot_mib={HOT_MIB}")
         broken = await fork(client, "broken", target_state="Standby")
         await fork(client, "whole", target_state="Standby")
-        (state,) = (embedded.data / "instances" / broken.id).glob("state.*")
-        # Of its own: the name is a hard link to the source's.
-        content = state.read_bytes()
-        state.unlink()
-        state.write_bytes(content[: len(content) // 2])
+        in_the_way = embedded.run / f"{broken.id}.sock"
+        in_the_way.mkdir()
         assert (await refused(client.restore("broken"))).code == "vmm_failed"
+        in_the_way.rmdir()
         assert not (await client.instance("broken")).recording
         assert (await client.restore("whole")).recording
 

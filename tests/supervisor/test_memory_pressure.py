@@ -9,7 +9,7 @@ import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.models import FanOutRequest, ForkRequest, HostSnapshot, State
-from supervisor.system.oom_score import PAGE_SERVER, SUPERVISOR, VMM, VMM_ABOVE, beside
+from supervisor.system.oom_score import PAGE_SERVER, SUPERVISOR, VMM, VMM_ABOVE, beside, give_way, serve_on
 from supervisor.system.processes import status_field
 from tests.harness.memory_groups import memory_group
 from tests.harness.supervisor_process import Home, find, supervisor, until
@@ -63,6 +63,13 @@ def test_vmms_are_far_above_a_supervisor_of_any_score_and_page_servers_never_bel
     found = beside(own)
     assert found[:3] == (own, page_servers, vmms)
     assert (found.problem is None) == (own <= SUPERVISOR)
+
+
+def test_nobody_gives_itself_another_score_than_a_supervisor_has() -> None:
+    before = score(os.getpid())
+    for give in (serve_on, give_way):
+        give(os.getpid())
+        assert score(os.getpid()) == before
 
 
 async def test_vmms_are_ended_before_page_servers_and_those_not_before_the_supervisor(home: Home) -> None:
