@@ -1,6 +1,7 @@
 """Where an option's value comes from, and what is said of one that may not be."""
 
 import os
+import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_a_path_below_a_working_directory_that_is_gone_is_refused(
     message = refusal({name: "below"})
     assert "the working directory is gone; name an absolute path" in message
     assert name in message.replace("-", "_")
+
+
+@pytest.mark.parametrize("home", ["", "below", "."])
+def test_a_home_that_is_no_absolute_path_is_that_of_the_users_entry(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    assert default_data_dir() == Path(pwd.getpwuid(1).pw_dir, ".local/share/forktui")
 
 
 def test_a_data_directory_that_leads_round_in_a_circle_is_refused(tmp_path: Path) -> None:
