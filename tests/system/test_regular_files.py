@@ -10,6 +10,7 @@ import pytest
 from supervisor.system.regular_files import (
     discard,
     make_directories,
+    open_regular,
     open_within,
     read_regular,
     read_within,
@@ -77,6 +78,19 @@ def test_a_directory_that_becomes_a_link_after_the_look_is_not_followed(
     monkeypatch.setattr(os.path, "realpath", lambda path: found if str(path).endswith("root.img") else top)
     with pytest.raises(NotADirectoryError):
         open_within(image, "disks/root.img")
+
+
+def test_a_file_that_becomes_a_link_after_the_look_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("precious")
+    (tmp_path / "image").mkdir()
+    file = tmp_path / "image" / "kernel"
+    file.symlink_to(tmp_path / "secret")
+    monkeypatch.setattr(os.path, "realpath", str)
+    for opened in (lambda: open_within(tmp_path / "image", "kernel"), lambda: open_regular(file)):
+        with pytest.raises(OSError, match="it is a symbolic link, and no file"):
+            opened()
 
 
 @pytest.mark.parametrize("size", [5, 1 << 40])
