@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Self, get_args
 
-from supervisor.errors import NotFoundError
+from supervisor.errors import MachineFileError
 from supervisor.images.machine_files import copied_bytes
 from supervisor.models import FanOutEstimate, ForkKind, MemoryBackend, ResourceName
 from supervisor.rules import capacity
@@ -74,7 +74,7 @@ class Admission:
     async def estimate(self, source: InstanceRecord, plan: ForkPlan, count: int) -> FanOutEstimate:
         """Return what `count` forks take and how many fit beside those that are being made.
 
-        Raises NotFoundError where a file of the source is gone: nobody holds it here, and it may be deleted meanwhile.
+        Raises MachineFileError where a file of the source is gone.
         """
         template = self._inventory.template_of(source.id) if plan.shares_memory else None
         family = Family(source, template, self._siblings(source.id, plan.kind, plan.backend))
@@ -83,8 +83,8 @@ class Admission:
         try:
             resources = await asyncio.to_thread(self._resources, plan, family, others, huge_pages, self._vmms(source))
         except FileNotFoundError as error:
-            raise NotFoundError(
-                f"{source.name}: its forks cannot be estimated: {error.filename} is gone; look whether it was deleted"
+            raise MachineFileError(
+                f"{source.name}: its forks cannot be estimated: {error.filename} is gone; put it back"
             ) from error
         return capacity.estimate(count, resources)
 

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from supervisor.admission.controller import Admission, Promise
 from supervisor.concurrency.progress import Operation, step, uncancelled
 from supervisor.errors import (
     BadRequestError,
     InvalidStateError,
+    LayerError,
+    MachineFileError,
     NotFoundError,
     OperationCancelledError,
     SupervisorError,
@@ -32,6 +35,8 @@ from supervisor.store.registry import new_id
 FAN_OUT: Final = "fan-out"
 """Its name among the operations."""
 DELETED_AT_ONCE: Final = 8
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +68,11 @@ class FanOut:
 
     async def estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many forks fit, what limits them, and what `count` of them take."""
-        source = self._inventory.resolve(reference)
-        return await self._admission.estimate(source, await self._plan(source, request), request.count)
+
+        async def look(source: InstanceRecord) -> FanOutEstimate:
+            return await self._admission.estimate(source, await self._plan(source, request), request.count)
+
+        return await self._look(self._inventory.resolve(reference), look)
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make `count` children, `concurrency` at a time.
@@ -73,8 +81,14 @@ class FanOut:
         """
         source = self._inventory.resolve(reference)
         self._holding.check_stays(source, Verb.FORK)
-        plan = await self._plan(source, request)
-        async with self._admission.admit(source, plan, request.count, force=request.force) as promise:
+        async with contextlib.AsyncExitStack() as admitted:
+
+            async def admit(source: InstanceRecord) -> Promise:
+                plan = await self._plan(source, request)
+                admission = self._admission.admit(source, plan, request.count, force=request.force)
+                return await admitted.enter_async_context(admission)
+
+            promise = await self._look(source, admit)
             began = time.monotonic()
             with self._in_progress.begin(FAN_OUT, source.id, source.name) as operation:
                 operation.total, operation.unit = request.count, "forks"
@@ -151,6 +165,17 @@ class FanOut:
 
         with uncancelled():
             return tuple(await asyncio.gather(*map(delete, children)))
+
+    async def _look(self, source: InstanceRecord, look: Callable[[InstanceRecord], Awaitable[T]]) -> T:
+        """Return what `look` finds of a source that nobody holds.
+
+        What it misses a verb may be about to take away: it is held then, and looked at once more.
+        """
+        try:
+            return await look(source)
+        except (LayerError, MachineFileError):
+            async with self._holding.hold(source.id, FAN_OUT) as held:
+                return await look(held)
 
     async def _plan(self, source: InstanceRecord, request: FanOutRequest) -> ForkPlan:
         if request.from_running:

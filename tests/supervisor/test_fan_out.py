@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable
+from typing import Final
 
 import psutil
 import pytest
@@ -22,6 +24,8 @@ from tests.harness.supervisor_process import (
 )
 from tests.harness.verified_guests import standby_source, until_verified, verified
 
+ROUNDS: Final = 20
+"""How often an instance is looked at while it goes: one such meeting in a handful misses its files."""
 SHARED = ForkRequest(share_memory=True, target_state="Running")
 
 
@@ -327,3 +331,26 @@ async def test_a_fan_out_that_no_child_could_be_made_of_is_refused_whole_and_so_
             assert (error.status, error.code) == (400, "bad_request")
             assert "nobodys is not its template" in error.message
         assert [one.name for one in await client.instances()] == ["source"]
+
+
+async def test_a_source_that_goes_while_it_is_looked_at_is_told_as_gone(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        client = running.client
+        await standby_source(client)
+        two = FanOutRequest(count=2, target_state="Standby", name_prefix="made")
+
+        async def ask(looking: Awaitable[object]) -> str:
+            try:
+                await looking
+            except ApiError as error:
+                return error.code
+            return "done"
+
+        for _ in range(ROUNDS):
+            await client.fork("source", ForkRequest(name="goes", share_memory=False, target_state="Standby"))
+            going = client.delete("goes", cascade=True)
+            looking = [client.fan_out_estimate("goes", two) for _ in range(6)]
+            codes = await asyncio.gather(*map(ask, (*looking, client.fan_out("goes", two), going)))
+            assert set(codes) <= {"done", "not_found", "invalid_state", "cancelled"}, codes
+            if [one.name for one in await client.instances()] != ["source"]:
+                await client.delete("goes", cascade=True)
