@@ -15,6 +15,7 @@ from benchmarks import (
     checkpoint,
     crowds,
     faults,
+    flood,
     forks,
     image,
     machine,
@@ -46,6 +47,7 @@ MODULES: Final = (
     telemetry,
     thousand,
     crowds,
+    flood,
 )
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
     module.NAME: module.measure for module in MODULES

@@ -46,6 +46,8 @@ class Sizes:
     """In `crowds`: readers that do not read, events, slow and idle connections."""
     requests: int = 200
     """That are made at least beside each of these."""
+    flood_seconds: float = 60.0
+    """For which a guest prints in `flood`, in all rounds together."""
 
 
 QUICK: Final = Sizes(
@@ -64,6 +66,7 @@ QUICK: Final = Sizes(
     idle_seconds=0.5,
     socket_crowds=(3, 100, 10, 20),
     requests=5,
+    flood_seconds=0.2,
 )
 """Everything runs and nothing is measured."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from benchmarks.bench import MIB, PATIENCE, Bench
 from benchmarks.measurement import Bar, Result, Rounds, Sample
+from benchmarks.peaks import forget_peak, peak
 from supervisor.settings import SOCKET_NAME
 
 NAME: Final = "crowds"
@@ -109,7 +110,7 @@ def _peers(path: Path, count: int, sent: bytes) -> Iterator[None]:
 
 async def _asked(host: ToldHost, requests: int, events: int) -> Sample:
     """Ask as often, and for as long as events flow."""
-    _forget_peak(host.pid)
+    forget_peak(host.pid)
     telling = asyncio.create_task(host.tell(events))
     seconds: list[float] = []
     while len(seconds) < requests or not telling.done():
@@ -123,14 +124,4 @@ async def _asked(host: ToldHost, requests: int, events: int) -> Sample:
             raise RuntimeError(f"a request was answered by {text[:100]!r}")
     await telling
     hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {MEDIAN: hundredths[49] * 1000, LATE: hundredths[98] * 1000, PEAK: _peak(host.pid) / MIB}
-
-
-def _forget_peak(pid: int) -> None:
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM begins anew: proc(5)
-
-
-def _peak(pid: int) -> int:
-    """Return the most bytes that a process had in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    return {MEDIAN: hundredths[49] * 1000, LATE: hundredths[98] * 1000, PEAK: peak(host.pid) / MIB}

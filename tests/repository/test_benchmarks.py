@@ -54,6 +54,7 @@ MODES = {
         "cascade s",
     ],
     "crowds": ["alone", "3 readers that never read, 100 events", "10 slow and 20 idle"],
+    "flood": ["quiet", "flooded"],
 }
 BARS = {
     "walk": 6,
@@ -69,6 +70,7 @@ BARS = {
     "statistics": 1,
     "thousand": 3,
     "crowds": 0,
+    "flood": 0,
 }
 NO_FIRECRACKER = "/nonexistent/firecracker"
 
