@@ -3,6 +3,7 @@
 Every function blocks on the disk.
 """
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -22,10 +23,16 @@ def disk_marks(config: VmJson | None, directory: Path) -> tuple[DiskMark, ...]:
     return tuple(DiskMark(name, _size(directory, name)) for name in dict.fromkeys(file.source for file in disks))
 
 
-def own_disk_marks(name: str, directory: Path) -> tuple[DiskMark, ...]:
-    """Return the same of the directory of the instance `name`; MachineFileError where a disk is gone."""
+def own_disk_marks(name: str, directory: Path, vmm: int | None) -> tuple[DiskMark, ...]:
+    """Return the same of the directory of the instance `name`; MachineFileError where a disk is gone or another.
+
+    `vmm` is the pid of its VMM, where that opens its disks: a snapshot goes with what it has written to.
+    """
     try:
-        return disk_marks(own_config(directory), directory)
+        config = own_config(directory)
+        if config is not None and vmm is not None:
+            _check_held(name, directory, config, vmm)
+        return disk_marks(config, directory)
     except OSError as error:
         check_descriptors(error, f"{name}: {error.filename}")
         raise MachineFileError(
@@ -78,9 +85,39 @@ def make_way_for_vmm(name: str, directory: Path) -> None:
             raise MachineFileError(f"{name}: {directory / path} is in the way of a socket of its VMM; remove it")
 
 
+def _check_held(name: str, directory: Path, config: VmJson, vmm: int) -> None:
+    """Raise MachineFileError for a drive that a VMM does not have open; nothing is told where one may not look."""
+    try:
+        held = _open_files(vmm)
+    except PermissionError:
+        return
+    for drive in config.drives:
+        if drive.path_on_host is not None and _identity(_status(directory, drive.path_on_host)) not in held:
+            raise MachineFileError(
+                f"{name}: no snapshot of it could be restored: {directory / drive.path_on_host} was replaced while its "
+                f"VMM (pid {vmm}) has the file that was there open; put that back, or stop the instance"
+            )
+
+
+def _open_files(pid: int) -> set[tuple[int, int]]:
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(_identity(descriptor.stat()))
+    return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def _size(directory: Path, name: str) -> int:
+    return _status(directory, name).st_size
+
+
+def _status(directory: Path, name: str) -> os.stat_result:
     fd = open_within(directory, name)
     try:
-        return os.fstat(fd).st_size
+        return os.fstat(fd)
     finally:
         os.close(fd)

@@ -85,7 +85,9 @@ class Snapshots:
         self._vmms.check_reachable(record)
         directory = self._inventory.layout.instance(record.id)
         sizes = await asyncio.to_thread(memory_sizes, directory, record.size_bytes)
-        disks = await asyncio.to_thread(own_disk_marks, record.name, directory)
+        # The embedded VMM opens no disk.
+        vmm = record.process.pid if record.process is not None and record.hypervisor == "firecracker" else None
+        disks = await asyncio.to_thread(own_disk_marks, record.name, directory, vmm)
         await self._inventory.save(record.model_copy(update={"snapshot_unfinished": True}))
         watch = watch or Stopwatch()
         with contextlib.ExitStack() as paused:

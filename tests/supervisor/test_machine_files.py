@@ -114,6 +114,11 @@ def resized(disk: Path, size: int) -> None:
     os.truncate(disk, size)
 
 
+def replaced(disk: Path) -> None:
+    """Have a disk of the same size and content in its place."""
+    resized(disk, DISK_BYTES)
+
+
 def fifo(disk: Path) -> None:
     disk.unlink()
     os.mkfifo(disk)
@@ -164,14 +169,20 @@ async def test_a_disk_that_is_not_what_it_was_is_named_before_anything_is_starte
             assert error.message == f"vm: {path.with_name(disk)} is gone; put it back" or name == "kernel"
 
 
-async def test_a_disk_that_is_gone_from_under_its_vm_is_named_and_the_vm_runs_on(firecracker_home: Home) -> None:
+@pytest.mark.parametrize("spoil", [gone, grown, shrunk, replaced])
+@pytest.mark.parametrize("disk", ["disk.data", "disk.tools"])
+async def test_a_disk_that_is_another_beneath_its_vm_is_named_and_the_vm_runs_on(
+    firecracker_home: Home, disk: str, spoil: Callable[[Path], None]
+) -> None:
     write_machine(firecracker_home, drives=DRIVES)
     async with supervisor(firecracker_home) as running:
         client = running.client
         vm = await client.create(CreateRequest(name="vm", image="machine"))
         await walks(firecracker_home, vm.id)
-        path = firecracker_home.data / "instances" / vm.id / "disk.data"
-        gone(path)
+        path = firecracker_home.data / "instances" / vm.id / disk
+        kept = path.with_name("kept")
+        os.link(path, kept)
+        spoil(path)
         asked = (
             client.standby("vm"),
             client.checkpoint("vm"),
@@ -182,6 +193,9 @@ async def test_a_disk_that_is_gone_from_under_its_vm_is_named_and_the_vm_runs_on
             assert (error.status, error.code) == (409, "machine_file_changed"), error.message
             assert str(path) in error.message
         assert [one.state for one in await client.instances()] == [State.RUNNING]
+        kept.replace(path)
+        await client.standby("vm")
+        await client.restore("vm")
 
 
 async def test_forks_go_on_without_a_list_where_that_is_no_file(embedded: Home) -> None:
