@@ -52,7 +52,8 @@ class Transport:
     """A session of requests to the supervisor on one Unix socket: an async context manager, for one event loop.
 
     `supervisor_user` is the uid of whose supervisor may answer, beside root's and this user's own. `tell` is called
-    with a line where the supervisor shows no life while a verb is waited for, which goes on.
+    with a line where the supervisor shows no life while a verb is waited for, which goes on, and where a verb is waited
+    for no more.
     """
 
     def __init__(
@@ -135,8 +136,15 @@ class Transport:
             options["data"] = body.model_dump_json(exclude_unset=True).encode()
             options["headers"] = {"Content-Type": "application/json"}
         patience = patience or (READ if method == "GET" else VERB)
-        async with self._request(method, path, patience, **options) as response, self._vigil(patience).step():
-            return await self._body(response)
+        try:
+            async with self._request(method, path, patience, **options) as response, self._vigil(patience).step():
+                return await self._body(response)
+        except asyncio.CancelledError:
+            if method != "GET":
+                self._tell(
+                    f"{self.socket}: what was asked for may be done yet; forktui ls shows it, forktui cancel ends it"
+                )
+            raise
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()

@@ -19,7 +19,7 @@ from forktui.client.silence import Patience
 from supervisor.models import CreateRequest
 from tests.cli.conftest import Forktui
 from tests.harness.programs import DONE, FAILED
-from tests.harness.supervisor_process import PATIENCE, Home, RunningSupervisor, supervisor
+from tests.harness.supervisor_process import PATIENCE, Home, RunningSupervisor, supervisor, until
 
 READING = (("ls",), ("ls", "--json"), ("images",), ("logs", "vm"), ("delete", "vm", "--dry-run"), ("cancel", "vm"))
 VERB = Patience(1.0, None)
@@ -75,6 +75,25 @@ async def test_a_verb_says_that_it_waits_and_is_done_when_the_supervisor_goes_on
             assert told.endswith(b"; it is waited for\n")
         output, errors = await making.communicate()
         assert (making.returncode, output, errors) == (DONE, b"vm Initializing\n", b"")
+        await running.client.delete("vm")
+
+
+async def test_a_verb_that_is_waited_for_no_more_is_said_to_go_on(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        with frozen(running):
+            command = ("-m", "forktui", "create", "vm", "--size", "64MB", "--cmd", "hot_mib=4")
+            making = await asyncio.create_subprocess_exec(
+                sys.executable, *command, "--socket", str(embedded.socket), stderr=PIPE
+            )
+            assert making.stderr is not None
+            async with asyncio.timeout(PATIENCE):
+                await making.stderr.readline()
+                making.send_signal(signal.SIGINT)
+                _, errors = await making.communicate()
+            said, interrupted = errors.decode().splitlines()
+            assert said.endswith("may be done yet; forktui ls shows it, forktui cancel ends it")
+            assert (making.returncode, interrupted) == (FAILED, "forktui: interrupted")
+        await until(lambda host: [one.name for one in host.instances] == ["vm"], running.client)
         await running.client.delete("vm")
 
 
