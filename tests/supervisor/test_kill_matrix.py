@@ -1,5 +1,7 @@
 """The supervisor is killed at every step of every operation: afterwards the operation is done or undone, never half.
 
+So it is where the console holder is killed with it.
+
 Each story is told once undisturbed, which says what its steps are; then once for each step, with SIGKILL at it. A new
 supervisor must find a whole host, whose guests verify their memory and on which the same operation then succeeds.
 """
@@ -13,11 +15,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, State
-from tests.harness.supervisor_process import Home, RunningSupervisor, find, supervisor, until, walking_source
+from tests.harness.supervisor_process import (
+    Home,
+    RunningSupervisor,
+    console_holder,
+    find,
+    supervisor,
+    until,
+    walking_source,
+)
+from tests.harness.waiting import until as until_true
 from tests.harness.wholeness import walked_on, whole
 
 KILLS = int(os.environ.get("FORKTUI_TEST_KILLS", "2"))
@@ -39,6 +51,8 @@ class Story:
     act: Act
     done: Callable[[HostSnapshot], bool]
     options: tuple[str, ...] = ()
+    with_holder: bool = False
+    """Whether the console holder is killed at the same steps, too."""
 
 
 async def ready(client: SupervisorClient, state: State) -> None:
@@ -150,9 +164,14 @@ STANDBY, RUNNING, STOPPED = State.STANDBY, State.RUNNING, State.STOPPED
 BOTH = ("embedded", "firecracker")
 
 
-def told(hypervisors: tuple[str, ...], *arguments: object, options: tuple[str, ...] = ()) -> list[Story]:
+def told(
+    hypervisors: tuple[str, ...], *arguments: object, options: tuple[str, ...] = (), with_holder: bool = False
+) -> list[Story]:
     name, verb, prepare, act, done = arguments
-    return [Story(str(name), str(verb), one, prepare, act, done, options) for one in hypervisors]  # type: ignore[arg-type]
+    return [
+        Story(str(name), str(verb), one, prepare, act, done, options, with_holder)  # type: ignore[arg-type]
+        for one in hypervisors
+    ]
 
 
 EMBEDDED = ("embedded",)
@@ -185,6 +204,21 @@ STORIES = [
     *told(EMBEDDED, "cancel-a-fan-out", "fan-out", standby, cancelled_fan_out, lambda host: len(host.instances) == 1),
     *told(EMBEDDED, "cascade-in-steps", "cascade", family, lambda c: c.delete("source", cascade=True), gone("source")),
     *told(EMBEDDED, "cascade", "delete", family, lambda c: c.delete("source", cascade=True), gone("source")),
+    *told(
+        EMBEDDED, "create-and-holder", "create", no_vm, lambda c: c.create(NEW), in_state("source", RUNNING),
+        with_holder=True,
+    ),
+    *told(
+        EMBEDDED, "standby-and-holder", "standby", running, lambda c: c.standby("source"), in_state("source", STANDBY),
+        with_holder=True,
+    ),
+    *told(
+        BOTH, "fork-and-holder", "fork", standby, lambda c: c.fork("source", SHARED), in_state("child", RUNNING),
+        with_holder=True,
+    ),
+    *told(
+        EMBEDDED, "delete-and-holder", "delete", forked, lambda c: c.delete("child"), gone("child"), with_holder=True
+    ),
 ]  # fmt: skip
 
 
@@ -252,6 +286,10 @@ async def killed_at(story: Story, running: RunningSupervisor, number: int, step:
         await story.act(running.client)
     arm(running.home, "")
     assert await running.process.wait() == -signal.SIGKILL
+    holder = await asyncio.to_thread(console_holder, running.home) if story.with_holder else None
+    if holder is not None:
+        psutil.Process(holder).kill()
+        await until_true(lambda: not psutil.pid_exists(holder))
     assert named_steps(story, running.log.read_text())[-1] == step
 
 
