@@ -12,8 +12,6 @@ from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.orphans import check_run_directory, reap, sweep_run_directory
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.vmms import Vmms
-from supervisor.snapshots.layer_files import sweep
-from supervisor.snapshots.layers import all_names
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 
@@ -79,19 +77,21 @@ class HostRecovery:
 
     async def _recover(self, record: InstanceRecord) -> None:
         alive = await self._vmms.adopt(record)
-        directory = self._layout.instance(record.id)
-        await asyncio.to_thread(sweep, directory, all_names(record.snapshot))
         match lifecycle.recovery(record.state, record.intent, alive=alive):
             case Recovery.DISCARD:
                 await self._transitions.discard(record)
                 self._report("warning", f"{record.name}: its {record.intent} was not finished and is undone", None)
+                return
             case Recovery.LOST:
                 await self._transitions.ended(record, None, "ended while no supervisor ran")
             case Recovery.AT_REST if record.process is not None or record.intent is not None:
                 await self._vmms.terminate(record)
                 await self._transitions.settle(record.model_copy(update={"process": None, "intent": None}))
             case Recovery.RUNS if record.snapshot_unfinished:
+                # Its VMM may be writing yet.
                 self._unpausing.begin(record.id)
+                return
+        await self._vmms.sweep(record)
 
     async def _sweep_run_directory(self) -> None:
         inventory = self._inventory

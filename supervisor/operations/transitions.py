@@ -16,8 +16,7 @@ from supervisor.rules.lifecycle import Intent
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
-from supervisor.snapshots.layer_files import remove
-from supervisor.snapshots.layers import Layers, all_names, own_snapshot
+from supervisor.snapshots.layers import Layers, own_snapshot
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, running, stopped
 from supervisor.store.registry import nothing_more
@@ -139,7 +138,7 @@ class Transitions:
     async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
         """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
         saved = await self._inventory.save(stopped(record, code, message))
-        await asyncio.to_thread(remove, self._inventory.layout.instance(record.id), all_names(record.snapshot))
+        await self._vmms.sweep(saved)
         return saved
 
     def _unwritten(self, record: InstanceRecord, error: StorageError) -> InstanceRecord:

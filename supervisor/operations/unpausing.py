@@ -43,6 +43,7 @@ class Unpausing:
                 async with self._holding.hold(instance_id, "unpause") as record:
                     if record.state in HAS_VMM and record.snapshot_unfinished:
                         await self._vmms.resume(instance_id, seconds=QUICK)
+                        await self._vmms.sweep(record)
                 return
             except (NotFoundError, StoppingError):
                 return

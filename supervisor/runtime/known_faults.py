@@ -11,10 +11,10 @@ from supervisor.snapshots.layers import snapshot_type
 from supervisor.store.records import InstanceRecord, ProcessIdentity, StartedVmm
 from supervisor.system.processes import boot_id
 from supervisor.system.regular_files import read_regular
-from supervisor.vmm.api_client import SnapshotType
+from supervisor.vmm.api_client import SnapshotType, TrackingField
 from supervisor.vmm.configuration import LARGEST_JSON, devices
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, firecracker_version
+from supervisor.vmm.hypervisor import Hypervisor, firecracker_version, tracking_field
 
 
 async def version_of(record: InstanceRecord, vmm: Vmm) -> str | None:
@@ -33,6 +33,11 @@ async def started(record: InstanceRecord, vmm: Vmm, version: str | None, snapsho
     check_known_faults(record, version, present)
     identity = ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
     return StartedVmm(identity, version, snapshot_version, present)
+
+
+def tracking_of(record: InstanceRecord, version: str | None) -> TrackingField | None:
+    """Return the field by which a VMM of this version is asked to track dirty pages, None where it is not to."""
+    return tracking_field(version) if record.track_dirty_pages else None
 
 
 async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:

@@ -13,32 +13,25 @@ from supervisor.errors import DependencyMissingError, InvalidStateError, VmmErro
 from supervisor.images.readiness import check_machine, make_way_for_vmm
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
+from supervisor.runtime import known_faults
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
-from supervisor.runtime.known_faults import check_boots, check_known_faults, snapshot_kind, started, version_of
 from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.examination import check_state
 from supervisor.snapshots.layer_checks import check_layers
-from supervisor.snapshots.layer_files import make_way, remove
-from supervisor.snapshots.layers import next_snapshot, own_snapshot
+from supervisor.snapshots.layer_files import make_way, remove, sweep
+from supervisor.snapshots.layers import all_names, next_snapshot, own_snapshot
 from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
 from supervisor.uffd.page_map import remove_page_map
-from supervisor.vmm.api_client import PAUSE, QUICK, TrackingField
+from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import (
-    Hypervisor,
-    StartedPrograms,
-    loads,
-    snapshot_version,
-    tracking_field,
-    userfaultfd_problem,
-)
+from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.process import Exit
 
 
@@ -97,7 +90,7 @@ class Vmms:
                 "--firecracker and one that loads it",
                 remedy=Remedy.BOOT_ANEW,
             )
-        check_known_faults(record, hypervisor.firecracker_version, record.devices or ())
+        known_faults.check_known_faults(record, hypervisor.firecracker_version, record.devices or ())
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -127,12 +120,12 @@ class Vmms:
         """Start a VMM with the instance's vm.json; DependencyMissingError where its version may not run that."""
         await self.check_machine(record, None)
         vm_json = self._layout.instance(record.id) / VM_JSON
-        await asyncio.to_thread(check_boots, record, self.hypervisor(record.hypervisor), vm_json)
+        await asyncio.to_thread(known_faults.check_boots, record, self.hypervisor(record.hypervisor), vm_json)
         step("spawn")
         with watch.phase("boot"), interruptible():
             vmm = await self._spawn(record, VM_JSON)
             try:
-                told = await self._started(record, vmm, await version_of(record, vmm))
+                told = await self._started(record, vmm, await known_faults.version_of(record, vmm))
             except BaseException:
                 await to_its_end(vmm.terminate())
                 raise
@@ -164,8 +157,8 @@ class Vmms:
             vmm = await self._spawn(record, None)
         try:
             with interruptible():
-                version = await version_of(record, vmm)
-                tracking = _tracking(record, version)
+                version = await known_faults.version_of(record, vmm)
+                tracking = known_faults.tracking_of(record, version)
                 step("load")
                 with watch.phase("load"):
                     await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
@@ -213,8 +206,8 @@ class Vmms:
     ) -> StartedVmm:
         """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
         state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
-        version = await version_of(record, vmm)
-        tracking = _tracking(record, version)
+        version = await known_faults.version_of(record, vmm)
+        tracking = known_faults.tracking_of(record, version)
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
@@ -239,28 +232,39 @@ class Vmms:
             record.name, hypervisor, vmm.pid, record.firecracker_version
         )
         with interruptible():
-            kind = await snapshot_kind(record, vmm)
+            kind = await known_faults.snapshot_kind(record, vmm)
         files = next_snapshot(record, kind, written)
         directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
-        await asyncio.to_thread(make_way, directory, (state, layer))
         try:
             with interruptible():
                 step("pause")
                 await vmm.api.pause()
+                # No earlier: until it answers it may be writing what is left of a snapshot that came to nothing.
+                await asyncio.to_thread(make_way, directory, (state, layer))
                 step("snapshot")
                 await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
             yield files
         except BaseException:
-            await asyncio.shield(self.run_on(record.id))
-            await asyncio.shield(asyncio.to_thread(remove, directory, (state, layer)))
+            if await asyncio.shield(self.run_on(record.id)):
+                await asyncio.shield(asyncio.to_thread(remove, directory, (state, layer)))
             raise
 
-    async def run_on(self, instance_id: str) -> None:
-        """Let a VM run on whose snapshot came to nothing; never raises: what its VMM does not answer now it may yet."""
+    async def run_on(self, instance_id: str) -> bool:
+        """Let a VM run on whose snapshot came to nothing; False where its VMM does not answer, which it may yet."""
         try:
             await self.resume(instance_id, seconds=QUICK)
+            return True
         except VmmError:
             self._on_paused(instance_id)
+            return False
+
+    async def sweep(self, record: InstanceRecord) -> None:
+        """Remove what snapshots that came to nothing have left of an instance, whose VMM writes no more.
+
+        While it writes it holds the file's lock (ext4_buffered_write_iter in fs/ext4/file.c), and where it waits for a
+        page meanwhile, so does unlink(2), uninterruptibly: who is to start its page server must not be who waits.
+        """
+        await asyncio.to_thread(sweep, self._layout.instance(record.id), all_names(record.snapshot))
 
     async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
         """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
@@ -370,7 +374,7 @@ class Vmms:
 
     async def _started(self, record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
         hypervisor = self.hypervisor(record.hypervisor)
-        return await started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
+        return await known_faults.started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
 
     def _follow(self, record: InstanceRecord, vmm: Vmm) -> None:
         self._running[record.id] = vmm
@@ -393,7 +397,3 @@ class Vmms:
         remove_file(self._layout.api_socket(instance_id))
         remove_file(self._layout.uffd_socket(instance_id))
         remove_page_map(self._layout.page_map(instance_id))
-
-
-def _tracking(record: InstanceRecord, version: str | None) -> TrackingField | None:
-    return tracking_field(version) if record.track_dirty_pages else None

@@ -17,6 +17,7 @@ from supervisor.vmm.api_client import ApiClient
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
 from tests.harness.verified_guests import one_more_pass, standby_source, until_verified
+from tests.harness.waiting import until as until_true
 
 MIB = 1 << 20
 
@@ -180,9 +181,8 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     await api.close()
     async with supervisor(home) as running:
         client = running.client
-        assert not layer.exists()
-        assert not nameless.exists()
         await one_more_pass(client, "source")
+        await until_true(lambda: not layer.exists() and not nameless.exists())
         after = await checkpoint(client, source, "after")
         assert after.layers == 1
         await client.fork("after", SHARED.model_copy(update={"name": "fork"}))
