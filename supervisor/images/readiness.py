@@ -86,10 +86,13 @@ def make_way_for_vmm(name: str, directory: Path) -> None:
 
 
 def _check_held(name: str, directory: Path, config: VmJson, vmm: int) -> None:
-    """Raise MachineFileError for a drive that a VMM does not have open; nothing is told where one may not look."""
+    """Raise MachineFileError for a drive that a VMM does not have open.
+
+    Nothing is told where one may not look, or the VMM has ended: it will be asked for more than that.
+    """
     try:
         held = _open_files(vmm)
-    except PermissionError:
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
         return
     for drive in config.drives:
         if drive.path_on_host is not None and _identity(_status(directory, drive.path_on_host)) not in held:

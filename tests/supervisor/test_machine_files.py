@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from forktui.client.api import SupervisorClient
 from supervisor.errors import MachineFileError
 from supervisor.images import machine_files
-from supervisor.images.readiness import make_way_for_vmm
+from supervisor.images.readiness import make_way_for_vmm, own_disk_marks
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, State
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor, walking_source
@@ -206,3 +207,10 @@ async def test_forks_go_on_without_a_list_where_that_is_no_file(embedded: Home) 
         os.mkfifo(embedded.data / "instances" / vm.id / "hot_pages")
         fork = await client.fork("vm", ForkRequest(name="fork", share_memory=True, target_state="Running"))
         await until_console_says(embedded.data / "instances" / fork.id / "console.log", "pass 2")
+
+
+def test_a_disk_of_a_vmm_that_has_ended_is_not_called_another(tmp_path: Path) -> None:
+    write_image(tmp_path, "instance", {**BOOT, "drives": DRIVES[:1]})
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert [disk.name for disk in own_disk_marks("vm", tmp_path / "instance", ended.pid)] == ["root.img"]
