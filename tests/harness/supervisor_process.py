@@ -81,8 +81,12 @@ def home_at(root: Path, hypervisor: str = "embedded", firecracker: Path | None =
 
 def console_holder(home: Home) -> int | None:
     """Return the pid of a home's console holder, None where there is none."""
-    found = (one.pid for one in home.processes() if any(MODULE in word for word in one.cmdline()))
-    return next(found, None)
+    for one in home.processes():
+        # It may have ended since.
+        with contextlib.suppress(psutil.Error):
+            if any(MODULE in word for word in one.cmdline()):
+                return one.pid
+    return None
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
