@@ -52,6 +52,8 @@ def claim(settings: Settings) -> Iterator[RunDirectory]:
             with _written(settings.data_dir / SCHEMA, f"{SCHEMA_VERSION}\n"):
                 _make(settings.run_dir, RUN_MODE, made, "--run-dir")
                 _check_own(settings.run_dir, "--run-dir")
+                if settings.run_dir.samefile(settings.data_dir):
+                    raise RefusedError(f"{settings.run_dir} is the data directory; name another with --run-dir")
                 _make(settings.socket_path.parent, RUN_MODE, made, "--socket")
                 _check_inside(Layout(settings.data_dir, settings.run_dir))
                 run_dir = _written(settings.data_dir / RUN_DIR, f"{settings.run_dir}\n")

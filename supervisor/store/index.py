@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from supervisor.errors import BadRequestError, InvalidStateError, NameConflictError, NotFoundError
 from supervisor.models import is_id
@@ -9,6 +10,9 @@ from supervisor.remedies import Remedy
 from supervisor.rules.lineage import Descent, Forest, forest
 from supervisor.store.record_files import Loaded, SetAside
 from supervisor.store.records import InstanceRecord, TemplateRecord
+
+PREFIX_LENGTH: Final = 4
+"""The least of an id that means an instance: what is shorter may well be a name whose instance has gone."""
 
 
 class Index:
@@ -111,7 +115,12 @@ class Index:
         )
 
     def _of_prefix(self, prefix: str) -> InstanceRecord:
-        ids = [one for one in (*self.instances, *self.unreadable) if prefix and one.startswith(prefix)]
+        if len(prefix) < PREFIX_LENGTH:
+            raise NotFoundError(
+                f"{prefix}: no instance has this name; of an id at least {PREFIX_LENGTH} characters have to be given",
+                remedy=Remedy.LIST_INSTANCES,
+            )
+        ids = [one for one in (*self.instances, *self.unreadable) if one.startswith(prefix)]
         if len(ids) == 1:
             return self.resolve(ids[0])
         if ids:

@@ -64,6 +64,13 @@ def test_a_second_supervisor_is_refused_and_the_first_one_named(run_dir: Path) -
         pass
 
 
+def test_one_directory_for_both_is_refused(run_dir: Path) -> None:
+    settings = settings_in(run_dir)
+    settings.data_dir.mkdir(parents=True)
+    message = refusal(settings.model_copy(update={"run_dir": settings.data_dir}))
+    assert message == f"{settings.data_dir} is the data directory; name another with --run-dir"
+
+
 def test_the_lock_is_not_inherited(run_dir: Path) -> None:
     settings = settings_in(run_dir)
     with claim(settings):

@@ -98,14 +98,14 @@ async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(in
 
 
 async def test_references_are_ids_names_and_unique_prefixes(inventory: Inventory) -> None:
-    for one in (standby_record("abc1", "one"), standby_record("abc2", "two"), standby_record("xyz3", "abc1x")):
+    for one in (standby_record("abcde1", "one"), standby_record("abcde2", "two"), standby_record("xyzzy3", "abcde1x")):
         await add(inventory, one)
-    assert inventory.resolve("abc1").name == "one"
-    assert inventory.resolve("two").id == "abc2"
-    assert inventory.resolve("x").id == "xyz3"
+    assert inventory.resolve("abcde1").name == "one"
+    assert inventory.resolve("two").id == "abcde2"
+    assert inventory.resolve("xyzz").id == "xyzzy3"
     with pytest.raises(BadRequestError, match=r"2 ids begin so \(one, two\)"):
-        inventory.resolve("abc")
-    for unknown in ("", "q", "abc19"):
+        inventory.resolve("abcd")
+    for unknown in ("", "q", "xyz", "abcde19"):
         with pytest.raises(NotFoundError):
             inventory.resolve(unknown)
 

@@ -33,7 +33,7 @@ def test_an_exact_id_is_before_a_name_and_a_name_before_a_prefix() -> None:
     assert known.resolve("b1").name == "a1"
     assert known.resolve("c1").name == "b1"
     assert known.resolve("a1").id == "b1", "a name that others' ids begin with"
-    assert known.resolve("a11").id == ONE
+    assert known.resolve("a111").id == ONE
     with pytest.raises(NotFoundError):
         known.resolve("B1")
 
@@ -52,25 +52,33 @@ def test_a_name_of_an_earlier_version_that_is_like_an_id_means_nobody() -> None:
 
 
 def test_a_name_that_is_being_made_is_nobodys_prefix() -> None:
-    known = index(standby_record("web1", "one"))
-    assert known.resolve("web").id == "web1"
-    with known.reserved("web", "x1"), pytest.raises(NotFoundError, match="web: it is being made"):
-        known.resolve("web")
-    assert known.resolve("web").id == "web1"
+    known = index(standby_record("webs1", "one"))
+    assert known.resolve("webs").id == "webs1"
+    with known.reserved("webs", "x1"), pytest.raises(NotFoundError, match="webs: it is being made"):
+        known.resolve("webs")
+    assert known.resolve("webs").id == "webs1"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_letter_or_three_mean_nobody(length: int) -> None:
+    known = index(standby_record(ONE, "one"))
+    with pytest.raises(NotFoundError, match="no instance has this name; of an id at least 4 characters"):
+        known.resolve(ONE[:length])
+    assert known.resolve(ONE[:4]).id == ONE
 
 
 def test_a_record_that_cannot_be_read_is_meant_by_its_id_and_no_other_is() -> None:
     known = index(
-        standby_record("web1", "a1"),
+        standby_record("webs1", "a1"),
         standby_record("b1", "a2"),
-        unreadable={"a1": "torn", "a22": "torn", "web2": "torn"},
+        unreadable={"a1": "torn", "a22": "torn", "webs2": "torn"},
     )
     with pytest.raises(InvalidStateError, match="a1: nothing is done to it, since its record is set aside: torn"):
         known.resolve("a1")
     with pytest.raises(InvalidStateError, match="a22: nothing is done to it, since its record is set aside: torn"):
         known.resolve("a22")
-    with pytest.raises(BadRequestError, match=r"web: 2 ids begin so \(a1, web2\)"):
-        known.resolve("web")
+    with pytest.raises(BadRequestError, match=r"webs: 2 ids begin so \(a1, webs2\)"):
+        known.resolve("webs")
     assert known.resolve("a2").id == "b1"
     with pytest.raises(NameConflictError, match="a1"), known.reserved("a1", "x1"):
         pass
