@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from forktui.actions.registry import ACTIONS
 from forktui.cli import main
 from forktui.cli.commands import COMMANDS
-from forktui.model.actions import ACTIONS
 from supervisor.guests.command_line import Options, parse_command_line
 from supervisor.images.boot_image import load_image
 from supervisor.models import CreateRequest

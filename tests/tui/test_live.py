@@ -12,7 +12,8 @@ from textual.pilot import Pilot
 from forktui.client import silence
 from forktui.tui.app import ForkTui
 from forktui.tui.messages import ConsoleWanted
-from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.screens.dialogs import Confirm
+from forktui.tui.screens.forms import FormDialog
 from forktui.tui.widgets.heat_map import HeatMap
 from supervisor.models import FanOutRequest, State
 from tests.harness.pilot import screen_text, tree, until, until_shown
@@ -68,7 +69,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
             await until(pilot, lambda: state(pilot, "source") is State.STANDBY)
             await until(pilot, lambda: "Standby" in line(pilot, "source"))
 
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
             await until_locked_by(pilot, 1)
 
@@ -78,7 +79,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
 
             await until(pilot, lambda: recorded_pages(pilot) > 0)
             await pilot.press("F")
-            await until(pilot, lambda: isinstance(pilot.app.screen, FanOutPrompt))
+            await until(pilot, lambda: isinstance(pilot.app.screen, FormDialog))
             await pilot.press(*"3", "enter")
             await until_locked_by(pilot, 4)
             await until(pilot, lambda: verified(pilot, "source-4"))
@@ -109,7 +110,7 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: 
     async with supervisor(embedded) as running:
         await standby_source(running.client)
         async with dashboard(running) as pilot:
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: private_bytes(pilot, "source-1") > 1 << 20)
             await until_locked_by(pilot, 1)
             await pilot.press("home", "d")
@@ -178,7 +179,7 @@ async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(e
     async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
-            await pilot.press("C")
+            await pilot.press("C", "enter")
             await until_shown(pilot, "checkpoints: source-1 (paused ")
             await until(pilot, lambda: state(pilot, "source-1") is State.STANDBY)
             assert state(pilot, "source") is State.RUNNING
@@ -229,7 +230,7 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(em
                 await pilot.press("ctrl+r")
                 await until_shown(pilot, "● live")
                 assert "Not connected" not in screen_text(pilot)
-                await pilot.press("f")
+                await pilot.press("f", "enter")
                 await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 
@@ -260,7 +261,7 @@ async def test_a_frozen_supervisor_is_not_live_and_all_goes_on_when_it_does(
                     await until_shown(pilot, "Fork refused: not connected")
                 await until_shown(pilot, "● live")
                 assert "No answer" not in screen_text(pilot)
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 

@@ -1,0 +1,26 @@
+"""Words in a dialog, wrapped; as ASCII where the terminal has no more."""
+
+from rich.text import Text
+from textual.widgets import Static
+
+from forktui.text.safe import ascii_text
+from forktui.tui.widgets.inked import Inked
+from forktui.view.glyphs import ASCII
+
+
+class Prose(Static, Inked):
+    """Safe text, never markup; it takes no room while there is none."""
+
+    def __init__(self, text: str = "", *, classes: str = "") -> None:
+        super().__init__(classes=classes)
+        self._text = text
+
+    def on_mount(self) -> None:
+        self.say(self._text)
+
+    def say(self, text: str) -> None:
+        """Replace the words."""
+        self._text = text
+        self.display = bool(text)
+        if self.is_attached:
+            self.update(Text(ascii_text(text) if self.glyphs is ASCII else text))
