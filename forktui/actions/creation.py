@@ -21,7 +21,7 @@ _FIELDS: Final = (
     Field("image", "image", choices=(BUILT_IN,)),
     Field("size", "size", hint="as the image says, such as 128MB"),
     Field("vcpus", "vcpus", hint="as the image says"),
-    Field("hypervisor", "hypervisor", choices=(ANY,)),
+    Field("hypervisor", "hypervisor", choices=(ANY,), asked_alone=False),
     Field("track_dirty_pages", "diff snapshots", choices=("true", "false")),
     Field("cmd", "command line", hint="words for the kernel"),
 )

@@ -21,9 +21,11 @@ class Field:
     value: str = ""
     """What it begins with, where it is typed."""
     choices: tuple[str, ...] = ()
-    """What it may be, the default first; without any it is typed. One choice is no question, and not shown."""
+    """What it may be, the default first; without any it is typed."""
     hint: str = ""
     """What an empty one means."""
+    asked_alone: bool = True
+    """Shown also where there is one choice only."""
     placed: bool = False
     """On a command line it stands by itself, without `--name`."""
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -27,6 +28,7 @@ from supervisor.models import (
     FanOutEstimate,
     FanOutRequest,
     ForkRequest,
+    ImageInfo,
     PageMapFold,
     Reset,
     ResourceEstimate,
@@ -127,6 +129,15 @@ class RecordedSupervisor(SupervisorClient):
             disk_bytes=one.size_bytes >> 5,
             private_bytes=world.statistics_of(one.id).private_bytes,
         )
+
+    async def images(self) -> list[ImageInfo]:
+        boot = ImageInfo(name="pagewalker", status="ready", created_at=datetime.fromtimestamp(0, UTC), kind="boot")
+        alpine = boot.model_copy(update={"name": "alpine"})
+        why = "images/debian/vm.json names vmlinux, which is not there; put it there"
+        return [boot, alpine, boot.model_copy(update={"name": "debian", "status": "failed", "error": why})]
+
+    async def capabilities(self) -> dict[str, object]:
+        return {"runtimes": [{"name": name, "available": True} for name in ("embedded", "firecracker")]}
 
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         each, fits = 18 << 20, 431

@@ -51,10 +51,10 @@ class Entry(Vertical):
         self.offer(self.field.choices)
 
     def offer(self, choices: tuple[str, ...]) -> None:
-        """Let one of these be chosen; a single one is no question."""
+        """Let one of these be chosen."""
         if isinstance(self.input, Choice):
             self.input.offer(choices)
-            self.display = len(choices) > 1
+            self.display = self.field.asked_alone or len(self.input.choices) > 1
 
     def refuse(self, reason: str) -> None:
         """Say why its value cannot be used, or nothing where it can."""
@@ -83,6 +83,7 @@ class FormDialog(Dialog, HoldsKeys):
         self._told = Prose(classes="told")
         self._hint = Prose(HINT, classes="hint")
         self._look_soon: Timer | None = None
+        self._tried: Values = {}
         self._under_way = False
         self.answered = asyncio.Event()
         self.answered.set()
@@ -146,10 +147,11 @@ class FormDialog(Dialog, HoldsKeys):
             return
         self.notify_of([])
         self._set_under_way(True)
+        self._tried = self.values
         if self._form.review is None:
             self._reviewed(None)
             return
-        review, ids, values = self._form.review, self.ids, self.values
+        review, ids, values = self._form.review, self.ids, self._tried
 
         async def ask(client: SupervisorClient, world: World) -> Question | None:
             return await review(client, ids, values)
@@ -170,7 +172,7 @@ class FormDialog(Dialog, HoldsKeys):
             self._send(adds)
 
     def _send(self, adds: Values) -> None:
-        self.post_message(Wanted(self._verb, self.ids, {**self.values, **adds}, self))
+        self.post_message(Wanted(self._verb, self.ids, {**self._tried, **adds}, self))
 
     def _set_under_way(self, under_way: bool) -> None:
         self._under_way = under_way

@@ -16,6 +16,8 @@ class TextField(Input):
 
     def __init__(self, value: str = "", placeholder: str = "", *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(value, placeholder, id=id, compact=True)
+        # What blinks is drawn for nobody who looks, also over a slow line.
+        self.cursor_blink = False
 
 
 class Choice(Painting, can_focus=True):
@@ -35,11 +37,8 @@ class Choice(Painting, can_focus=True):
         self.value = value
 
     def offer(self, choices: Sequence[str]) -> None:
-        """Replace what may be chosen; what was chosen stays where that can be."""
-        self.choices = tuple(choices)
-        if self.value not in self.choices:
-            self.value = self.choices[0]
-            self.post_message(self.Changed())
+        """Replace what may be chosen; what was chosen is never another by itself."""
+        self.choices = tuple(choices) if self.value in choices else (self.value, *choices)
         self.repaint()
 
     def action_move(self, steps: int) -> None:
