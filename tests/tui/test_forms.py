@@ -15,11 +15,13 @@ from supervisor.models import (
     CreateRequest,
     FanOutRequest,
     FanOutResult,
+    HostStatistics,
     ImageInfo,
     Instance,
     InstanceChanged,
     Operation,
     State,
+    Statistics,
 )
 from tests.harness.pilot import Wishes, hear, host, screen_text, tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor
@@ -80,6 +82,9 @@ async def test_an_instance_is_made_of_an_image_and_a_refusal_loses_nothing_that_
         await until_shown(pilot, "warm: a snapshot: begins in Standby")
         await pilot.press("down", *"64MB", "down", *"2", "enter")
         await until_shown(pilot, "web: create refused: the name is taken")
+        await hear(pilot, Statistics(at=BEGIN, instances=(), host=HostStatistics(cpu_percent=77)))
+        await until(pilot, lambda: app.dashboard.world.host.cpu_percent == 77)
+        assert "web: create refused: the name is taken" in screen_text(pilot)
         assert form(pilot).values["name"] == "web"
         await pilot.press("shift+tab", "shift+tab", "shift+tab", "end", *"-2", "enter")
         await until_shown(pilot, "created: web-2 (Running)")
@@ -163,6 +168,20 @@ async def test_a_form_says_that_its_instance_has_changed_and_does_nothing_that_i
         await pilot.press("enter")
         await until_shown(pilot, "Fan out refused: source is Running: press s to put it to standby first")
         assert app.wishes == []
+
+
+@pytest.mark.parametrize("keys", [("F",), ("F", "down"), ("F", "down", "down"), ("j", "x"), ("j", "x", "tab")])
+@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TEXTUAL_THEME", "ansi-dark")])
+async def test_what_has_the_focus_is_seen_without_colours_of_our_own(
+    keys: tuple[str, ...], variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable)
+    app = Wishes(host(family()))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press(*keys)
+        marked = [one for one in app.screen.query("TextField, Choice, Button") if one.rich_style.reverse]
+        assert marked == [app.focused]
 
 
 @pytest.mark.parametrize("keys", [("F",), ("f",), ("n",), ("d",), ("j", "x"), ("j", "t"), ("j", "C"), ("A",)])

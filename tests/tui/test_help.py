@@ -4,6 +4,7 @@ import pytest
 
 from forktui.actions.action import Group
 from forktui.actions.registry import ACTIONS
+from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.help import Help, help_lines
 from tests.harness.pilot import host, screen_text, tree, until, until_shown
 from tests.harness.told_hosts import family
@@ -45,6 +46,6 @@ async def test_help_is_searched_with_a_slash_and_left_with_escape() -> None:
         await until_shown(pilot, "Nothing matches.")
         await pilot.press("escape")
         await until_shown(pilot, "Fan out")
-        assert isinstance(app.screen, Help)
+        assert [type(screen) for screen in app.screen_stack[1:]] == [Dashboard, Help]
         await pilot.press("escape")
-        assert app.screen is app.dashboard
+        await until(pilot, lambda: app.screen is app.dashboard)

@@ -31,6 +31,7 @@ class Dialog(ModalScreen[Values | None]):
         super().__init__()
         self.targets = tuple(targets)
         self._refusal = refusal
+        self._meanwhile = Prose(classes="notice")
         self._notice = Prose(classes="notice")
 
     @property
@@ -40,7 +41,7 @@ class Dialog(ModalScreen[Values | None]):
 
     def hear(self, world: World) -> None:
         """Say what has changed about those that it is about."""
-        self.notify_of(changes(self.targets, world))
+        self._meanwhile.say("\n".join(changes(self.targets, world)))
 
     def notify_of(self, lines: Sequence[str]) -> None:
         """Say what stands against it, or nothing any more."""
@@ -76,6 +77,7 @@ class Confirm(Dialog):
         with VerticalScroll(classes="dialog", can_focus=False):
             yield Prose(self._question.asked, classes="question")
             yield self._says
+            yield self._meanwhile
             yield self._notice
             with Horizontal(classes="answers"):
                 yield Button("No", id="no")
@@ -99,7 +101,9 @@ class Confirm(Dialog):
             self.dismiss(self._question.adds)
 
     def _planned(self, lines: Sequence[str]) -> None:
-        self._waits = False
+        if self._waits:
+            self._waits = False
+            self.notify_of([])
         if lines:
             self._says.say("\n".join(lines))
 

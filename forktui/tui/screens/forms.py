@@ -94,6 +94,7 @@ class FormDialog(Dialog, HoldsKeys):
             yield Prose("\n".join(self._form.says), classes="consequences")
             yield from self._entries
             yield self._told
+            yield self._meanwhile
             yield self._notice
             yield self._hint
 

@@ -16,11 +16,15 @@ class Prose(Static, Inked):
         self._text = text
 
     def on_mount(self) -> None:
-        self.say(self._text)
+        self._show()
 
     def say(self, text: str) -> None:
         """Replace the words."""
-        self._text = text
-        self.display = bool(text)
-        if self.is_attached:
-            self.update(Text(ascii_text(text) if self.glyphs is ASCII else text))
+        if text != self._text:
+            self._text = text
+            if self.is_attached:
+                self._show()
+
+    def _show(self) -> None:
+        self.display = bool(self._text)
+        self.update(Text(ascii_text(self._text) if self.glyphs is ASCII else self._text))
