@@ -103,7 +103,7 @@ class Dashboard(Screen[None]):
             self._activity.show(world)
             self._banner.show(connection, self._clock())
             self._show_selected()
-        for screen in self.app.screen_stack:
+        for screen in tuple(self.app.screen_stack):
             if isinstance(screen, Dialog):
                 screen.hear(world)
 

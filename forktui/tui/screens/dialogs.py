@@ -1,7 +1,6 @@
 """What is asked about instances before something is done to them, and the questions that Yes or No answers."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -86,8 +85,12 @@ class Confirm(Dialog):
     def on_mount(self) -> None:
         self.query_one("#no").focus()
         if self._plan is not None:
-            ask = partial(_ask_plan, self._plan, self.ids)
-            self.post_message(Asking(self, "plan", ask, self._planned, self._unplanned))
+            plan, ids = self._plan, self.ids
+
+            async def ask(client: SupervisorClient, world: World) -> tuple[str, ...]:
+                return await plan(client, world, ids)
+
+            self.post_message(Asking(self, "plan", ask, self._planned, lambda refusal: self.notify_of([refusal])))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.action_answer(event.button.id == "yes")
@@ -106,10 +109,3 @@ class Confirm(Dialog):
             self.notify_of([])
         if lines:
             self._says.say("\n".join(lines))
-
-    def _unplanned(self, refusal: str) -> None:
-        self.notify_of([refusal])
-
-
-async def _ask_plan(plan: Plan, ids: Sequence[str], client: SupervisorClient, world: World) -> tuple[str, ...]:
-    return await plan(client, world, ids)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -84,7 +83,7 @@ class FormDialog(Dialog, HoldsKeys):
         self._hint = Prose(HINT, classes="hint")
         self._look_soon: Timer | None = None
         self._tried: Values = {}
-        self._under_way = False
+        self._under_way = self._sent = False
         self.answered = asyncio.Event()
         self.answered.set()
 
@@ -111,7 +110,7 @@ class FormDialog(Dialog, HoldsKeys):
     def hear(self, world: World) -> None:
         super().hear(world)
         # The supervisor has begun: what becomes of it is told in the tree.
-        if self._under_way and any((one := world.instances.get(i)) is not None and one.busy for i in self.ids):
+        if self._sent and any((one := world.instances.get(i)) is not None and one.busy for i in self.ids):
             self.taken()
 
     def taken(self) -> None:
@@ -122,6 +121,7 @@ class FormDialog(Dialog, HoldsKeys):
 
     def refuse(self, failures: Sequence[str]) -> None:
         """Say why the supervisor has not done it; everything can be changed and tried again."""
+        self._sent = False
         self._set_under_way(False)
         self.notify_of(failures)
 
@@ -173,6 +173,8 @@ class FormDialog(Dialog, HoldsKeys):
             self._send(adds)
 
     def _send(self, adds: Values) -> None:
+        self._sent = True
+        self._set_under_way(True)
         self.post_message(Wanted(self._verb, self.ids, {**self._tried, **adds}, self))
 
     def _set_under_way(self, under_way: bool) -> None:
@@ -199,16 +201,19 @@ class FormDialog(Dialog, HoldsKeys):
         if refused:
             self._show_look(Look())
             return
-        ask = partial(_ask_look, self._form, self.ids, self.values)
-        self.post_message(Asking(self, "look", ask, self._show_look, lambda refusal: self._show_look(Look((refusal,)))))
+        ids, values, look = self.ids, self.values, self._form.look
+
+        async def ask(client: SupervisorClient, world: World) -> Look:
+            return await look(client, ids, values)
+
+        def tell(told: Look) -> None:
+            if values == self.values:
+                self._show_look(told)
+
+        self.post_message(Asking(self, "look", ask, tell, lambda refusal: tell(Look((refusal,)))))
 
     def _show_look(self, look: Look) -> None:
         self._told.say("\n".join(look.lines))
         for entry in self._entries:
             if entry.field.name in look.choices:
                 entry.offer(look.choices[entry.field.name])
-
-
-async def _ask_look(form: Form, ids: Sequence[str], values: Values, client: SupervisorClient, world: World) -> Look:
-    assert form.look is not None
-    return await form.look(client, ids, values)
