@@ -65,7 +65,7 @@ def _restore_question(world: World, targets: Targets) -> Question | None:
     if not recorded:
         return None
     says = (
-        f"What is lost: {count(recorded)} recorded hot pages; the first fork after it records anew.",
+        f"What is lost: {count(recorded)} recorded hot pages; the next fork records anew.",
         "Its memory stays as it is, and it runs on from there.",
     )
     return Question(f"Restore {whom(targets)}?", says, "Restore")
@@ -170,7 +170,7 @@ RESTORE: Final = Verb(
     also=("start",),
     keys=("r",),
     label="Restore",
-    help="Run a Standby instance from its snapshot, or start a Stopped one",
+    help="Run a Standby instance on, after a question where that costs recorded pages, or start a Stopped one",
     command="run a Standby instance on",
     group=Group.MACHINES,
     guard=_restore_guard,

@@ -98,6 +98,8 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
             await until(pilot, lambda: "LOCKED" not in line(pilot, "source"))
 
             await pilot.press("r")
+            await until_shown(pilot, "recorded hot pages; the next fork records anew")
+            await pilot.press("y")
             await until(pilot, lambda: state(pilot, "source") is State.RUNNING)
             await pilot.press("x")
             await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
@@ -227,9 +229,9 @@ async def test_an_instance_is_made_and_forked_from_an_empty_screen(embedded: Hom
             await pilot.press("n", *"web")
             await until_shown(pilot, "pagewalker: boots at once")
             await pilot.press("tab", "tab", *"33kB", "enter")
-            await until(pilot, lambda: pilot.app.screen.query_one(".notice").display)
+            await until_shown(pilot, "size 33kB is refused: a VM may have")
             assert state(pilot, "web") is None
-            await pilot.press("ctrl+u", *"32MB", "enter")
+            await pilot.press("ctrl+u", *"64MB", "enter")
             await until(pilot, lambda: state(pilot, "web") is State.RUNNING)
             await until(pilot, lambda: app.screen is app.dashboard)
             await pilot.press("colon", *"standby web", "enter")
@@ -246,7 +248,7 @@ async def test_a_name_that_is_taken_meanwhile_is_refused_in_the_form(embedded: H
             await pilot.press("f", *"late")
             dialog = pilot.app.screen
             assert isinstance(dialog, FormDialog)
-            await running.client.create(CreateRequest(name="late", image="pagewalker", size="32MB"))
+            await running.client.create(CreateRequest(name="late", image="pagewalker", size="64MB"))
             await pilot.press("enter")
             assert "Fork source" in await until_shown(pilot, "the name is taken by instance")
             assert dialog.values["name"] == "late"
