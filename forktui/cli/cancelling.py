@@ -4,7 +4,8 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from forktui.cli.command import Command, reference
+from forktui.actions import states
+from forktui.cli.command import command_of, reference
 from forktui.cli.printing import show_each
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import ended
@@ -53,6 +54,4 @@ def _show(operation: Operation, settings: Settings) -> None:
     print(ended(safe_model(operation)))
 
 
-CANCEL: Final = Command(
-    "cancel", "end what is under way: a fan-out, a deletion, a detach, ...", _cancel_arguments, _cancel
-)
+CANCEL: Final = command_of(states.CANCEL, _cancel_arguments, _cancel)

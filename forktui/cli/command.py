@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from forktui.actions.action import Verb
 from forktui.client.api import SupervisorClient
 from supervisor.models import explain
 from supervisor.settings import Settings
@@ -28,6 +29,13 @@ class Command:
     arguments: Callable[[ArgumentParser], None]
     run: Run
     options: tuple[str, ...] = ("json_output",)
+
+
+def command_of(
+    verb: Verb, arguments: Callable[[ArgumentParser], None], run: Run, options: tuple[str, ...] = ("json_output",)
+) -> Command:
+    """Return the command that does what the dashboard's verb does, under its word."""
+    return Command(verb.word, verb.command, arguments, run, options)
 
 
 def request(model: type[Model], fields: dict[str, object]) -> Model:

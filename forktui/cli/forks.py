@@ -4,7 +4,8 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Final, get_args
 
-from forktui.cli.command import Command, reference, request
+from forktui.actions import forks
+from forktui.cli.command import command_of, reference, request
 from forktui.cli.printing import complain, show
 from forktui.client.api import SupervisorClient
 from forktui.text.quantities import fits, plural, size
@@ -135,8 +136,6 @@ def _estimate_row(row: ResourceEstimate) -> tuple[str, ...]:
     return (row.name, shown(row.per_fork), shown(row.needed), available, most, safe_text(row.basis))
 
 
-FORK: Final = Command("fork", "make one fork of an instance", _fork_arguments, _fork)
-CHECKPOINT: Final = Command(
-    "checkpoint", "make a Standby instance of a Running one, which runs on", _checkpoint_arguments, _checkpoint
-)
-FAN_OUT: Final = Command("fan-out", "make many forks of an instance", _fan_out_arguments, _fan_out)
+FORK: Final = command_of(forks.FORK, _fork_arguments, _fork)
+CHECKPOINT: Final = command_of(forks.CHECKPOINT, _checkpoint_arguments, _checkpoint)
+FAN_OUT: Final = command_of(forks.FAN_OUT, _fan_out_arguments, _fan_out)

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
-from forktui.cli.command import Command, Run, references, request
+from forktui.actions import creation, deletion, states
+from forktui.cli.command import Command, Run, command_of, references, request
 from forktui.cli.printing import each, instances_of, show, show_each
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import mebibytes
@@ -106,20 +107,13 @@ async def _accept(client: SupervisorClient, options: Namespace, settings: Settin
     return await show_each(instances_of(client), options.instances, accept, show, settings)
 
 
-CREATE: Final = Command("create", "boot a new instance", _create_arguments, _create, ("json_output", "hypervisor"))
+CREATE: Final = command_of(creation.CREATE, _create_arguments, _create, ("json_output", "hypervisor"))
 VERBS: Final = (
-    Command(
-        "standby", "write a snapshot of a Running instance and end its VMM", references, _for_each(lambda c: c.standby)
-    ),
-    Command("restore", "run a Standby instance on", references, _for_each(lambda c: c.restore)),
+    command_of(states.STANDBY, references, _for_each(lambda c: c.standby)),
+    command_of(states.RESTORE, references, _for_each(lambda c: c.restore)),
     Command("start", "boot a Stopped instance", references, _for_each(lambda c: c.start)),
-    Command("stop", "end an instance's VMM; its memory is lost", references, _for_each(lambda c: c.stop)),
-    Command(
-        "detach",
-        "give a fork all of its memory, so that its source is locked no more",
-        references,
-        _for_each(lambda c: c.detach),
-    ),
-    Command("accept", "read a memory that was put back, and take it for what it is", _accept_arguments, _accept),
+    command_of(states.STOP, references, _for_each(lambda c: c.stop)),
+    command_of(states.DETACH, references, _for_each(lambda c: c.detach)),
+    command_of(states.ACCEPT, _accept_arguments, _accept),
 )
-DELETE: Final = Command("delete", "remove an instance, or with --cascade the tree below it", _delete_arguments, _delete)
+DELETE: Final = command_of(deletion.DELETE, _delete_arguments, _delete)

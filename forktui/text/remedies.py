@@ -40,25 +40,25 @@ WORDINGS: Final[Mapping[Remedy, Wording]] = {
     Remedy.CASCADE: Wording(
         ", or give --cascade to delete the whole tree", ", or press d on it alone to delete the whole tree"
     ),
-    Remedy.FORCE: Wording(", or give --force", ", or use `forktui fan-out --force`"),
+    Remedy.FORCE: Wording(", or give --force", ", or press F and say that it is to be forced"),
     Remedy.FROM_RUNNING: Wording(", or give --from-running for a copy", ", or press f for a copy"),
     Remedy.WITHOUT_FROM_RUNNING: Wording("; leave --from-running out", "; press f again"),
     Remedy.SHARE_MEMORY: Wording("; give --share-memory", "; press f"),
     Remedy.PAGE_SERVER: Wording("; fork it with --share-memory and --memory-backend uffd", "; fork it with f"),
-    Remedy.FILE_BACKEND: Wording(", or use --memory-backend file", ", or use `forktui fork --memory-backend file`"),
+    Remedy.FILE_BACKEND: Wording(", or use --memory-backend file", ", or press f and choose the backend file"),
     Remedy.ACCEPT: Wording(
         ", or have what is there read whole and taken: `forktui accept {parameter}`",
-        ", or have what is there read whole and taken: `forktui accept {parameter}`",
+        ", or have what is there of {parameter} read whole and taken (A)",
     ),
     Remedy.ACCEPT_CHANGED: Wording(
         ", or give --changed to take it as another memory",
-        ", or use `forktui accept --changed` to take it as another memory",
+        ", or choose changed (A) to take it as another memory",
     ),
     Remedy.BOOT_ANEW: Wording(
         ", or fork it with --no-share-memory and --target-state Stopped, and start that",
         ", or use `forktui fork --no-share-memory --target-state Stopped`, and start that",
     ),
-    Remedy.HYPERVISOR: Wording("; give --hypervisor={parameter}", "; use `forktui create --hypervisor={parameter}`"),
+    Remedy.HYPERVISOR: Wording("; give --hypervisor={parameter}", "; choose the hypervisor {parameter} (n)"),
 }
 
 

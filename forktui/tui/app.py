@@ -15,36 +15,31 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
+from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.feed import Connection, Feed
-from forktui.model.actions import ACTIONS
 from forktui.model.world import World, reduce
-from forktui.text.quantities import fits
 from forktui.text.remedies import in_dashboard
-from forktui.text.safe import ascii_text, safe_model, safe_text
-from forktui.tui import verbs
+from forktui.text.safe import ascii_text, safe_text
 from forktui.tui.hang_up import on_hang_up
 from forktui.tui.messages import (
+    Asking,
     ConsoleWanted,
-    Estimated,
-    EstimateWanted,
     Finished,
     Heard,
     LinkChanged,
     PageMapRead,
     PageMapWanted,
-    Planned,
-    PlanWanted,
     Said,
     Wanted,
 )
 from forktui.tui.screens.dashboard import Dashboard
-from forktui.tui.screens.dialogs import FanOutPrompt
+from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.reading import CONSOLE_LINES, Console
 from forktui.tui.theme import DARK, THEMES, ink_defaults
 from forktui.tui.widgets.inked import AsciiScrollBar, InkedApp
 from forktui.view.glyphs import ASCII, glyphs
-from supervisor.models import Event, FanOutRequest, Statistics
+from supervisor.models import Event, Statistics
 
 STATISTICS_SECONDS = 0.25
 """How long counters that changed wait to be drawn, so that a burst is drawn once."""
@@ -112,7 +107,7 @@ class ForkTui(InkedApp):
                 yield SystemCommand(
                     f"{action.name} ({action.key})",
                     action.help,
-                    partial(self.dashboard.action_do, action.id),
+                    partial(self.dashboard.action_do, action.word),
                 )
 
     def action_help_quit(self) -> None:
@@ -150,25 +145,21 @@ class ForkTui(InkedApp):
         self._draw_in(CHANGE_SECONDS)
 
     def on_wanted(self, message: Wanted) -> None:
-        self.run_worker(self._carry_out(message), name=message.action_id)
+        self.run_worker(self._carry_out(message), name=message.verb.word)
 
-    def on_plan_wanted(self, message: PlanWanted) -> None:
-        self.run_worker(self._plan(message.instance_id), name="plan", group="plan", exclusive=True)
-
-    def on_planned(self, message: Planned) -> None:
-        self.dashboard.ask_to_delete(message.plan)
-
-    def on_estimate_wanted(self, message: EstimateWanted) -> None:
-        self.run_worker(self._estimate(message.instance_id), name="estimate", group="estimate", exclusive=True)
-
-    def on_estimated(self, message: Estimated) -> None:
-        if isinstance(self.screen, FanOutPrompt):
-            self.screen.show_estimate(message.line)
+    def on_asking(self, message: Asking[Any]) -> None:
+        self.run_worker(self._ask(message), name=message.group, group=message.group, exclusive=True)
 
     def on_finished(self, message: Finished) -> None:
-        if message.outcome.done:
-            self._say(message.outcome.done, "information")
-        for failure in message.outcome.failures:
+        dialog, outcome = message.dialog, message.outcome
+        if isinstance(dialog, FormDialog) and dialog.is_current:
+            if outcome.failures and not outcome.done:
+                dialog.refuse(outcome.failures)
+                return
+            dialog.taken()
+        if outcome.done:
+            self._say(outcome.done, "information")
+        for failure in outcome.failures:
             self._say(failure, "error")
 
     def on_said(self, message: Said) -> None:
@@ -208,27 +199,16 @@ class ForkTui(InkedApp):
             self.post_message(Said(safe_text(failure), "error"))
 
     async def _carry_out(self, wanted: Wanted) -> None:
-        if wanted.action_id == "fan_out":
-            outcome = await verbs.fan_out(self.client, self.world, wanted.instance_ids[0], wanted.count)
-        else:
-            outcome = await verbs.ON_EACH[wanted.action_id](self.client, self.world, wanted.instance_ids)
-        self.post_message(Finished(outcome))
+        outcome = await wanted.verb.do(self.client, self.world, wanted.instance_ids, wanted.values)
+        self.post_message(Finished(outcome, wanted.dialog))
 
-    async def _plan(self, instance_id: str) -> None:
+    async def _ask(self, asking: Asking[Any]) -> None:
         try:
-            plan = await self.client.deletion_plan(instance_id, cascade=True)
+            answer = await asking.ask(self.client, self.world)
         except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Said(in_dashboard(error), "error"))
+            asking.dialog.call_later(asking.refuse, in_dashboard(error))
         else:
-            self.post_message(Planned(safe_model(plan)))
-
-    async def _estimate(self, instance_id: str) -> None:
-        try:
-            estimate = await self.client.fan_out_estimate(instance_id, FanOutRequest(count=1))
-        except (ApiError, SupervisorUnreachableError) as error:
-            self.post_message(Estimated(in_dashboard(error)))
-        else:
-            self.post_message(Estimated(f"fits: {fits(estimate)}"))
+            asking.dialog.call_later(asking.tell, answer)
 
     async def _read_page_map(self, wanted: PageMapWanted) -> None:
         try:

@@ -1,13 +1,19 @@
 """What workers and screens tell the application; the application alone owns the world and the client."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Literal, TypeVar
 
 from textual.message import Message
+from textual.widget import Widget
 
+from forktui.actions.action import Outcome, Verb
+from forktui.actions.form import Values
+from forktui.client.api import SupervisorClient
 from forktui.client.feed import Connection
-from forktui.tui.verbs import Outcome
-from supervisor.models import DeletionPlan, Event, PageMapFold
+from forktui.model.world import World
+from supervisor.models import Event, PageMapFold
+
+Answer = TypeVar("Answer")
 
 
 class Heard(Message):
@@ -27,53 +33,50 @@ class LinkChanged(Message):
 
 
 class Wanted(Message):
-    """The operator wants an action done on instances; nothing is left to ask."""
+    """The operator wants a verb done to instances; nothing is left to ask.
 
-    def __init__(self, action_id: str, instance_ids: Sequence[str], count: int = 1) -> None:
+    `dialog`, where there is one, is told what came of it.
+    """
+
+    def __init__(
+        self, verb: Verb, instance_ids: Sequence[str], values: Values | None = None, dialog: Widget | None = None
+    ) -> None:
         super().__init__()
-        self.action_id = action_id
+        self.verb = verb
         self.instance_ids = tuple(instance_ids)
-        self.count = count
-
-
-class PlanWanted(Message):
-    """The operator thinks of deleting a source with all that is below it."""
-
-    def __init__(self, instance_id: str) -> None:
-        super().__init__()
-        self.instance_id = instance_id
-
-
-class Planned(Message):
-    """What goes with a source that is deleted with all that is below it."""
-
-    def __init__(self, plan: DeletionPlan) -> None:
-        super().__init__()
-        self.plan = plan
-
-
-class EstimateWanted(Message):
-    """The operator thinks of a fan-out of an instance."""
-
-    def __init__(self, instance_id: str) -> None:
-        super().__init__()
-        self.instance_id = instance_id
-
-
-class Estimated(Message):
-    """How many forks fit on the host, in words; or why that cannot be told."""
-
-    def __init__(self, line: str) -> None:
-        super().__init__()
-        self.line = line
+        self.values = dict(values or {})
+        self.dialog = dialog
 
 
 class Finished(Message):
     """An action is done, or was refused."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, dialog: Widget | None = None) -> None:
         super().__init__()
         self.outcome = outcome
+        self.dialog = dialog
+
+
+class Asking(Message, Generic[Answer]):
+    """A dialog wants to know something of the supervisor, which it is told unless it has been closed.
+
+    Of the questions of one `group` only the newest is answered.
+    """
+
+    def __init__(
+        self,
+        dialog: Widget,
+        group: str,
+        ask: Callable[[SupervisorClient, World], Awaitable[Answer]],
+        tell: Callable[[Answer], None],
+        refuse: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self.dialog = dialog
+        self.group = group
+        self.ask = ask
+        self.tell = tell
+        self.refuse = refuse
 
 
 class PageMapWanted(Message):

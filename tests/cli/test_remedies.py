@@ -145,7 +145,7 @@ def test_an_operator_is_told_options_that_there_are() -> None:
             ErrorBody.of(BadRequestError("no", remedy=Remedy.HYPERVISOR, parameter="firecracker")),
             "no; give hypervisor=firecracker",
             "no; give --hypervisor=firecracker",
-            "no; use `forktui create --hypervisor=firecracker`",
+            "no; choose the hypervisor firecracker (n)",
         ),
     ],
 )
@@ -189,4 +189,4 @@ def test_what_a_peer_says_is_no_format_of_ours() -> None:
     detail = {"message": "{0.__class__} {parameter}", "remedy": "hypervisor", "parameter": "{1}\x1b[2J"}
     error = ErrorBody.model_validate({"code": "", "message": "", "details": [detail]})
     assert in_commands(error) == "{0.__class__} {parameter}; give --hypervisor={1}\x1b[2J"
-    assert in_dashboard(error) == "{0.__class__} {parameter}; use `forktui create --hypervisor={1}�[2J`"
+    assert in_dashboard(error) == "{0.__class__} {parameter}; choose the hypervisor {1}�[2J (n)"

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 
 from textual.pilot import Pilot
 
+from forktui.actions.action import Outcome
 from forktui.tui.app import ForkTui
-from forktui.tui.messages import Heard, Wanted
+from forktui.tui.messages import Finished, Heard, Wanted
 from forktui.tui.widgets.fork_tree import ForkTree
 from supervisor.models import (
     Activity,
@@ -82,5 +83,9 @@ class Wishes(ForkTui):
         super().__init__(source.client)
         self.wishes: list[tuple[str, tuple[str, ...], int]] = []
 
+        self.values: list[dict[str, str]] = []
+
     def on_wanted(self, message: Wanted) -> None:
-        self.wishes.append((message.action_id, message.instance_ids, message.count))
+        self.wishes.append((message.verb.word, message.instance_ids, int(message.values.get("count", "1"))))
+        self.values.append(message.values)
+        self.post_message(Finished(Outcome(""), message.dialog))

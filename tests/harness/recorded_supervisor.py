@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -18,8 +19,21 @@ from pydantic import TypeAdapter
 
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.demo.scenario import SOURCE, play
+from forktui.model.forest import descendants
 from forktui.model.world import World, reduce
-from supervisor.models import Event, FanOutEstimate, FanOutRequest, ForkRequest, PageMapFold, Reset, State
+from supervisor.models import (
+    Deletion,
+    DeletionPlan,
+    Event,
+    FanOutEstimate,
+    FanOutRequest,
+    ForkRequest,
+    ImageInfo,
+    PageMapFold,
+    Reset,
+    ResourceEstimate,
+    State,
+)
 from tests.harness.checkout import ROOT
 
 RECORDING = ROOT / "tests" / "pictures" / "fan_out.json"
@@ -92,8 +106,50 @@ class RecordedSupervisor(SupervisorClient):
             raise ApiError(404, "not_found", f"{reference}: no page map was recorded")
         return refold(self._page_maps[reference], width)
 
+    async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
+        world = Recording(0, tuple(self._events), {}).world
+        going = [*(reversed(descendants(world, reference)) if cascade else ()), reference]
+        goes = [self._deletion(world, instance_id) for instance_id in going]
+        return DeletionPlan(
+            deletions=tuple(goes),
+            running=sum(one.running for one in goes),
+            disk_bytes=sum(one.disk_bytes for one in goes),
+            private_bytes=sum(one.private_bytes for one in goes),
+        )
+
+    @staticmethod
+    def _deletion(world: World, instance_id: str) -> Deletion:
+        one = world.instances[instance_id]
+        return Deletion(
+            id=one.id,
+            name=one.name,
+            state=one.state,
+            fork_kind=one.fork_kind,
+            running=one.vmm_pid is not None,
+            disk_bytes=one.size_bytes >> 5,
+            private_bytes=world.statistics_of(one.id).private_bytes,
+        )
+
+    async def images(self) -> list[ImageInfo]:
+        boot = ImageInfo(name="pagewalker", status="ready", created_at=datetime.fromtimestamp(0, UTC), kind="boot")
+        alpine = boot.model_copy(update={"name": "alpine"})
+        why = "images/debian/vm.json names vmlinux, which is not there; put it there"
+        return [boot, alpine, boot.model_copy(update={"name": "debian", "status": "failed", "error": why})]
+
+    async def capabilities(self) -> dict[str, object]:
+        return {"runtimes": [{"name": name, "available": True} for name in ("embedded", "firecracker")]}
+
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
-        return FanOutEstimate(count=request.count, fits=431, limiting="memory", resources=())
+        each, fits = 18 << 20, 431
+        memory = ResourceEstimate(
+            name="memory",
+            per_fork=each,
+            needed=each * request.count,
+            available=each * fits,
+            fits=fits,
+            basis="measured",
+        )
+        return FanOutEstimate(count=request.count, fits=fits, limiting="memory", resources=(memory,))
 
 
 def refold(fold: PageMapFold, width: int) -> PageMapFold:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.cli import main
 from forktui.cli.commands import COMMANDS
-from forktui.model.actions import ACTIONS
 from supervisor.guests.command_line import Options, parse_command_line
 from supervisor.images.boot_image import load_image
 from supervisor.models import CreateRequest
@@ -83,6 +83,12 @@ def test_the_words_of_pagewalker() -> None:
     words = re.findall(r"`(\w+=\d+)`", README.partition("`pagewalker` takes words")[2].partition("\n\n")[0])
     assert parse_command_line(" ".join(word for word in words if word != "passes=0"), 128 << 20) == Options()
     assert len(words) == len(Options._fields) + 1
+
+
+def test_the_verbs_are_all_commands_and_actions() -> None:
+    listed = README.partition("Every verb is a command:")[2].partition(";")[0]
+    assert set(re.findall(r"`([a-z-]+)`", listed)) == {command.name for command in COMMANDS}
+    assert set(re.findall(r"`:([a-z-]+)", README)) <= set(BY_WORD)
 
 
 def test_the_keys() -> None:

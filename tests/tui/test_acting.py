@@ -4,7 +4,8 @@ import pytest
 from textual.widgets import Button, Input
 
 from forktui.tui.app import ForkTui
-from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.screens.dialogs import Confirm, Dialog
+from forktui.tui.screens.forms import FormDialog
 from supervisor.models import Deletion, DeletionPlan, InstanceChanged, InstanceDeleted, InstanceStatistics, State
 from tests.harness.pilot import Wishes, hear, host, screen_text, told, tree, until, until_shown
 from tests.harness.recorded_supervisor import RecordedSupervisor
@@ -53,29 +54,21 @@ async def test_a_deletion_is_asked_about_and_no_is_the_default(answer: str, wish
         assert len(app.wishes) == wishes
 
 
-@pytest.mark.parametrize(
-    ("key", "answer", "wish"),
-    [
-        ("d", "y", ("delete", ("fork-1",), 1)),
-        ("x", "y", ("stop", ("fork-1",), 1)),
-        ("t", "y", ("detach", ("fork-1",), 1)),
-        ("f", "y", ("fork", ("fork-1",), 1)),
-    ],
-)
-async def test_an_answer_is_for_whom_was_asked_about_and_for_no_other_of_that_name(
-    key: str, answer: str, wish: object
-) -> None:
+@pytest.mark.parametrize(("key", "answer"), [("d", "y"), ("x", "y"), ("t", "y"), ("f", "enter"), ("C", "enter")])
+async def test_an_answer_is_for_whom_was_asked_about_and_for_no_other_of_that_name(key: str, answer: str) -> None:
     """The one that was asked about is deleted, and another of its name made, while the question stands."""
     app = Wishes(host(family()))
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("j", key)
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await until(pilot, lambda: isinstance(app.screen, Dialog))
         await hear(pilot, InstanceDeleted(id="fork-1"))
         await hear(pilot, InstanceChanged(instance=fork_of("source", "fork-9").model_copy(update={"name": "fork-1"})))
-        await until(pilot, lambda: "fork-9" in app.dashboard.world.instances)
+        await until_shown(pilot, "fork-1 has gone meanwhile")
         await pilot.press(answer)
-        await until(pilot, lambda: app.wishes == [wish])
+        await until_shown(pilot, "refused: no instance is selected")
+        assert isinstance(app.screen, Dialog)
+        assert app.wishes == []
 
 
 async def test_yes_can_be_reached_and_pressed() -> None:
@@ -111,7 +104,7 @@ class Planning(RecordedSupervisor):
         return DeletionPlan(deletions=(*gone, root), running=3, disk_bytes=131 << 20, private_bytes=54 << 20)
 
 
-@pytest.mark.parametrize(("answer", "wishes"), [("enter", []), ("y", [("delete_tree", ("source",), 1)])])
+@pytest.mark.parametrize(("answer", "wishes"), [("enter", []), ("y", [("delete", ("source",), 1)])])
 async def test_a_locked_source_is_offered_with_its_tree_and_no_is_the_default(
     answer: str, wishes: list[object]
 ) -> None:
@@ -120,7 +113,7 @@ async def test_a_locked_source_is_offered_with_its_tree_and_no_is_the_default(
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("d")
         await until(pilot, lambda: isinstance(app.screen, Confirm))
-        said = screen_text(pilot)
+        said = await until_shown(pilot, "What goes: 4 instances")
         assert "Delete source and the 3 forks below it?" in said
         assert "What goes: 4 instances, 3 of them running." in said
         assert "131 MiB on disk and 54 MiB of private memory" in said
@@ -128,17 +121,20 @@ async def test_a_locked_source_is_offered_with_its_tree_and_no_is_the_default(
         await pilot.press(answer)
         await until(pilot, lambda: app.screen is app.dashboard)
         await until(pilot, lambda: app.wishes == wishes)
+        assert all(values == {"cascade": "true"} for values in app.values)
 
 
-async def test_a_fork_of_a_running_instance_is_a_copy_after_a_question() -> None:
+async def test_a_fork_of_a_running_instance_is_said_to_be_a_copy() -> None:
     app = Wishes(host(family()))
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
-        await pilot.press("f")
+        await pilot.press("f", "enter")
         await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
+        await until(pilot, lambda: app.screen is app.dashboard)
         await pilot.press("j", "f")
-        await until_shown(pilot, "C makes one of it")
-        await pilot.press("y")
+        await until_shown(pilot, "paused while its memory is written")
+        assert "backend" not in screen_text(pilot)
+        await pilot.press("enter")
         await until(pilot, lambda: app.wishes[1:] == [("fork", ("fork-1",), 1)])
 
 
@@ -160,12 +156,13 @@ async def test_a_fan_out_takes_only_a_number_that_can_be() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("F")
-        await until(pilot, lambda: isinstance(app.screen, FanOutPrompt))
-        for number in ("", "0", "4097"):
-            app.screen.query_one(Input).value = number
+        await until(pilot, lambda: isinstance(app.screen, FormDialog))
+        for number, refusal in (("", "required"), ("0", "than or equal to 1"), ("4097", "than or equal to 4096")):
+            app.screen.query_one("#count", Input).value = number
+            await until_shown(pilot, refusal)
             await pilot.press("enter")
-            await until_shown(pilot, "a number from 1 to 4096")
-            assert isinstance(app.screen, FanOutPrompt)
+            await until_shown(pilot, refusal)
+            assert isinstance(app.screen, FormDialog)
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app.dashboard)
         assert app.wishes == []
@@ -178,10 +175,8 @@ async def test_a_fan_out_asks_how_many() -> None:
         await pilot.press("F")
         await until_shown(pilot, "How many forks of source?")
         await until_shown(pilot, "fits: up to 431 (memory)")
-        # As high as what it says: the instance's memory, its hot pages, and how many fit.
-        assert app.screen.query_one(".consequences").size.height == 3
         await pilot.press(*"25", "enter")
-        await until(pilot, lambda: app.wishes == [("fan_out", ("source",), 25)])
+        await until(pilot, lambda: app.wishes == [("fan-out", ("source",), 25)])
 
 
 async def test_a_refusal_is_said_once_within_its_time() -> None:

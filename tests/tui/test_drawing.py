@@ -17,7 +17,6 @@ from forktui.view.columns import COLUMNS, MIN_NAME_WIDTH, guides, header, layout
 from forktui.view.facts import facts, waterfall
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.view.page_heat import heat_lines, heat_piece, legend
-from forktui.view.questions import consequences
 from forktui.view.sparkline import bars
 from forktui.view.styled_lines import Line, clipped, fit, left, line_width, right
 from supervisor.models import (
@@ -350,16 +349,6 @@ def test_a_heat_map_has_its_cells_in_address_order_and_a_legend_of_what_occurs()
 )
 def test_what_has_no_page_map_says_why(fields: dict[str, object], why: str) -> None:
     assert no_page_map(instance("one", **fields)).startswith(why)
-
-
-def test_a_detached_fork_is_said_to_go_on_only_where_it_runs() -> None:
-    runs, rests = fork_of("source", "one"), fork_of("source", "two", state=State.STANDBY)
-    world = world_of(runs, rests)
-    assert consequences("detach", world, [runs])[0] == "It gets all of its memory: 128 MiB at most."
-    assert consequences("detach", world, [runs, runs])[0] == "Each gets all of its memory: 256 MiB in all at most."
-    assert "the guest goes on" in consequences("detach", world, [runs])[1]
-    assert consequences("detach", world, [rests])[0] == "It keeps its snapshot."
-    assert "goes on" not in "".join(consequences("detach", world, [rests]))
 
 
 def test_every_glyph_is_one_cell_and_every_ascii_glyph_ascii() -> None:

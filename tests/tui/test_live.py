@@ -10,11 +10,13 @@ import pytest
 from textual.pilot import Pilot
 
 from forktui.client import silence
+from forktui.text.quantities import size
 from forktui.tui.app import ForkTui
 from forktui.tui.messages import ConsoleWanted
-from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.screens.dialogs import Confirm
+from forktui.tui.screens.forms import FormDialog
 from forktui.tui.widgets.heat_map import HeatMap
-from supervisor.models import FanOutRequest, State
+from supervisor.models import CreateRequest, FanOutRequest, State
 from tests.harness.pilot import screen_text, tree, until, until_shown
 from tests.harness.supervisor_process import Home, RunningSupervisor, supervisor, walking_source
 from tests.harness.verified_guests import standby_source
@@ -68,7 +70,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
             await until(pilot, lambda: state(pilot, "source") is State.STANDBY)
             await until(pilot, lambda: "Standby" in line(pilot, "source"))
 
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
             await until_locked_by(pilot, 1)
 
@@ -78,7 +80,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
 
             await until(pilot, lambda: recorded_pages(pilot) > 0)
             await pilot.press("F")
-            await until(pilot, lambda: isinstance(pilot.app.screen, FanOutPrompt))
+            await until(pilot, lambda: isinstance(pilot.app.screen, FormDialog))
             await pilot.press(*"3", "enter")
             await until_locked_by(pilot, 4)
             await until(pilot, lambda: verified(pilot, "source-4"))
@@ -96,6 +98,8 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
             await until(pilot, lambda: "LOCKED" not in line(pilot, "source"))
 
             await pilot.press("r")
+            await until_shown(pilot, "recorded hot pages; the next fork records anew")
+            await pilot.press("y")
             await until(pilot, lambda: state(pilot, "source") is State.RUNNING)
             await pilot.press("x")
             await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
@@ -109,7 +113,7 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: 
     async with supervisor(embedded) as running:
         await standby_source(running.client)
         async with dashboard(running) as pilot:
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: private_bytes(pilot, "source-1") > 1 << 20)
             await until_locked_by(pilot, 1)
             await pilot.press("home", "d")
@@ -178,7 +182,7 @@ async def test_a_checkpoint_is_taken_of_what_runs_and_refused_of_what_does_not(e
     async with supervisor(embedded) as running:
         await walking_source(running.client)
         async with dashboard(running) as pilot:
-            await pilot.press("C")
+            await pilot.press("C", "enter")
             await until_shown(pilot, "checkpoints: source-1 (paused ")
             await until(pilot, lambda: state(pilot, "source-1") is State.STANDBY)
             assert state(pilot, "source") is State.RUNNING
@@ -201,6 +205,53 @@ async def test_a_marked_family_is_deleted_forks_before_their_sources(embedded: H
             await pilot.press("y")
             await until(pilot, lambda: not tree(pilot).rows)
             await until_shown(pilot, "deleted: inner-1, inner-2, vm-1, +3")
+
+
+async def test_what_goes_with_a_marked_family_is_what_the_supervisor_plans(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        source = await standby_source(running.client)
+        await running.client.fan_out(source.id, FanOutRequest(count=2, name_prefix="vm", target_state="Standby"))
+        plan = await running.client.deletion_plan("source", cascade=True)
+        async with dashboard(running) as pilot:
+            await until(pilot, lambda: len(tree(pilot).rows) == 3)
+            await pilot.press(*["space"] * 3, "d")
+            await until_shown(pilot, f"That frees {size(plan.disk_bytes)} on disk")
+            await pilot.press("n", "u", "end", "d")
+            await until_shown(pilot, "What goes: 1 instance.")
+            await pilot.press("enter")
+
+
+async def test_an_instance_is_made_and_forked_from_an_empty_screen(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        app = ForkTui(running.home.socket)
+        async with app.run_test(size=SIZE, notifications=True) as pilot:
+            await until(pilot, lambda: app.dashboard.connection.live)
+            await pilot.press("n", *"web")
+            await until_shown(pilot, "pagewalker: boots at once")
+            await pilot.press("tab", "tab", *"33kB", "enter")
+            await until_shown(pilot, "size 33kB is refused: a VM may have")
+            assert state(pilot, "web") is None
+            await pilot.press("ctrl+u", *"64MB", "enter")
+            await until(pilot, lambda: state(pilot, "web") is State.RUNNING)
+            await until(pilot, lambda: app.screen is app.dashboard)
+            await pilot.press("colon", *"standby web", "enter")
+            await until(pilot, lambda: state(pilot, "web") is State.STANDBY)
+            await pilot.press("colon", *"fan-out web 2 --name-prefix many --target-state Standby", "enter")
+            await until(pilot, lambda: state(pilot, "many-2") is State.STANDBY)
+            await until(pilot, lambda: app.screen is app.dashboard)
+
+
+async def test_a_name_that_is_taken_meanwhile_is_refused_in_the_form(embedded: Home) -> None:
+    async with supervisor(embedded) as running:
+        await standby_source(running.client)
+        async with dashboard(running) as pilot:
+            await pilot.press("f", *"late")
+            dialog = pilot.app.screen
+            assert isinstance(dialog, FormDialog)
+            await running.client.create(CreateRequest(name="late", image="pagewalker", size="64MB"))
+            await pilot.press("enter")
+            assert "Fork source" in await until_shown(pilot, "the name is taken by instance")
+            assert dialog.values["name"] == "late"
 
 
 async def test_what_the_supervisor_refuses_is_said_in_its_own_words(embedded: Home) -> None:
@@ -229,7 +280,7 @@ async def test_a_lost_supervisor_is_said_and_actions_are_off_until_it_is_back(em
                 await pilot.press("ctrl+r")
                 await until_shown(pilot, "● live")
                 assert "Not connected" not in screen_text(pilot)
-                await pilot.press("f")
+                await pilot.press("f", "enter")
                 await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 
@@ -260,7 +311,7 @@ async def test_a_frozen_supervisor_is_not_live_and_all_goes_on_when_it_does(
                     await until_shown(pilot, "Fork refused: not connected")
                 await until_shown(pilot, "● live")
                 assert "No answer" not in screen_text(pilot)
-            await pilot.press("f")
+            await pilot.press("f", "enter")
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 
 

@@ -59,6 +59,10 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         ("80x24-details", (80, 24), "fork-2", ("i",), "▒ prefetched"),
         ("120x40", README_SIZE, "fork-2", (), "prefetched 4"),
         ("120x40-delete", README_SIZE, "fork-4", ("d",), "Delete fork-4?"),
+        ("120x40-fan-out", README_SIZE, "source", ("F", *"20"), "20 take 360 MiB"),
+        ("120x40-create", README_SIZE, "source", ("n", *"Web"), "lowercase letters"),
+        ("80x24-tree", (80, 24), "source", ("d",), "10 of them running"),
+        ("80x24-command", (80, 24), "source", ("colon", *"f", "tab"), "fan-out, filter, fork"),
         ("200x50", (200, 50), "fork-3-2", (), "around 4"),
     ],
 )

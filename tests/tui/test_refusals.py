@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from forktui.actions.deletion import DELETE
+from forktui.actions.forks import FAN_OUT
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
-from forktui.tui import verbs
 from supervisor.errors import InvalidStateError, SupervisorError
 from supervisor.models import ErrorBody, FanOutChild, FanOutRequest, FanOutResult, Remedy
 from tests.harness.told_hosts import family, world_of
@@ -32,15 +33,15 @@ class Refusing(SupervisorClient):
 
 
 async def test_a_refusal_is_told_with_the_key_that_would_allow_it() -> None:
-    outcome = await verbs.delete(Refusing(LOCKED), world_of(*family()), ["source"])
+    outcome = await DELETE.do(Refusing(LOCKED), world_of(*family()), ["source"], {})
     assert outcome.failures == (f"{LOCKED.cause}, or press d on it alone to delete the whole tree",)
 
 
 async def test_a_child_that_was_not_made_is_told_so_too_and_as_safe_text() -> None:
-    outcome = await verbs.fan_out(Refusing(MANY), world_of(*family()), "source", 1)
+    outcome = await FAN_OUT.do(Refusing(MANY), world_of(*family()), ["source"], {"count": "1"})
     assert outcome.failures == ("source-1: source: fork refused: �[2J it is Running, or press f for a copy",)
 
 
 async def test_a_supervisor_that_is_not_there_is_told_as_it_is() -> None:
-    outcome = await verbs.delete(Refusing(None), world_of(*family()), ["source"])
+    outcome = await DELETE.do(Refusing(None), world_of(*family()), ["source"], {})
     assert outcome.failures == ("/socket: nobody is there",)

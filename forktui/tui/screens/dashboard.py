@@ -1,6 +1,7 @@
 """The dashboard: the fork tree, the selected instance beside or below it, and what happens at the bottom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -10,30 +11,29 @@ from textual.containers import Container, Vertical
 from textual.screen import Screen
 from textual.widgets import Input
 
+from forktui.actions.action import OnScreen, Verb
+from forktui.actions.command_line import Command, NotUnderstoodError, understood
+from forktui.actions.form import Values
+from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
-from forktui.model.actions import ACTIONS, BY_ID, Action
+from forktui.model.forest import Order
 from forktui.model.world import World
-from forktui.tui.messages import (
-    ConsoleWanted,
-    EstimateWanted,
-    PageMapRead,
-    PageMapWanted,
-    PlanWanted,
-    RetryWanted,
-    Said,
-    Wanted,
-)
-from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
-from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH, Reading, help_lines
+from forktui.text.safe import safe_text
+from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.dialogs import Confirm, Dialog
+from forktui.tui.screens.forms import FormDialog
+from forktui.tui.screens.help import Help
+from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
+from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.heat_map import HeatMap, has_page_map
 from forktui.tui.widgets.key_bar import KeyBar
 from forktui.tui.widgets.status_line import StatusLine
-from forktui.view.questions import consequences, fan_out_facts, needs_question, question, tree_consequences
-from supervisor.models import DeletionPlan, Instance
+from forktui.tui.widgets.text_field import TextField
+from supervisor.models import Instance
 
 PAGE_MAP_SECONDS = 0.5
 """The least time between two readings of a page map."""
@@ -46,7 +46,7 @@ class Dashboard(Screen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(",".join(action.keys), f"do('{action.id}')", action.label, show=False) for action in ACTIONS
+        Binding(",".join(action.keys), f"do('{action.word}')", action.label, show=False) for action in ACTIONS
     ]
 
     def __init__(self, socket: str, title: str, now: Callable[[], float], clock: Callable[[], float]) -> None:
@@ -58,7 +58,8 @@ class Dashboard(Screen[None]):
         self._clock = clock
         self._status = StatusLine(socket, title)
         self._banner = Banner()
-        self._filter = Input(placeholder="words in name, id, state, uffd, firecracker, locked", id="filter")
+        self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
+        self._command_line = CommandLine(lambda: self.world)
         self._facts = Facts()
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
@@ -80,6 +81,7 @@ class Dashboard(Screen[None]):
                     yield self._fault_rate
                     yield self._heat_map
         yield self._activity
+        yield self._command_line
         yield self._keys
 
     def on_mount(self) -> None:
@@ -101,6 +103,9 @@ class Dashboard(Screen[None]):
             self._activity.show(world)
             self._banner.show(connection, self._clock())
             self._show_selected()
+        for screen in tuple(self.app.screen_stack):
+            if isinstance(screen, Dialog):
+                screen.hear(world)
 
     def tick(self) -> None:
         """Draw what depends on the time alone."""
@@ -117,34 +122,37 @@ class Dashboard(Screen[None]):
             # To be asked for again, whether or not anything changes.
             self._page_map_read = self._page_map_read[:2]
 
-    def ask_to_delete(self, plan: DeletionPlan) -> None:
-        """Ask whether a source is to go with all that is below it; a question that is open already is left alone."""
-
-        def do(yes: bool | None) -> None:
-            if yes:
-                self.post_message(Wanted("delete_tree", [root.id]))
-
-        root = plan.deletions[-1]
-        if self.is_current:
-            below = len(plan.deletions) - 1
-            asked = f"Delete {root.name} and the {'fork' if below == 1 else f'{below} forks'} below it?"
-            self.app.push_screen(Confirm(asked, tree_consequences(plan), "Delete all"), do)
-
-    def refusal(self, action: Action) -> str | None:
-        """Why an action cannot be done now; None where it can."""
+    def refusal(self, verb: Verb, ids: Sequence[str] | None = None) -> str | None:
+        """Why a verb cannot be done now to these, or to what it acts on; None where it can."""
         writable = self.world.supervisor is not None and self.world.supervisor.writable
-        return action.refused(self.world, self._targets(action), self.connection.live, writable)
+        chosen = self._targets(verb) if ids is None else ids
+        return verb.refused(self.world, chosen, self.connection.live, writable)
 
-    def action_do(self, action_id: str) -> None:
+    def action_do(self, word: str) -> None:
         """Do an action, or say why not."""
-        action = BY_ID[action_id]
-        refusal = self.refusal(action)
+        action = BY_WORD[word]
+        refusal = self._perform(Command(action, ids=self._targets(action) if isinstance(action, Verb) else ()))
         if refusal is not None:
             self.post_message(Said(refusal, "warning"))
-        elif action.guard is not None:
-            self._ask_then_do(action_id, [self.world.instances[i] for i in self._targets(action)])
+
+    @on(CommandLine.Said)
+    def _line_said(self, message: CommandLine.Said) -> None:
+        try:
+            command = understood(message.line, self.world, self._targets)
+        except NotUnderstoodError as error:
+            self._command_line.refuse(safe_text(str(error)))
+            return
+        refusal = self._perform(command) if command is not None else None
+        if refusal is not None:
+            self._command_line.refuse(refusal)
         else:
-            getattr(self, f"do_{action_id}")()
+            self._line_left()
+
+    @on(CommandLine.Left)
+    def _line_left(self) -> None:
+        self._command_line.close()
+        if self.focused is None or not self._filter.has_focus:
+            self.fork_tree.focus()
 
     @on(ForkTree.Moved)
     def _tree_moved(self) -> None:
@@ -170,15 +178,19 @@ class Dashboard(Screen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self._read_page_map)
 
-    def _targets(self, action: Action) -> tuple[str, ...]:
-        return self.fork_tree.selection if not action.one else tuple(filter(None, [self.fork_tree.cursor_id]))
+    def _targets(self, verb: Verb) -> tuple[str, ...]:
+        if verb.makes:
+            return ()
+        return self.fork_tree.selection if not verb.one else tuple(filter(None, [self.fork_tree.cursor_id]))
 
     def _show_selected(self) -> None:
         instance = self.selected
         self._facts.show(self.world, instance)
         self._fault_rate.show(self.world, instance, self._now())
         self._heat_map.select(instance)
-        self._keys.show([(action, self.refusal(action) is None) for action in ACTIONS if action.footer], self._marks())
+        offered = [action for action in ACTIONS if action.footer]
+        possible = [not isinstance(action, Verb) or self.refusal(action) is None for action in offered]
+        self._keys.show(list(zip(offered, possible, strict=True)), self._marks())
         self._read_page_map()
 
     def _marks(self) -> int:
@@ -198,77 +210,104 @@ class Dashboard(Screen[None]):
         self._page_map_read, self._page_map_read_at = wanted, self._clock()
         self.post_message(PageMapWanted(instance.id, cells))
 
-    def _ask_then_do(self, action_id: str, targets: list[Instance]) -> None:
+    def _perform(self, command: Command) -> str | None:
+        """Do what a key or a line asks for, or ask first; returns why it is refused, None where it is not."""
+        action, ids = command.action, command.ids
+        if isinstance(action, OnScreen):
+            action.do(self, command.words)
+            return None
+        assert isinstance(action, Verb)
+        refusal = self.refusal(action, ids)
+        if refusal is None:
+            self._ask_then_do(
+                action, [self.world.instances[i] for i in ids if i in self.world.instances], command.values
+            )
+        return refusal
+
+    def _ask_then_do(self, verb: Verb, targets: list[Instance], given: Values) -> None:
         ids = [instance.id for instance in targets]
 
-        def do(count: int | None) -> None:
-            if count:
-                self.fork_tree.set_marks(self.fork_tree.marked.difference(ids))
-                self.post_message(Wanted(action_id, ids, count))
+        def asked(adds: Values | None) -> None:
+            if adds is not None:
+                self._unmark(ids)
+                self.post_message(Wanted(verb, ids, adds))
 
-        if action_id == "fan_out":
-            self.app.push_screen(FanOutPrompt(targets[0].name, fan_out_facts(self.world, targets[0])), do)
-            self.post_message(EstimateWanted(ids[0]))
-        elif action_id == "delete" and len(targets) == 1 and targets[0].mem_locked:
-            self.post_message(PlanWanted(ids[0]))
-        elif needs_question(action_id, targets):
-            says = consequences(action_id, self.world, targets)
-            yes = "Copy" if action_id == "fork" else BY_ID[action_id].label
-            self.app.push_screen(Confirm(question(action_id, targets), says, yes), do)
+        def filled(done: Values | None) -> None:
+            if done is not None:
+                self._unmark(ids)
+
+        refusal = partial(self.refusal, verb)
+        if verb.form is not None:
+            form = verb.form(self.world, targets)
+            self.app.push_screen(FormDialog(verb, form, targets, refusal, given or None), filled)
+        elif (question := verb.question(self.world, targets)) is not None:
+            self.app.push_screen(Confirm(question, targets, refusal, verb.plan), asked)
         else:
-            do(1)
+            asked({})
 
-    def do_console(self) -> None:
+    def _unmark(self, ids: Sequence[str]) -> None:
+        self.fork_tree.set_marks(self.fork_tree.marked.difference(ids))
+
+    def open_command_line(self) -> None:
+        self._command_line.open()
+
+    def show_console(self) -> None:
         if self.selected is not None:
             self.post_message(ConsoleWanted(self.selected.id))
 
-    def do_copy_id(self) -> None:
+    def copy_id(self) -> None:
         if self.selected is not None:
             self.app.copy_to_clipboard(self.selected.id)
             self.post_message(Said(f"{self.selected.name}: {self.selected.id} sent to the clipboard"))
 
-    def do_mark(self) -> None:
+    def toggle_mark(self) -> None:
         self.fork_tree.toggle_mark()
 
-    def do_unmark(self) -> None:
+    def clear_marks(self) -> None:
         self.fork_tree.set_marks(frozenset())
 
-    def do_toggle(self) -> None:
+    def toggle_tree(self) -> None:
         self.fork_tree.toggle()
 
-    def do_toggle_all(self) -> None:
+    def toggle_trees(self) -> None:
         self.fork_tree.toggle_all()
 
-    def do_filter_rows(self) -> None:
+    def filter(self, words: str) -> None:
         self._filter.display = True
         self._filter.focus()
+        if words:
+            self._filter.value = words
+            self.fork_tree.focus()
 
-    def do_order(self) -> None:
-        self.fork_tree.next_order()
+    def sort(self, order: str) -> None:
+        if order:
+            self.fork_tree.set_order(Order(order))
+        else:
+            self.fork_tree.next_order()
 
-    def do_details(self) -> None:
+    def toggle_details(self) -> None:
         shown = self.query_one("#inspector").display
         self.set_class(not shown, "details")
         self.set_class(shown, "no-details")
         self.call_after_refresh(self._read_page_map)
 
-    def do_events(self) -> None:
+    def toggle_events(self) -> None:
         self._activity.display = not self._activity.display
 
-    def do_hold(self) -> None:
+    def hold_events(self) -> None:
         self._activity.hold(not self._activity.held, self.world)
 
-    def do_reconnect(self) -> None:
+    def reconnect(self) -> None:
         self.post_message(RetryWanted())
 
-    def do_help(self) -> None:
+    def show_help(self, words: str) -> None:
         width = min(self.size.width - READING_MARGIN, READING_WIDTH)
         moves = [
             (binding.key_display or binding.key, binding.description)
             for binding in ForkTree.BINDINGS
             if isinstance(binding, Binding)
         ]
-        self.app.push_screen(Reading("Keys", help_lines(moves, width)))
+        self.app.push_screen(Help(moves, width, words))
 
-    def do_quit(self) -> None:
+    def leave(self) -> None:
         self.app.exit()

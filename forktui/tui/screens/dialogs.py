@@ -1,22 +1,61 @@
-"""The questions that are asked before something is done."""
+"""What is asked about instances before something is done to them, and the questions that Yes or No answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button
 
-from supervisor.models import FAN_OUT_LIMIT
+from forktui.actions.action import Plan
+from forktui.actions.form import Question, Values
+from forktui.client.api import SupervisorClient
+from forktui.model.world import World
+from forktui.tui.messages import Asking
+from forktui.tui.widgets.prose import Prose
+from forktui.view.meanwhile import changes
+from supervisor.models import Instance
 
-DEFAULT_COUNT = 8
+Refusal = Callable[[Sequence[str]], str | None]
+"""Why what is asked about cannot be done to these instances as they are at the moment."""
 
 
-class Confirm(ModalScreen[bool]):
-    """A question that Enter and Escape answer with No."""
+class Dialog(ModalScreen[Values | None]):
+    """Something about instances, by the ids that it was opened with; it says what has become of them meanwhile."""
+
+    def __init__(self, targets: Sequence[Instance], refusal: Refusal) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        self._refusal = refusal
+        self._meanwhile = Prose(classes="notice")
+        self._notice = Prose(classes="notice")
+
+    @property
+    def ids(self) -> list[str]:
+        """The instances that it is about."""
+        return [one.id for one in self.targets]
+
+    def hear(self, world: World) -> None:
+        """Say what has changed about those that it is about."""
+        self._meanwhile.say("\n".join(changes(self.targets, world)))
+
+    def notify_of(self, lines: Sequence[str]) -> None:
+        """Say what stands against it, or nothing any more."""
+        self._notice.say("\n".join(lines))
+
+    def refused(self) -> bool:
+        """Whether it cannot be done any more; says why."""
+        refusal = self._refusal(self.ids)
+        if refusal is not None:
+            self.notify_of([refusal])
+        return refusal is not None
+
+
+class Confirm(Dialog):
+    """A question that Enter and Escape answer with No; the result is what a Yes adds to the values, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -24,72 +63,49 @@ class Confirm(ModalScreen[bool]):
         Binding("left,right,h,l", "app.focus_next", "The other answer"),
     ]
 
-    def __init__(self, question: str, consequences: Sequence[str], yes: str) -> None:
-        super().__init__()
+    def __init__(
+        self, question: Question, targets: Sequence[Instance], refusal: Refusal, plan: Plan | None = None
+    ) -> None:
+        super().__init__(targets, refusal)
         self._question = question
-        self._consequences = consequences
-        self._yes = yes
+        self._plan = plan
+        self._waits = question.planned
+        self._says = Prose("\n".join(question.says), classes="consequences")
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(self._question), classes="question")
-            yield Static(Text("\n".join(self._consequences)), classes="consequences")
+        with VerticalScroll(classes="dialog", can_focus=False):
+            yield Prose(self._question.asked, classes="question")
+            yield self._says
+            yield self._meanwhile
+            yield self._notice
             with Horizontal(classes="answers"):
                 yield Button("No", id="no")
-                yield Button(Text(f"{self._yes} (y)"), id="yes", variant="error")
+                yield Button(Text(f"{self._question.yes} (y)"), id="yes", variant="error")
 
     def on_mount(self) -> None:
         self.query_one("#no").focus()
+        if self._plan is not None:
+            plan, ids = self._plan, self.ids
+
+            async def ask(client: SupervisorClient, world: World) -> tuple[str, ...]:
+                return await plan(client, world, ids)
+
+            self.post_message(Asking(self, "plan", ask, self._planned, lambda refusal: self.notify_of([refusal])))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.dismiss(event.button.id == "yes")
+        self.action_answer(event.button.id == "yes")
 
     def action_answer(self, answer: bool) -> None:
-        self.dismiss(answer)
+        if not answer:
+            self.dismiss(None)
+        elif self._waits:
+            self.notify_of(["What goes is not known yet: wait until it is said"])
+        elif not self.refused():
+            self.dismiss(self._question.adds)
 
-
-class FanOutPrompt(ModalScreen[int | None]):
-    """Asks how many forks to make; None where the operator has thought better of it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
-
-    def __init__(self, source: str, facts: str) -> None:
-        super().__init__()
-        self._source = source
-        self._facts = facts
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(f"How many forks of {self._source}?"), classes="question")
-            yield Static(Text(self._facts), classes="consequences", id="fan-out-facts")
-            yield Input(str(DEFAULT_COUNT), type="integer", max_length=len(str(FAN_OUT_LIMIT)), select_on_focus=True)
-            yield Static(Text("Enter makes them, Esc cancels"), id="hint")
-
-    def show_estimate(self, line: str) -> None:
-        """Say how many fit, below the other facts."""
-        self.query_one("#fan-out-facts", Static).update(Text(f"{self._facts}\n{line}"))
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        self._say(fan_out_refusal(event.value))
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        refusal = fan_out_refusal(event.value)
-        if refusal is None:
-            self.dismiss(int(event.value))
-        else:
-            self._say(refusal)
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)
-
-    def _say(self, refusal: str | None) -> None:
-        hint = self.query_one("#hint", Static)
-        hint.update(Text(refusal or "Enter makes them, Esc cancels"))
-        hint.set_class(refusal is not None, "refused")
-
-
-def fan_out_refusal(value: str) -> str | None:
-    """Why a number of forks cannot be used; None where it can."""
-    if not value.strip().isdecimal() or not 1 <= int(value) <= FAN_OUT_LIMIT:
-        return f"a number from 1 to {FAN_OUT_LIMIT}, please"
-    return None
+    def _planned(self, lines: Sequence[str]) -> None:
+        if self._waits:
+            self._waits = False
+            self.notify_of([])
+        if lines:
+            self._says.say("\n".join(lines))

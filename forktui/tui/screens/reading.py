@@ -1,6 +1,5 @@
 """Screens to read: the help, and a guest's console."""
 
-import textwrap
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ClassVar
@@ -14,17 +13,14 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from forktui.client.api import ApiError, SupervisorUnreachableError
-from forktui.model.actions import ACTIONS, Group
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import safe_text
 from forktui.tui.widgets.lines_view import LinesView
-from forktui.view.styled_lines import Ink, Line, left
+from forktui.view.styled_lines import Ink, Line
 
 CONSOLE_LINES = 500
 CONSOLE_LINE_LIMIT = 2000
 PRINT_SECONDS = 0.1
-_KEY_WIDTH = 12
-_LABEL_WIDTH = 16
 READING_MARGIN = 12
 """The cells of the screen's width that are not the text's: border, padding, scrollbar and what shows beside it."""
 READING_WIDTH = 100
@@ -77,24 +73,3 @@ class Console(Reading):
     def _show(self) -> None:
         self._due = None
         self.view.set_lines(list(self._printed))
-
-
-def help_lines(moves: Sequence[tuple[str, str]], width: int) -> list[Line]:
-    """Every action under its group, with `moves` (keys, what they do) among those of the tree, in `width` cells."""
-    lines: list[Line] = []
-    for group in Group:
-        lines += [[(group.value, "title")]]
-        for key, words in moves if group is Group.TREE else ():
-            lines += _help_entry(key, "", words, width)
-        for action in (action for action in ACTIONS if action.group is group):
-            lines += _help_entry(action.key, action.name, action.help, width)
-        lines.append([])
-    return lines + _help_entry("^p", "Palette", "These actions by name, themes, a screenshot as SVG", width)
-
-
-def _help_entry(key: str, label: str, words: str, width: int) -> list[Line]:
-    begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (left(label, _LABEL_WIDTH), "strong")]
-    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20))
-    indent = " " * (_KEY_WIDTH + _LABEL_WIDTH)
-    following: list[Line] = [[(f"{indent}{line}", "plain")] for line in rest]
-    return [[*begin, (first, "plain")], *following]

@@ -135,9 +135,13 @@ class ForkTree(InkedScroll):
     def next_order(self) -> Order:
         """Sort by the next order and return it."""
         orders = list(Order)
-        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
-        self.rebuild()
+        self.set_order(orders[(orders.index(self.order) + 1) % len(orders)])
         return self.order
+
+    def set_order(self, order: Order) -> None:
+        """Sort by an order."""
+        self.order = order
+        self.rebuild()
 
     def action_move(self, lines: int) -> None:
         self._put_cursor(self.cursor + lines)

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.app import App
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.scrollbar import ScrollBarRender
@@ -14,12 +13,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from forktui.text.safe import ascii_text
+from forktui.tui.keys_in_order import KeysInOrder
 from forktui.tui.theme import Drawn, ink_styles
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
 from forktui.view.styled_lines import Line, clipped
 
 
-class InkedApp(App[None]):
+class InkedApp(KeysInOrder):
     """An application that knows what the inks look like in its theme, and which glyphs its terminal has."""
 
     glyphs: Glyphs = UNICODE

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
-from forktui.model.actions import Action
+from forktui.actions.action import Action
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Line, joined, line_width
+
+KEPT = 2
+"""The last of the actions, help and quit, are there at any width: the help has the others."""
 
 
 class KeyBar(Painting):
@@ -24,9 +27,17 @@ class KeyBar(Painting):
     def paint(self, width: int, height: int) -> list[Line]:
         line: Line = [(f" {self._marked} marked ", "mark"), (" ", "plain")] if self._marked else [(" ", "plain")]
         entries: list[Line] = [
-            [(action.key, "key" if possible else "guide"), (f" {action.label}", "plain" if possible else "guide")]
+            [(action.key, "key" if possible else "guide"), (f" {action.name}", "plain" if possible else "guide")]
             for action, possible in self._offers
         ]
-        wide = joined(entries, ("  ", "plain"))
-        fits = line_width(line) + line_width(wide) <= width
-        return [[*line, *(wide if fits else joined(entries, (" ", "plain")))]]
+        room = width - line_width(line)
+        for gap in ("  ", " "):
+            shown = joined(entries, (gap, "plain"))
+            if line_width(shown) <= room:
+                return [[*line, *shown]]
+        begin, end = entries[:-KEPT], entries[-KEPT:]
+        more: Line = [(self.glyphs.ellipsis, "guide")]
+        while begin and line_width(shown) > room:
+            begin.pop()
+            shown = joined([*begin, more, *end], (" ", "plain"))
+        return [[*line, *shown]]

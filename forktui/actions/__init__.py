@@ -1,0 +1,1 @@
+"""What can be done, each as one object: its key, guard, question, form, words and requests."""

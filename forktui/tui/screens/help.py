@@ -1,0 +1,88 @@
+"""The help: every action under its section, and those of them that have the words which are searched for."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from forktui.actions.action import Action, Group
+from forktui.actions.registry import ACTIONS
+from forktui.tui.screens.reading import Reading
+from forktui.tui.widgets.text_field import TextField
+from forktui.view.styled_lines import Line, left
+
+_KEY_WIDTH = 12
+_LABEL_WIDTH = 16
+_PALETTE = ("^p", "Palette", "These actions by name, themes, a screenshot as SVG")
+
+
+class Help(Reading):
+    """Every key. `moves` are keys of the tree's own and what they do."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "search", "Search"),
+        Binding("escape", "end", "Close"),
+    ]
+
+    def __init__(self, moves: Sequence[tuple[str, str]], width: int, words: str = "") -> None:
+        super().__init__("Keys", help_lines(moves, width, words))
+        self._moves = moves
+        self._width = width
+        self._search = TextField(words, "words in what is listed", id="search")
+
+    def on_mount(self) -> None:
+        self.query_one(".reading").mount(self._search, before=self.view)
+        self._search.display = bool(self._search.value)
+        self.view.focus()
+
+    @on(Input.Changed)
+    def _changed(self, event: Input.Changed) -> None:
+        self.view.set_lines(help_lines(self._moves, self._width, event.value) or [[("Nothing matches.", "muted")]])
+        self.view.scroll_home(animate=False)
+
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        self._search.display = bool(self._search.value)
+        self.view.focus()
+
+    def action_search(self) -> None:
+        self._search.display = True
+        self._search.focus()
+
+    def action_end(self) -> None:
+        """End the search, or leave."""
+        if not self._search.display:
+            self.dismiss()
+            return
+        self._search.value = ""
+        self._search.display = False
+        self.view.focus()
+
+
+def help_lines(moves: Sequence[tuple[str, str]], width: int, words: str = "") -> list[Line]:
+    """What has all the words, by section, in `width` cells; `moves` are keys and what they do, of the tree's own."""
+    lines: list[Line] = []
+    for group in Group:
+        entries = [(key, "", does) for key, does in moves] if group is Group.TREE else []
+        entries += [_entry(action) for action in ACTIONS if action.group is group]
+        entries += [_PALETTE] if group is Group.APPLICATION else []
+        kept = [entry for entry in entries if all(w in " ".join(entry).lower() for w in words.lower().split())]
+        if kept:
+            lines += [[]] if lines else []
+            lines += [[(group.value, "title")], *(line for entry in kept for line in _wrapped(*entry, width))]
+    return lines
+
+
+def _entry(action: Action) -> tuple[str, str, str]:
+    return action.key, action.name, f"{action.help} (:{action.word})"
+
+
+def _wrapped(key: str, label: str, words: str, width: int) -> list[Line]:
+    begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (left(label, _LABEL_WIDTH), "strong")]
+    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20))
+    indent = " " * (_KEY_WIDTH + _LABEL_WIDTH)
+    following: list[Line] = [[(f"{indent}{line}", "plain")] for line in rest]
+    return [[*begin, (first, "plain")], *following]
