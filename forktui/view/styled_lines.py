@@ -87,3 +87,18 @@ def joined(parts: Iterable[Line], separator: Piece) -> Line:
 def merged(pieces: Iterable[Piece]) -> Line:
     """The pieces as a line in which neighbours of one ink are one piece: each costs a terminal its own sequence."""
     return [("".join(text for text, _ in run), ink) for ink, run in groupby(pieces, key=lambda piece: piece[1])]
+
+
+def difference(before: Line, after: Line) -> tuple[int, int]:
+    """From which cell to which two lines are different, piece by piece; 0 to 0 where they are not."""
+    if before == after:
+        return 0, 0
+    same = next((n for n, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), None)
+    same = min(len(before), len(after)) if same is None else same
+    begin, ends = line_width(after[:same]), (line_width(before), line_width(after))
+    if ends[0] != ends[1]:
+        return begin, max(ends)
+    tail = 0
+    while tail < min(len(before), len(after)) - same and before[-1 - tail] == after[-1 - tail]:
+        tail += 1
+    return begin, ends[1] - line_width(after[len(after) - tail :])

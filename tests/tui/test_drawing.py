@@ -19,7 +19,7 @@ from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.view.page_heat import heat_lines, heat_piece, legend
 from forktui.view.questions import consequences
 from forktui.view.sparkline import bars
-from forktui.view.styled_lines import Line, clipped, fit, left, line_width, right
+from forktui.view.styled_lines import Line, clipped, difference, fit, left, line_width, right
 from supervisor.models import (
     Guest,
     Instance,
@@ -101,6 +101,26 @@ def test_a_clipped_line_fits_and_shows_that_it_was_cut(line: Line, width: int) -
         assert text(cut) == text(line)
     elif width:
         assert text(cut).endswith("…")
+
+
+pieces = st.lists(st.tuples(st.text("ab虚 ", min_size=1, max_size=4), st.sampled_from(["plain", "muted"])), max_size=5)
+
+
+@given(pieces, pieces)
+def test_two_lines_are_the_same_outside_of_their_difference(before: Line, after: Line) -> None:
+    begin, end = difference(before, after)
+    cells = [[(symbol, ink) for symbol, ink in cells_of(line)] for line in (before, after)]
+    width = max(map(len, cells))
+    one, other = (line + [("", "plain")] * (width - len(line)) for line in cells)
+    assert one[:begin] == other[:begin]
+    assert one[end:] == other[end:]
+
+
+def cells_of(line: Line) -> list[tuple[str, str]]:
+    """A line cell by cell; the second cell of a wide character is empty."""
+    return [
+        cell for text, ink in line for symbol in text for cell in [(symbol, ink)] + [("", ink)] * (cell_len(symbol) - 1)
+    ]
 
 
 # Columns

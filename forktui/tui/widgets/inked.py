@@ -16,7 +16,7 @@ from textual.widget import Widget
 from forktui.text.safe import ascii_text
 from forktui.tui.theme import Drawn, ink_styles
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
-from forktui.view.styled_lines import Line, clipped
+from forktui.view.styled_lines import Line, clipped, difference
 
 
 class InkedApp(App[None]):
@@ -80,6 +80,14 @@ class AsciiScrollBar(ScrollBarRender):
 class InkedScroll(ScrollView, Inked, can_focus=True):
     """A widget that draws the visible ones of its many lines."""
 
+    def set_line_count(self, lines: int) -> None:
+        """Have so many lines: what is on the screen is drawn anew only where the scroll bar comes or goes."""
+        size = Size(self.size.width, lines)
+        if size != self.virtual_size:
+            # The reactive itself would lay out the screen and draw all of the widget.
+            self.set_reactive(Widget.virtual_size, size)
+            self._scroll_update(size)
+
 
 class Painting(Inked):
     """A widget whose content is a function of its size."""
@@ -100,9 +108,11 @@ class Painting(Inked):
             self.refresh()
             return
         before, self._lines = self._lines, self._paint(size)
-        for y, (old, new) in enumerate(zip_longest(before, self._lines)):
-            if old != new:
-                self.refresh(Region(0, y, size.width, 1))
+        nothing: Line = []
+        for y, (old, new) in enumerate(zip_longest(before, self._lines, fillvalue=nothing)):
+            begin, end = difference(old, new)
+            if begin < end:
+                self.refresh(Region(begin, y, end - begin, 1))
 
     def render_line(self, y: int) -> Strip:
         """One line of the picture, for Textual's compositor."""
