@@ -54,6 +54,13 @@ MODES = {
         "cascade s",
     ],
     "crowds": ["alone", "3 readers that never read, 100 events", "10 slow and 20 idle"],
+    "dashboard": [
+        "40, 40 events/s",
+        "40, all counters at 2 Hz",
+        "30, 10 changes/s anywhere",
+        "30, 10 changes/s on the screen",
+        "40, idle",
+    ],
 }
 BARS = {
     "walk": 6,
@@ -69,6 +76,7 @@ BARS = {
     "statistics": 1,
     "thousand": 3,
     "crowds": 0,
+    "dashboard": 7,
 }
 NO_FIRECRACKER = "/nonexistent/firecracker"
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from forktui.view.styled_lines import Line, clipped, difference, fit, left, line_width, right
+from forktui.view.styled_lines import Line, clipped, differences, fit, left, line_width, right
 
 
 def text(line: Line) -> str:
@@ -34,12 +34,20 @@ pieces = st.lists(st.tuples(st.text("ab虚 ", min_size=1, max_size=4), st.sample
 
 @given(pieces, pieces)
 def test_two_lines_are_the_same_outside_of_their_difference(before: Line, after: Line) -> None:
-    begin, end = difference(before, after)
-    cells = [[(symbol, ink) for symbol, ink in cells_of(line)] for line in (before, after)]
+    cells = [cells_of(line) for line in (before, after)]
     width = max(map(len, cells))
-    one, other = (line + [("", "plain")] * (width - len(line)) for line in cells)
-    assert one[:begin] == other[:begin]
-    assert one[end:] == other[end:]
+    one, other = (line + [("", "nothing")] * (width - len(line)) for line in cells)
+    spans = differences(before, after)
+    assert spans == sorted(spans)
+    outside = set(range(width)).difference(*(range(begin, end) for begin, end in spans))
+    assert all(one[cell] == other[cell] for cell in outside)
+    assert differences(after, after) == []
+
+
+def test_two_numbers_that_change_are_two_differences() -> None:
+    before: Line = [("1", "plain"), (" fork ", "muted"), ("2", "plain"), (" VMs", "muted"), ("more", "plain")]
+    after: Line = [("3", "plain"), (" fork ", "muted"), ("4", "plain"), (" VMs", "muted")]
+    assert differences(before, after) == [(0, 1), (7, 8), (12, 16)]
 
 
 def cells_of(line: Line) -> list[tuple[str, str]]:

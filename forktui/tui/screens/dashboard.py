@@ -27,6 +27,7 @@ from forktui.tui.messages import (
 )
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH, Reading, help_lines
+from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.details import Facts, FaultRate
@@ -53,6 +54,7 @@ class Dashboard(Screen[None]):
 
     def __init__(self, socket: str, title: str, now: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__()
+        self._compositor = SparingCompositor()
         self.world = World()
         self.connection = Connection()
         self.fork_tree = ForkTree(id="tree")

@@ -14,7 +14,7 @@ from forktui.model.forest import Forest, Order, Rows, View
 from forktui.model.world import World
 from forktui.tui.widgets.inked import InkedScroll
 from forktui.view.columns import header, layout, row_line
-from forktui.view.styled_lines import Line, difference
+from forktui.view.styled_lines import Line
 
 MARK_WIDTH = 2
 _TOP = 1
@@ -109,9 +109,7 @@ class ForkTree(InkedScroll):
             if under_cursor != is_under_cursor or y not in self._drawn:
                 self.refresh(Region(0, y, self.size.width, 1))
                 continue
-            begin, end = difference(before, line)
-            if begin < end:
-                self.refresh(Region(begin, y, end - begin, 1))
+            self.refresh_difference(y, before, line)
 
     def move_to(self, instance_id: str) -> None:
         """Put the cursor on an instance, opening what hides it; no effect where there is none such."""
