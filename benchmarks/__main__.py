@@ -14,6 +14,7 @@ from typing import Final
 from benchmarks import (
     checkpoint,
     crowds,
+    dashboard,
     faults,
     forks,
     image,
@@ -46,6 +47,7 @@ MODULES: Final = (
     telemetry,
     thousand,
     crowds,
+    dashboard,
 )
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
     module.NAME: module.measure for module in MODULES
