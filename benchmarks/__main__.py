@@ -14,6 +14,7 @@ from typing import Final
 from benchmarks import (
     checkpoint,
     crowds,
+    dashboard,
     faults,
     flood,
     forks,
@@ -48,6 +49,7 @@ MODULES: Final = (
     thousand,
     crowds,
     flood,
+    dashboard,
 )
 BENCHMARKS: Final[Mapping[str, Callable[[Bench], Awaitable[Result]]]] = {
     module.NAME: module.measure for module in MODULES

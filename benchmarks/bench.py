@@ -44,6 +44,14 @@ class Sizes:
     """For which the supervisor of a crowd is left alone."""
     socket_crowds: tuple[int, int, int, int] = (50, 10_000, 500, 1_000)
     """In `crowds`: readers that do not read, events, slow and idle connections."""
+    watched: tuple[int, int] = (10_000, 1_000)
+    """Instances that `dashboard` shows: many, and few."""
+    watched_rate: int = 1_000
+    """Events a second of the many."""
+    watched_seconds: float = 6.0
+    """For which the program's CPU time is taken and its bytes are counted."""
+    keys: int = 40
+    """That are pressed in a sample."""
     requests: int = 200
     """That are made at least beside each of these."""
     flood_seconds: float = 60.0
@@ -65,6 +73,10 @@ QUICK: Final = Sizes(
     crowds=(2, 4),
     idle_seconds=0.5,
     socket_crowds=(3, 100, 10, 20),
+    watched=(40, 30),
+    watched_rate=40,
+    watched_seconds=0.3,
+    keys=3,
     requests=5,
     flood_seconds=0.2,
 )

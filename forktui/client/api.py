@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
+from forktui.client.decoding import EVENT_TYPES, decode
 from forktui.client.silence import ANSWER_SECONDS, ASK_SECONDS, READ, VERB, Patience
 from forktui.client.transport import ApiError, SupervisorUnreachableError, Transport
 from supervisor.models import (
@@ -40,10 +41,6 @@ SILENCE_SECONDS: Final = 45.0
 
 LogSource = Literal["app", "vmm", "hypeman"]
 
-_EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
-_EVENT_TYPES: Final = frozenset(
-    get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Event)[0])
-)
 _IMAGES: Final = TypeAdapter(list[ImageInfo])
 _INSTANCES: Final = TypeAdapter(list[Instance])
 _OPERATIONS: Final = TypeAdapter(list[Operation])
@@ -191,8 +188,8 @@ class SupervisorClient(Transport):
             self._stream("/events", headers=headers, patience=Patience(silence, silence), alive=alive, silent=silent)
         ) as stream:
             async for sent in stream:
-                if sent.type in _EVENT_TYPES:
-                    yield sent.id, _EVENT.validate_json(sent.data)
+                if sent.type in EVENT_TYPES:
+                    yield sent.id, await decode(sent.data)
         raise self._lost("the stream of events ended")
 
     async def snapshot(self) -> HostSnapshot:

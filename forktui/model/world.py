@@ -1,10 +1,16 @@
 """The host as the client knows it: a snapshot plus events. Pure: no I/O, no clock, no Textual."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Final
 
+# Tries of which a new version shares all but a path with the one before, in C: what CPython's context variables are.
+from immutables import Map, MapMutation
+
+from forktui.model.change import EVERYTHING, NOTHING, Change
+from forktui.model.faults import FaultSample, HostFaults, fault_history, with_sample
+from forktui.model.totals import Portion, Totals, is_corrupt, portion, summed, waiting_ms
 from forktui.text.safe import safe_model
 from supervisor.models import (
     Activity,
@@ -16,7 +22,6 @@ from supervisor.models import (
     InstanceDeleted,
     InstanceStatistics,
     Reset,
-    State,
     Statistics,
     SupervisorInfo,
     Template,
@@ -24,37 +29,42 @@ from supervisor.models import (
     TemplateDeleted,
 )
 
-ACTIVITY_LIMIT = 500
-FAULT_HISTORY_LIMIT = 240
-"""At four statistics a second, a minute of them."""
+ACTIVITY_LIMIT: Final = 500
+COUNTERS_AT_ONCE: Final = 1000
+"""Of statistics in one piece, which is reduced in milliseconds."""
 
-_Value = TypeVar("_Value")
-
-_NO_STATISTICS = InstanceStatistics(id="")
-
-
-@dataclass(frozen=True, slots=True)
-class FaultSample:
-    """How many faults an instance had between the sample before and `at`, in seconds of its supervisor's boot clock."""
-
-    at: float
-    faults: int
+_NO_STATISTICS: Final = InstanceStatistics(id="")
+_NOBODY: Final[Map[str, None]] = Map()
+_CORRUPT: Final = 4
+_FAULTS: Final = 5
+"""Places among the sums: behind the faults is what else is counted of pages and memory."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the supervisor has told, made safe to print."""
+    """Everything that the supervisor has told, made safe to print, and what is reckoned from it at each event."""
 
     supervisor: SupervisorInfo | None = None
-    instances: Mapping[str, Instance] = field(default_factory=dict)
-    templates: Mapping[str, Template] = field(default_factory=dict)
-    statistics: Mapping[str, InstanceStatistics] = field(default_factory=dict)
+    instances: Map[str, Instance] = field(default_factory=Map)
+    templates: Map[str, Template] = field(default_factory=Map)
+    statistics: Map[str, InstanceStatistics] = field(default_factory=Map)
     host: HostStatistics = field(default_factory=HostStatistics)
     activities: tuple[Activity, ...] = ()
     activity_count: int = 0
     """How many activities there ever were; `activities` holds the last of them."""
-    fault_history: Mapping[str, tuple[FaultSample, ...]] = field(default_factory=dict)
+    faults: tuple[HostFaults, ...] = ()
+    """The newest last; also those of instances that have gone since."""
     statistics_at: datetime | None = None
+    forks: Map[str, Map[str, None]] = field(default_factory=Map)
+    """The ids of an instance's forks by the id of their source, whether or not that is there."""
+    template_ids: Map[str, Map[str, None]] = field(default_factory=Map)
+    """The ids of templates by the id of their instance, of which each has one as a rule."""
+    sums: Totals = field(default_factory=Totals)
+    """Over all instances, but for `oldest_fault_ms`."""
+    waiting: Map[str, float] = field(default_factory=Map)
+    """For how long an instance's oldest fault has waited, in milliseconds, where it has one."""
+    change: Change = field(default=NOTHING, compare=False)
+    """What the last reduction has changed."""
 
     def statistics_of(self, instance_id: str) -> InstanceStatistics:
         """The counters of an instance; of one without a VMM only what its guest said last."""
@@ -66,124 +76,236 @@ class World:
 
     def template_of(self, instance: Instance) -> Template | None:
         """The template that the instance's forks attach to, where it is one."""
-        return next((template for template in self.templates.values() if template.instance_id == instance.id), None)
+        ids = self.template_ids.get(instance.id)
+        return None if ids is None else self.templates[min(ids)]
 
+    def forks_of(self, instance_id: str) -> Iterable[str]:
+        """The ids of the instances whose source it is, in no order."""
+        return self.forks.get(instance_id, _NOBODY)
 
-@dataclass(frozen=True)
-class Totals:
-    """Sums over a set of instances; sizes in bytes."""
-
-    instances: int = 0
-    running: int = 0
-    forks: int = 0
-    locked: int = 0
-    corrupt: int = 0
-    faults: int = 0
-    prefetched_pages: int = 0
-    residual_faults: int = 0
-    private_bytes: int = 0
-    shared_bytes: int = 0
-    oldest_fault_ms: float = 0.0
-
-
-def reduce(world: World, foreign: Event) -> World:
-    """The world after the event; every string of it is made safe to print here."""
-    event = safe_model(foreign)
-    match event:
-        case Reset():
-            return _after_reset(world, event.snapshot)
-        case InstanceChanged():
-            return replace(world, instances={**world.instances, event.instance.id: event.instance})
-        case InstanceDeleted():
-            return replace(
-                world,
-                instances=_without(world.instances, event.id),
-                statistics=_without(world.statistics, event.id),
-                fault_history=_without(world.fault_history, event.id),
-            )
-        case TemplateChanged():
-            return replace(world, templates={**world.templates, event.template.id: event.template})
-        case TemplateDeleted():
-            return replace(world, templates=_without(world.templates, event.id))
-        case Statistics():
-            return _after_statistics(world, event)
-        case Activity():
-            return replace(
-                world,
-                activities=(*world.activities[1 - ACTIVITY_LIMIT :], event),
-                activity_count=world.activity_count + 1,
-            )
+    def fault_history(self, instance_id: str) -> list[FaultSample]:
+        """When an instance had faults, and how many."""
+        return fault_history(self.faults, instance_id)
 
 
 def totals(world: World, instance_ids: Iterable[str] | None = None) -> Totals:
     """The sums over the given instances, or over all."""
-    chosen = [world.instances[i] for i in (world.instances if instance_ids is None else instance_ids)]
-    counters = [world.statistics_of(instance.id) for instance in chosen]
-    return Totals(
-        instances=len(chosen),
-        running=sum(instance.state is State.RUNNING for instance in chosen),
-        forks=sum(instance.fork_kind is not None for instance in chosen),
-        locked=sum(instance.mem_locked for instance in chosen),
-        corrupt=sum(c.guest is not None and c.guest.corrupt is not None for c in counters),
-        faults=sum(c.faults for c in counters),
-        prefetched_pages=sum(c.prefetched_pages for c in counters),
-        residual_faults=sum(c.residual_faults for c in counters),
-        private_bytes=sum(c.private_bytes for c in counters),
-        shared_bytes=sum(c.shared_bytes for c in counters),
-        oldest_fault_ms=max((c.oldest_fault_ms for c in counters), default=0.0),
-    )
+    if instance_ids is None:
+        return replace(world.sums, oldest_fault_ms=max(world.waiting.values(), default=0.0))
+    ids = list(instance_ids)
+    sums = summed(portion(world.instances[i], world.statistics.get(i)) for i in ids)
+    return replace(Totals(*sums), oldest_fault_ms=max((world.waiting.get(i, 0.0) for i in ids), default=0.0))
 
 
-def fault_rates(history: Iterable[FaultSample], now: float, buckets: int, seconds: float) -> list[float]:
-    """Faults per second in the last `buckets` spans of `seconds`, newest last; `now` is of the samples' clock.
-
-    The spans begin at multiples of their length, so that a sample stays in its span while `now` goes on.
-    """
-    rates = [0.0] * buckets
-    newest = int(now // seconds)
-    for sample in history:
-        bucket = buckets - 1 - (newest - int(sample.at // seconds))
-        # Both times are one host's, but the sample may be younger than `now`: it belongs to the newest span.
-        if bucket >= 0:
-            rates[min(bucket, buckets - 1)] += sample.faults / seconds
-    return rates
+def reduce(world: World, event: Event) -> World:
+    """The world after the event; every string of it is made safe to print here."""
+    return reduce_all(world, (event,))
 
 
-def _after_reset(world: World, snapshot: HostSnapshot) -> World:
-    # Activities and fault rates are the client's own memory, which a snapshot does not repeat.
-    instances = {instance.id: instance for instance in snapshot.instances}
-    return World(
-        supervisor=snapshot.supervisor,
-        instances=instances,
-        templates={template.id: template for template in snapshot.templates},
-        statistics={counters.id: counters for counters in snapshot.statistics if counters.id in instances},
-        host=snapshot.host,
-        activities=world.activities,
-        activity_count=world.activity_count,
-        fault_history={i: history for i, history in world.fault_history.items() if i in instances},
-    )
+def reduce_all(world: World, events: Iterable[Event]) -> World:
+    """The world after all of the events, in order; its `change` is that of all of them."""
+    draft = _Draft(world)
+    for foreign in events:
+        event = safe_model(foreign)
+        match event:
+            case Statistics():
+                draft.count(event)
+            case InstanceChanged():
+                draft.put(event.instance)
+            case InstanceDeleted():
+                draft.delete(event.id)
+            case TemplateChanged():
+                draft.put_template(event.template)
+            case TemplateDeleted():
+                draft.delete_template(event.id)
+            case Activity():
+                draft.activities.append(event)
+            case Reset():
+                draft = draft.after_reset(event.snapshot)
+    return draft.finish()
 
 
-def _after_statistics(world: World, event: Statistics) -> World:
-    # Statistics are sampled beside the life of an instance: the last ones of a deleted instance may come after its
-    # deletion, and would stay for ever.
-    known = [counters for counters in event.instances if counters.id in world.instances]
-    history = dict(world.fault_history)
-    for counters in known:
-        before = world.statistics.get(counters.id, _NO_STATISTICS).faults
-        # A restored or restarted VM counts from zero again.
-        faults = counters.faults - before if counters.faults >= before else counters.faults
-        if faults:
-            sample = FaultSample(event.clock, faults)
-            history[counters.id] = (*history.get(counters.id, ())[1 - FAULT_HISTORY_LIMIT :], sample)
-    return replace(
-        world,
-        statistics={**world.statistics, **{counters.id: counters for counters in known}},
-        host=event.host,
-        fault_history=history,
-        statistics_at=event.at,
-    )
+def in_pieces(event: Event) -> Sequence[Event]:
+    """Events that add up to this one, of which none takes long to reduce; only a reset is left whole."""
+    if not isinstance(event, Statistics) or len(event.instances) <= COUNTERS_AT_ONCE:
+        return (event,)
+    return [
+        event.model_copy(update={"instances": event.instances[begin : begin + COUNTERS_AT_ONCE]})
+        for begin in range(0, len(event.instances), COUNTERS_AT_ONCE)
+    ]
 
 
-def _without(mapping: Mapping[str, _Value], key: str) -> dict[str, _Value]:
-    return {k: v for k, v in mapping.items() if k != key}
+class _Draft:
+    """A world that is being changed by some events; nobody else sees it before it is finished."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._instances = world.instances.mutate()
+        self._statistics = world.statistics.mutate()
+        self._templates = world.templates.mutate()
+        self._template_ids = world.template_ids.mutate()
+        self._forks = world.forks.mutate()
+        self._waiting = world.waiting.mutate()
+        self._sums: list[int] = list(world.sums.portion)
+        self._supervisor = world.supervisor
+        self._host = world.host
+        self._faults = world.faults
+        self._statistics_at = world.statistics_at
+        self.activities: list[Activity] = []
+        self._counted: set[str] = set()
+        self._shown: set[str] = set()
+        self._forest = False
+        self._everything = False
+
+    def put(self, instance: Instance) -> None:
+        """Add an instance, or replace it by what it has become."""
+        before = self._instances.get(instance.id)
+        counters = self._statistics.get(instance.id)
+        self._add(portion(instance, counters))
+        if before is None:
+            self._take_in(instance)
+        else:
+            self._add(portion(before, counters), -1)
+            if _place(before) != _place(instance):
+                self._let_go(before)
+                self._take_in(instance)
+        self._instances[instance.id] = instance
+        self._wait(instance.id, waiting_ms(instance, counters))
+        self._shown.add(instance.id)
+
+    def delete(self, instance_id: str) -> None:
+        """Forget an instance and its counters; no effect where there is none such."""
+        instance = self._instances.pop(instance_id, None)
+        if instance is not None:
+            self._add(portion(instance, self._statistics.pop(instance_id, None)), -1)
+            self._let_go(instance)
+            self._wait(instance_id, 0.0)
+            self._shown.add(instance_id)
+
+    def count(self, event: Statistics) -> None:
+        """Replace counters by later ones."""
+        faults: dict[str, int] = {}
+        for counters in event.instances:
+            instance = self._instances.get(counters.id)
+            # Statistics are sampled beside the life of an instance: the last ones of a deleted instance may come after
+            # its deletion, and would stay for ever.
+            if instance is None:
+                continue
+            before = self._statistics.get(counters.id, _NO_STATISTICS)
+            self._statistics[counters.id] = counters
+            self._recount(instance, before, counters)
+            # A restored or restarted VM counts from zero again.
+            new = counters.faults - before.faults if counters.faults >= before.faults else counters.faults
+            if new:
+                faults[counters.id] = faults.get(counters.id, 0) + new
+            self._counted.add(counters.id)
+        self._faults = with_sample(self._faults, event.clock, faults)
+        self._host, self._statistics_at = event.host, event.at
+
+    def put_template(self, template: Template) -> None:
+        """Add a template, or replace it."""
+        self.delete_template(template.id)
+        self._templates[template.id] = template
+        _put_under(self._template_ids, template.instance_id, template.id)
+        self._shown.add(template.instance_id)
+
+    def delete_template(self, template_id: str) -> None:
+        """Forget a template; no effect where there is none such."""
+        template = self._templates.pop(template_id, None)
+        if template is not None:
+            _take_from(self._template_ids, template.instance_id, template_id)
+            self._shown.add(template.instance_id)
+
+    def after_reset(self, snapshot: HostSnapshot) -> "_Draft":
+        """A draft of the host that a snapshot tells of."""
+        # Activities and fault rates are the client's own memory, which a snapshot does not repeat.
+        world = self._world
+        kept = _Draft(World(activities=world.activities, activity_count=world.activity_count, faults=self._faults))
+        kept.activities = self.activities
+        kept._supervisor, kept._host, kept._everything = snapshot.supervisor, snapshot.host, True
+        for instance in snapshot.instances:
+            kept.put(instance)
+        for template in snapshot.templates:
+            kept.put_template(template)
+        for counters in snapshot.statistics:
+            if (own := kept._instances.get(counters.id)) is not None:
+                before = kept._statistics.get(counters.id, _NO_STATISTICS)
+                kept._statistics[counters.id] = counters
+                kept._recount(own, before, counters)
+        return kept
+
+    def finish(self) -> World:
+        """The world that it has become."""
+        world = self._world
+        change = Change(frozenset(self._counted), frozenset(self._shown), self._forest)
+        return World(
+            supervisor=self._supervisor,
+            instances=self._instances.finish(),
+            templates=self._templates.finish(),
+            statistics=self._statistics.finish(),
+            host=self._host,
+            activities=(*world.activities, *self.activities)[-ACTIVITY_LIMIT:] if self.activities else world.activities,
+            activity_count=world.activity_count + len(self.activities),
+            faults=self._faults,
+            statistics_at=self._statistics_at,
+            forks=self._forks.finish(),
+            template_ids=self._template_ids.finish(),
+            sums=Totals(*self._sums),
+            waiting=self._waiting.finish(),
+            change=EVERYTHING if self._everything else change,
+        )
+
+    def _add(self, more: Portion, times: int = 1) -> None:
+        sums = self._sums
+        for place, value in enumerate(more):
+            if value:
+                sums[place] += value * times
+
+    def _recount(self, instance: Instance, before: InstanceStatistics, after: InstanceStatistics) -> None:
+        """Have other counters of an instance in the sums."""
+        sums = self._sums
+        sums[_CORRUPT] += is_corrupt(after) - is_corrupt(before)
+        if instance.vmm_pid is not None:
+            # What counts of an instance that has a VMM, at a tenth of what two portions cost.
+            sums[_FAULTS] += after.faults - before.faults
+            sums[_FAULTS + 1] += after.prefetched_pages - before.prefetched_pages
+            sums[_FAULTS + 2] += after.residual_faults - before.residual_faults
+            sums[_FAULTS + 3] += after.private_bytes - before.private_bytes
+            sums[_FAULTS + 4] += after.shared_bytes - before.shared_bytes
+        if before.oldest_fault_ms or after.oldest_fault_ms:
+            self._wait(instance.id, waiting_ms(instance, after))
+
+    def _wait(self, instance_id: str, milliseconds: float) -> None:
+        if milliseconds:
+            self._waiting[instance_id] = milliseconds
+        else:
+            self._waiting.pop(instance_id, None)
+
+    def _take_in(self, instance: Instance) -> None:
+        """Have an instance among the forks of its source."""
+        self._forest = True
+        if instance.source_id is not None:
+            _put_under(self._forks, instance.source_id, instance.id)
+
+    def _let_go(self, instance: Instance) -> None:
+        """Have an instance no longer among the forks of its source."""
+        self._forest = True
+        if instance.source_id is not None:
+            _take_from(self._forks, instance.source_id, instance.id)
+
+
+def _place(instance: Instance) -> tuple[object, ...]:
+    """What the order of creation and the tree have of an instance."""
+    return (instance.source_id, instance.number, instance.created_at)
+
+
+def _put_under(index: MapMutation[str, Map[str, None]], key: str, member: str) -> None:
+    index[key] = index.get(key, _NOBODY).set(member, None)
+
+
+def _take_from(index: MapMutation[str, Map[str, None]], key: str, member: str) -> None:
+    left = index[key].delete(member)
+    if left:
+        index[key] = left
+    else:
+        del index[key]

@@ -6,8 +6,11 @@ wherever they are printed, also from inside a widget. Everything foreign passes 
 
 import unicodedata
 from datetime import datetime
+from enum import Enum
 from functools import cache
-from typing import TypeVar, get_args
+from operator import is_
+from types import NoneType, UnionType
+from typing import Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -28,7 +31,7 @@ _INVISIBLE = frozenset(
 _BLANK_CONTROLS = frozenset("\t\n\v\f\r\x85")
 _BLANK_CATEGORIES = frozenset({"Zs", "Zl", "Zp"})
 _REPLACED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
-_PLAIN_TYPES = frozenset({bool, int, float, datetime})
+_PLAIN_TYPES = frozenset({bool, int, float, datetime, NoneType})
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,9 +45,7 @@ def safe_text(value: str | bytes, limit: int = TEXT_LIMIT) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if len(text) > limit:
         text = text[: limit - 1] + ELLIPSIS
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_safe_character, text))
+    return text if _is_safe(text) else "".join(map(_safe_character, text))
 
 
 def ascii_text(text: str) -> str:
@@ -55,12 +56,20 @@ def ascii_text(text: str) -> str:
 def safe_model(model: Model) -> Model:
     """`model` with every string in it, at any depth, made safe; the same object where nothing had to change."""
     changed: dict[str, object] = {}
+    values = model.__dict__
     for name in _fields_with_text(type(model)):
-        value = getattr(model, name)
+        value = values[name]
+        if value is None or (type(value) is str and _is_safe(value)):
+            continue
         safe = _safe_value(value)
         if safe is not value:
             changed[name] = safe
     return model.model_copy(update=changed) if changed else model
+
+
+def _is_safe(text: str) -> bool:
+    """Whether nothing need be changed of a text, as of most: three calls in C are less than one look at a character."""
+    return text.isascii() and text.isprintable() and len(text) <= TEXT_LIMIT
 
 
 def _safe_character(character: str) -> str:
@@ -76,11 +85,16 @@ def _safe_character(character: str) -> str:
 
 @cache
 def _fields_with_text(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, field in model.model_fields.items()
-        if not set(get_args(field.annotation) or (field.annotation,)) <= _PLAIN_TYPES | {type(None)}
-    )
+    return tuple(name for name, field in model.model_fields.items() if not _is_plain(field.annotation))
+
+
+def _is_plain(annotation: object) -> bool:
+    """Whether a value of this type has no words but the wire's own, which it is checked against."""
+    if get_origin(annotation) in (Union, UnionType):
+        return all(map(_is_plain, get_args(annotation)))
+    if get_origin(annotation) is Literal or annotation in _PLAIN_TYPES:
+        return True
+    return isinstance(annotation, type) and issubclass(annotation, Enum)
 
 
 def _safe_value(value: object) -> object:
@@ -91,6 +105,6 @@ def _safe_value(value: object) -> object:
     if isinstance(value, BaseModel):
         return safe_model(value)
     if isinstance(value, tuple):
-        items = tuple(map(_safe_value, value))
-        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+        items = list(map(_safe_value, value))
+        return value if all(map(is_, items, value)) else tuple(items)
     return value

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ from textual.app import SystemCommand
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar, ScrollBarRender
+from textual.timer import Timer
 
 from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.feed import Connection, Feed
-from forktui.model.world import World, reduce
+from forktui.model.change import NOTHING
+from forktui.model.world import World, in_pieces, reduce_all
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_text
 from forktui.tui.hang_up import on_hang_up
@@ -33,6 +36,7 @@ from forktui.tui.messages import (
     Said,
     Wanted,
 )
+from forktui.tui.pace import CHANGE_SECONDS, STATISTICS_SECONDS, Pace
 from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.reading import CONSOLE_LINES, Console
@@ -41,10 +45,10 @@ from forktui.tui.widgets.inked import AsciiScrollBar, InkedApp
 from forktui.view.glyphs import ASCII, glyphs
 from supervisor.models import Event, Statistics
 
-STATISTICS_SECONDS = 0.25
-"""How long counters that changed wait to be drawn, so that a burst is drawn once."""
-CHANGE_SECONDS = 0.05
-"""The same for everything else: what a key did must show at once."""
+REDUCE_SECONDS = 0.01
+"""For which events are reduced at a time: keys come between."""
+REDUCED_AT_ONCE = 50
+"""Events between two looks at the clock."""
 TICK_SECONDS = 1.0
 REPEAT_SECONDS = 2.0
 """The same line is not said twice within this time."""
@@ -89,8 +93,12 @@ class ForkTui(InkedApp):
         """How far the supervisor's clock is ahead of this one's, by its last statistics."""
         self._focus = on_mount_focus
         self._companion = companion
-        self._changed: set[str] | None = set()
-        self._draw_at = float("inf")
+        self._inbox: deque[Event] = deque()
+        """What is not reduced yet; a message that asks for that is under way while there is any."""
+        self._change = NOTHING
+        """What is not drawn yet."""
+        self._pace = Pace()
+        self._drawing: Timer | None = None
         self._said: dict[str, float] = {}
         for theme in THEMES:
             self.register_theme(theme)
@@ -129,19 +137,16 @@ class ForkTui(InkedApp):
             self.run_worker(self._accompany(self._companion), name="companion")
 
     def on_heard(self, message: Heard) -> None:
-        event = message.event
-        self.world = reduce(self.world, event)
-        if isinstance(event, Statistics):
-            self._ahead = event.clock - self._clock()
-            if self._changed is not None:
-                self._changed.update(counters.id for counters in event.instances)
-            self._draw_in(STATISTICS_SECONDS)
-        else:
-            self._changed = None
-            self._draw_in(CHANGE_SECONDS)
+        for event in message.events:
+            self._inbox.extend(in_pieces(event))
+        pause = self._clock() + REDUCE_SECONDS
+        while self._inbox and self._clock() < pause:
+            only_counters = self._reduce_some()
+            self._draw_in(STATISTICS_SECONDS if only_counters else CHANGE_SECONDS)
+        if self._inbox:
+            self.post_message(Heard())
 
     def on_link_changed(self, message: LinkChanged) -> None:
-        self._changed = None
         self._draw_in(CHANGE_SECONDS)
 
     def on_wanted(self, message: Wanted) -> None:
@@ -185,7 +190,23 @@ class ForkTui(InkedApp):
         return self._clock() + self._ahead
 
     def _post_heard(self, event: Event) -> None:
-        self.post_message(Heard(event))
+        # One message for all that waits: Textual takes longer for a message than an event does.
+        if not self._inbox:
+            self.post_message(Heard())
+        self._inbox.extend(in_pieces(event))
+
+    def _reduce_some(self) -> bool:
+        """Reduce what came first, some events or one piece of statistics; returns whether it was that alone."""
+        events: list[Event] = []
+        while self._inbox and len(events) < REDUCED_AT_ONCE:
+            event = self._inbox.popleft()
+            events.append(event)
+            if isinstance(event, Statistics):
+                self._ahead = event.clock - self._clock()
+                break
+        self.world = reduce_all(self.world, events)
+        self._change |= self.world.change
+        return all(isinstance(event, Statistics) for event in events)
 
     def _post_link(self, connection: Connection) -> None:
         self.post_message(LinkChanged(connection))
@@ -219,16 +240,18 @@ class ForkTui(InkedApp):
             self.post_message(PageMapRead(wanted.instance_id, fold))
 
     def _draw_in(self, seconds: float) -> None:
-        """Draw what has changed within `seconds`."""
-        due = self._clock() + seconds
-        if due < self._draw_at:
-            self._draw_at = due
-            self.set_timer(seconds, self._draw)
+        """Draw what has changed within `seconds`, or as soon as the pace allows."""
+        now = self._clock()
+        if self._pace.want(now, seconds):
+            if self._drawing is not None:
+                self._drawing.stop()
+            self._drawing = self.set_timer(self._pace.due - now, self._draw)
 
     def _draw(self) -> None:
-        changed = None if self._changed is None else frozenset(self._changed)
-        self._changed, self._draw_at = set(), float("inf")
-        self.dashboard.show(self.world, self._feed.connection, changed)
+        began, change = self._clock(), self._change
+        self._drawing, self._change = None, NOTHING
+        self.dashboard.show(self.world, self._feed.connection, change)
+        self._pace.drawn(began, self._clock())
         if self._focus is not None:
             self._focus_first()
 

@@ -17,11 +17,11 @@ Answer = TypeVar("Answer")
 
 
 class Heard(Message):
-    """The supervisor has sent an event."""
+    """The supervisor has sent events; those that are to be reduced yet come first."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, events: Sequence[Event] = ()) -> None:
         super().__init__()
-        self.event = event
+        self.events = events
 
 
 class LinkChanged(Message):

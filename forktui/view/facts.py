@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from forktui.model.forest import descendants
-from forktui.model.world import Totals, World, totals
+from forktui.model.family import Family, family_of
+from forktui.model.totals import Totals
+from forktui.model.world import World
 from forktui.text.quantities import count, deleted, milliseconds, names, percentage, plural, progress, size
 from forktui.view.columns import STATE_INKS
 from forktui.view.glyphs import Glyphs
@@ -15,13 +16,16 @@ OLDEST_FAULT_ALARM_MS = 1000.0
 """A fault that waits longer is an alarm: the slowest answer, a 2 MiB page from disk, takes tens of milliseconds."""
 
 
-def facts(world: World, instance: Instance, glyphs: Glyphs) -> list[Line]:
-    """One line a fact, the most urgent first; what does not apply to the instance is left out."""
+def facts(world: World, instance: Instance, glyphs: Glyphs, family: Family | None = None) -> list[Line]:
+    """One line a fact, the most urgent first; what does not apply to the instance is left out.
+
+    `family` is the instance's, where it is known already.
+    """
     counters = world.statistics_of(instance.id)
     template = world.template_of(instance)
     lines = [_title(instance, glyphs), _under_way(instance), *_alarms(instance, counters)]
     lines += [_fact("source", _source(world, instance))]
-    lines += _as_source(world, instance, template)
+    lines += _as_source(instance, template, family or family_of(world, instance.id))
     lines += [_fact("machine", _machine(instance, glyphs)), _fact("memory", _memory(instance, glyphs))]
     lines += [_fact("version", _version(instance, glyphs)), _fact("issues", _issues(instance))]
     if instance.vmm_pid is not None:
@@ -103,16 +107,15 @@ def _source(world: World, instance: Instance) -> Line:
     return [name, (f"  {kinds.get(instance.fork_kind, f'{instance.fork_kind} fork')}", "muted")]
 
 
-def _as_source(world: World, instance: Instance, template: Template | None) -> list[Line]:
+def _as_source(instance: Instance, template: Template | None, family: Family) -> list[Line]:
     lines: list[Line] = []
     if instance.mem_locked:
         held_by = names(instance.locked_by, shown=3, total=instance.fork_count)
         lines.append(_fact("locked by", [(held_by, "plain"), ("  delete or detach to unlock", "muted")]))
     if template is not None:
         lines.append(_fact("hot pages", _hot_pages(template, instance)))
-    below = descendants(world, instance.id)
-    if below:
-        lines.append(_fact("family", _family(totals(world, [instance.id, *below]))))
+    if family.below:
+        lines.append(_fact("family", _family(family.sums)))
     return lines
 
 

@@ -1,6 +1,6 @@
 """Lines as the pure rooms write them: pieces of text, each with the name of its ink; a theme knows its colours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Literal
 
@@ -87,3 +87,26 @@ def joined(parts: Iterable[Line], separator: Piece) -> Line:
 def merged(pieces: Iterable[Piece]) -> Line:
     """The pieces as a line in which neighbours of one ink are one piece: each costs a terminal its own sequence."""
     return [("".join(text for text, _ in run), ink) for ink, run in groupby(pieces, key=lambda piece: piece[1])]
+
+
+def differences(before: Line, after: Line) -> list[tuple[int, int]]:
+    """From which cell to which one line is another, piece by piece; what the longer of them has more is different."""
+    known, width = set(_placed(before)), line_width(after)
+    spans: list[tuple[int, int]] = []
+    for piece in _placed(after):
+        if piece not in known:
+            begin, end = piece[0], piece[0] + cell_len(piece[1])
+            if spans and spans[-1][1] == begin:
+                begin, _ = spans.pop()
+            spans.append((begin, end))
+    rest = line_width(before)
+    return [*spans, (width, rest)] if rest > width else spans
+
+
+def _placed(line: Line) -> Iterator[tuple[int, str, Ink]]:
+    """The pieces of a line that are not empty, each with the cell in which it begins."""
+    begin = 0
+    for text, ink in line:
+        if text:
+            yield begin, text, ink
+            begin += cell_len(text)

@@ -72,7 +72,7 @@ def shown_rows(pilot: Pilot[None]) -> list[str]:
 async def hear(pilot: Pilot[None], *events: InstanceChanged | InstanceDeleted | Statistics | Activity) -> None:
     """Tell the dashboard more, as its feed does."""
     for event in events:
-        pilot.app.post_message(Heard(event))
+        pilot.app.post_message(Heard([event]))
     await pilot.pause()
 
 

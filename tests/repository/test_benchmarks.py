@@ -55,6 +55,13 @@ MODES = {
     ],
     "crowds": ["alone", "3 readers that never read, 100 events", "10 slow and 20 idle"],
     "flood": ["quiet", "flooded"],
+    "dashboard": [
+        "40, 40 events/s",
+        "40, all counters at 2 Hz",
+        "30, 10 changes/s anywhere",
+        "30, 10 changes/s on the screen",
+        "40, idle",
+    ],
 }
 BARS = {
     "walk": 6,
@@ -71,6 +78,7 @@ BARS = {
     "thousand": 3,
     "crowds": 0,
     "flood": 0,
+    "dashboard": 7,
 }
 NO_FIRECRACKER = "/nonexistent/firecracker"
 

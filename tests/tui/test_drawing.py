@@ -18,7 +18,7 @@ from forktui.view.facts import facts, waterfall
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.view.page_heat import heat_lines, heat_piece, legend
 from forktui.view.sparkline import bars
-from forktui.view.styled_lines import Line, clipped, fit, left, line_width, right
+from forktui.view.styled_lines import Line, line_width
 from supervisor.models import (
     Guest,
     Instance,
@@ -80,26 +80,6 @@ def test_sizes_durations_ages_and_shares() -> None:
     assert names(["a", "b", "c"]) == "a, b, +1"
     assert names(["a"], total=4) == "a, +3"
     assert names([]) == ""
-
-
-# Lines
-
-
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x3100, categories=["L", "N", "Zs"])), st.integers(0, 30))
-def test_words_take_exactly_the_cells_they_are_given(word: str, width: int) -> None:
-    assert cell_len(left(word, width)) == width
-    assert cell_len(right(word, width)) == width
-    assert cell_len(fit(word, width)) <= width
-
-
-@given(st.lists(st.tuples(st.text("ab虚 "), st.just("plain"))), st.integers(0, 20))
-def test_a_clipped_line_fits_and_shows_that_it_was_cut(line: Line, width: int) -> None:
-    cut = clipped(line, width)
-    assert line_width(cut) <= width
-    if line_width(line) <= width:
-        assert text(cut) == text(line)
-    elif width:
-        assert text(cut).endswith("…")
 
 
 # Columns

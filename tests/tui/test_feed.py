@@ -5,10 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from forktui.client.api import SupervisorClient
+from forktui.client.decoding import AT_ONCE, LARGE, decode
 from forktui.client.feed import LAST_RETRY_SECONDS, Connection, Feed, Link, retry_seconds
-from supervisor.models import Event, Reset
-from tests.harness.told_hosts import instance, reset
+from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Reset, Statistics
+from tests.harness.told_hosts import BEGIN, instance, reset
 
 PATIENCE = 30.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -122,6 +126,41 @@ async def test_the_operator_can_end_the_wait(run_dir: Path) -> None:
             feed.retry_now()
             async with asyncio.timeout(retry_seconds(4)):
                 await told.until(lambda: told.events)
+
+
+async def test_large_events_are_what_they_are_in_one_piece_and_others_have_their_turn_meanwhile() -> None:
+    host = [instance(f"i{number}", state_error="x" * 100) for number in range(1200)]
+    counters = [InstanceStatistics(id=one.id, faults=7, guest=Guest(passes=3)) for one in host] * 2
+    whole = reset(host, counters)
+    statistics = Statistics(at=BEGIN, clock=1.0, instances=tuple(counters), host=HostStatistics())
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for event in (whole, statistics):
+        data = event.model_dump_json()
+        assert len(data) > LARGE
+        counting, turns = asyncio.create_task(count_turns()), 0
+        assert await decode(data) == event
+        counting.cancel()
+        assert turns > len(counters) // AT_ONCE
+
+
+BEGUN = '{"type":"statistics","instances":[' + '{"id":1},' * LARGE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [BEGUN, BEGUN + '{"id":1}]}'],
+    ids=["no JSON", "no statistics"],
+)
+async def test_a_large_event_that_is_not_understood_is_refused_as_a_small_one_is(data: str) -> None:
+    with pytest.raises(ValidationError):
+        await decode(data)
 
 
 async def test_an_event_that_is_not_understood_starts_over_with_a_reset(run_dir: Path) -> None:

@@ -43,7 +43,7 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.clock
     )
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.world.instances.keys() == recording.world.instances.keys())
+        await until(pilot, lambda: set(app.world.instances) == set(recording.world.instances))
         await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
         await pilot.press(*keys)
         await until_shown(pilot, words)

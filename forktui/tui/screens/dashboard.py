@@ -16,6 +16,8 @@ from forktui.actions.command_line import Command, NotUnderstoodError, understood
 from forktui.actions.form import Values
 from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
+from forktui.model.change import Change
+from forktui.model.family import Family, family_after, family_of
 from forktui.model.forest import Order
 from forktui.model.world import World
 from forktui.text.safe import safe_text
@@ -24,6 +26,7 @@ from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.help import Help
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
+from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.command_line import CommandLine
@@ -51,6 +54,7 @@ class Dashboard(Screen[None]):
 
     def __init__(self, socket: str, title: str, now: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__()
+        self._compositor = SparingCompositor()
         self.world = World()
         self.connection = Connection()
         self.fork_tree = ForkTree(id="tree")
@@ -65,6 +69,7 @@ class Dashboard(Screen[None]):
         self._heat_map = HeatMap()
         self._activity = ActivityLog()
         self._keys = KeyBar()
+        self._family: Family | None = None
         self._page_map_read: tuple[object, ...] = ()
         self._page_map_read_at = float("-inf")
 
@@ -94,12 +99,14 @@ class Dashboard(Screen[None]):
         """The instance under the cursor."""
         return self.world.instances.get(self.fork_tree.cursor_id or "")
 
-    def show(self, world: World, connection: Connection, changed: frozenset[str] | None) -> None:
-        """Draw `world`; `changed` are the instances whose counters changed, None where anything may have."""
+    def show(self, world: World, connection: Connection, change: Change) -> None:
+        """Draw what `change` has made of the world."""
+        if self._family is not None:
+            self._family = family_after(self._family, self.world, world, change)
         self.world, self.connection = world, connection
         with self.app.batch_update():
             self._status.show(world, connection)
-            self.fork_tree.show(world, changed)
+            self.fork_tree.show(world, change)
             self._activity.show(world)
             self._banner.show(connection, self._clock())
             self._show_selected()
@@ -110,7 +117,7 @@ class Dashboard(Screen[None]):
     def tick(self) -> None:
         """Draw what depends on the time alone."""
         self._banner.show(self.connection, self._clock())
-        self._fault_rate.show(self.world, self.selected, self._now())
+        self._fault_rate.show(self.world, self._family, self._now())
         self._read_page_map()
 
     def show_page_map(self, message: PageMapRead) -> None:
@@ -185,8 +192,10 @@ class Dashboard(Screen[None]):
 
     def _show_selected(self) -> None:
         instance = self.selected
-        self._facts.show(self.world, instance)
-        self._fault_rate.show(self.world, instance, self._now())
+        if instance is None or self._family is None or self._family.root != instance.id:
+            self._family = None if instance is None else family_of(self.world, instance.id)
+        self._facts.show(self.world, self._family)
+        self._fault_rate.show(self.world, self._family, self._now())
         self._heat_map.select(instance)
         offered = [action for action in ACTIONS if action.footer]
         possible = [not isinstance(action, Verb) or self.refusal(action) is None for action in offered]

@@ -1,13 +1,15 @@
 """The panes about the selected instance: its facts, its start, its faults per second."""
 
-from forktui.model.forest import descendants
-from forktui.model.world import World, fault_rates
+from collections.abc import Iterable
+
+from forktui.model.family import Family
+from forktui.model.faults import FaultSample, fault_rates
+from forktui.model.world import World
 from forktui.text.quantities import milliseconds, plural, rate
 from forktui.tui.widgets.inked import Painting
 from forktui.view.facts import facts, waterfall
 from forktui.view.sparkline import bars
 from forktui.view.styled_lines import Line, merged
-from supervisor.models import Instance
 
 SAMPLE_SECONDS = 0.5
 
@@ -18,20 +20,21 @@ class Facts(Painting):
     def __init__(self) -> None:
         super().__init__(id="facts")
         self._world = World()
-        self._instance: Instance | None = None
+        self._family: Family | None = None
 
-    def show(self, world: World, instance: Instance | None) -> None:
-        """Draw the facts of an instance of `world`."""
-        self._world, self._instance = world, instance
+    def show(self, world: World, family: Family | None) -> None:
+        """Draw the facts of the instance at the root of a family of `world`."""
+        self._world, self._family = world, family
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        if self._instance is None:
+        instance = None if self._family is None else self._world.instances.get(self._family.root)
+        if instance is None:
             return [[("Nothing is selected", "muted")]]
-        lines = facts(self._world, self._instance, self.glyphs)
-        phases = waterfall(self._instance.phases, width, self.glyphs)
+        lines = facts(self._world, instance, self.glyphs, self._family)
+        phases = waterfall(instance.phases, width, self.glyphs)
         if phases and len(lines) + len(phases) + 1 <= height:
-            whole = milliseconds(sum(phase.milliseconds for phase in self._instance.phases))
+            whole = milliseconds(sum(phase.milliseconds for phase in instance.phases))
             lines += [[("start", "title"), (f"  {whole}", "plain")], *phases]
         return lines
 
@@ -42,22 +45,23 @@ class FaultRate(Painting):
     def __init__(self) -> None:
         super().__init__(id="fault-rate")
         self._world = World()
-        self._instance: Instance | None = None
+        self._family: Family | None = None
         self._now = 0.0
 
-    def show(self, world: World, instance: Instance | None, now: float) -> None:
-        """Draw the minute or so before `now`, in seconds of the supervisor's clock."""
-        self._world, self._instance, self._now = world, instance, now
+    def show(self, world: World, family: Family | None, now: float) -> None:
+        """Draw the half minute or so before `now`, in seconds of the supervisor's clock, of the root of a family."""
+        self._world, self._family, self._now = world, family, now
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        if self._instance is None or height < 2:
+        family = self._family
+        instance = None if family is None else self._world.instances.get(family.root)
+        if family is None or instance is None or height < 2:
             return []
-        ids, whose = [self._instance.id], "faults/s"
-        below = descendants(self._world, self._instance.id) if self._instance.vmm_pid is None else []
-        if below:
-            ids, whose = below, f"faults/s of {plural(len(below), 'fork')}"
-        history = [sample for i in ids for sample in self._world.fault_history.get(i, ())]
+        history: Iterable[FaultSample] = family.faults
+        whose = f"faults/s of {plural(len(family.below), 'fork')}"
+        if instance.vmm_pid is not None or not family.below:
+            history, whose = self._world.fault_history(family.root), "faults/s"
         rates = fault_rates(history, self._now, width, SAMPLE_SECONDS)
         peak, last = max(rates, default=0.0), max(rates[-2:], default=0.0)
         title: Line = [(whose, "title"), (f"  now {rate(last)}  peak {rate(peak)}", "plain")]

@@ -1,18 +1,20 @@
 """The fork tree: one line per instance, drawn line by line, so that ten thousand cost what fifty do."""
 
+from collections.abc import Set
 from typing import ClassVar
 
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from forktui.model.forest import Order, Row, rows
+from forktui.model.change import NOTHING, Change
+from forktui.model.forest import Forest, Order, Rows, View
 from forktui.model.world import World
 from forktui.tui.widgets.inked import InkedScroll
 from forktui.view.columns import header, layout, row_line
+from forktui.view.styled_lines import Line
 
 MARK_WIDTH = 2
 _TOP = 1
@@ -39,65 +41,85 @@ class ForkTree(InkedScroll):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.world = World()
-        self.rows: list[Row] = []
+        self._forest = Forest()
         self.cursor_id: str | None = None
         self.marked: frozenset[str] = frozenset()
         self.collapsed: frozenset[str] = frozenset()
         self.query_text = ""
         self.order = Order.CREATED
-        self._position: dict[str, int] = {}
+        self._drawn: dict[int, tuple[Line, bool]] = {}
+        """What each line of the screen was when it was drawn last, and whether under the cursor."""
+
+    @property
+    def rows(self) -> Rows:
+        """The visible rows, top to bottom."""
+        return self._forest.rows
 
     @property
     def cursor(self) -> int:
         """The row that the cursor is on; -1 where there is none."""
-        return self._position.get(self.cursor_id, -1) if self.cursor_id is not None else -1
+        return self.rows.position.get(self.cursor_id, -1) if self.cursor_id is not None else -1
 
     @property
     def selection(self) -> tuple[str, ...]:
         """What actions act on: the marked instances in the tree's order, or the one under the cursor."""
         if self.marked:
             shown = [row.id for row in self.rows if row.id in self.marked]
-            hidden = [i for i in self.world.instances if i in self.marked and i not in self._position]
+            hidden = sorted(i for i in self.marked if i in self.world.instances and i not in self.rows.position)
             return tuple(shown + hidden)
         return (self.cursor_id,) if self.cursor_id is not None else ()
 
-    def show(self, world: World, changed: frozenset[str] | None) -> None:
-        """Draw `world`; `changed` are the instances whose counters changed, None where anything may have."""
+    def show(self, world: World, change: Change) -> None:
+        """Draw what `change` has made of the world; what is not on the screen costs nothing."""
         self.world = world
-        if changed is None or self.order in (Order.FAULTS, Order.PRIVATE):
-            self.rebuild()
-            return
-        top = round(self.scroll_y)
-        for position in range(top, min(top + self.size.height - _TOP, len(self.rows))):
-            if self.rows[position].id in changed:
-                self._refresh_row(position)
+        self._lay_out(change)
 
     def rebuild(self) -> None:
-        """Lay the rows out anew; the cursor follows its instance, or takes the place that it had."""
-        was_at, was_on = self.cursor, self.cursor_id
-        gone = self.marked - self.world.instances.keys()
+        """Lay the rows out as they are to be seen; the cursor follows its instance, or takes the place that it had."""
+        self._lay_out(NOTHING)
+        self.refresh()
+
+    def _lay_out(self, change: Change) -> None:
+        instances, position, was_at, was_on = self.world.instances, self.rows.position, self.cursor, self.cursor_id
+        gone = frozenset(i for i in self.marked if i not in instances)
         self.marked -= gone
-        self.collapsed &= frozenset(self.world.instances)
-        self.rows = rows(self.world, collapsed=self.collapsed, query=self.query_text, order=self.order)
-        self._position = {row.id: position for position, row in enumerate(self.rows)}
-        self.virtual_size = Size(self.size.width, len(self.rows) + _TOP)
+        self.collapsed = frozenset(i for i in self.collapsed if i in instances)
+        self._forest = self._forest.after(self.world, change, View(self.order, self.query_text, self.collapsed))
+        if self.rows.position is position:
+            self._refresh_lines(change.ids)
+            return
+        self.set_line_count(len(self.rows) + _TOP)
         if self.cursor < 0:
             self.cursor_id = self._nearest_match(was_at)
         if self.cursor != was_at:
             self._follow_cursor()
-        self.refresh()
+        self._refresh_lines(None)
         if self.cursor_id != was_on or gone:
             self.post_message(self.Moved())
+
+    def _refresh_lines(self, ids: Set[str] | None) -> None:
+        """Have those lines on the screen drawn that are different; only these rows' may be, or any where None."""
+        top = round(self.scroll_y) - _TOP
+        for y in range(_TOP if ids is not None else 0, self.size.height):
+            position = y + top
+            if ids is not None and (position >= len(self.rows) or self.rows.ids[position] not in ids):
+                continue
+            before, under_cursor = self._drawn.get(y, ([], False))
+            line, is_under_cursor = self._line(y)
+            if under_cursor != is_under_cursor or y not in self._drawn:
+                self.refresh(Region(0, y, self.size.width, 1))
+                continue
+            self.refresh_difference(y, before, line)
 
     def move_to(self, instance_id: str) -> None:
         """Put the cursor on an instance, opening what hides it; no effect where there is none such."""
         if instance_id not in self.world.instances:
             return
-        if instance_id not in self._position:
+        if instance_id not in self.rows.position:
             self.collapsed = self.collapsed.difference(self._sources(instance_id))
             self.rebuild()
-        if instance_id in self._position:
-            self._put_cursor(self._position[instance_id])
+        if instance_id in self.rows.position:
+            self._put_cursor(self.rows.position[instance_id])
 
     def toggle(self) -> None:
         """Open or close the forks below the cursor."""
@@ -180,25 +202,27 @@ class ForkTree(InkedScroll):
             self.toggle()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self.rows) + _TOP)
+        self._drawn.clear()
+        self.set_line_count(len(self.rows) + _TOP)
         self._follow_cursor()
 
     def render_line(self, y: int) -> Strip:
-        width = self.scrollable_content_region.width
-        shape = layout(width - MARK_WIDTH)
+        line, under_cursor = self._drawn[y] = self._line(y)
+        under = self.inks["title"] if y < _TOP else self.inks["cursor"] if under_cursor else None
+        return self.strip(line, self.scrollable_content_region.width, under)
+
+    def _line(self, y: int) -> tuple[Line, bool]:
+        """A line of the screen, and whether the cursor is on it."""
+        shape = layout(self.scrollable_content_region.width - MARK_WIDTH)
         if y < _TOP:
-            title = header(shape, self.order.value)
-            return self.strip([("  ", "title"), *title], width, self.inks["title"])
+            return [("  ", "title"), *header(shape, self.order.value)], False
         position = y - _TOP + round(self.scroll_y)
         if position >= len(self.rows):
-            return self.strip([], width)
-        row = self.rows[position]
-        mark = f"{self.glyphs.mark} " if row.id in self.marked else "  "
+            return [], False
+        instance_id = self.rows.ids[position]
+        mark = f"{self.glyphs.mark} " if instance_id in self.marked else "  "
         line = row_line(self.world, self.rows, position, shape, self.glyphs)
-        return self.strip([(mark, "mark"), *line], width, self._under(row))
-
-    def _under(self, row: Row) -> Style | None:
-        return self.inks["cursor"] if row.id == self.cursor_id else None
+        return [(mark, "mark"), *line], instance_id == self.cursor_id
 
     def _nearest_match(self, position: int) -> str | None:
         """The instance of the first match at or below a row, else of the last one above it; None without matches."""

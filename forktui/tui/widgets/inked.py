@@ -8,7 +8,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
-from textual.scrollbar import ScrollBarRender
+from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -16,7 +16,7 @@ from forktui.text.safe import ascii_text
 from forktui.tui.keys_in_order import KeysInOrder
 from forktui.tui.theme import Drawn, ink_styles
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
-from forktui.view.styled_lines import Line, clipped
+from forktui.view.styled_lines import Line, clipped, differences
 
 
 class InkedApp(KeysInOrder):
@@ -53,6 +53,12 @@ class Inked(Widget):
         assert isinstance(app, InkedApp)
         return app
 
+    def refresh_difference(self, y: int, before: Line, after: Line) -> None:
+        """Have those cells of a line of the widget drawn that are different."""
+        spans = differences(before, after)
+        if spans:
+            self.refresh(*(Region(begin, y, end - begin, 1) for begin, end in spans))
+
     def strip(self, line: Line, width: int, under: Style | None = None) -> Strip:
         """A line as Textual draws it, in exactly `width` cells; `under` is the background of its inks.
 
@@ -80,6 +86,27 @@ class AsciiScrollBar(ScrollBarRender):
 class InkedScroll(ScrollView, Inked, can_focus=True):
     """A widget that draws the visible ones of its many lines."""
 
+    def set_line_count(self, lines: int) -> None:
+        """Have so many lines; nothing that is on the screen is drawn anew but a scroll bar that is another."""
+        before, size = self.virtual_size, Size(self.size.width, lines)
+        if size == before:
+            return
+        # The reactive itself would lay out the screen and draw all of the widget.
+        self.set_reactive(Widget.virtual_size, size)
+        if self.show_vertical_scrollbar and self.size.height < min(before.height, lines):
+            if self._bar(before.height) == self._bar(lines):
+                self.vertical_scrollbar.set_reactive(ScrollBar.window_virtual_size, lines)
+            else:
+                self.vertical_scrollbar.window_virtual_size = lines
+            self.scroll_y = self.validate_scroll_y(self.scroll_y)
+        else:
+            self._scroll_update(size)
+
+    def _bar(self, lines: int) -> list[Segment]:
+        """What the scroll bar of so many lines looks like."""
+        height = self.size.height
+        return ScrollBarRender.render_bar(height, lines, height, self.scroll_y).segments
+
 
 class Painting(Inked):
     """A widget whose content is a function of its size."""
@@ -100,9 +127,9 @@ class Painting(Inked):
             self.refresh()
             return
         before, self._lines = self._lines, self._paint(size)
-        for y, (old, new) in enumerate(zip_longest(before, self._lines)):
-            if old != new:
-                self.refresh(Region(0, y, size.width, 1))
+        nothing: Line = []
+        for y, (old, new) in enumerate(zip_longest(before, self._lines, fillvalue=nothing)):
+            self.refresh_difference(y, old, new)
 
     def render_line(self, y: int) -> Strip:
         """One line of the picture, for Textual's compositor."""

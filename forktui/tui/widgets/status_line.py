@@ -1,7 +1,8 @@
 """The two lines at the top: which supervisor answers, whether it still does, and the totals of the host."""
 
 from forktui.client.feed import Connection, Link
-from forktui.model.world import Totals, World, totals
+from forktui.model.totals import Totals
+from forktui.model.world import World, totals
 from forktui.text.quantities import count, named, size
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Ink, Line, Piece, fit, joined, line_width

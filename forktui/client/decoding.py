@@ -1,0 +1,48 @@
+"""Events of the wire as models; a large one in pieces, between which others have their turn."""
+
+import asyncio
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
+
+from supervisor.models import Event, Instance, InstanceStatistics
+
+EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)
+EVENT_TYPES: Final = frozenset(
+    get_args(model.model_fields["type"].annotation)[0] for model in get_args(get_args(Event)[0])
+)
+LARGE: Final = 1 << 18
+"""Characters of an event that take milliseconds: the counters of six hundred instances."""
+AT_ONCE: Final = 500
+"""Models made between two turns of others."""
+
+Member = TypeVar("Member", bound=BaseModel)
+
+
+async def decode(data: str) -> Event:
+    """Return an event of a known type; raises ValidationError."""
+    if len(data) < LARGE:
+        return EVENT.validate_json(data)
+    try:
+        fields = from_json(data)
+    except ValueError:
+        # To be told in the words of the models.
+        return EVENT.validate_json(data)
+    await asyncio.sleep(0)
+    # Statistics have counters as `instances`, a snapshot has both.
+    match fields:
+        case {"type": "statistics", "instances": list(counters)}:
+            fields["instances"] = await _in_pieces(InstanceStatistics, counters)
+        case {"type": "reset", "snapshot": {"instances": list(instances), "statistics": list(counters)} as snapshot}:
+            snapshot["instances"] = await _in_pieces(Instance, instances)
+            snapshot["statistics"] = await _in_pieces(InstanceStatistics, counters)
+    return EVENT.validate_python(fields)
+
+
+async def _in_pieces(model: type[Member], values: list[Any]) -> tuple[Member, ...]:
+    made: list[Member] = []
+    for begin in range(0, len(values), AT_ONCE):
+        made += map(model.model_validate, values[begin : begin + AT_ONCE])
+        await asyncio.sleep(0)
+    return tuple(made)

@@ -1,0 +1,31 @@
+"""Few bytes to the terminal: of a line, only the cells that are to be drawn anew.
+
+Textual's own update begins at the left edge of the widget that has the cells, and gives each piece of text its style
+again: `ChopsUpdate.render_segments` of textual/_compositor.py.
+"""
+
+from rich.console import Console
+from rich.control import Control
+from textual._compositor import ChopsUpdate, Compositor
+
+
+class SparingCompositor(Compositor):
+    """Composes a screen as Textual does, and draws less."""
+
+    def render_partial_update(self) -> ChopsUpdate | None:
+        update = super().render_partial_update()
+        return None if update is None else SparingUpdate(update.chops, update.spans, update.chop_ends)
+
+
+class SparingUpdate(ChopsUpdate):
+    """Spans of lines: the line, and from which cell to which."""
+
+    def render_segments(self, console: Console) -> str:
+        drawn: list[str] = []
+        for y, begin, end in self.spans:
+            for edge, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
+                left, right = max(x, begin), min(edge, end)
+                if strip is not None and left < right:
+                    cells = strip.crop(left - x, right - x).simplify()
+                    drawn += [Control.move_to(left, y).segment.text, cells.render(console)]
+        return "".join(drawn)

@@ -1,0 +1,74 @@
+"""What is sent to a terminal bit by bit adds up to the screen."""
+
+import pyte
+import pytest
+from rich.console import RenderableType
+from textual._compositor import CompositorUpdate
+from textual.screen import Screen
+
+from forktui.tui.app import ForkTui
+from forktui.tui.sparing import SparingUpdate
+from supervisor.models import Guest, HostStatistics, InstanceChanged, InstanceDeleted, InstanceStatistics, Statistics
+from tests.harness.pilot import hear, screen_text, tree, until
+from tests.harness.recorded_supervisor import RecordedSupervisor
+from tests.harness.told_hosts import BEGIN, fan, fork_of, reset
+
+pytestmark = pytest.mark.usefixtures("plain_environment")
+
+
+class Shown(ForkTui):
+    """A dashboard whose bytes are drawn on a terminal."""
+
+    terminal: pyte.Screen
+    stream: pyte.ByteStream
+    sparing = 0
+    sent = 0
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, CompositorUpdate):
+            drawn = renderable.render_segments(self.console).encode()
+            self.sparing += isinstance(renderable, SparingUpdate)
+            self.sent += len(drawn)
+            self.stream.feed(drawn)
+        super()._display(screen, renderable)
+
+
+async def test_what_is_drawn_bit_by_bit_is_the_screen_also_of_wide_characters() -> None:
+    crowd = fan(60)
+    app = Shown(RecordedSupervisor([reset(crowd)]), now=lambda: 3.0)
+    app.terminal = pyte.Screen(120, 40)
+    app.stream = pyte.ByteStream(app.terminal)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 60)
+        guest = InstanceStatistics(id="i3", faults=5, private_bytes=7 << 20, guest=Guest(corrupt="0x1"))
+        for event in (
+            InstanceChanged(instance=crowd[2].model_copy(update={"name": "虚拟机-x", "recording": True})),
+            Statistics(at=BEGIN, clock=2.0, instances=(guest,), host=HostStatistics()),
+            InstanceDeleted(id="i1"),
+            InstanceChanged(instance=crowd[2].model_copy(update={"name": "x虚拟机"})),
+            InstanceChanged(instance=fork_of("i2", "fork-of-wide", age=2)),
+        ):
+            await hear(pilot, event)
+            await until(pilot, lambda: app.dashboard.world is app.world)
+            await pilot.pause(0.1)
+            await pilot.press("j")
+            await pilot.pause(0.1)
+            assert [line.rstrip() for line in app.terminal.display] == [
+                line.rstrip() for line in screen_text(pilot).splitlines()
+            ]
+    assert app.sparing > 5
+
+
+async def test_one_row_that_changes_costs_hundreds_of_bytes_at_most() -> None:
+    crowd = fan(60)
+    app = Shown(RecordedSupervisor([reset(crowd)]), now=lambda: 3.0)
+    app.terminal = pyte.Screen(120, 40)
+    app.stream = pyte.ByteStream(app.terminal)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 60)
+        await pilot.pause(0.3)
+        before = app.sent
+        await hear(pilot, InstanceChanged(instance=crowd[5].model_copy(update={"recording": True})))
+        await until(pilot, lambda: "REC" in screen_text(pilot))
+        await pilot.pause(0.1)
+        assert 0 < app.sent - before < 500
