@@ -262,6 +262,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("order", ("o",), "Order", "Sort siblings by creation, name, state, faults or private memory", Group.TREE),
     Action("details", ("i",), "Details", "Show or hide the selected instance's details and page map", Group.VIEW),
     Action("events", ("e",), "Events", "Show or hide the event pane", Group.VIEW),
+    Action(
+        "events_full", ("E",), "All events", "The events in full: to search, to wrap, or of one instance", Group.VIEW
+    ),
     Action("hold", ("p",), "Hold", "Hold the event pane still, or follow it again", Group.VIEW),
     Action("reconnect", ("ctrl+r",), "Reconnect", "Try the supervisor again now", Group.APPLICATION, shown_key="^r"),
     Action(

@@ -38,9 +38,10 @@ from forktui.tui.messages import (
     Said,
     Wanted,
 )
+from forktui.tui.screens.console import CONSOLE_LINES, Console
 from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.dialogs import FanOutPrompt
-from forktui.tui.screens.reading import CONSOLE_LINES, Console
+from forktui.tui.screens.events import Events
 from forktui.tui.theme import DARK, THEMES, ink_defaults
 from forktui.tui.widgets.inked import AsciiScrollBar, InkedApp
 from forktui.view.glyphs import ASCII, glyphs
@@ -184,8 +185,7 @@ class ForkTui(InkedApp):
         # What is drawn is a moment old: it may be deleted.
         instance = self.world.instances.get(message.instance_id)
         if instance is not None:
-            follow = partial(self.client.follow_log, instance.id, CONSOLE_LINES)
-            self.push_screen(Console(instance.name, follow))
+            self.push_screen(Console(instance, partial(self.client.follow_log, instance.id, CONSOLE_LINES, "app")))
 
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()
@@ -249,6 +249,9 @@ class ForkTui(InkedApp):
         changed = None if self._changed is None else frozenset(self._changed)
         self._changed, self._draw_at = set(), float("inf")
         self.dashboard.show(self.world, self._feed.connection, changed)
+        for screen in self.screen_stack:
+            if isinstance(screen, Console | Events):
+                screen.show(self.world)
         if self._focus is not None:
             self._focus_first()
 

@@ -24,6 +24,7 @@ from forktui.tui.messages import (
     Wanted,
 )
 from forktui.tui.screens.dialogs import Confirm, FanOutPrompt
+from forktui.tui.screens.events import Events
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH, Reading, help_lines
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
@@ -62,7 +63,7 @@ class Dashboard(Screen[None]):
         self._facts = Facts()
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
-        self._activity = ActivityLog()
+        self._activity = ActivityLog(id="activity")
         self._keys = KeyBar()
         self._page_map_read: tuple[object, ...] = ()
         self._page_map_read_at = float("-inf")
@@ -84,7 +85,6 @@ class Dashboard(Screen[None]):
 
     def on_mount(self) -> None:
         self._filter.display = False
-        self._activity.border_title = "events"
         self.fork_tree.focus()
 
     @property
@@ -255,8 +255,12 @@ class Dashboard(Screen[None]):
     def do_events(self) -> None:
         self._activity.display = not self._activity.display
 
+    @on(ActivityLog.Opened)
+    def do_events_full(self) -> None:
+        self.app.push_screen(Events(self.world, self.selected))
+
     def do_hold(self) -> None:
-        self._activity.hold(not self._activity.held, self.world)
+        self._activity.hold(not self._activity.held)
 
     def do_reconnect(self) -> None:
         self.post_message(RetryWanted())
