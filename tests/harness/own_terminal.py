@@ -43,14 +43,39 @@ class Terminal:
             self._take()
         return "\n".join(self.screen.display)
 
+    @property
+    def display(self) -> str:
+        """What is on the screen."""
+        return "\n".join(self.screen.display)
+
+    def until_written(self, sequence: str) -> None:
+        """Read until these characters have been written."""
+        self.until_written_since(0, sequence)
+
+    def until_written_since(self, begin: int, sequence: str) -> None:
+        """Read until these characters have been written behind the first `begin` bytes."""
+        deadline = time.monotonic() + PATIENCE
+        while sequence.encode() not in self.written[begin:]:
+            ready, _, _ = select.select([self.descriptor], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"{sequence!r} was not written"
+            self._take()
+
     def press(self, keys: str) -> None:
         """Type."""
         os.write(self.descriptor, keys.encode())
 
+    def hang_up(self) -> None:
+        """Take the terminal away from the process at the other end."""
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self.descriptor)
+        os.close(null)
+
     def drain(self) -> None:
         """Read until the process at the other end is gone."""
-        while self._take():
-            pass
+        while select.select([self.descriptor], [], [], PATIENCE)[0]:
+            if not self._take():
+                return
+        raise AssertionError("it has not ended:\n" + "\n".join(self.screen.display))
 
     def read_until_stopped(self, pid: int) -> None:
         """Read until the process at the other end is stopped; it writes all that it has to write before."""
@@ -80,7 +105,15 @@ def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORKTUI", "TEXTUAL"))}
-        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "FORKTUI_ASCII": "0", "PYTHONPATH": str(ROOT)}
+        # Nobody's choices are read or written, nor is the terminal asked for its background.
+        nowhere = {"XDG_STATE_HOME": "/nonexistent", "TEXTUAL_THEME": "forktui-dark"}
+        terminal = {
+            **nowhere,
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "FORKTUI_ASCII": "0",
+            "PYTHONPATH": str(ROOT),
+        }
         try:
             os.execve(command[0], command, {**inherited, **terminal, **(environment or {})})
         finally:
@@ -97,9 +130,15 @@ def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -
 
 def assert_left(terminal: Terminal) -> None:
     """Every mode that was switched on is off again."""
-    for mode in ("1049", "1000", "1006", "2004"):
+    for mode in ("1049", "1000", "1003", "1004", "1006", "1016", "2004"):
         modes = re.findall(rf"\x1b\[\?{mode}([hl])".encode(), terminal.written)
         assert modes[-1:] == [b"l"], f"mode {mode} is left on"
+    for mode in ("25", "7"):
+        modes = re.findall(rf"\x1b\[\?{mode}([hl])".encode(), terminal.written)
+        assert modes[-1:] == [b"h"], f"mode {mode} is left off"
+    assert terminal.written.count(b"\x1b[<u") == len(re.findall(rb"\x1b\[>\d+u", terminal.written))
+    assert re.findall(rb"\x1b\]22;([a-z]*)\x07", terminal.written)[-1:] == [b"default"]
+    assert re.findall(rb"\x1b\][012];", terminal.written) == [], "the title is the one that it was"
 
 
 def dashboard_of_nobody(run_dir: Path) -> tuple[str, ...]:

@@ -48,7 +48,9 @@ def test_what_a_guest_prints_never_reaches_the_terminal_as_control_bytes() -> No
         terminal.until("selected instance")
         terminal.press("i")
         terminal.until("Events of")
-        terminal.press("qq")
+        terminal.press("q")
+        terminal.until("128 MiB · 1 vCPU")
+        terminal.press("q")
         terminal.drain()
     assert_only_drawn(terminal)
 

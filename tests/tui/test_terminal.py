@@ -244,9 +244,32 @@ def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_
     asked = {"SSH_CONNECTION": "1 2 3 4", "TEXTUAL_FPS": "30"}
     prepare(asked)
     assert asked["TEXTUAL_FPS"] == "30"
+    mosh = {"SSH_TTY": "/dev/pts/1"}
+    prepare(mosh)
+    assert mosh["TEXTUAL_FPS"] == "15"
     here: dict[str, str] = {}
     prepare(here)
     assert here == {}
+
+
+@pytest.mark.parametrize(
+    ("inherited", "says", "fewer"),
+    [
+        ({}, "echo SSH_CONNECTION=1 2 3 4", True),
+        ({"SSH_CONNECTION": "1 2 3 4"}, "echo -SSH_CONNECTION", False),
+        ({"SSH_CONNECTION": "1 2 3 4"}, "echo no server running >&2; exit 1", True),
+        ({}, "exit 1", False),
+    ],
+)
+def test_in_tmux_it_counts_from_where_the_client_is_attached(
+    inherited: dict[str, str], says: str, fewer: bool, tmp_path: Path
+) -> None:
+    tmux = tmp_path / "tmux"
+    tmux.write_text(f"#!/bin/sh\n{says}\n")
+    tmux.chmod(0o755)
+    environment = {**inherited, "TMUX": "/tmp/tmux-0/default,1,0", "PATH": f"{tmp_path}:/bin:/usr/bin"}
+    prepare(environment)
+    assert ("TEXTUAL_FPS" in environment) == fewer
 
 
 def test_textual_reads_what_was_prepared() -> None:
