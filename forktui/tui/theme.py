@@ -75,7 +75,8 @@ def theme_names() -> list[str]:
     return sorted({*BUILTIN_THEMES, *(theme.name for theme in THEMES)})
 
 
-Drawn = Ink | Literal["cursor"]
+Drawn = Ink | Literal["cursor", "cursor left"]
+"""What is drawn: inks, the cursor, and the cursor of a pane that has not the focus."""
 
 _COLOURS: dict[Ink, str] = {
     "plain": "foreground",
@@ -159,6 +160,7 @@ def ink_styles(variables: Mapping[str, str], *, own_colours: bool) -> dict[Drawn
     styles["cursor"] = (
         Style(reverse=True) if own_colours else Style(bgcolor=Color.parse(variables["ink-cursor"]).rich_color)
     )
+    styles["cursor left"] = Style(underline=True)
     for ink in styles:
         styles[ink] += Style(
             bold=ink in _BOLD or None, dim=(own_colours and ink in _DIM) or None, underline=ink in _UNDERLINED or None

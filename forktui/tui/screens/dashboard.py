@@ -146,6 +146,10 @@ class Dashboard(Screen[None]):
         else:
             getattr(self, f"do_{action_id}")()
 
+    @on(KeyBar.Clicked)
+    def _key_clicked(self, event: KeyBar.Clicked) -> None:
+        self.action_do(event.action.id)
+
     @on(ForkTree.Moved)
     def _tree_moved(self) -> None:
         self._show_selected()

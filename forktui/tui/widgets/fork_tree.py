@@ -194,7 +194,9 @@ class ForkTree(InkedScroll):
         return self.strip([(mark, "mark"), *line], width, self._under(row))
 
     def _under(self, row: Row) -> Style | None:
-        return self.inks["cursor"] if row.id == self.cursor_id else None
+        if row.id != self.cursor_id:
+            return None
+        return self.inks["cursor" if self.has_focus else "cursor left"]
 
     def _nearest_match(self, position: int) -> str | None:
         """The instance of the first match at or below a row, else of the last one above it; None without matches."""
