@@ -152,6 +152,13 @@ async def test_enter_gives_what_is_read_the_whole_terminal() -> None:
         await until(pilot, lambda: screen.view.size.width > 114)
 
 
+async def test_on_a_narrow_terminal_the_last_of_the_keys_are_named() -> None:
+    async with told(reset(family())).run_test(size=(60, 20)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("E")
+        assert "follows" in await until_shown(pilot, "Enter whole screen  Esc closes")
+
+
 async def test_the_help_is_searched() -> None:
     async with told(reset(family())).run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -23,12 +24,12 @@ READING_WIDTH = 100
 
 
 class Words(Painting):
-    """A line of words, and others at its right end where there is room for both."""
+    """A line of words, and at its right end as many others, two blanks apart, as there is room for."""
 
-    def __init__(self, begin: Line, end: Line | None = None) -> None:
+    def __init__(self, begin: Line, end: str = "") -> None:
         super().__init__()
         self._begin = begin
-        self._end = end or []
+        self._end = end.split("  ")
 
     def say(self, begin: Line) -> None:
         """Draw other words."""
@@ -36,8 +37,11 @@ class Words(Painting):
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        room = width - line_width(self._begin) - line_width(self._end)
-        return [[*self._begin, (" " * room, "plain"), *self._end] if room > 0 else self._begin]
+        room = width - line_width(self._begin)
+        # The last words are what nobody can do without.
+        ends = ("  ".join(self._end[begin:]) for begin in range(len(self._end)))
+        end = next((end for end in ends if cell_len(end) + 2 <= room), "")
+        return [[*self._begin, (" " * (room - cell_len(end)), "plain"), (end, "muted")]]
 
 
 class Reading(ModalScreen[None]):
@@ -53,7 +57,7 @@ class Reading(ModalScreen[None]):
         super().__init__()
         self.view = view or LinesView(lines, follows=False)
         self._heading = Words([(heading, "strong")])
-        self._told = Words([], [(f"  {self.KEYS}", "muted")])
+        self._told = Words([], self.KEYS)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="reading"):
