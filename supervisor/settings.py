@@ -88,6 +88,11 @@ def default_run_dir() -> Path:
     return Path(runtime, PROGRAM) if runtime.startswith("/") else Path("/tmp", f"{PROGRAM}-{os.geteuid()}")
 
 
+def default_state_dir() -> Path:
+    """Return where the dashboard keeps what its user has chosen, and says what it ended of; it need not exist."""
+    return _base_directory("XDG_STATE_HOME", ".local/state") / PROGRAM
+
+
 def _base_directory(variable: str, below_home: str) -> Path:
     """Return a directory of the XDG base directory specification, by which a relative path is passed over.
 

@@ -90,6 +90,14 @@ EVENTS: Final = OnScreen(
     group=Group.VIEW,
     do=lambda desk, words: desk.toggle_events(),
 )
+ALL_EVENTS: Final = OnScreen(
+    word="all-events",
+    keys=("E",),
+    label="All events",
+    help="The events in full: to search, to wrap, or of one instance",
+    group=Group.VIEW,
+    do=lambda desk, words: desk.show_events(),
+)
 HOLD: Final = OnScreen(
     word="hold",
     keys=("p",),

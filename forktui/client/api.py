@@ -165,9 +165,18 @@ class SupervisorClient(Transport):
         """Return the last lines of one of the instance's logs."""
         return [line async for line in self._log(reference, tail, source, follow=False)]
 
-    async def follow_log(self, reference: str, tail: int = 100, source: LogSource = "app") -> AsyncGenerator[str, None]:
-        """Yield the last lines of a log, then each that is added; ends with the instance or the supervisor."""
-        async with aclosing(self._log(reference, tail, source, follow=True)) as lines:
+    async def follow_log(
+        self,
+        reference: str,
+        tail: int = 100,
+        source: LogSource = "app",
+        alive: Callable[[], object] = lambda: None,
+    ) -> AsyncGenerator[str, None]:
+        """Yield the last lines of a log, then each that is added; ends with the instance or the supervisor.
+
+        `alive` is called when the supervisor has answered, and at each sign of life after that.
+        """
+        async with aclosing(self._log(reference, tail, source, follow=True, alive=alive)) as lines:
             async for line in lines:
                 yield line
 
@@ -200,10 +209,20 @@ class SupervisorClient(Transport):
                     return event.snapshot
         raise AssertionError("a stream of events ends by an error only")
 
-    async def _log(self, reference: str, tail: int, source: LogSource, *, follow: bool) -> AsyncGenerator[str, None]:
+    async def _log(
+        self,
+        reference: str,
+        tail: int,
+        source: LogSource,
+        *,
+        follow: bool,
+        alive: Callable[[], object] = lambda: None,
+    ) -> AsyncGenerator[str, None]:
         query = {"tail": str(tail), "source": source, "follow": str(follow).lower()}
         patience = VERB if follow else READ
-        async with aclosing(self._stream(_path(reference, "logs"), query=query, patience=patience)) as stream:
+        async with aclosing(
+            self._stream(_path(reference, "logs"), query=query, patience=patience, alive=alive)
+        ) as stream:
             async for sent in stream:
                 yield json.loads(sent.data)
 

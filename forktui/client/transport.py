@@ -91,6 +91,7 @@ class Transport:
         parser = Parser(ANSWER_BYTES)
         vigil = self._vigil(patience, alive, silent)
         async with self._request("GET", path, READ, params=query, headers=headers) as response:
+            alive()
             while True:
                 async with vigil.step():
                     chunk = await response.content.readany()

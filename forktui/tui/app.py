@@ -1,9 +1,6 @@
 """The application: owns the world and the client, reduces events to the one, makes requests of the other."""
 
-import asyncio
 import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,7 +21,7 @@ from forktui.model.change import NOTHING
 from forktui.model.world import World, in_pieces, reduce_all
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_text
-from forktui.tui.hang_up import on_hang_up
+from forktui.tui.choices import KeptChoices
 from forktui.tui.messages import (
     Asking,
     ConsoleWanted,
@@ -37,11 +34,12 @@ from forktui.tui.messages import (
     Wanted,
 )
 from forktui.tui.pace import CHANGE_SECONDS, STATISTICS_SECONDS, Pace
+from forktui.tui.screens.console import CONSOLE_LINES, Console
 from forktui.tui.screens.dashboard import Dashboard
+from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
-from forktui.tui.screens.reading import CONSOLE_LINES, Console
-from forktui.tui.theme import DARK, THEMES, ink_defaults
-from forktui.tui.widgets.inked import AsciiScrollBar, InkedApp
+from forktui.tui.terminal_app import TerminalApp
+from forktui.tui.widgets.inked import AsciiScrollBar
 from forktui.view.glyphs import ASCII, glyphs
 from supervisor.models import Event, Statistics
 
@@ -58,12 +56,12 @@ Companion = Callable[[], Awaitable[str | None]]
 """What runs beside the dashboard until it is quit; a line that it returns is shown as a failure."""
 
 
-class ForkTui(InkedApp):
+class ForkTui(TerminalApp):
     """The dashboard of one supervisor.
 
     `source` is the supervisor's socket, or a client of it that is not entered yet. `on_mount_focus` is the name of the
     instance that the cursor begins on. `clock` is monotonic; `now` is the supervisor's clock,
-    which is else reckoned from its statistics.
+    which is else reckoned from its statistics. `choices` are what its user has chosen before.
     """
 
     CSS_PATH = Path(__file__).with_name("forktui.tcss")
@@ -80,9 +78,9 @@ class ForkTui(InkedApp):
         companion: Companion | None = None,
         now: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        choices: KeptChoices | None = None,
     ) -> None:
-        # Textual removes colours only where the terminal's own are used; else it emits shades of grey for NO_COLOR.
-        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        super().__init__(choices or KeptChoices(None))
         self.client = SupervisorClient(source) if isinstance(source, Path) else source
         self.world = World()
         self.glyphs = glyphs(os.environ)
@@ -100,16 +98,9 @@ class ForkTui(InkedApp):
         self._pace = Pace()
         self._drawing: Timer | None = None
         self._said: dict[str, float] = {}
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = os.environ.get("TEXTUAL_THEME") or DARK.name
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return ink_defaults(self.current_theme)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        kept = {"Theme", "Screenshot"}
-        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
+        yield from super().get_system_commands(screen)
         if screen is self.dashboard:
             for action in ACTIONS:
                 yield SystemCommand(
@@ -118,20 +109,11 @@ class ForkTui(InkedApp):
                     partial(self.dashboard.action_do, action.word),
                 )
 
-    def action_help_quit(self) -> None:
-        """Say how to leave: Textual's own answer to Ctrl-C names a key that nothing else here does."""
-        self._say("q leaves forktui", "information")
-
     def on_mount(self) -> None:
         self.set_class(self.glyphs is ASCII, "-ascii")
         ScrollBar.renderer = AsciiScrollBar if self.glyphs is ASCII else ScrollBarRender
         self.push_screen(self.dashboard)
         self.set_interval(TICK_SECONDS, self.dashboard.tick)
-        # Unwound by a signal, Textual would leave the terminal raw and its threads running.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=1))
-        if sys.stdin.isatty():
-            on_hang_up(sys.stdin.fileno(), partial(self.exit, return_code=1))
         self.run_worker(self._live(), name="feed")
         if self._companion is not None:
             self.run_worker(self._accompany(self._companion), name="companion")
@@ -180,8 +162,7 @@ class ForkTui(InkedApp):
         # What is drawn is a moment old: it may be deleted.
         instance = self.world.instances.get(message.instance_id)
         if instance is not None:
-            follow = partial(self.client.follow_log, instance.id, CONSOLE_LINES)
-            self.push_screen(Console(instance.name, follow))
+            self.push_screen(Console(instance, partial(self.client.follow_log, instance.id, CONSOLE_LINES, "app")))
 
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()
@@ -251,6 +232,9 @@ class ForkTui(InkedApp):
         began, change = self._clock(), self._change
         self._drawing, self._change = None, NOTHING
         self.dashboard.show(self.world, self._feed.connection, change)
+        for screen in self.screen_stack:
+            if isinstance(screen, Console | Events):
+                screen.show(self.world)
         self._pace.drawn(began, self._clock())
         if self._focus is not None:
             self._focus_first()

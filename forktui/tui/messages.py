@@ -110,6 +110,14 @@ class RetryWanted(Message):
     """The operator does not want to wait for the next attempt to connect."""
 
 
+class BackgroundTold(Message):
+    """The terminal has said whether its background is light."""
+
+    def __init__(self, light: bool) -> None:
+        super().__init__()
+        self.light = light
+
+
 class Said(Message):
     """Something to tell the operator in one line; it is text, never markup."""
 

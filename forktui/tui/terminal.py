@@ -1,7 +1,9 @@
 """The way into the dashboard: what the terminal must be able to do, and what must be set before Textual is imported."""
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forktui.tui.variables import DRIVER, LOG, THEME, refused, wrong_variable
-from supervisor.programs import say
+from supervisor.programs import FAILED, say
 
 if TYPE_CHECKING:
     from forktui.client.api import SupervisorClient
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 MIN_COLUMNS = 60
 MIN_LINES = 16
 SSH_FRAMES_PER_SECOND = "15"
+TMUX_SECONDS = 1.0
 USAGE = 2
 
 
@@ -32,16 +35,24 @@ def run(
     """Show the dashboard of a supervisor, by its socket or a client of it that is not entered yet, until it is quit.
 
     `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns the exit
-    code: 2, after one line on stderr, where the terminal cannot show it.
+    code: 2, after one line on stderr, where the terminal cannot show it, and 1 after one of its own failing.
     """
     refusal = refusal_here()
     if refusal is not None:
         say(f"forktui: {refusal}")
         return USAGE
     from forktui.tui.app import ForkTui
+    from forktui.tui.choices import kept_choices
+    from forktui.tui.faults import told
 
-    app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion)
-    app.run(mouse=mouse)
+    app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion, choices=kept_choices())
+    try:
+        app.run(mouse=mouse)
+    except Exception as error:
+        app.fault = app.fault or error
+    if app.fault is not None:
+        told(app.fault)
+        return FAILED
     return app.return_code or 0
 
 
@@ -109,7 +120,21 @@ def terminal_refusal(environment: Mapping[str, str], is_tty: bool, size: os.term
 
 def prepare(environment: dict[str, str] | os._Environ[str]) -> None:
     """Set what Textual reads when it is imported: over SSH fewer frames and no animation, unless the user has."""
-    if environment.get("SSH_CONNECTION"):
+    if _over_ssh(environment):
         environment.setdefault("TEXTUAL_FPS", SSH_FRAMES_PER_SECOND)
         environment.setdefault("TEXTUAL_ANIMATIONS", "none")
         environment.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+
+
+def _over_ssh(environment: Mapping[str, str]) -> bool:
+    """Whether somebody looks on from another host: mosh leaves what sshd has set, and tmux is asked who is attached."""
+    if environment.get("TMUX"):
+        # Its server may have been started at the console, or a session be older than the connection: what a pane has
+        # inherited says nothing, and tmux has it from the client that was attached last.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            asked = ("tmux", "show-environment", "SSH_CONNECTION")
+            told = subprocess.run(
+                asked, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TMUX_SECONDS, check=True
+            )
+            return told.stdout.startswith(b"SSH_CONNECTION=")
+    return any(environment.get(name) for name in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"))

@@ -75,7 +75,8 @@ def theme_names() -> list[str]:
     return sorted({*BUILTIN_THEMES, *(theme.name for theme in THEMES)})
 
 
-Drawn = Ink | Literal["cursor"]
+Drawn = Ink | Literal["cursor", "cursor left"]
+"""What is drawn: inks, the cursor, and the cursor of a pane that has not the focus."""
 
 _COLOURS: dict[Ink, str] = {
     "plain": "foreground",
@@ -97,9 +98,13 @@ _COLOURS: dict[Ink, str] = {
     "zero": "ink-zero",
     "key": "primary",
     "notice": "accent",
+    "found": "warning",
 }
-_BADGES: dict[Ink, str] = {"locked": "primary", "recording": "accent", "alarm": "error"}
-_BOLD: frozenset[Drawn] = frozenset({"strong", "title", "broken", "mark", "key", "locked", "recording", "alarm"})
+_BADGES: dict[Ink, str] = {"locked": "primary", "recording": "accent", "alarm": "error", "found here": "warning"}
+_BOLD: frozenset[Drawn] = frozenset(
+    {"strong", "title", "broken", "mark", "key", "locked", "recording", "alarm", "found here"}
+)
+_UNDERLINED: frozenset[Drawn] = frozenset({"found"})
 _DIM: frozenset[Drawn] = frozenset({"guide", "absent"})
 
 _ANSI_INKS = {
@@ -155,6 +160,9 @@ def ink_styles(variables: Mapping[str, str], *, own_colours: bool) -> dict[Drawn
     styles["cursor"] = (
         Style(reverse=True) if own_colours else Style(bgcolor=Color.parse(variables["ink-cursor"]).rich_color)
     )
+    styles["cursor left"] = Style(underline=True)
     for ink in styles:
-        styles[ink] += Style(bold=ink in _BOLD or None, dim=(own_colours and ink in _DIM) or None)
+        styles[ink] += Style(
+            bold=ink in _BOLD or None, dim=(own_colours and ink in _DIM) or None, underline=ink in _UNDERLINED or None
+        )
     return styles

@@ -29,6 +29,8 @@ Ink = Literal[
     "zero",
     "key",
     "notice",
+    "found",
+    "found here",
 ]
 Piece = tuple[str, Ink]
 Line = list[Piece]

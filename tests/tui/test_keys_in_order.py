@@ -8,9 +8,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from forktui.tui.screens.forms import FormDialog
+from tests.harness.own_terminal import on_a_terminal
 from tests.harness.pilot import Wishes, host, tree, until, until_shown
 from tests.harness.told_hosts import family
-from tests.tui.test_terminal import on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("plain_environment")
 

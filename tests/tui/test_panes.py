@@ -65,11 +65,17 @@ async def test_q_leaves() -> None:
     assert app.return_code == 0
 
 
-async def test_ctrl_c_says_which_key_leaves() -> None:
-    async with host(family()).run_test(size=(120, 40), notifications=True) as pilot:
+@pytest.mark.parametrize("before", [(), ("d",), ("question_mark",), ("slash",), ("F",)])
+async def test_ctrl_c_says_which_key_leaves_and_leaves_at_the_second_time(before: tuple[str, ...]) -> None:
+    app = host(family())
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press(*before, "ctrl+c")
+        await until_shown(pilot, "Ctrl-C again leaves forktui; q leaves too")
+        assert app.is_running
         await pilot.press("ctrl+c")
-        assert "ctrl+q" not in await until_shown(pilot, "q leaves forktui")
+        await until(pilot, lambda: not app.is_running)
+    assert app.return_code == 0
 
 
 async def test_copying_an_id_shows_it() -> None:

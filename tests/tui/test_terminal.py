@@ -2,32 +2,31 @@
 
 import fcntl
 import os
-import pty
-import re
-import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
-import pyte
 import pytest
 
 from forktui.tui.terminal import MIN_COLUMNS, MIN_LINES, USAGE, prepare, run, terminal_refusal
 from forktui.tui.variables import wrong_variable
 from tests.harness.checkout import ROOT
+from tests.harness.own_terminal import (
+    COLUMNS,
+    HOSTILE,
+    LINES,
+    assert_left,
+    assert_only_drawn,
+    dashboard_of_nobody,
+    on_a_terminal,
+)
 
-PATIENCE = 30.0
-COLUMNS, LINES = 120, 40
 GOOD = os.terminal_size((80, 24))
 
-# Told to a dashboard in a process of its own: escape sequences in C0 and C1, markup, bidi controls.
-HOSTILE = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\x9d0;OWNED\x9c\u202e\x08[red]evil[/]"
+# Told to a dashboard in a process of its own.
 SCRIPT = f"""
 import sys
 from forktui.tui.app import ForkTui
@@ -48,77 +47,6 @@ ForkTui(RecordedSupervisor(events), title=hostile, now=lambda: 0.0).run()
 """
 
 
-class Terminal:
-    """The other end of a pseudo-terminal, with everything that was written to it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.screen = pyte.Screen(COLUMNS, LINES)
-        self.written = b""
-        self.descriptor = descriptor
-        self._stream = pyte.ByteStream(self.screen)
-
-    def until(self, words: str) -> str:
-        """Read until the screen has these words, and return all of it."""
-        deadline = time.monotonic() + PATIENCE
-        while words not in "\n".join(self.screen.display):
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.descriptor], [], [], max(left, 0))
-            assert ready, f"{words!r} did not appear:\n" + "\n".join(self.screen.display)
-            self._take()
-        return "\n".join(self.screen.display)
-
-    def press(self, keys: str) -> None:
-        """Type."""
-        os.write(self.descriptor, keys.encode())
-
-    def drain(self) -> None:
-        """Read until the process at the other end is gone."""
-        while self._take():
-            pass
-
-    def read_until_stopped(self, pid: int) -> None:
-        """Read until the process at the other end is stopped; it writes all that it has to write before."""
-        deadline = time.monotonic() + PATIENCE
-        while os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is None:
-            assert time.monotonic() < deadline, f"process {pid} is not stopped"
-            if select.select([self.descriptor], [], [], 0.05)[0]:
-                self._take()
-        while select.select([self.descriptor], [], [], 0)[0]:
-            self._take()
-
-    def _take(self) -> bool:
-        try:
-            data = os.read(self.descriptor, 65_536)
-        except OSError:  # EIO: the last process that had the other end open has ended (pty(7)).
-            return False
-        self.written += data
-        # pyte does not know the private modes with intermediate characters (`ESC [ ? 2026 $ p`) and prints their ends.
-        self._stream.feed(re.sub(rb"\x1b\[[?>=]?[0-9;]*\$?[pu]", b"", data))
-        return bool(data)
-
-
-@contextmanager
-def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -> Iterator[tuple[Terminal, int]]:
-    """Run a command on a pseudo-terminal of its own; it is killed where it has not ended with the context."""
-    pid, descriptor = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORKTUI", "TEXTUAL"))}
-        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "FORKTUI_ASCII": "0", "PYTHONPATH": str(ROOT)}
-        try:
-            os.execve(command[0], command, {**inherited, **terminal, **(environment or {})})
-        finally:
-            # Else a second session of pytest would go on from here.
-            os._exit(127)
-    try:
-        yield Terminal(descriptor), pid
-    finally:
-        # Nothing happens where it has ended: its pid stays its own until it is waited for.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(descriptor)
-
-
 def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
     with on_a_terminal(sys.executable, "-c", SCRIPT) as (terminal, _):
         terminal.until("the last event")
@@ -131,11 +59,7 @@ def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
     assert shown.count("]0;OWNED") >= 4, "the text itself is shown, in header, tree, details and events"
     assert "[red]evil[/]" in shown
     assert "OWNED" not in terminal.screen.title
-    # The mouse pointer's shape is the only OSC of Textual's own.
-    written = re.sub(r"\x1b\]22;[a-z]*\x07", "", terminal.written.decode("utf-8"))
-    assert re.findall(r"[\x07\x08\x7f-\x9f\u202a-\u202e\u2066-\u2069]", written) == []
-    assert "\x1b]" not in written
-    assert "\x1b[2J" not in written
+    assert_only_drawn(terminal)
 
 
 def test_it_runs_and_leaves_the_terminal_as_it_was(run_dir: Path) -> None:
@@ -151,13 +75,6 @@ def test_it_runs_and_leaves_the_terminal_as_it_was(run_dir: Path) -> None:
     assert ended is not None
     assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
     assert_left(terminal)
-
-
-def assert_left(terminal: Terminal) -> None:
-    """Every mode that was switched on is off again."""
-    for mode in ("1049", "1000", "1006", "2004"):
-        modes = re.findall(rf"\x1b\[\?{mode}([hl])".encode(), terminal.written)
-        assert modes[-1:] == [b"l"], f"mode {mode} is left on"
 
 
 @pytest.mark.parametrize(
@@ -258,17 +175,6 @@ def test_a_log_of_textuals_that_nobody_reads_is_refused_and_not_waited_for(run_d
     assert b"TEXTUAL_LOG: " in terminal.written
 
 
-def dashboard_of_nobody(run_dir: Path) -> tuple[str, ...]:
-    """The command of a dashboard on a socket that nobody listens at."""
-    socket = str(run_dir / "none.sock")
-    program = (
-        "import sys; from pathlib import Path; from forktui.tui.terminal import run; "
-        "from supervisor.programs import run_program; "
-        f"sys.exit(run_program('forktui', lambda: run(Path({socket!r}))))"
-    )
-    return (sys.executable, "-c", program)
-
-
 def test_the_terminal_knows_its_size_better_than_the_environment(run_dir: Path) -> None:
     wrong = {"COLUMNS": "61", "LINES": "17"}
     with on_a_terminal(*dashboard_of_nobody(run_dir), environment=wrong) as (terminal, _):
@@ -338,9 +244,32 @@ def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_
     asked = {"SSH_CONNECTION": "1 2 3 4", "TEXTUAL_FPS": "30"}
     prepare(asked)
     assert asked["TEXTUAL_FPS"] == "30"
+    mosh = {"SSH_TTY": "/dev/pts/1"}
+    prepare(mosh)
+    assert mosh["TEXTUAL_FPS"] == "15"
     here: dict[str, str] = {}
     prepare(here)
     assert here == {}
+
+
+@pytest.mark.parametrize(
+    ("inherited", "says", "fewer"),
+    [
+        ({}, "echo SSH_CONNECTION=1 2 3 4", True),
+        ({"SSH_CONNECTION": "1 2 3 4"}, "echo -SSH_CONNECTION", False),
+        ({"SSH_CONNECTION": "1 2 3 4"}, "echo no server running >&2; exit 1", True),
+        ({}, "exit 1", False),
+    ],
+)
+def test_in_tmux_it_counts_from_where_the_client_is_attached(
+    inherited: dict[str, str], says: str, fewer: bool, tmp_path: Path
+) -> None:
+    tmux = tmp_path / "tmux"
+    tmux.write_text(f"#!/bin/sh\n{says}\n")
+    tmux.chmod(0o755)
+    environment = {**inherited, "TMUX": "/tmp/tmux-0/default,1,0", "PATH": f"{tmp_path}:/bin:/usr/bin"}
+    prepare(environment)
+    assert ("TEXTUAL_FPS" in environment) == fewer
 
 
 def test_textual_reads_what_was_prepared() -> None:

@@ -23,6 +23,7 @@ from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
 from forktui.tui.screens.dialogs import Confirm, Dialog
+from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.help import Help
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
@@ -67,7 +68,7 @@ class Dashboard(Screen[None]):
         self._facts = Facts()
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
-        self._activity = ActivityLog()
+        self._activity = ActivityLog(id="activity")
         self._keys = KeyBar()
         self._family: Family | None = None
         self._page_map_read: tuple[object, ...] = ()
@@ -91,7 +92,6 @@ class Dashboard(Screen[None]):
 
     def on_mount(self) -> None:
         self._filter.display = False
-        self._activity.border_title = "events"
         self.fork_tree.focus()
 
     @property
@@ -160,6 +160,10 @@ class Dashboard(Screen[None]):
         self._command_line.close()
         if self.focused is None or not self._filter.has_focus:
             self.fork_tree.focus()
+
+    @on(KeyBar.Clicked)
+    def _key_clicked(self, event: KeyBar.Clicked) -> None:
+        self.action_do(event.action.word)
 
     @on(ForkTree.Moved)
     def _tree_moved(self) -> None:
@@ -303,8 +307,12 @@ class Dashboard(Screen[None]):
     def toggle_events(self) -> None:
         self._activity.display = not self._activity.display
 
+    @on(ActivityLog.Opened)
+    def show_events(self) -> None:
+        self.app.push_screen(Events(self.world, self.selected))
+
     def hold_events(self) -> None:
-        self._activity.hold(not self._activity.held, self.world)
+        self._activity.hold(not self._activity.held)
 
     def reconnect(self) -> None:
         self.post_message(RetryWanted())

@@ -23,7 +23,8 @@ class Help(Reading):
     """Every key. `moves` are keys of the tree's own and what they do."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "search", "Search"),
+        # Before the pane's own search, which leaves what does not match.
+        Binding("slash", "search", "Search", priority=True),
         Binding("escape", "end", "Close"),
     ]
 
@@ -34,14 +35,14 @@ class Help(Reading):
         self._search = TextField(words, "words in what is listed", id="search")
 
     def on_mount(self) -> None:
+        super().on_mount()
         self.query_one(".reading").mount(self._search, before=self.view)
         self._search.display = bool(self._search.value)
         self.view.focus()
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:
-        self.view.set_lines(help_lines(self._moves, self._width, event.value) or [[("Nothing matches.", "muted")]])
-        self.view.scroll_home(animate=False)
+        self.view.replace(help_lines(self._moves, self._width, event.value) or [[("Nothing matches.", "muted")]])
 
     @on(Input.Submitted)
     def _submitted(self) -> None:

@@ -208,7 +208,8 @@ class ForkTree(InkedScroll):
 
     def render_line(self, y: int) -> Strip:
         line, under_cursor = self._drawn[y] = self._line(y)
-        under = self.inks["title"] if y < _TOP else self.inks["cursor"] if under_cursor else None
+        cursor = self.inks["cursor" if self.has_focus else "cursor left"]
+        under = self.inks["title"] if y < _TOP else cursor if under_cursor else None
         return self.strip(line, self.scrollable_content_region.width, under)
 
     def _line(self, y: int) -> tuple[Line, bool]:
