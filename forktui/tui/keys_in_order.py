@@ -61,7 +61,7 @@ class KeysInOrder(App[None]):
         was: MessagePump | None = None
         for _ in range(ROUNDS):
             way = self._way()
-            if was is way[0]:
+            if not way or was is way[0]:
                 return
             was = way[0]
             for pump in way:
@@ -72,8 +72,8 @@ class KeysInOrder(App[None]):
                 was = None
 
     def _way(self) -> list[MessagePump]:
-        """Those that a key is passed through, the focused one first."""
-        pump: MessagePump | None = self.focused or self.screen
+        """Those that a key is passed through, the focused one first; none once the application ends."""
+        pump: MessagePump | None = (self.focused or self.screen) if self.screen_stack else None
         way = []
         while pump is not None:
             way.append(pump)
