@@ -14,8 +14,10 @@ EVENT_TYPES: Final = frozenset(
 )
 LARGE: Final = 1 << 18
 """Characters of an event that take milliseconds: the counters of six hundred instances."""
-AT_ONCE: Final = 500
-"""Models made between two turns of others."""
+AT_ONCE: Final = 250
+"""Models that are made in a millisecond or two, between two pauses."""
+PAUSE_SECONDS: Final = 0.004
+"""For others: a key passes through many turns of the loop before it is drawn, and would wait for a piece at each."""
 
 Member = TypeVar("Member", bound=BaseModel)
 
@@ -29,7 +31,7 @@ async def decode(data: str) -> Event:
     except ValueError:
         # To be told in the words of the models.
         return EVENT.validate_json(data)
-    await asyncio.sleep(0)
+    await asyncio.sleep(PAUSE_SECONDS)
     # Statistics have counters as `instances`, a snapshot has both.
     match fields:
         case {"type": "statistics", "instances": list(counters)}:
@@ -44,5 +46,5 @@ async def _in_pieces(model: type[Member], values: list[Any]) -> tuple[Member, ..
     made: list[Member] = []
     for begin in range(0, len(values), AT_ONCE):
         made += map(model.model_validate, values[begin : begin + AT_ONCE])
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_SECONDS)
     return tuple(made)

@@ -39,7 +39,9 @@ def run(
         say(f"forktui: {refusal}")
         return USAGE
     from forktui.tui.app import ForkTui
+    from forktui.tui.garbage import collect_seldom
 
+    collect_seldom()
     app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion)
     app.run(mouse=mouse)
     return app.return_code or 0
