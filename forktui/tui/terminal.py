@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MIN_COLUMNS = 60
 MIN_LINES = 16
 SSH_FRAMES_PER_SECOND = "15"
+FRAMES_PER_SECOND = "120"
+"""A key is drawn in two frames, its row and then the details: with Textual's own sixty that is a thirtieth of a second.
+What events draw has a pace of its own."""
 USAGE = 2
 
 
@@ -110,8 +113,9 @@ def terminal_refusal(environment: Mapping[str, str], is_tty: bool, size: os.term
 
 
 def prepare(environment: dict[str, str] | os._Environ[str]) -> None:
-    """Set what Textual reads when it is imported: over SSH fewer frames and no animation, unless the user has."""
+    """Set what Textual reads when it is imported, unless the user has: over SSH fewer frames and no animation."""
     if environment.get("SSH_CONNECTION"):
         environment.setdefault("TEXTUAL_FPS", SSH_FRAMES_PER_SECOND)
         environment.setdefault("TEXTUAL_ANIMATIONS", "none")
         environment.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+    environment.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)
