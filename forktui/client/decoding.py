@@ -14,8 +14,10 @@ EVENT_TYPES: Final = frozenset(
 )
 LARGE: Final = 1 << 18
 """Characters of an event that take milliseconds: the counters of six hundred instances."""
-AT_ONCE: Final = 500
-"""Models made between two turns of others."""
+AT_ONCE: Final = 250
+"""Models that are made in a millisecond or two, between two pauses."""
+PAUSE_SECONDS: Final = 0.004
+"""For others: a key passes through many turns of the loop before it is drawn, and would wait for a piece at each."""
 
 Member = TypeVar("Member", bound=BaseModel)
 
@@ -29,20 +31,19 @@ async def decode(data: str) -> Event:
     except ValueError:
         # To be told in the words of the models.
         return EVENT.validate_json(data)
-    await asyncio.sleep(0)
-    # Statistics have counters as `instances`, a snapshot has both.
+    # A snapshot is taken without pauses: before it there is nothing that a key would do.
     match fields:
         case {"type": "statistics", "instances": list(counters)}:
-            fields["instances"] = await _in_pieces(InstanceStatistics, counters)
+            fields["instances"] = await _in_pieces(InstanceStatistics, counters, PAUSE_SECONDS)
         case {"type": "reset", "snapshot": {"instances": list(instances), "statistics": list(counters)} as snapshot}:
-            snapshot["instances"] = await _in_pieces(Instance, instances)
-            snapshot["statistics"] = await _in_pieces(InstanceStatistics, counters)
+            snapshot["instances"] = await _in_pieces(Instance, instances, 0)
+            snapshot["statistics"] = await _in_pieces(InstanceStatistics, counters, 0)
     return EVENT.validate_python(fields)
 
 
-async def _in_pieces(model: type[Member], values: list[Any]) -> tuple[Member, ...]:
+async def _in_pieces(model: type[Member], values: list[Any], pause: float) -> tuple[Member, ...]:
     made: list[Member] = []
     for begin in range(0, len(values), AT_ONCE):
         made += map(model.model_validate, values[begin : begin + AT_ONCE])
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause)
     return tuple(made)

@@ -30,7 +30,7 @@ from supervisor.models import (
 )
 
 ACTIVITY_LIMIT: Final = 500
-COUNTERS_AT_ONCE: Final = 1000
+COUNTERS_AT_ONCE: Final = 500
 """Of statistics in one piece, which is reduced in milliseconds."""
 
 _NO_STATISTICS: Final = InstanceStatistics(id="")

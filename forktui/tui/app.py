@@ -43,8 +43,8 @@ from forktui.tui.widgets.inked import AsciiScrollBar
 from forktui.view.glyphs import ASCII, glyphs
 from supervisor.models import Event, Statistics
 
-REDUCE_SECONDS = 0.01
-"""For which events are reduced at a time: keys come between."""
+REDUCE_SECONDS = 0.004
+"""For which events are reduced at a time, with as long a pause: a key passes through many turns of the loop."""
 REDUCED_AT_ONCE = 50
 """Events between two looks at the clock."""
 TICK_SECONDS = 1.0
@@ -126,7 +126,7 @@ class ForkTui(TerminalApp):
             only_counters = self._reduce_some()
             self._draw_in(STATISTICS_SECONDS if only_counters else CHANGE_SECONDS)
         if self._inbox:
-            self.post_message(Heard())
+            self.set_timer(REDUCE_SECONDS, partial(self.post_message, Heard()))
 
     def on_link_changed(self, message: LinkChanged) -> None:
         self._draw_in(CHANGE_SECONDS)

@@ -21,6 +21,9 @@ MIN_COLUMNS = 60
 MIN_LINES = 16
 SSH_FRAMES_PER_SECOND = "15"
 TMUX_SECONDS = 1.0
+FRAMES_PER_SECOND = "120"
+"""A key is drawn in two frames, its row and then the details: with Textual's own sixty that is a thirtieth of a second.
+What events draw has a pace of its own."""
 USAGE = 2
 
 
@@ -44,7 +47,9 @@ def run(
     from forktui.tui.app import ForkTui
     from forktui.tui.choices import kept_choices
     from forktui.tui.faults import told
+    from forktui.tui.garbage import collect_seldom
 
+    collect_seldom()
     app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion, choices=kept_choices())
     try:
         app.run(mouse=mouse)
@@ -119,11 +124,12 @@ def terminal_refusal(environment: Mapping[str, str], is_tty: bool, size: os.term
 
 
 def prepare(environment: dict[str, str] | os._Environ[str]) -> None:
-    """Set what Textual reads when it is imported: over SSH fewer frames and no animation, unless the user has."""
+    """Set what Textual reads when it is imported, unless the user has: over SSH fewer frames and no animation."""
     if _over_ssh(environment):
         environment.setdefault("TEXTUAL_FPS", SSH_FRAMES_PER_SECOND)
         environment.setdefault("TEXTUAL_ANIMATIONS", "none")
         environment.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+    environment.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)
 
 
 def _over_ssh(environment: Mapping[str, str]) -> bool:

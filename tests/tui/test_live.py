@@ -121,7 +121,7 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: 
             assert re.search(r"What goes: 2 instances, 1 of them running\.", shown)
             assert re.search(r"That frees [0-9.]+ MiB on disk and [0-9.]+ MiB of private memory", shown)
             await pilot.press("y")
-            await until(pilot, lambda: app_of(pilot).dashboard.world.instances == {})
+            await until(pilot, lambda: not app_of(pilot).dashboard.world.instances)
 
 
 async def until_locked_by(pilot: Pilot[None], forks: int) -> None:

@@ -237,7 +237,7 @@ def test_a_terminal_that_shrinks_to_nothing_and_grows_again_is_drawn_on(size: tu
     assert b"Traceback" not in terminal.written
 
 
-def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_for() -> None:
+def test_over_ssh_there_are_fewer_frames_and_no_animation_and_here_more_unless_they_are_asked_for() -> None:
     environment = {"SSH_CONNECTION": "1 2 3 4"}
     prepare(environment)
     assert (environment["TEXTUAL_FPS"], environment["TEXTUAL_ANIMATIONS"]) == ("15", "none")
@@ -249,7 +249,7 @@ def test_over_ssh_there_are_fewer_frames_and_no_animation_unless_they_are_asked_
     assert mosh["TEXTUAL_FPS"] == "15"
     here: dict[str, str] = {}
     prepare(here)
-    assert here == {}
+    assert here == {"TEXTUAL_FPS": "120"}
 
 
 @pytest.mark.parametrize(
