@@ -104,7 +104,11 @@ def on_a_terminal(*command: str, environment: Mapping[str, str] | None = None) -
     pid, descriptor = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORKTUI", "TEXTUAL"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FORKTUI", "TEXTUAL", "COLUMNS", "LINES"))
+        }
         # Nobody's choices are read or written, nor is the terminal asked for its background.
         nowhere = {"XDG_STATE_HOME": "/nonexistent", "TEXTUAL_THEME": "forktui-dark"}
         terminal = {
