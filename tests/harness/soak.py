@@ -206,6 +206,7 @@ class Soak:
         def at_rest(host: HostSnapshot) -> bool:
             # One that replaces a page server which was killed is there before it is known, and its forks may have gone.
             broken[:] = broken_at_rest(self.home, host) if quiet(host) else ["it is not quiet"]
+            broken.extend(["there is no console holder"] if console_holder(self.home) is None else [])
             return not broken
 
         try:
