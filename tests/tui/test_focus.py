@@ -50,6 +50,8 @@ async def test_a_click_on_a_key_of_the_footer_does_its_action() -> None:
         await until_shown(pilot, "q Quit")
         footer = screen_text(pilot).splitlines()[-1]
         await pilot.click(KeyBar, offset=(footer.index("f Fork") + 2, 0))
+        await until_shown(pilot, "Fork source")
+        await pilot.press("enter")
         await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
         await pilot.click(KeyBar, offset=(footer.index("? Help") - 1, 0))
         await pilot.pause()

@@ -157,13 +157,3 @@ async def test_on_a_narrow_terminal_the_last_of_the_keys_are_named() -> None:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("E")
         assert "follows" in await until_shown(pilot, "Enter whole screen  Esc closes")
-
-
-async def test_the_help_is_searched() -> None:
-    async with told(reset(family())).run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: tree(pilot).rows)
-        await pilot.press("question_mark", *"/checkpoint", "enter")
-        shown = await until_shown(pilot, "1 of ")
-        assert "/checkpoint" in shown
-        await pilot.press("escape")
-        assert isinstance(pilot.app.screen, Dashboard)

@@ -269,7 +269,7 @@ def test_in_tmux_it_counts_from_where_the_client_is_attached(
     tmux.chmod(0o755)
     environment = {**inherited, "TMUX": "/tmp/tmux-0/default,1,0", "PATH": f"{tmp_path}:/bin:/usr/bin"}
     prepare(environment)
-    assert ("TEXTUAL_FPS" in environment) == fewer
+    assert (environment["TEXTUAL_FPS"] == "15") == fewer
 
 
 def test_textual_reads_what_was_prepared() -> None:

@@ -208,7 +208,7 @@ class ForkTree(InkedScroll):
 
     def render_line(self, y: int) -> Strip:
         line, under_cursor = self._drawn[y] = self._line(y)
-        cursor = self.inks["cursor" if self.has_focus else "cursor left"]
+        cursor = self.inks["cursor" if self.screen.focused is self else "cursor left"]
         under = self.inks["title"] if y < _TOP else cursor if under_cursor else None
         return self.strip(line, self.scrollable_content_region.width, under)
 
