@@ -195,11 +195,11 @@ def rows(
 
 
 def descendants(world: World, instance_id: str) -> list[str]:
-    """The ids of every instance below this one, sources before their forks."""
+    """The ids of every instance below this one, sources before their forks, and siblings as they were made."""
     known, found = {instance_id}, []
     pending = [instance_id]
     while pending:
-        for fork in world.forks_of(pending.pop()):
+        for fork in sorted(world.forks_of(pending.pop()), key=lambda one: (world.instances[one].number, one)):
             if fork not in known:
                 known.add(fork)
                 found.append(fork)
