@@ -25,7 +25,7 @@ NOT_STARTED, RUNNING, PAUSED = "Not started", "Running", "Paused"
 WAIT_SECONDS: Final = 5.0
 """How long a request waits for a CPU that does not stop, until it is refused."""
 TURN_SECONDS: Final = 30.0
-"""The same for a request before it: longer than anybody waits for a VMM that is busy: to them it is silent, as Firecracker."""
+"""The same for a request before it; longer than anybody waits for it: a busy VMM is silent, as Firecracker is."""
 _BALLOON: Final = "Balloon config error"
 _POST_BOOT: Final = "The requested operation is not supported after starting the microVM."
 _LOAD: Final = "Load snapshot error: Failed to restore from snapshot"

@@ -28,7 +28,8 @@ class Waiting:
 
 
 def half_written(home: Home, fork: Instance) -> list[Path]:
-    return [path for path in (home.data / "instances" / fork.id).iterdir() if path.name.endswith(PARTIAL)]
+    """Return the layers that a VMM has begun to write."""
+    return list((home.data / "instances" / fork.id).glob(f"mem.*{PARTIAL}"))
 
 
 @contextlib.asynccontextmanager
