@@ -24,8 +24,6 @@ MEDIAN, LATE, FORK, LINE, PRINTED, PEAK = "p50 ms", "p99 ms", "fork ms", "line m
 SOURCE: Final = "source"
 PRINT: Final = "import os, sys\nout = os.open(sys.argv[1], os.O_WRONLY)\nwhile True: os.write(out, b'flood ' * 10000)"
 SHARED: Final = ForkRequest(share_memory=True, target_state="Running")
-
-
 REQUESTS: Final = 10
 """For each fork and each line."""
 
@@ -113,8 +111,7 @@ async def _waited_for(host: Host, seconds: float) -> Sample:
 
 async def _told(host: Host, line: str) -> None:
     """Have the other guest print a line, and return when its reader has it."""
-    with open(_output(host.other), "w") as out:  # noqa: ASYNC230, PTH123 - a pipe with room
-        out.write(f"{line}\n")
+    await asyncio.to_thread(Path(_output(host.other)).write_text, f"{line}\n")
     async with asyncio.timeout(PATIENCE):
         while await anext(host.lines) != line:
             continue

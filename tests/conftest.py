@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +26,14 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the whole session looked at for what it leaves."""
+    """Have the whole session looked at for what it leaves, and no signal ignored by what it starts.
+
+    A shell without job control ignores SIGINT and SIGQUIT in what it runs in the background, and nohup(1) SIGHUP.
+    """
     config.pluginmanager.register(leftovers)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

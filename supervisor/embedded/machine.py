@@ -23,7 +23,9 @@ from supervisor.guests.pagewalker import MIB, PAGE_SIZE
 
 NOT_STARTED, RUNNING, PAUSED = "Not started", "Running", "Paused"
 WAIT_SECONDS: Final = 5.0
-"""How long a request waits for a CPU that does not stop, or for a request before it, until it is refused."""
+"""How long a request waits for a CPU that does not stop, until it is refused."""
+TURN_SECONDS: Final = 30.0
+"""The same for a request before it; longer than anybody waits for it: a busy VMM is silent, as Firecracker is."""
 _BALLOON: Final = "Balloon config error"
 _POST_BOOT: Final = "The requested operation is not supported after starting the microVM."
 _LOAD: Final = "Load snapshot error: Failed to restore from snapshot"
@@ -176,8 +178,8 @@ class Machine:
     @contextmanager
     def _turn(self, started: bool) -> Iterator[None]:
         """Hold the machine for one request, which needs it to be started or not to be."""
-        if not self._lock.acquire(timeout=WAIT_SECONDS):
-            raise FaultError(f"Another request has not been finished for {WAIT_SECONDS:g} s; try again when it has")
+        if not self._lock.acquire(timeout=TURN_SECONDS):
+            raise FaultError(f"Another request has not been finished for {TURN_SECONDS:g} s; try again when it has")
         try:
             if started != (self.state != NOT_STARTED):
                 raise FaultError(_PRE_BOOT if started else _POST_BOOT)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.embedded.machine import WAIT_SECONDS
+from supervisor.embedded.machine import TURN_SECONDS, WAIT_SECONDS
 from supervisor.embedded.walker import GENERATION_ADDRESS
 from supervisor.guests.pagewalker import HOT_BASE, MIB, PAGE_SIZE, SCRATCH_BASE, SCRATCH_PAGES
+from supervisor.vmm import api_client
 from tests.harness.checkout import ROOT
 from tests.harness.guest_page_server import page_server
 from tests.harness.pagewalker_guest import merged, write_config
@@ -176,3 +177,7 @@ def _python_of_nobody() -> str:
             continue
         return str(python)
     pytest.skip("a Python 3.11 and a checkout that nobody may read")
+
+
+def test_a_request_that_waits_for_another_is_silent_to_who_asks_again() -> None:
+    assert TURN_SECONDS > api_client.QUICK, "a refusal would be taken for an answer, and its VM stay paused"
