@@ -46,7 +46,9 @@ class KeysInOrder(App[None]):
         else:
             self._passing = True
             await super().on_event(event)
-            self.run_worker(self._follow(), name="keys", group="keys")
+            # Not what it returns: of an application that ends, no worker is started, and nobody would await that.
+            follow: Callable[[], Awaitable[None]] = self._follow
+            self.run_worker(follow, name="keys", group="keys")
 
     async def _follow(self) -> None:
         """Pass on what was held back, a key at a time."""

@@ -86,6 +86,11 @@ class AsciiScrollBar(ScrollBarRender):
 class InkedScroll(ScrollView, Inked, can_focus=True):
     """A widget that draws the visible ones of its many lines."""
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """Tell a scroll bar that comes where it is: Textual tells only one that is there."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def set_line_count(self, lines: int) -> None:
         """Have so many lines; nothing that is on the screen is drawn anew but a scroll bar that is another."""
         before, size = self.virtual_size, Size(self.size.width, lines)

@@ -306,14 +306,7 @@ class LinesView(InkedScroll):
         self.virtual_size = Size(self._width, self._kept.rows)
         self.scroll_to(y=self._top_row(), animate=False, force=True)
         self._placing = False
-        if not self.show_vertical_scrollbar:
-            self.call_after_refresh(self._place_bar)
         self._redraw()
-
-    def _place_bar(self) -> None:
-        """Tell a scroll bar that has just come where it is."""
-        if self.show_vertical_scrollbar:
-            self.vertical_scrollbar.position = self.scroll_y
 
     def _give_rows(self) -> None:
         width = self._width
