@@ -31,7 +31,14 @@ COUNTERS_A_SECOND, CHANGES_A_SECOND = 2, 10
 KEY_SECONDS: Final = (0.05, 0.25)
 """Between what a key has drawn and the next key: at no fixed place between two draws."""
 SETTLE_SECONDS: Final = 0.5
-MODULES: Final = "forktui.__main__, forktui.cli.main, forktui.tui.app, textual.drivers.linux_driver"
+PROGRAM: Final = """
+import os, sys, time
+began = time.perf_counter()
+import forktui.__main__, forktui.cli.main, forktui.tui.app, textual.drivers.linux_driver
+os.write({told}, f"{{began}} {{time.perf_counter()}}\\n".encode())
+sys.exit(forktui.__main__.main())
+"""
+"""Says when its imports began and ended, by a clock that is the same in all processes: clock_gettime(2)."""
 ENVIRONMENT: Final[Mapping[str, str]] = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "FORKTUI_ASCII": "0"}
 
 
@@ -88,10 +95,10 @@ async def _sample(bench: Bench, socket: Path, mode: Mode) -> Sample:
     seconds = bench.sizes.watched_seconds
     found: dict[str, float] = {}
     async with _told_crowd(socket, mode.instances) as told:
-        if mode.happens == "idle":
-            found |= {IMPORTS: await _imports()}
         async with _dashboard(socket) as dashboard:
-            drawn = await dashboard.until_drawn("i0000000")
+            await dashboard.until_drawn("i0000000")
+            if mode.happens == "idle":
+                found |= dashboard.start()
             await told.happen(mode.happens)
             await asyncio.sleep(min(SETTLE_SECONDS, seconds))
             found |= await _watched(dashboard, seconds)
@@ -100,18 +107,17 @@ async def _sample(bench: Bench, socket: Path, mode: Mode) -> Sample:
         if mode.compared:
             async with _reader(socket) as pid:
                 found[READER] = await _cpu(pid, seconds)
-        if mode.happens == "idle":
-            found |= {DRAWN: drawn, BEYOND: drawn - found[IMPORTS]}
     return found
 
 
 class Dashboard:
-    """The program, and what it draws."""
+    """The program, which tells of its imports, and what it draws."""
 
-    def __init__(self, pid: int, terminal: int) -> None:
+    def __init__(self, pid: int, terminal: int, told: int) -> None:
         self.pid = pid
         self.bytes = 0
         self._terminal = terminal
+        self._told = told
         self._began = time.perf_counter()
         self._text = b""
         self._drawn = asyncio.Event()
@@ -134,6 +140,12 @@ class Dashboard:
                 self._drawn.clear()
                 await self._drawn.wait()
         return time.perf_counter() - self._began
+
+    def start(self) -> Sample:
+        """Return how long the program took to what has just been drawn first."""
+        drawn, told = time.perf_counter(), os.read(self._told, 1 << 10)
+        began, imported = map(float, told.split())
+        return {DRAWN: drawn - self._began, IMPORTS: imported - began, BEYOND: drawn - imported}
 
     def press(self, key: str) -> None:
         """Press a key."""
@@ -187,37 +199,33 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
-async def _imports() -> float:
-    """Return how long Python takes to start and to import what the program imports."""
-    began = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", f"import {MODULES}")
-    await process.wait()
-    return time.perf_counter() - began
-
-
 @contextlib.asynccontextmanager
 async def _dashboard(socket: Path) -> AsyncIterator[Dashboard]:
     """Run the program on a terminal while the context lasts."""
     terminal, device = pty.openpty()
     fcntl.ioctl(device, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SSH_CONNECTION")}
+    told, telling = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "forktui", "--socket", str(socket)),
+        *(sys.executable, "-c", PROGRAM.format(told=telling), "--socket", str(socket)),
         stdin=device,
         stdout=device,
         stderr=device,
         env={**kept, **ENVIRONMENT},
+        pass_fds=(telling,),
         start_new_session=True,
     )
-    os.close(device)
-    dashboard = Dashboard(process.pid, terminal)
+    for theirs in (device, telling):
+        os.close(theirs)
+    dashboard = Dashboard(process.pid, terminal, told)
     asyncio.get_running_loop().add_reader(terminal, dashboard.read)
     try:
         yield dashboard
     finally:
         await _end(process)
         asyncio.get_running_loop().remove_reader(terminal)
-        os.close(terminal)
+        for ours in (terminal, told):
+            os.close(ours)
 
 
 @contextlib.asynccontextmanager
