@@ -38,7 +38,7 @@ def universal_time(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def picture(recording: Recording, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str) -> str:
-    """The dashboard as SVG once it has these words; the ids that rich makes up are left out."""
+    """The dashboard as SVG once it has all these words, `&` between them; the ids that rich makes up are left out."""
     app = ForkTui(
         RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.clock
     )
@@ -46,7 +46,8 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         await until(pilot, lambda: set(app.world.instances) == set(recording.world.instances))
         await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
         await pilot.press(*keys)
-        await until_shown(pilot, words)
+        for shown in words.split(" & "):
+            await until_shown(pilot, shown)
         await pilot.pause(0.1)
         svg = app.export_screenshot(title="forktui")
     return re.sub(r"terminal-\d+", "terminal", svg) + "\n"
@@ -63,7 +64,7 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         ("120x40-create", README_SIZE, "source", ("n", *"Web"), "lowercase letters"),
         ("80x24-tree", (80, 24), "source", ("d",), "10 of them running"),
         ("80x24-command", (80, 24), "source", ("colon", *"f", "tab"), "fan-out, filter, fork"),
-        ("200x50", (200, 50), "fork-3-2", (), "around 4"),
+        ("200x50", (200, 50), "fork-3-2", (), "around 4 & 188 MiB"),
     ],
 )
 async def test_the_dashboard_looks_as_it_did(

@@ -35,6 +35,7 @@ from forktui.tui.widgets.details import Facts, FaultRate
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.heat_map import HeatMap, has_page_map
 from forktui.tui.widgets.key_bar import KeyBar
+from forktui.tui.widgets.overview import Overview
 from forktui.tui.widgets.status_line import StatusLine
 from forktui.tui.widgets.text_field import TextField
 from supervisor.models import Instance
@@ -68,6 +69,7 @@ class Dashboard(Screen[None]):
         self._facts = Facts()
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
+        self._overview = Overview()
         self._activity = ActivityLog(id="activity")
         self._keys = KeyBar()
         self._family: Family | None = None
@@ -86,6 +88,7 @@ class Dashboard(Screen[None]):
                 with Vertical(id="memory"):
                     yield self._fault_rate
                     yield self._heat_map
+            yield self._overview
         yield self._activity
         yield self._command_line
         yield self._keys
@@ -118,6 +121,7 @@ class Dashboard(Screen[None]):
         """Draw what depends on the time alone."""
         self._banner.show(self.connection, self._clock())
         self._fault_rate.show(self.world, self._family, self._now())
+        self._overview.show(self.world, self._now())
         self._read_page_map()
 
     def show_page_map(self, message: PageMapRead) -> None:
