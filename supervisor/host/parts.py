@@ -58,7 +58,14 @@ class Parts:
         self.images = ImageCatalog(self.inventory.layout.images, usable, report, self.image_threads)
         self._add_runtime(settings, usable)
         self._add_operations(default_hypervisor)
-        self.telemetry = Sampler(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
+        self.telemetry = Sampler(
+            self.inventory,
+            self.page_servers,
+            events.publish,
+            self.instances.on_ready,
+            report,
+            lambda: self.consoles.pid,
+        )
         self._add_bulk_operations()
         self.recovery = HostRecovery(
             self.inventory, self.transitions, self.vmms, self.page_servers, self.consoles, self.unpausing, report

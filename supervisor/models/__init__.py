@@ -50,7 +50,18 @@ from supervisor.models.instances import (
     SupervisorInfo,
     Template,
 )
-from supervisor.models.queries import ImageInfo, Lineage, LineageNode, PageMapFold, ResourceStats, WaitResult
+from supervisor.models.queries import (
+    DiskInfo,
+    ImageInfo,
+    InterfaceInfo,
+    LayerInfo,
+    Lineage,
+    LineageNode,
+    MachineInfo,
+    PageMapFold,
+    ResourceStats,
+    WaitResult,
+)
 from supervisor.models.validation import explain, quoted, what_is_wrong
 from supervisor.models.verbs import (
     AcceptRequest,
@@ -83,6 +94,7 @@ __all__ = [
     "CreateRequest",
     "Deletion",
     "DeletionPlan",
+    "DiskInfo",
     "ErrorBody",
     "ErrorDetail",
     "Event",
@@ -105,10 +117,13 @@ __all__ = [
     "InstanceChanged",
     "InstanceDeleted",
     "InstanceStatistics",
+    "InterfaceInfo",
     "KnownFault",
+    "LayerInfo",
     "Level",
     "Lineage",
     "LineageNode",
+    "MachineInfo",
     "MemoryBackend",
     "Name",
     "Operation",

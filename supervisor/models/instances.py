@@ -177,6 +177,8 @@ class HostStatistics(Wire):
     supervisor_rss_bytes: int = 0
     page_server_rss_bytes: int = 0
     page_server_cpu_seconds: float = 0.0
+    console_holder_pid: int | None = None
+    """Of the process that takes what VMMs, guests and page servers print; None while there is none."""
 
 
 class SupervisorInfo(Wire):
