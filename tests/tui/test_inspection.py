@@ -85,6 +85,9 @@ async def test_a_source_without_pages_has_the_whole_width_for_what_unlocks_it() 
         assert all(name in said for name in names)
         await pilot.press("j")
         await until(pilot, lambda: memory.display)
+        await pilot.pause()
+        # What was painted before it was hidden is not what it shows when it comes back.
+        assert "faults/s of" not in screen_text(pilot)
         assert facts.size.width < inspector.size.width * 0.6
 
 
