@@ -21,6 +21,7 @@ from supervisor.models import (
     SupervisorInfo,
     WaitResult,
 )
+from supervisor.operations.shown_fan_outs import ShownFanOuts
 from supervisor.remedies import Remedy
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
@@ -32,10 +33,13 @@ from supervisor.vmm.hypervisor import Hypervisor
 class Queries:
     """References are ids, names or unique id prefixes."""
 
-    def __init__(self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor, fan_outs: ShownFanOuts
+    ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor
+        self._fan_outs = fan_outs
         self._started_at = datetime.now(UTC)
 
     def snapshot(self) -> HostSnapshot:
@@ -54,6 +58,7 @@ class Queries:
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),
             statistics=tuple(self._telemetry.statistics.values()),
             host=self._telemetry.host,
+            fan_outs=self._fan_outs(),
         )
 
     def instances(self, state: State | None = None) -> list[Instance]:

@@ -31,6 +31,7 @@ from supervisor.models.errors import ErrorBody, ErrorDetail
 from supervisor.models.events import (
     Activity,
     Event,
+    FanOutChanged,
     InstanceChanged,
     InstanceDeleted,
     Reset,
@@ -39,6 +40,8 @@ from supervisor.models.events import (
     TemplateDeleted,
 )
 from supervisor.models.instances import (
+    FanOutFailure,
+    FanOutProgress,
     Guest,
     HostSnapshot,
     HostStatistics,
@@ -98,8 +101,11 @@ __all__ = [
     "ErrorBody",
     "ErrorDetail",
     "Event",
+    "FanOutChanged",
     "FanOutChild",
     "FanOutEstimate",
+    "FanOutFailure",
+    "FanOutProgress",
     "FanOutRequest",
     "FanOutResult",
     "FaultAction",
