@@ -82,6 +82,14 @@ DETAILS: Final = OnScreen(
     group=Group.VIEW,
     do=lambda desk, words: desk.toggle_details(),
 )
+ALL_DETAILS: Final = OnScreen(
+    word="all-details",
+    keys=("I",),
+    label="All details",
+    help="The details in full: who holds its lock, faults, prefetch, processes, layers, clone hygiene, the page map",
+    group=Group.VIEW,
+    do=lambda desk, words: desk.show_details(),
+)
 EVENTS: Final = OnScreen(
     word="events",
     keys=("e",),

@@ -26,6 +26,7 @@ from supervisor.models import (
     ImageInfo,
     Instance,
     Lineage,
+    MachineInfo,
     Operation,
     PageMapFold,
     Reset,
@@ -152,6 +153,10 @@ class SupervisorClient(Transport):
     async def memory(self, reference: str, width: int) -> PageMapFold:
         """Return the page map of a uffd fork, folded to `width` cells."""
         return await self._ask(PageMapFold, "GET", _path(reference, "memory"), query={"width": str(width)})
+
+    async def machine(self, reference: str) -> MachineInfo:
+        """Return what an instance's directory has of its memory and of its devices."""
+        return await self._ask(MachineInfo, "GET", _path(reference, "machine"))
 
     async def lineage(self, reference: str) -> Lineage:
         """Return an instance's sources and the tree below it."""

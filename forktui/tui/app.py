@@ -36,8 +36,8 @@ from forktui.tui.messages import (
 from forktui.tui.pace import CHANGE_SECONDS, STATISTICS_SECONDS, Pace
 from forktui.tui.screens.console import CONSOLE_LINES, Console
 from forktui.tui.screens.dashboard import Dashboard
-from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
+from forktui.tui.screens.reading import Reading
 from forktui.tui.terminal_app import TerminalApp
 from forktui.tui.widgets.inked import AsciiScrollBar
 from forktui.view.glyphs import ASCII, glyphs
@@ -233,7 +233,7 @@ class ForkTui(TerminalApp):
         self._drawing, self._change = None, NOTHING
         self.dashboard.show(self.world, self._feed.connection, change)
         for screen in self.screen_stack:
-            if isinstance(screen, Console | Events):
+            if isinstance(screen, Reading):
                 screen.show(self.world)
         self._pace.drawn(began, self._clock())
         if self._focus is not None:

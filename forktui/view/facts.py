@@ -1,62 +1,38 @@
-"""What is said of one instance: its facts, and how long each step of its start took. Pure."""
+"""What is said of one instance: in short beside the tree, the most urgent first, and in full on a screen. Pure."""
 
-from collections.abc import Sequence
+from typing import Final
 
-from forktui.model.family import Family, family_of
-from forktui.model.totals import Totals
-from forktui.model.world import World
-from forktui.text.quantities import count, deleted, milliseconds, names, percentage, plural, progress, size
+from forktui.text.quantities import milliseconds, plural
 from forktui.view.columns import STATE_INKS
-from forktui.view.glyphs import Glyphs
-from forktui.view.styled_lines import Ink, Line, Piece, joined, left, right
-from supervisor.models import Instance, InstanceStatistics, Phase, Template
+from forktui.view.fault_rates import rate_facts
+from forktui.view.hygiene import hygiene, notice
+from forktui.view.latency import histogram
+from forktui.view.lock_facts import fork_facts, listing, source_facts
+from forktui.view.machine_facts import (
+    end_facts,
+    guest_facts,
+    issue_facts,
+    machine_fact,
+    origin_facts,
+    process_facts,
+    source_line,
+    under_way_facts,
+    version_facts,
+)
+from forktui.view.memory_facts import fault_facts, layer_facts, memory_facts, prefetch_facts, template_facts
+from forktui.view.page_heat import has_page_map, heat_lines, heat_title, legend, no_page_map
+from forktui.view.panels import Fact, Section
+from forktui.view.styled_lines import Line
+from forktui.view.subject import Subject
+from forktui.view.waterfall import waterfall
 
-LABEL_WIDTH = 10
-OLDEST_FAULT_ALARM_MS = 1000.0
+OLDEST_FAULT_ALARM_MS: Final = 1000.0
 """A fault that waits longer is an alarm: the slowest answer, a 2 MiB page from disk, takes tens of milliseconds."""
 
 
-def facts(world: World, instance: Instance, glyphs: Glyphs, family: Family | None = None) -> list[Line]:
-    """One line a fact, the most urgent first; what does not apply to the instance is left out.
-
-    `family` is the instance's, where it is known already.
-    """
-    counters = world.statistics_of(instance.id)
-    template = world.template_of(instance)
-    lines = [_title(instance, glyphs), _under_way(instance), *_alarms(instance, counters)]
-    lines += [_fact("source", _source(world, instance))]
-    lines += _as_source(instance, template, family or family_of(world, instance.id))
-    lines += [_fact("machine", _machine(instance, glyphs)), _fact("memory", _memory(instance, glyphs))]
-    lines += [_fact("version", _version(instance, glyphs)), _fact("issues", _issues(instance))]
-    if instance.vmm_pid is not None:
-        lines += _live(instance, counters, glyphs)
-    return [line for line in lines if line]
-
-
-def waterfall(phases: Sequence[Phase], width: int, glyphs: Glyphs) -> list[Line]:
-    """The phases as bars, each beginning where the one before it ended."""
-    whole = sum(phase.milliseconds for phase in phases)
-    if not whole:
-        return []
-    room = max(width - LABEL_WIDTH - 9, 4)
-    lines: list[Line] = []
-    before = 0.0
-    for phase in phases:
-        begin = min(round(before / whole * room), room - 1)
-        before += phase.milliseconds
-        length = max(round(before / whole * room) - begin, 1)
-        ink: Ink = "prefetched" if phase.name == "prefetch" else "standby"
-        bar: Line = [(" " * begin, "plain"), (glyphs.full * length, ink), (" " * (room - begin - length), "plain")]
-        duration = right(milliseconds(phase.milliseconds), 9, glyphs.ellipsis)
-        lines.append([(left(phase.name, LABEL_WIDTH, glyphs.ellipsis), "muted"), *bar, (duration, "plain")])
-    return lines
-
-
-def _fact(label: str, value: Line) -> Line:
-    return [(left(label, LABEL_WIDTH), "muted"), *value] if value else []
-
-
-def _title(instance: Instance, glyphs: Glyphs) -> Line:
+def title(subject: Subject) -> Line:
+    """Its name, its state and what is special about it."""
+    instance, glyphs = subject.instance, subject.glyphs
     line: Line = [
         (instance.name, "strong"),
         ("  ", "plain"),
@@ -71,157 +47,96 @@ def _title(instance: Instance, glyphs: Glyphs) -> Line:
     return [*line, (f"  {instance.id}", "muted")]
 
 
-def _under_way(instance: Instance) -> Line:
-    operation = instance.operation
-    if operation is None or operation.since is None:
+def overview(subject: Subject) -> list[Fact]:
+    """The facts beside the tree, the most urgent first; what does not apply to the instance is left out."""
+    return [
+        Fact("", title(subject)),
+        *under_way_facts(subject),
+        *alarms(subject),
+        *end_facts(subject),
+        *source_facts(subject),
+        Fact("source", source_line(subject)),
+        *fork_facts(subject),
+        *memory_facts(subject),
+        *fault_facts(subject),
+        *unserved_facts(subject),
+        *prefetch_facts(subject),
+        machine_fact(subject),
+        *guest_facts(subject),
+        *notice(subject),
+        *version_facts(subject),
+        *issue_facts(subject),
+    ]
+
+
+def unserved_facts(subject: Subject) -> list[Fact]:
+    """Of an instance without a page map: why that is so, and the faults of those below it."""
+    if has_page_map(subject.instance):
         return []
-    since = f"  since {operation.since.astimezone():%H:%M:%S}, asked by {operation.asked_by}"
-    counted = f", {progress(operation)}" if operation.total is not None else ""
-    ending = ", being cancelled" if operation.cancelled else ""
-    return _fact("under way", [(f"{operation.verb}: {operation.step}{counted}{ending}", "waiting"), (since, "muted")])
+    return [*rate_facts(subject), Fact("page map", [(no_page_map(subject.instance), "muted")])]
 
 
-def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
-    found: list[Line] = []
+def start(subject: Subject, width: int) -> list[Line]:
+    """How long its start took, and each step of that."""
+    phases = subject.instance.phases
+    bars = waterfall(phases, width, subject.glyphs)
+    whole = milliseconds(sum(phase.milliseconds for phase in phases))
+    return [[("start", "title"), ("  ", "plain"), (whole, "plain")], *bars] if bars else []
+
+
+def in_full(subject: Subject, width: int) -> list[Section]:
+    """All that is known of it, by what it is about."""
+    return [
+        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject))),
+        Section("Lock", _lock(subject)),
+        Section("Origin", (Fact("source", source_line(subject)), *origin_facts(subject))),
+        Section("Memory", (*memory_facts(subject), *layer_facts(subject))),
+        Section("Page faults", _faults(subject, width)),
+        Section("Prefetch", (*prefetch_facts(subject), *template_facts(subject))),
+        Section("Processes", (machine_fact(subject), *process_facts(subject), *guest_facts(subject))),
+        Section("Clone hygiene", tuple(hygiene(subject))),
+        Section("Firecracker", (*version_facts(subject), *issue_facts(subject, shown=99))),
+        Section("Start", _start(subject, width)),
+        Section("Page map", _page_map(subject, width)),
+    ]
+
+
+def alarms(subject: Subject) -> list[Fact]:
+    """What needs somebody at once."""
+    instance, counters = subject.instance, subject.counters
+    found: list[Fact] = []
     if counters.guest is not None and counters.guest.corrupt is not None:
-        found.append([(" CORRUPT ", "alarm"), (f" {counters.guest.corrupt}", "broken")])
+        found.append(Fact("", [(" CORRUPT ", "alarm"), (f" {counters.guest.corrupt}", "broken")]))
     if counters.oldest_fault_ms >= OLDEST_FAULT_ALARM_MS:
         waits = f" a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
-        found.append([(" STUCK ", "alarm"), (waits, "broken")])
+        found.append(Fact("", [(" STUCK ", "alarm"), (waits, "broken")]))
     if counters.copy_errors:
-        found.append(_fact("errors", [(f"{plural(counters.copy_errors, 'page')} could not be copied", "broken")]))
+        failed = f"{plural(counters.copy_errors, 'page')} could not be copied"
+        found.append(Fact("errors", [(failed, "broken")]))
     if instance.state_error:
-        found.append(_fact("error", [(instance.state_error, "broken")]))
-    if instance.exit_message or instance.exit_code:
-        # The message names the code of a VMM that has one.
-        found.append(_fact("exit", [(instance.exit_message or f"code {instance.exit_code}", "warning")]))
+        found.append(Fact("error", [(instance.state_error, "broken")]))
     return found
 
 
-def _source(world: World, instance: Instance) -> Line:
-    if instance.source_id is None:
-        return [(f"none: booted from image {instance.image}", "plain")]
-    source = world.instances.get(instance.source_id)
-    name: Piece = (source.name, "plain") if source else (deleted(instance.source_id), "muted")
-    kinds = {None: "fork", "checkpoint": "checkpoint"}
-    return [name, (f"  {kinds.get(instance.fork_kind, f'{instance.fork_kind} fork')}", "muted")]
+def _lock(subject: Subject) -> tuple[Fact, ...]:
+    facts = (*source_facts(subject, named=0), *fork_facts(subject))
+    return (*facts, *listing(subject))
 
 
-def _as_source(instance: Instance, template: Template | None, family: Family) -> list[Line]:
-    lines: list[Line] = []
-    if instance.mem_locked:
-        held_by = names(instance.locked_by, shown=3, total=instance.fork_count)
-        lines.append(_fact("locked by", [(held_by, "plain"), ("  delete or detach to unlock", "muted")]))
-    if template is not None:
-        lines.append(_fact("hot pages", _hot_pages(template, instance)))
-    if family.below:
-        lines.append(_fact("family", _family(family.sums)))
-    return lines
+def _faults(subject: Subject, width: int) -> tuple[Fact, ...]:
+    facts = (*fault_facts(subject), *rate_facts(subject))
+    bars = histogram(subject.fold, width, subject.glyphs) if subject.fold is not None else []
+    return (*facts, Fact("", [], tuple(bars))) if bars else facts
 
 
-def _hot_pages(template: Template, instance: Instance) -> Line:
-    if template.recording_fork is not None:
-        return [("being recorded by its first fork", "recording")]
-    if not template.recorded_pages:
-        return [("none recorded", "muted")]
-    recorded = f"{plural(template.recorded_pages, 'page')} in {plural(template.recorded_runs, 'run')}"
-    worth = "" if template.precision is None else f", {template.precision:.0%} wanted"
-    if template.wasted_bytes:
-        worth += f", {size(template.wasted_bytes)} wasted"
-    return [(recorded, "prefetched"), (f"  {size(template.recorded_pages * template.page_size)}{worth}", "muted")]
+def _start(subject: Subject, width: int) -> tuple[Fact, ...]:
+    lines = start(subject, width)
+    return (Fact("in all", lines[0][2:], tuple(lines[1:])),) if lines else ()
 
 
-def _family(family: Totals) -> Line:
-    line: Line = [(f"{family.instances} instances, {family.running} running", "plain")]
-    if family.private_bytes or family.shared_bytes:
-        line.append((f"  {size(family.private_bytes)} private, {size(family.shared_bytes)} shared", "muted"))
-    return line
-
-
-def _machine(instance: Instance, glyphs: Glyphs) -> Line:
-    pid = f" pid {instance.vmm_pid}" if instance.vmm_pid is not None else ""
-    words = (size(instance.size_bytes), f"{instance.vcpus} vCPU", f"{instance.hypervisor}{pid}")
-    return joined(([(word, "plain")] for word in words), (f" {glyphs.dot} ", "guide"))
-
-
-def _memory(instance: Instance, glyphs: Glyphs) -> Line:
-    backend = instance.memory_backend
-    parts: list[Line] = [[(backend, "plain")]] if backend else []
-    if backend == "uffd" and instance.prefetch is not None:
-        parts.append([(f"prefetch {instance.prefetch.replace('_', ' ')}", "plain")])
-    if instance.layers > 1:
-        parts.append([(plural(instance.layers, "layer"), "plain")])
-    return joined(parts, (f" {glyphs.dot} ", "guide"))
-
-
-def _version(instance: Instance, glyphs: Glyphs) -> Line:
-    """The Firecracker that runs it, and for which of its faults the snapshots are whole."""
-    if instance.firecracker_version is None:
-        return []
-    whole = [fault.name for fault in instance.known_faults if fault.action == "full"]
-    parts: list[Line] = [[(instance.firecracker_version, "plain")]]
-    parts += [[(f"whole snapshots: {', '.join(whole)}", "warning")]] if whole else []
-    return joined(parts, (f" {glyphs.dot} ", "guide"))
-
-
-def _issues(instance: Instance) -> Line:
-    """What else that version does wrong; GET /capabilities says it in words."""
-    known = [fault.name for fault in instance.known_faults if fault.action in ("warn", "refuse")]
-    return [(f"{len(known)} known: {names(known, shown=3, total=len(known))}", "muted")] if known else []
-
-
-def _live(instance: Instance, counters: InstanceStatistics, glyphs: Glyphs) -> list[Line]:
-    separator: Piece = (f" {glyphs.dot} ", "guide")
-    lines: list[Line] = []
-    if instance.memory_backend == "uffd":
-        residual: Ink = "faulted" if counters.residual_faults else "running"
-        faults: list[Line] = [[(f"{count(counters.faults)} demand", "faulted")]]
-        faults += [[(f"{count(counters.fault_around_pages)} around", "around")]]
-        faults += [[(f"{count(counters.residual_faults)} residual", residual)]] if counters.prefetched_pages else []
-        lines.append(_fact("faults", joined(faults, separator)))
-        if counters.prefetched_pages:
-            lines.append(_fact("prefetch", _prefetch(counters)))
-        lines.append(_fact("present", _present(counters, separator)))
-    private: Line = [(f"{size(counters.private_bytes)} private", "plain")]
-    shared: Line = [(f"{size(counters.shared_bytes)} shared", "plain")]
-    lines.append(_fact("resident", joined([private, shared], separator)))
-    cpu: Line = [(f"cpu {counters.cpu_seconds:.1f} s", "plain")]
-    lines.append(_fact("guest", joined([*_guest(counters), cpu], separator)))
-    lines.append(_fact("hygiene", _hygiene(instance, counters)))
-    return lines
-
-
-def _prefetch(counters: InstanceStatistics) -> Line:
-    fetched = plural(counters.prefetched_pages, "page")
-    return [
-        (fetched, "prefetched"),
-        (f"  {size(counters.prefetch_bytes)} in {milliseconds(counters.prefetch_ms)}", "muted"),
-    ]
-
-
-def _present(counters: InstanceStatistics, separator: Piece) -> Line:
-    share = percentage(counters.present_pages, counters.total_pages)
-    parts: list[Line] = [
-        [(f"{count(counters.present_pages)} of {plural(counters.total_pages, 'page')}, {share}", "plain")]
-    ]
-    parts += [[(f"{count(counters.zero_pages)} zero", "zero")]] if counters.zero_pages else []
-    parts += [[(f"{count(counters.removed_pages)} removed", "muted")]] if counters.removed_pages else []
-    return joined(parts, separator)
-
-
-def _guest(counters: InstanceStatistics) -> list[Line]:
-    guest = counters.guest
-    if guest is None:
-        return []
-    verified: Ink = "running" if guest.passes and guest.corrupt is None else "plain"
-    passes: list[Line] = [[(f"{count(guest.passes)} {'pass' if guest.passes == 1 else 'passes'} verified", verified)]]
-    return [*passes, [("done", "muted")]] if guest.done else passes
-
-
-def _hygiene(instance: Instance, counters: InstanceStatistics) -> Line:
-    """Whether the guest knows that it is a clone; a guest that prints nothing about it cannot be asked."""
-    if instance.memory_backend is None or counters.guest is None:
-        return []
-    if counters.guest.restored:
-        return [("the guest saw its new VM generation id", "plain")]
-    return [("the guest has not noticed its restore", "warning")]
+def _page_map(subject: Subject, width: int) -> tuple[Fact, ...]:
+    fold = subject.fold
+    if fold is None:
+        return (Fact("", [(no_page_map(subject.instance), "muted")]),)
+    lines = [*heat_lines(fold, width, subject.glyphs), legend(fold, width, subject.glyphs)]
+    return (Fact("", heat_title(fold, width)[1:], tuple(lines)),)

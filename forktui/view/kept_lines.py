@@ -75,11 +75,13 @@ class KeptLines:
             self._ends = None
 
     def row_of(self, place: Place) -> int:
-        """The row that a place is on; one that is no longer kept is where the oldest is."""
-        if place.number < self.begin:
+        """The row that a place is on; one that is no longer kept is where the oldest is, one behind all the last."""
+        ends = self._row_ends()
+        if place.number < self.begin or not ends:
             return 0
         index = place.number - self.begin
-        ends = self._row_ends()
+        if index >= len(ends):
+            return ends[-1] - 1
         above = ends[index - 1] if index else 0
         return above + min(place.row, ends[index] - above - 1)
 

@@ -43,12 +43,13 @@ class Family(NamedTuple):
 class Promise:
     """The shares of the forks that one fan-out has yet to make."""
 
-    def __init__(self, shares: Counter[ResourceName], promised: Counter[ResourceName], count: int) -> None:
-        self._shares = shares
+    def __init__(self, estimate: FanOutEstimate, promised: Counter[ResourceName]) -> None:
+        self.estimate = estimate
+        self._shares = Counter({row.name: row.per_fork for row in estimate.resources})
         self._promised = promised
-        self._left = count
-        for _ in range(count):
-            promised.update(shares)
+        self._left = estimate.count
+        for _ in range(estimate.count):
+            promised.update(self._shares)
 
     def fulfil(self) -> None:
         """One fork is made, or has failed: the host tells what it has taken, and its age that more may come."""
@@ -99,7 +100,7 @@ class Admission:
             found = await self.estimate(source, plan, count)
             if not force:
                 capacity.check(source.name, found)
-            promise = Promise(Counter({row.name: row.per_fork for row in found.resources}), self._promised, found.count)
+            promise = Promise(found, self._promised)
         try:
             yield promise
         finally:

@@ -79,6 +79,7 @@ class Routes:
             Route("GET", f"{one}/stats", Nothing, Nothing, self._stats),
             Route("GET", f"{one}/lineage", Nothing, Nothing, self._lineage),
             Route("GET", f"{one}/memory", MemoryQuery, Nothing, self._memory),
+            Route("GET", f"{one}/machine", Nothing, Nothing, self._machine),
             Route("GET", "/operations", Nothing, Nothing, self._operations),
             Route("GET", "/operations/{id}", Nothing, Nothing, self._operation),
             Route("DELETE", "/operations/{id}", CancelQuery, Nothing, self._cancel),
@@ -148,6 +149,9 @@ class Routes:
 
     async def _memory(self, asked: Asked[MemoryQuery, Nothing]) -> web.Response:
         return answer(await self._host.queries.memory(asked.reference, asked.query.width))
+
+    async def _machine(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        return answer(await self._host.queries.machine(asked.reference))
 
     async def _operations(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_OPERATIONS.dump_json(self._host.operations()), content_type=JSON)

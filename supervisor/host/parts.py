@@ -58,8 +58,15 @@ class Parts:
         self.images = ImageCatalog(self.inventory.layout.images, usable, report, self.image_threads)
         self._add_runtime(settings, usable)
         self._add_operations(default_hypervisor)
-        self.telemetry = Sampler(self.inventory, self.page_servers, events.publish, self.instances.on_ready, report)
-        self._add_bulk_operations()
+        self.telemetry = Sampler(
+            self.inventory,
+            self.page_servers,
+            events.publish,
+            self.instances.on_ready,
+            report,
+            lambda: self.consoles.pid,
+        )
+        self._add_bulk_operations(events)
         self.recovery = HostRecovery(
             self.inventory, self.transitions, self.vmms, self.page_servers, self.consoles, self.unpausing, report
         )
@@ -119,11 +126,18 @@ class Parts:
             inventory, self.holding, self.transitions, self.snapshots, vmms, layers, self.templates, self._report
         )
 
-    def _add_bulk_operations(self) -> None:
+    def _add_bulk_operations(self, events: EventBus) -> None:
         private_bytes = self.telemetry.private_bytes
         self.admission = Admission(self.inventory, self.huge_pages, private_bytes)
         self.fan_out = FanOut(
-            self.inventory, self.in_progress, self.holding, self.forks, self.instances, self.admission, self._report
+            self.inventory,
+            self.in_progress,
+            self.holding,
+            self.forks,
+            self.instances,
+            self.admission,
+            self._report,
+            events.publish,
         )
         self.deletions = Deletions(
             self.inventory,

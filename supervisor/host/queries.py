@@ -8,32 +8,38 @@ from pathlib import Path
 from typing import Literal
 
 from supervisor.errors import BadRequestError, NotFoundError
+from supervisor.images.machine_info import machine_info
 from supervisor.models import (
     HostSnapshot,
     Instance,
     Lineage,
     LineageNode,
+    MachineInfo,
     PageMapFold,
     ResourceStats,
     State,
     SupervisorInfo,
     WaitResult,
 )
+from supervisor.operations.shown_fan_outs import ShownFanOuts
 from supervisor.remedies import Remedy
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.telemetry.sampler import Sampler
-from supervisor.uffd.page_map import PageMapReader
+from supervisor.uffd.page_map import LATENCY_BOUNDS_SECONDS, PageMapReader
 from supervisor.vmm.hypervisor import Hypervisor
 
 
 class Queries:
     """References are ids, names or unique id prefixes."""
 
-    def __init__(self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor, fan_outs: ShownFanOuts
+    ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor
+        self._fan_outs = fan_outs
         self._started_at = datetime.now(UTC)
 
     def snapshot(self) -> HostSnapshot:
@@ -52,6 +58,7 @@ class Queries:
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),
             statistics=tuple(self._telemetry.statistics.values()),
             host=self._telemetry.host,
+            fan_outs=self._fan_outs(),
         )
 
     def instances(self, state: State | None = None) -> list[Instance]:
@@ -103,6 +110,11 @@ class Queries:
         except FileNotFoundError as error:
             raise NotFoundError(f"{record.name}: its page map is gone with its VMM") from error
 
+    async def machine(self, reference: str) -> MachineInfo:
+        """Return what an instance's directory has of its memory and of its devices."""
+        record = self._inventory.resolve(reference)
+        return await asyncio.to_thread(machine_info, self._inventory.layout.instance(record.id), record)
+
     async def stats(self, reference: str) -> ResourceStats:
         """Return the last sample of an instance."""
         record = self._inventory.resolve(reference)
@@ -133,6 +145,7 @@ class Queries:
 
 def _fold(path: Path, record: InstanceRecord, width: int) -> PageMapFold:
     with PageMapReader(path) as page_map:
+        counters = page_map.counters()
         return PageMapFold(
             id=record.id,
             page_size=page_map.page_size,
@@ -141,4 +154,7 @@ def _fold(path: Path, record: InstanceRecord, width: int) -> PageMapFold:
                 (cell.absent, cell.faulted, cell.fault_around, cell.prefetched, cell.zero + cell.removed)
                 for cell in page_map.fold(width)
             ),
+            latency_bounds_us=tuple(round(bound * 1e6) for bound in LATENCY_BOUNDS_SECONDS[:-1]),
+            latency_counts=counters.latency_counts,
+            fault_ms=round(counters.fault_seconds * 1e3, 3),
         )

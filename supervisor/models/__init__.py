@@ -31,6 +31,7 @@ from supervisor.models.errors import ErrorBody, ErrorDetail
 from supervisor.models.events import (
     Activity,
     Event,
+    FanOutChanged,
     InstanceChanged,
     InstanceDeleted,
     Reset,
@@ -39,6 +40,8 @@ from supervisor.models.events import (
     TemplateDeleted,
 )
 from supervisor.models.instances import (
+    FanOutFailure,
+    FanOutProgress,
     Guest,
     HostSnapshot,
     HostStatistics,
@@ -50,7 +53,18 @@ from supervisor.models.instances import (
     SupervisorInfo,
     Template,
 )
-from supervisor.models.queries import ImageInfo, Lineage, LineageNode, PageMapFold, ResourceStats, WaitResult
+from supervisor.models.queries import (
+    DiskInfo,
+    ImageInfo,
+    InterfaceInfo,
+    LayerInfo,
+    Lineage,
+    LineageNode,
+    MachineInfo,
+    PageMapFold,
+    ResourceStats,
+    WaitResult,
+)
 from supervisor.models.validation import explain, quoted, what_is_wrong
 from supervisor.models.verbs import (
     AcceptRequest,
@@ -83,11 +97,15 @@ __all__ = [
     "CreateRequest",
     "Deletion",
     "DeletionPlan",
+    "DiskInfo",
     "ErrorBody",
     "ErrorDetail",
     "Event",
+    "FanOutChanged",
     "FanOutChild",
     "FanOutEstimate",
+    "FanOutFailure",
+    "FanOutProgress",
     "FanOutRequest",
     "FanOutResult",
     "FaultAction",
@@ -105,10 +123,13 @@ __all__ = [
     "InstanceChanged",
     "InstanceDeleted",
     "InstanceStatistics",
+    "InterfaceInfo",
     "KnownFault",
+    "LayerInfo",
     "Level",
     "Lineage",
     "LineageNode",
+    "MachineInfo",
     "MemoryBackend",
     "Name",
     "Operation",

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from supervisor.models.base import Level, Wire
-from supervisor.models.instances import HostSnapshot, HostStatistics, Instance, InstanceStatistics, Template
+from supervisor.models.instances import (
+    FanOutProgress,
+    HostSnapshot,
+    HostStatistics,
+    Instance,
+    InstanceStatistics,
+    Template,
+)
 
 
 class Reset(Wire):
@@ -44,6 +51,13 @@ class TemplateDeleted(Wire):
     id: str
 
 
+class FanOutChanged(Wire):
+    """A fan-out has begun, has gone on, or has ended; the whole of it but for its forks, which are told of as such."""
+
+    type: Literal["fan_out"] = "fan_out"
+    fan_out: FanOutProgress
+
+
 class Statistics(Wire):
     """Counters that changed since the last such event; the only kind that may be superseded."""
 
@@ -66,6 +80,13 @@ class Activity(Wire):
 
 
 Event = Annotated[
-    Reset | InstanceChanged | InstanceDeleted | TemplateChanged | TemplateDeleted | Statistics | Activity,
+    Reset
+    | InstanceChanged
+    | InstanceDeleted
+    | TemplateChanged
+    | TemplateDeleted
+    | FanOutChanged
+    | Statistics
+    | Activity,
     Field(discriminator="type"),
 ]

@@ -10,9 +10,11 @@ from supervisor.models.base import (
     OperationOutcome,
     OperationUnit,
     PrefetchMode,
+    ResourceName,
     State,
     Wire,
 )
+from supervisor.models.errors import ErrorBody
 
 
 class Phase(Wire):
@@ -177,6 +179,32 @@ class HostStatistics(Wire):
     supervisor_rss_bytes: int = 0
     page_server_rss_bytes: int = 0
     page_server_cpu_seconds: float = 0.0
+    console_holder_pid: int | None = None
+    """Of the process that takes what VMMs, guests and page servers print; None while there is none."""
+
+
+class FanOutFailure(Wire):
+    """A fork that a fan-out did not make, and why."""
+
+    name: str
+    error: ErrorBody
+
+
+class FanOutProgress(Wire):
+    """A fan-out in progress, or how it ended; its forks' operations are parts of this one."""
+
+    operation: Operation
+    """On the source: `done` of `total` forks are made."""
+    concurrency: int
+    failed: int = 0
+    failures: tuple[FanOutFailure, ...] = ()
+    """The first few of those that failed."""
+    milliseconds: float = 0.0
+    """Since it began, or all that it took."""
+    fits: int | None = None
+    """How many forks would have fitted when it began."""
+    limiting: ResourceName | None = None
+    """What there was the least of then."""
 
 
 class SupervisorInfo(Wire):
@@ -200,3 +228,5 @@ class HostSnapshot(Wire):
     templates: tuple[Template, ...]
     statistics: tuple[InstanceStatistics, ...]
     host: HostStatistics
+    fan_outs: tuple[FanOutProgress, ...] = ()
+    """Those in progress and the last ones that have ended, the oldest first."""

@@ -59,6 +59,56 @@ class PageMapFold(Wire):
     page_size: int
     pages: int
     cells: tuple[tuple[int, int, int, int, int], ...]
+    latency_bounds_us: tuple[int, ...] = ()
+    """Upper bounds, exclusive, of how long a page server took to answer a fault; the last count has none."""
+    latency_counts: tuple[int, ...] = ()
+    """How many faults took so long, one more than there are bounds."""
+    fault_ms: float = 0.0
+    """What all of those took together."""
+
+
+class LayerInfo(Wire):
+    """One layer of an instance's memory image."""
+
+    file: str
+    bytes: int
+    disk_bytes: int
+    """What it takes on disk: of a diff layer the pages that differ from those below it."""
+    names: int
+    """How many names the file has: forks, copies and templates have their own of the same one."""
+
+
+class DiskInfo(Wire):
+    """A disk of an instance; one that its guest cannot write may be the same file as its source's and its image's."""
+
+    id: str
+    file: str
+    read_only: bool
+
+
+class InterfaceInfo(Wire):
+    """A network interface as the instance's vm.json has it: a snapshot is loaded with it as it is."""
+
+    id: str
+    mac: str | None = None
+    """None where the guest has one that its VMM made up."""
+    host_device: str | None = None
+
+
+class MachineInfo(Wire):
+    """`GET /instances/{id}/machine`: what an instance's directory has of it, which its forks have as it is."""
+
+    id: str
+    directory: str
+    layers: tuple[LayerInfo, ...] = ()
+    """Of its memory image, newest first."""
+    configured: bool = False
+    """Whether there is a vm.json to say what follows; an image may be a snapshot alone."""
+    disks: tuple[DiskInfo, ...] = ()
+    interfaces: tuple[InterfaceInfo, ...] = ()
+    vsock_cid: int | None = None
+    vsock_socket: str | None = None
+    """On the host, in its directory."""
 
 
 class LineageNode(Wire):

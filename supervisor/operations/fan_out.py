@@ -19,12 +19,22 @@ from supervisor.errors import (
     OperationCancelledError,
     SupervisorError,
 )
-from supervisor.models import ErrorBody, FanOutChild, FanOutEstimate, FanOutRequest, FanOutResult, State, how_many
+from supervisor.models import (
+    ErrorBody,
+    Event,
+    FanOutChild,
+    FanOutEstimate,
+    FanOutRequest,
+    FanOutResult,
+    State,
+    how_many,
+)
 from supervisor.models.base import Report
 from supervisor.operations.forks import Forks, name_prefix
 from supervisor.operations.holding import Holding
 from supervisor.operations.in_progress import InProgress
 from supervisor.operations.instances import Instances
+from supervisor.operations.shown_fan_outs import ShownFanOut, ShownFanOuts
 from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan
 from supervisor.rules.lifecycle import Verb
@@ -57,7 +67,9 @@ class FanOut:
         instances: Instances,
         admission: Admission,
         report: Report,
+        publish: Callable[[Event], None],
     ) -> None:
+        self.shown = ShownFanOuts(publish)
         self._inventory = inventory
         self._in_progress = in_progress
         self._holding = holding
@@ -90,10 +102,14 @@ class FanOut:
 
             promise = await self._look(source, admit)
             began = time.monotonic()
-            with self._in_progress.begin(FAN_OUT, source.id, source.name) as operation:
+            with (
+                self.shown.showing(promise.estimate, request.concurrency) as shown,
+                self._in_progress.begin(FAN_OUT, source.id, source.name) as operation,
+            ):
                 operation.total, operation.unit = request.count, "forks"
+                self.shown.begin(shown, operation)
                 step("fork")
-                children = await self._make_all(source, request, promise, operation)
+                children = await self._make_all(source, request, promise, operation, shown)
                 if operation.cancelled is not None and operation.deletes_made:
                     children = await self._delete_made(children, operation)
         failed = sum(made.error is not None for made in children)
@@ -104,7 +120,12 @@ class FanOut:
         return FanOutResult(children=children, milliseconds=milliseconds)
 
     async def _make_all(
-        self, source: InstanceRecord, request: FanOutRequest, promise: Promise, operation: Operation
+        self,
+        source: InstanceRecord,
+        request: FanOutRequest,
+        promise: Promise,
+        operation: Operation,
+        shown: ShownFanOut,
     ) -> tuple[FanOutChild, ...]:
         prefix = request.name_prefix or name_prefix(source.name)
         # Taken now, all of them: another fan-out picks from what is left.
@@ -117,7 +138,10 @@ class FanOut:
                     made = await self._make(source.id, name, request, ids[name], operation)
                 finally:
                     promise.fulfil()
-            operation.done += made.error is None
+            if made.error is None:
+                operation.done += 1
+            elif made.error.code != OperationCancelledError.code:
+                shown.fail(name, made.error)
             return made
 
         with contextlib.ExitStack() as reserved:

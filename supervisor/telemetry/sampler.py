@@ -79,12 +79,15 @@ class Sampler:
         publish: Callable[[Event], None],
         on_ready: Callable[[str], Awaitable[None]],
         report: Report,
+        holder_pid: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """`holder_pid` tells which process the console holder is."""
         self._inventory = inventory
         self._page_servers = page_servers
         self._publish = publish
         self._on_ready = on_ready
         self._report = report
+        self._holder_pid = holder_pid
         self._watched: dict[str, Watched] = {}
         self._pid = os.getpid()
         self._turn = 0
@@ -250,6 +253,7 @@ class Sampler:
             supervisor_rss_bytes=own.rss_bytes if own else 0,
             page_server_rss_bytes=sum(one.rss_bytes for one in used),
             page_server_cpu_seconds=sum(one.cpu_seconds for one in used),
+            console_holder_pid=self._holder_pid(),
         )
 
 

@@ -90,6 +90,16 @@ async def test_our_client_knows_every_verb(client: SupervisorClient) -> None:
     fold = await client.memory("source-1", 10)
     assert len(fold.cells) == 10
     assert sum(map(sum, fold.cells)) == fold.pages == (128 << 20) // fold.page_size
+    # Under way while it was read: each is counted in one word after the other.
+    assert len(fold.latency_counts) == len(fold.latency_bounds_us) + 1
+    assert fold.latency_bounds_us[:3] == (1, 2, 4)
+    assert sum(fold.latency_counts) > 0 < fold.fault_ms
+    machines = [await client.machine(name) for name in ("source", "source-1")]
+    (base,), (shared,) = (machine.layers for machine in machines)
+    assert (base.bytes, base.names) == (128 << 20, shared.names) and 0 < base.disk_bytes < base.bytes
+    # The source's, the template's and each fork's.
+    assert base.names == 5
+    assert machines[1].directory.endswith(forks[0].id)
     assert (await client.stats("source-1")).instance_name == "source-1"
     assert isinstance(await client.logs("source", 5), list)
     for fork in forks:

@@ -24,11 +24,14 @@ from forktui.model.world import World, reduce
 from supervisor.models import (
     Deletion,
     DeletionPlan,
+    DiskInfo,
     Event,
     FanOutEstimate,
     FanOutRequest,
     ForkRequest,
     ImageInfo,
+    LayerInfo,
+    MachineInfo,
     PageMapFold,
     Reset,
     ResourceEstimate,
@@ -105,6 +108,16 @@ class RecordedSupervisor(SupervisorClient):
         if reference not in self._page_maps:
             raise ApiError(404, "not_found", f"{reference}: no page map was recorded")
         return refold(self._page_maps[reference], width)
+
+    async def machine(self, reference: str) -> MachineInfo:
+        one = Recording(0, tuple(self._events), {}).world.instances[reference]
+        layers = tuple(
+            LayerInfo(file=f"mem.{number}", bytes=one.size_bytes, disk_bytes=18 << 20 >> number, names=3 + number)
+            for number in reversed(range(one.layers))
+        )
+        disks = (DiskInfo(id="rootfs", file="disks/rootfs", read_only=False),)
+        directory = f"{DATA_DIR}/instances/{one.id}"
+        return MachineInfo(id=one.id, directory=directory, layers=layers, configured=True, disks=disks)
 
     async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
         world = Recording(0, tuple(self._events), {}).world

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -10,26 +9,20 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from forktui.model.forest import rows
-from forktui.model.world import World, reduce
+from forktui.model.world import World
 from forktui.text.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
-from forktui.tui.widgets.heat_map import no_page_map
 from forktui.view.columns import COLUMNS, MIN_NAME_WIDTH, guides, header, layout, row_line
-from forktui.view.facts import facts, waterfall
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
-from forktui.view.page_heat import heat_lines, heat_piece, legend
+from forktui.view.page_heat import heat_lines, heat_piece, legend, no_page_map
 from forktui.view.sparkline import bars
 from forktui.view.styled_lines import Line, line_width
 from supervisor.models import (
     Guest,
-    Instance,
     InstanceStatistics,
-    KnownFault,
     Operation,
     PageMapFold,
     Phase,
     State,
-    Template,
-    TemplateChanged,
 )
 from tests.harness.told_hosts import fork_of, instance, locked_source, world_of
 
@@ -136,14 +129,6 @@ def test_a_row_tells_what_is_known_and_a_dot_what_does_not_apply() -> None:
     assert row(world, "broken") == "broken ● Running CORRUPT · 12.3k 0 0 0 · · uffd emb"
 
 
-def test_a_busy_instance_shows_who_asked_for_what_and_its_step() -> None:
-    began = datetime(2026, 1, 1, 12, 0, 0).astimezone()
-    operation = Operation(verb="standby", step="snapshot", asked_by="root (pid 7)", since=began)
-    vm = instance("vm", operation=operation)
-    (line,) = [text(line) for line in facts(world_of(vm), vm, UNICODE) if "under way" in text(line)]
-    assert line == "under way standby: snapshot  since 12:00:00, asked by root (pid 7)"
-
-
 def test_a_busy_instance_shows_its_verb() -> None:
     assert "↻ standby" in row(world_of(instance("vm", operation=Operation(verb="standby"))), "vm")
 
@@ -168,106 +153,6 @@ def test_a_deep_row_says_its_depth_and_draws_only_the_nearest_levels() -> None:
     line = row_line(world_of(*chain), found, 499, layout(77), UNICODE)
     assert line_width(line) == line_width(header(layout(77), "created"))
     assert "i499" in text(line)
-
-
-# Details
-
-
-def told(world: World, name: str) -> str:
-    """The facts about an instance."""
-    return texts(facts(world, world.instances[name], UNICODE))
-
-
-def test_a_source_tells_its_lock_its_recorded_pages_and_its_family() -> None:
-    template = Template(
-        id="t",
-        instance_id="source",
-        size_bytes=128 << 20,
-        page_size=4096,
-        fork_count=2,
-        layers=1,
-        recorded_pages=4101,
-        recorded_runs=12,
-    )
-    sampled = template.model_copy(update={"sampled_pages": 40, "precision": 0.75, "wasted_bytes": 1025 * 4096})
-    assert "12 runs  16 MiB, 75% wanted, 4 MiB wasted" in told(
-        reduce(family(), TemplateChanged(template=sampled)), "source"
-    )
-    said = told(reduce(family(), TemplateChanged(template=template)), "source")
-    assert "◆ LOCKED 2" in said
-    assert "locked by fork-1, fork-2" in said
-    assert "hot pages 4101 pages in 12 runs  16 MiB" in said
-    assert "family    3 instances, 2 running  19 MiB private" in said
-
-
-def test_a_fork_tells_its_source_and_its_counters() -> None:
-    said = told(family(), "fork-1")
-    assert "source    source  share_memory fork" in said
-    assert "1 demand · 0 around · 0 residual" in said
-    assert "7 passes verified" in said
-
-
-def test_a_fork_of_a_deleted_source_still_names_it() -> None:
-    assert "source    (deleted) gone" in told(family(), "broken")
-
-
-def test_alarms_come_first() -> None:
-    counters = InstanceStatistics(id="vm", oldest_fault_ms=12_000, copy_errors=3, guest=Guest(corrupt="0xdead"))
-    world = world_of(
-        instance("vm", state_error="no such device", exit_code=1, exit_message="code 1: gone"),
-        statistics=[counters],
-    )
-    title, corrupt, stuck, errors, error, ended, *_ = told(world, "vm").splitlines()
-    assert title == "vm  ● Running  vm"
-    assert "CORRUPT" in corrupt and "0xdead" in corrupt
-    assert "STUCK" in stuck and "12.0 s" in stuck
-    assert "3 pages could not be copied" in errors
-    assert "no such device" in error
-    assert ended.split() == ["exit", "code", "1:", "gone"]
-
-
-def test_an_instance_tells_its_firecracker_and_what_that_does_wrong() -> None:
-    known = [KnownFault(name=f"fault-{number}", action="warn") for number in range(5)]
-    known.append(KnownFault(name="diff-of-several-slots", action="full"))
-    known.append(KnownFault(name="old-tracking-field", action="field"))
-    said = told(world_of(instance("vm", firecracker_version="1.14.1", known_faults=known)), "vm")
-    assert "version   1.14.1 · whole snapshots: diff-of-several-slots\n" in said
-    assert "issues    5 known: fault-0, fault-1, fault-2, +2\n" in said
-    assert "old-tracking-field" not in said
-    said = told(world_of(instance("vm", firecracker_version="1.16.1")), "vm")
-    assert "version   1.16.1\n" in said
-    assert "issues" not in said
-    assert "version" not in told(world_of(instance("vm")), "vm")
-
-
-def test_hygiene_tells_whether_the_guest_noticed_that_it_is_a_clone() -> None:
-    def guest(restored: bool) -> str:
-        counters = InstanceStatistics(id="f", guest=Guest(passes=1, restored=restored))
-        return told(world_of(fork_of("s", "f"), statistics=[counters]), "f")
-
-    assert "saw its new VM generation id" in guest(True)
-    assert "the guest has not noticed its restore" in guest(False)
-
-
-def test_the_waterfall_begins_each_phase_where_the_one_before_ended() -> None:
-    phases = [Phase(name="spawn", milliseconds=5), Phase(name="load", milliseconds=10), Phase(name="x", milliseconds=5)]
-    lines = [text(line) for line in waterfall(phases, 59, UNICODE)]
-    assert [line.find("━") for line in lines] == [10, 20, 40]
-    assert [line.count("━") for line in lines] == [10, 20, 10]
-    assert all(line.endswith("ms") and len(line) == 59 for line in lines)
-
-
-def test_a_waterfall_of_nothing_is_nothing() -> None:
-    assert waterfall([], 59, UNICODE) == []
-    assert waterfall([Phase(name="boot", milliseconds=0)], 59, UNICODE) == []
-
-
-@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=8), st.integers(24, 120))
-def test_a_waterfall_fits_and_shows_every_phase(durations: list[float], width: int) -> None:
-    phases = [Phase(name="phase", milliseconds=duration) for duration in durations]
-    for line in waterfall(phases, width, UNICODE):
-        assert line_width(line) == width
-        assert "━" in text(line)
 
 
 # Bars and cells
@@ -356,8 +241,3 @@ def test_ascii_rows_are_ascii() -> None:
     world = family()
     for name in world.instances:
         assert row(world, name, ASCII).isascii()
-
-
-def test_an_instance_without_anything_can_be_told_of() -> None:
-    bare: Instance = instance("vm", state=State.CREATED)
-    assert "booted from image pagewalker" in told(world_of(bare), "vm")

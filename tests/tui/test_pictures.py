@@ -59,6 +59,8 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         ("80x24", (80, 24), "source", (), "fork-8: stopped"),
         ("80x24-details", (80, 24), "fork-2", ("i",), "▒ prefetched"),
         ("120x40", README_SIZE, "fork-2", (), "prefetched 4"),
+        ("120x40-source", README_SIZE, "source", (), "to unlock"),
+        ("120x40-details", README_SIZE, "fork-2", ("I",), "Prefetch"),
         ("120x40-delete", README_SIZE, "fork-4", ("d",), "Delete fork-4?"),
         ("120x40-fan-out", README_SIZE, "source", ("F", *"20"), "20 take 360 MiB"),
         ("120x40-create", README_SIZE, "source", ("n", *"Web"), "lowercase letters"),

@@ -26,6 +26,7 @@ from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.help import Help
+from forktui.tui.screens.inspection import Inspection
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
@@ -33,11 +34,12 @@ from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
 from forktui.tui.widgets.fork_tree import ForkTree
-from forktui.tui.widgets.heat_map import HeatMap, has_page_map
+from forktui.tui.widgets.heat_map import HeatMap
 from forktui.tui.widgets.key_bar import KeyBar
 from forktui.tui.widgets.overview import Overview
 from forktui.tui.widgets.status_line import StatusLine
 from forktui.tui.widgets.text_field import TextField
+from forktui.view.page_heat import has_page_map
 from supervisor.models import Instance
 
 PAGE_MAP_SECONDS = 0.5
@@ -66,6 +68,7 @@ class Dashboard(Screen[None]):
         self._banner = Banner()
         self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
         self._command_line = CommandLine(lambda: self.world)
+        self._inspector = Container(id="inspector")
         self._facts = Facts()
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
@@ -83,7 +86,7 @@ class Dashboard(Screen[None]):
             with Vertical(id="forest"):
                 yield self.fork_tree
                 yield self._filter
-            with Container(id="inspector"):
+            with self._inspector:
                 yield self._facts
                 with Vertical(id="memory"):
                     yield self._fault_rate
@@ -120,6 +123,7 @@ class Dashboard(Screen[None]):
     def tick(self) -> None:
         """Draw what depends on the time alone."""
         self._banner.show(self.connection, self._clock())
+        self._facts.show(self.world, self._family, self._now())
         self._fault_rate.show(self.world, self._family, self._now())
         self._overview.show(self.world, self._now())
         self._read_page_map()
@@ -128,6 +132,7 @@ class Dashboard(Screen[None]):
         """Draw a page map that was asked for."""
         if message.fold is not None:
             self._heat_map.show(message.fold)
+            self._facts.show_fold(message.fold)
         else:
             self._heat_map.refuse(message.instance_id, message.refusal)
             # To be asked for again, whether or not anything changes.
@@ -202,7 +207,8 @@ class Dashboard(Screen[None]):
         instance = self.selected
         if instance is None or self._family is None or self._family.root != instance.id:
             self._family = None if instance is None else family_of(self.world, instance.id)
-        self._facts.show(self.world, self._family)
+        self._inspector.set_class(instance is None or not has_page_map(instance), "alone")
+        self._facts.show(self.world, self._family, self._now())
         self._fault_rate.show(self.world, self._family, self._now())
         self._heat_map.select(instance)
         offered = [action for action in ACTIONS if action.footer]
@@ -303,10 +309,19 @@ class Dashboard(Screen[None]):
             self.fork_tree.next_order()
 
     def toggle_details(self) -> None:
-        shown = self.query_one("#inspector").display
+        shown = self._inspector.display
         self.set_class(not shown, "details")
         self.set_class(shown, "no-details")
         self.call_after_refresh(self._read_page_map)
+
+    def show_details(self) -> None:
+        if self.selected is not None:
+            self.app.push_screen(Inspection(self.world, self.selected, self.family, self._now))
+
+    def family(self, instance_id: str) -> Family:
+        """The family of an instance, which is known already where it is the selected one."""
+        known = self._family
+        return known if known is not None and known.root == instance_id else family_of(self.world, instance_id)
 
     def toggle_events(self) -> None:
         self._activity.display = not self._activity.display

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from forktui.model.world import World
 from forktui.tui.widgets.inked import Painting
 from forktui.tui.widgets.lines_view import LinesView
 from forktui.view.styled_lines import Line, line_width
@@ -63,6 +64,9 @@ class Reading(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self._say()
+
+    def show(self, world: World) -> None:
+        """Draw what has become of what is read."""
 
     def action_whole(self) -> None:
         self.toggle_class("whole")

@@ -1,17 +1,18 @@
 """The panes about the selected instance: its facts, its start, its faults per second."""
 
-from collections.abc import Iterable
-
 from forktui.model.family import Family
-from forktui.model.faults import FaultSample, fault_rates
 from forktui.model.world import World
-from forktui.text.quantities import milliseconds, plural, rate
 from forktui.tui.widgets.inked import Painting
-from forktui.view.facts import facts, waterfall
+from forktui.view.facts import overview, start
+from forktui.view.fault_rates import floored, rate_title, rates_of
+from forktui.view.panels import in_columns
 from forktui.view.sparkline import bars
-from forktui.view.styled_lines import Line, merged
+from forktui.view.styled_lines import Line
+from forktui.view.subject import Subject
+from supervisor.models import PageMapFold
 
-SAMPLE_SECONDS = 0.5
+MORE = "I shows all"
+"""What is said where there is more than fits."""
 
 
 class Facts(Painting):
@@ -21,22 +22,29 @@ class Facts(Painting):
         super().__init__(id="facts")
         self._world = World()
         self._family: Family | None = None
+        self._fold: PageMapFold | None = None
+        self._now = 0.0
 
-    def show(self, world: World, family: Family | None) -> None:
-        """Draw the facts of the instance at the root of a family of `world`."""
-        self._world, self._family = world, family
+    def show(self, world: World, family: Family | None, now: float) -> None:
+        """Draw the facts of the instance at the root of a family of `world`, `now` in seconds of its clock."""
+        self._world, self._family, self._now = world, family, now
+        self.repaint()
+
+    def show_fold(self, fold: PageMapFold) -> None:
+        """Draw how long faults waited, where it is the instance's page map."""
+        self._fold = fold
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        instance = None if self._family is None else self._world.instances.get(self._family.root)
-        if instance is None:
+        family = self._family
+        instance = None if family is None else self._world.instances.get(family.root)
+        if family is None or instance is None:
             return [[("Nothing is selected", "muted")]]
-        lines = facts(self._world, instance, self.glyphs, self._family)
-        phases = waterfall(instance.phases, width, self.glyphs)
-        if phases and len(lines) + len(phases) + 1 <= height:
-            whole = milliseconds(sum(phase.milliseconds for phase in instance.phases))
-            lines += [[("start", "title"), (f"  {whole}", "plain")], *phases]
-        return lines
+        fold = self._fold if self._fold is not None and self._fold.id == instance.id else None
+        subject = Subject(self._world, instance, family, self.glyphs, self._now, fold)
+        lines = in_columns(overview(subject), width, height, self.glyphs, MORE)
+        phases = start(subject, width)
+        return [*lines, *phases] if len(lines) + len(phases) <= height else lines
 
 
 class FaultRate(Painting):
@@ -58,18 +66,8 @@ class FaultRate(Painting):
         instance = None if family is None else self._world.instances.get(family.root)
         if family is None or instance is None or height < 2:
             return []
-        history: Iterable[FaultSample] = family.faults
-        whose = f"faults/s of {plural(len(family.below), 'fork')}"
-        if instance.vmm_pid is not None or not family.below:
-            history, whose = self._world.fault_history(family.root), "faults/s"
-        rates = fault_rates(history, self._now, width, SAMPLE_SECONDS)
-        peak, last = max(rates, default=0.0), max(rates[-2:], default=0.0)
-        title: Line = [(whose, "title"), (f"  now {rate(last)}  peak {rate(peak)}", "plain")]
-        title.append((f"  last {round(width * SAMPLE_SECONDS)} s", "muted"))
+        subject = Subject(self._world, instance, family, self.glyphs, self._now)
+        whose, rates = rates_of(subject, width)
         *upper, lowest = bars(rates, height - 1, self.glyphs)
         tall: list[Line] = [[(bar, "faulted")] for bar in upper]
-        return [title, *tall, self._floored(lowest)]
-
-    def _floored(self, bar: str) -> Line:
-        """The lowest line of the bars, with a floor where there is nothing."""
-        return merged((symbol, "faulted") if symbol != " " else (self.glyphs.heights[0], "guide") for symbol in bar)
+        return [rate_title(whose, rates, width), *tall, floored(lowest, self.glyphs)]

@@ -1,8 +1,7 @@
 """The page map of the selected instance as a heat map."""
 
-from forktui.text.quantities import plural, size
 from forktui.tui.widgets.inked import Painting
-from forktui.view.page_heat import heat_lines, legend
+from forktui.view.page_heat import has_page_map, heat_lines, heat_title, legend, no_page_map
 from forktui.view.styled_lines import Line
 from supervisor.models import Instance, PageMapFold
 
@@ -50,26 +49,5 @@ class HeatMap(Painting):
             return [title]
         if self._fold is None:
             return [title, [(self._refusal or no_page_map(self._instance), "muted")]]
-        per_cell = self._fold.pages / max(len(self._fold.cells), 1)
-        title.append((f"  {plural(self._fold.pages, 'page')} of {size(self._fold.page_size)}", "plain"))
-        title.append((f"  {per_cell:.0f} a cell" if per_cell >= 1 else "", "muted"))
         lines = heat_lines(self._fold, width, self.glyphs)[: height - _FRAME_LINES]
-        return [title, *lines, legend(self._fold, width, self.glyphs)]
-
-
-def has_page_map(instance: Instance) -> bool:
-    """Whether a page server answers for the instance's memory."""
-    return instance.vmm_pid is not None and instance.memory_backend == "uffd"
-
-
-def no_page_map(instance: Instance) -> str:
-    """Why an instance has no page map, or that it is on its way."""
-    if instance.vmm_pid is None:
-        return f"{instance.state}: no VMM, so no pages; move to a running fork"
-    if instance.memory_backend == "file":
-        return "file backend: the kernel answers the faults and counts no pages"
-    if instance.memory_backend is None and any(phase.name == "load" for phase in instance.phases):
-        return "detached: it needs its source no more, and nobody counts its pages"
-    if instance.memory_backend is None:
-        return "booted cold: its memory comes from no snapshot"
-    return "being read"
+        return [heat_title(self._fold, width), *lines, legend(self._fold, width, self.glyphs)]

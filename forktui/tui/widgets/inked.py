@@ -129,6 +129,8 @@ class Painting(Inked):
         """Paint again; only lines that are different are drawn, and nothing is laid out."""
         size = self.content_size
         if self._painted != size:
+            # Hidden it has no size, and may have the one that it was painted in when it is shown again.
+            self._painted = None
             self.refresh()
             return
         before, self._lines = self._lines, self._paint(size)
