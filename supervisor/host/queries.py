@@ -30,10 +30,13 @@ from supervisor.vmm.hypervisor import Hypervisor
 class Queries:
     """References are ids, names or unique id prefixes."""
 
-    def __init__(self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor, firecracker_problem: str | None
+    ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor
+        self._firecracker_problem = firecracker_problem
         self._started_at = datetime.now(UTC)
 
     def snapshot(self) -> HostSnapshot:
@@ -47,6 +50,7 @@ class Queries:
                 data_dir=str(self._inventory.layout.data_dir),
                 hypervisor=self._hypervisor.name,
                 hypervisor_version=self._hypervisor.version,
+                firecracker_problem=self._firecracker_problem,
             ),
             instances=tuple(publisher.views()),
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),
