@@ -15,6 +15,7 @@ from forktui.actions.action import OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
 from forktui.actions.form import Values
 from forktui.actions.guards import forbidden
+from forktui.actions.leaving import leaving
 from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
 from forktui.model.change import Change
@@ -34,6 +35,7 @@ from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
+from forktui.tui.widgets.first_steps import FirstSteps
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.heat_map import HeatMap, has_page_map
 from forktui.tui.widgets.key_bar import KeyBar
@@ -66,6 +68,7 @@ class Dashboard(Screen[None]):
         self._attachment = attachment
         self._status = StatusLine(attachment)
         self._banner = Banner()
+        self._first_steps = FirstSteps(private=attachment.private)
         self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
         self._command_line = CommandLine(lambda: self.world)
         self._facts = Facts()
@@ -83,6 +86,7 @@ class Dashboard(Screen[None]):
         with Container(id="body"):
             with Vertical(id="forest"):
                 yield self.fork_tree
+                yield self._first_steps
                 yield self._filter
             with Container(id="inspector"):
                 yield self._facts
@@ -112,6 +116,8 @@ class Dashboard(Screen[None]):
             self.fork_tree.show(world, change)
             self._activity.show(world)
             self._show_connection(connection)
+            self._first_steps.show(world, self._forbidden(), connection.reason)
+            self.set_class(not world.instances, "-empty")
             self._show_selected()
         for screen in tuple(self.app.screen_stack):
             if isinstance(screen, Dialog):
@@ -339,4 +345,12 @@ class Dashboard(Screen[None]):
         self.app.push_screen(Help(moves, width, words))
 
     def leave(self) -> None:
-        self.app.exit()
+        question = leaving(self.world) if self._attachment.private else None
+        if question is None:
+            self.app.exit()
+        else:
+            self.app.push_screen(Confirm(question, (), lambda ids: None), self._answered_leaving)
+
+    def _answered_leaving(self, answer: Values | None) -> None:
+        if answer is not None:
+            self.app.exit()
