@@ -14,7 +14,6 @@ class Remedy(StrEnum):
     LIST_INSTANCES = "list_instances"
     LIST_OPERATIONS = "list_operations"
     READ_EVENTS = "read_events"
-    READ_CAPABILITIES = "read_capabilities"
     CASCADE = "cascade"
     FORCE = "force"
     FROM_RUNNING = "from_running"
@@ -36,7 +35,6 @@ API_WORDS: Final[Mapping[Remedy, str]] = {
     Remedy.LIST_INSTANCES: "; GET /instances lists them",
     Remedy.LIST_OPERATIONS: "; GET /operations lists them",
     Remedy.READ_EVENTS: ", or read GET /events",
-    Remedy.READ_CAPABILITIES: "; GET /capabilities says why",
     Remedy.CASCADE: ", or give cascade=true to delete the whole tree",
     Remedy.FORCE: ", or give force=true",
     Remedy.FROM_RUNNING: ", or give from_running=true for a copy",

@@ -227,6 +227,8 @@ class Settings(BaseSettings):
     """run the demo without the dashboard, and print what happened"""
     json_output: bool = Field(default=False, alias="json")
     """print JSON in place of a table"""
+    read_only: bool = False
+    """change nothing on the host: whatever would is refused, and no supervisor is started"""
     no_mouse: bool = False
     """leave the mouse to the terminal"""
 

@@ -119,17 +119,13 @@ class Verb(Action):
     makes: bool = False
     """Acts on no instance: it makes one."""
 
-    def refused(self, world: World, selection: Sequence[str], connected: bool, writable: bool) -> str | None:
+    def refused(self, world: World, selection: Sequence[str], forbidden: str | None) -> str | None:
         """Why the verb cannot be done on the selected instances now and what would allow it; None where it can.
 
-        `connected` tells whether the data is live, `writable` whether the supervisor lets this user change anything.
+        `forbidden` is why nothing at all can be changed (guards.py).
         """
-        if not connected:
-            return f"{self.name} refused: not connected to the supervisor, or it does not answer"
-        if not writable:
-            return (
-                f"{self.name} refused: read-only; the supervisor lets only its own user, root and its group change it"
-            )
+        if forbidden is not None:
+            return f"{self.name} refused: {forbidden}"
         selected = [world.instances[i] for i in selection if i in world.instances]
         if not selected and not self.makes:
             return f"{self.name} refused: no instance is selected"

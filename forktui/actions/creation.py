@@ -48,17 +48,27 @@ def image_lines(images: Sequence[ImageInfo], chosen: str) -> tuple[str, ...]:
 
 def hypervisors(capabilities: Mapping[str, object]) -> tuple[str, ...]:
     """What an instance may run on, where that is a question: `auto`, and each that can run here."""
-    runtimes = capabilities.get("runtimes")
-    told = [one for one in runtimes if isinstance(one, dict)] if isinstance(runtimes, list) else []
-    there = [safe_text(str(one.get("name"))) for one in told if one.get("available")]
+    there = [safe_text(str(one.get("name"))) for one in _runtimes(capabilities) if one.get("available")]
     return (ANY, *there) if len(there) > 1 else (ANY,)
+
+
+def cannot_run(capabilities: Mapping[str, object]) -> tuple[str, ...]:
+    """Which hypervisors cannot run here and what would allow it, a line each."""
+    lines = ((one.get("name"), one.get("unavailable_reason")) for one in _runtimes(capabilities))
+    return tuple(safe_text(f"{name} cannot run here: {reason}") for name, reason in lines if reason)
+
+
+def _runtimes(capabilities: Mapping[str, object]) -> list[dict[object, object]]:
+    runtimes = capabilities.get("runtimes")
+    return [one for one in runtimes if isinstance(one, dict)] if isinstance(runtimes, list) else []
 
 
 async def _look(client: SupervisorClient, instance_ids: Sequence[str], values: Values) -> Look:
     images = [safe_model(image) for image in await client.images()]
     ready = tuple(image.name for image in images if image.status == "ready")
-    choices = {"image": ready or (BUILT_IN,), "hypervisor": hypervisors(await client.capabilities())}
-    return Look(image_lines(images, values.get("image", BUILT_IN)), choices)
+    capabilities = await client.capabilities()
+    choices = {"image": ready or (BUILT_IN,), "hypervisor": hypervisors(capabilities)}
+    return Look((*image_lines(images, values.get("image", BUILT_IN)), *cannot_run(capabilities)), choices)
 
 
 def _guard(instance: Instance, selected: Targets) -> None:

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Final
 
@@ -17,13 +17,14 @@ from forktui.demo.interrupts import woken_by_signals
 from forktui.demo.scenario import ScenarioError
 from forktui.text.remedies import in_commands
 from forktui.tui import terminal
+from forktui.tui.attachment import PRIVATE
 from supervisor.programs import FAILED, READER_GONE, CommandLine
 from supervisor.settings import Settings, SettingsError, add_options, load_settings
 from supervisor.system.log_records import Formatter
 
 DONE: Final = 0
 USAGE: Final = 2
-CLIENT_OPTIONS: Final = ("socket", "run_dir", "supervisor_user", "config")
+CLIENT_OPTIONS: Final = ("socket", "run_dir", "supervisor_user", "config", "read_only")
 DASHBOARD_OPTIONS: Final = ("no_mouse",)
 DEMO_OPTIONS: Final = (
     "forks",
@@ -113,31 +114,40 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
     """Play the demo in places of its own: what is configured for a supervisor is not the demo's."""
     from forktui.demo.command import run_demo
 
-    for name in ("socket", "run_dir"):
+    for name in ("socket", "run_dir", "read_only"):
         if name in options:
-            raise UsageError(f"--{name.replace('_', '-')}: the demo has one of its own; leave it out")
+            raise UsageError(f"--{name.replace('_', '-')}: the demo has a host of its own; leave it out")
     return run_demo(settings, kept="data_dir" in options)
 
 
 async def _verb(command: Command, options: argparse.Namespace, settings: Settings) -> bool:
     with woken_by_signals():
-        async with SupervisorClient(settings.socket_path, settings.supervisor_user, complain) as client:
+        async with _client(settings, complain) as client:
             return await command.run(client, options, settings)
+
+
+def _client(settings: Settings, tell: Callable[[str], object] = lambda line: None) -> SupervisorClient:
+    return SupervisorClient(settings.socket_path, settings.supervisor_user, tell, read_only=settings.read_only)
 
 
 async def _check(settings: Settings) -> None:
     """Return where a supervisor answers; the dashboard itself would wait for one."""
-    async with SupervisorClient(settings.socket_path, settings.supervisor_user) as client:
+    async with _client(settings) as client:
         await client.health()
 
 
 def _dashboard(settings: Settings) -> int:
-    """Attach to the supervisor that listens; where none does and no socket was named, to a private one."""
+    """Attach to the supervisor that listens; where none does, wait for the one whose socket was named.
+
+    Without a name a private one is started, but for who is to change nothing.
+    """
     with contextlib.ExitStack() as stack:
-        if settings.socket is not None or listens(settings.socket_path):
+        private = False
+        if listens(settings.socket_path):
             asyncio.run(_check(settings))
-        else:
+        elif settings.socket is None and not settings.read_only:
+            private = True
             log_file = settings.log_file or settings.data_dir / "supervisor.log"
             stack.enter_context(private_supervisor(settings.model_copy(update={"log_file": log_file})))
-        client = SupervisorClient(settings.socket_path, settings.supervisor_user)
-        return terminal.run(client, mouse=not settings.no_mouse)
+        title = PRIVATE if private else ""
+        return terminal.run(_client(settings), mouse=not settings.no_mouse, title=title, private=private)

@@ -24,6 +24,8 @@ from supervisor.settings import SOCKET_NAME, default_run_dir
 ANSWER_BYTES: Final = 128 << 20
 """Of one answer or event: a host of ten thousand VMs needs a tenth of it."""
 
+READ_ONLY: Final = "refused: this would change something, and --read-only (FORKTUI_READ_ONLY) is set; leave it out"
+
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
 
@@ -53,13 +55,19 @@ class Transport:
 
     `supervisor_user` is the uid of whose supervisor may answer, beside root's and this user's own. `tell` is called
     with a line where the supervisor shows no life while a verb is waited for, which goes on, and where a verb is waited
-    for no more.
+    for no more. With `read_only` nothing is sent that would change anything.
     """
 
     def __init__(
-        self, socket: Path, supervisor_user: int | None = None, tell: Callable[[str], object] = lambda line: None
+        self,
+        socket: Path,
+        supervisor_user: int | None = None,
+        tell: Callable[[str], object] = lambda line: None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.socket = socket
+        self.read_only = read_only
         self._trust = Trust(socket, supervisor_user)
         self._tell = tell
         self._connector: SocketConnector | None = None
@@ -137,6 +145,9 @@ class Transport:
             options["data"] = body.model_dump_json(exclude_unset=True).encode()
             options["headers"] = {"Content-Type": "application/json"}
         patience = patience or (READ if method == "GET" else VERB)
+        # What only asks what would be done has the patience of what reads.
+        if self.read_only and method != "GET" and patience is not READ:
+            raise ApiError(403, "read_only", READ_ONLY)
         try:
             async with self._request(method, path, patience, **options) as response, self._vigil(patience).step():
                 return await self._body(response)

@@ -21,6 +21,7 @@ from forktui.model.change import NOTHING
 from forktui.model.world import World, in_pieces, reduce_all
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_text
+from forktui.tui.attachment import Attachment
 from forktui.tui.choices import KeptChoices
 from forktui.tui.messages import (
     Asking,
@@ -60,8 +61,9 @@ class ForkTui(TerminalApp):
     """The dashboard of one supervisor.
 
     `source` is the supervisor's socket, or a client of it that is not entered yet. `on_mount_focus` is the name of the
-    instance that the cursor begins on. `clock` is monotonic; `now` is the supervisor's clock,
-    which is else reckoned from its statistics. `choices` are what its user has chosen before.
+    instance that the cursor begins on. `private` tells that the supervisor ends with the dashboard. `clock` is
+    monotonic; `now` is the supervisor's clock, which is else reckoned from its statistics. `choices` are what its user
+    has chosen before.
     """
 
     CSS_PATH = Path(__file__).with_name("forktui.tcss")
@@ -76,6 +78,7 @@ class ForkTui(TerminalApp):
         on_mount_focus: str | None = None,
         title: str = "",
         companion: Companion | None = None,
+        private: bool = False,
         now: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         choices: KeptChoices | None = None,
@@ -84,8 +87,9 @@ class ForkTui(TerminalApp):
         self.client = SupervisorClient(source) if isinstance(source, Path) else source
         self.world = World()
         self.glyphs = glyphs(os.environ)
-        self.dashboard = Dashboard(safe_text(str(self.client.socket)), safe_text(title), now or self._now, clock)
-        self._feed = Feed(self.client, self._post_heard, self._post_link, clock)
+        attachment = Attachment(safe_text(str(self.client.socket)), safe_text(title), private, self.client.read_only)
+        self.dashboard = Dashboard(attachment, now or self._now, clock)
+        self._feed = Feed(self.client, self._post_heard, self._post_link, clock, self._post_heard)
         self._clock = clock
         self._ahead = 0.0
         """How far the supervisor's clock is ahead of this one's, by its last statistics."""
@@ -113,7 +117,7 @@ class ForkTui(TerminalApp):
         self.set_class(self.glyphs is ASCII, "-ascii")
         ScrollBar.renderer = AsciiScrollBar if self.glyphs is ASCII else ScrollBarRender
         self.push_screen(self.dashboard)
-        self.set_interval(TICK_SECONDS, self.dashboard.tick)
+        self.set_interval(TICK_SECONDS, lambda: self.dashboard.tick(self._feed.connection))
         self.run_worker(self._live(), name="feed")
         if self._companion is not None:
             self.run_worker(self._accompany(self._companion), name="companion")

@@ -34,11 +34,13 @@ def run(
     mouse: bool = True,
     title: str = "",
     companion: "Companion | None" = None,
+    private: bool = False,
 ) -> int:
     """Show the dashboard of a supervisor, by its socket or a client of it that is not entered yet, until it is quit.
 
-    `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard. Returns the exit
-    code: 2, after one line on stderr, where the terminal cannot show it, and 1 after one of its own failing.
+    `on_mount_focus` is the name of the instance to begin on; `companion` runs beside the dashboard, with which a
+    `private` supervisor ends. Returns the exit code: 2, after one line on stderr, where the terminal cannot show it,
+    and 1 after one of its own failing.
     """
     refusal = refusal_here()
     if refusal is not None:
@@ -50,7 +52,14 @@ def run(
     from forktui.tui.garbage import collect_seldom
 
     collect_seldom()
-    app = ForkTui(source, on_mount_focus=on_mount_focus, title=title, companion=companion, choices=kept_choices())
+    app = ForkTui(
+        source,
+        on_mount_focus=on_mount_focus,
+        title=title,
+        companion=companion,
+        private=private,
+        choices=kept_choices(),
+    )
     try:
         app.run(mouse=mouse)
     except Exception as error:

@@ -64,7 +64,14 @@ class Host:
         self._verbs: set[asyncio.Task[Any]] = set()
         self.events = EventBus(self._snapshot)
         self._parts = Parts(settings, hypervisor.name, found, self.events, self._report)
-        self.queries = Queries(self._parts.inventory, self._parts.telemetry, hypervisor, self._parts.fan_out.shown)
+        problem = found["firecracker"]
+        self.queries = Queries(
+            self._parts.inventory,
+            self._parts.telemetry,
+            hypervisor,
+            self._parts.fan_out.shown,
+            problem if isinstance(problem, str) else None,
+        )
 
     @classmethod
     async def open(cls, settings: Settings) -> "Host":

@@ -53,10 +53,9 @@ class Parts:
         self._report = report
         self.background = Background("a background task")
         self.inventory = Inventory(Registry(Layout(settings.data_dir, settings.run_dir)), events.publish)
-        usable = {name: one for name, one in found.items() if isinstance(one, Hypervisor)}
         self.image_threads = ImageThreads()
-        self.images = ImageCatalog(self.inventory.layout.images, usable, report, self.image_threads)
-        self._add_runtime(settings, usable)
+        self.images = ImageCatalog(self.inventory.layout.images, found, report, self.image_threads)
+        self._add_runtime(settings, found)
         self._add_operations(default_hypervisor)
         self.telemetry = Sampler(
             self.inventory,
@@ -71,7 +70,7 @@ class Parts:
             self.inventory, self.transitions, self.vmms, self.page_servers, self.consoles, self.unpausing, report
         )
 
-    def _add_runtime(self, settings: Settings, usable: Mapping[HypervisorName, Hypervisor]) -> None:
+    def _add_runtime(self, settings: Settings, found: Mapping[HypervisorName, Hypervisor | str]) -> None:
         policy = Policy(
             fault_around_pages=settings.fault_around_pages,
             record_seconds=settings.record_seconds,
@@ -84,7 +83,7 @@ class Parts:
         self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report)
         self.templates = Templates(self.inventory, self.page_servers)
         self.vmms = Vmms(
-            usable,
+            found,
             self.page_servers,
             self.huge_pages,
             self.consoles,

@@ -34,12 +34,18 @@ class Queries:
     """References are ids, names or unique id prefixes."""
 
     def __init__(
-        self, inventory: Inventory, telemetry: Sampler, hypervisor: Hypervisor, fan_outs: ShownFanOuts
+        self,
+        inventory: Inventory,
+        telemetry: Sampler,
+        hypervisor: Hypervisor,
+        fan_outs: ShownFanOuts,
+        firecracker_problem: str | None,
     ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor
         self._fan_outs = fan_outs
+        self._firecracker_problem = firecracker_problem
         self._started_at = datetime.now(UTC)
 
     def snapshot(self) -> HostSnapshot:
@@ -53,6 +59,7 @@ class Queries:
                 data_dir=str(self._inventory.layout.data_dir),
                 hypervisor=self._hypervisor.name,
                 hypervisor_version=self._hypervisor.version,
+                firecracker_problem=self._firecracker_problem,
             ),
             instances=tuple(publisher.views()),
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),

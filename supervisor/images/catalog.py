@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from supervisor.errors import InvalidImageError
+from supervisor.errors import DependencyMissingError, InvalidImageError
 from supervisor.images import boot_image, builtin_image, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
 from supervisor.images.threads import ImageThreads
 from supervisor.models import HypervisorName, ImageInfo, ImageKind, Level
 from supervisor.models.base import MIB, Report
-from supervisor.remedies import Remedy
 from supervisor.system.regular_files import shown
 from supervisor.system.watching import Watch
-from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.hypervisor import Hypervisor, usable
 
 GATHER_SECONDS: Final = 0.2
 """A directory that is copied in is looked at some time after it has appeared, and again when more has."""
@@ -47,7 +46,7 @@ class ImageCatalog:
     def __init__(
         self,
         directory: Path,
-        hypervisors: Mapping[HypervisorName, Hypervisor],
+        hypervisors: Mapping[HypervisorName, Hypervisor | str],
         report: Report,
         threads: ImageThreads,
     ) -> None:
@@ -163,12 +162,12 @@ class ImageCatalog:
         )
 
     def _check(self, snapshot: snapshot_image.SnapshotImage) -> None:
-        hypervisor = self._hypervisors.get(snapshot.hypervisor)
-        if hypervisor is None:
+        try:
+            hypervisor = usable(self._hypervisors, snapshot.hypervisor)
+        except DependencyMissingError as error:
             raise InvalidImageError(
-                f"image {snapshot.name} is a snapshot of {snapshot.hypervisor}, which cannot run here",
-                remedy=Remedy.READ_CAPABILITIES,
-            )
+                f"image {snapshot.name} is a snapshot of {snapshot.hypervisor}: {error.message}"
+            ) from error
         snapshot_image.check_snapshot(snapshot, hypervisor)
 
 

@@ -218,6 +218,8 @@ class SupervisorInfo(Wire):
     hypervisor_version: str
     writable: bool = True
     """Whether this peer may change anything."""
+    firecracker_problem: str | None = None
+    """Why no VM runs on Firecracker here, and what would allow it; None where it can."""
 
 
 class HostSnapshot(Wire):

@@ -31,7 +31,7 @@ from supervisor.uffd.handle import PageServer
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, usable, userfaultfd_problem
 from supervisor.vmm.process import Exit
 
 
@@ -40,7 +40,7 @@ class Vmms:
 
     def __init__(
         self,
-        hypervisors: Mapping[HypervisorName, Hypervisor],
+        hypervisors: Mapping[HypervisorName, Hypervisor | str],
         page_servers: PageServers,
         huge_pages: HugePagePool,
         consoles: Consoles,
@@ -48,7 +48,10 @@ class Vmms:
         on_exit: Callable[[str, Exit], None],
         on_paused: Callable[[str], None],
     ) -> None:
-        """`on_paused` is told of an instance whose VM may have stayed paused."""
+        """`hypervisors` has each, or why it cannot run here.
+
+        `on_paused` is told of an instance whose VM may have stayed paused.
+        """
         self._hypervisors = hypervisors
         self._page_servers = page_servers
         self._huge_pages = huge_pages
@@ -61,12 +64,7 @@ class Vmms:
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
         """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
-        found = self._hypervisors.get(name)
-        if found is None:
-            raise DependencyMissingError(
-                f"{name} cannot run here, and {' and '.join(self._hypervisors)} can", remedy=Remedy.READ_CAPABILITIES
-            )
-        return found
+        return usable(self._hypervisors, name)
 
     def check_userfaultfd(self, name: HypervisorName) -> None:
         """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""

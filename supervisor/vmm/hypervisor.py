@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -152,6 +153,14 @@ def available(firecracker: Path | None, embedded_version: str | None = None) -> 
     return {"firecracker": _firecracker(firecracker), "embedded": embedded_hypervisor(embedded_version)}
 
 
+def usable(found: Mapping[HypervisorName, Hypervisor | str], name: HypervisorName) -> Hypervisor:
+    """Return a hypervisor of those that were looked for; DependencyMissingError with the reason where it cannot run."""
+    one = found[name]
+    if isinstance(one, str):
+        raise DependencyMissingError(f"{name} cannot run here: {one}; a supervisor looks for that when it starts")
+    return one
+
+
 def embedded_hypervisor(answers_as: str | None = None) -> Hypervisor:
     """Return the embedded VMM, which runs wherever Python does, and can answer as a version of Firecracker."""
     command = isolated_command("from supervisor.embedded.__main__ import leave, main; leave(main(sys.argv[1:]))")
@@ -189,7 +198,8 @@ def _firecracker(named: Path | None) -> Hypervisor | str:
     if named is None:
         found = shutil.which("firecracker")
         if found is None:
-            return "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH"
+            named_so = "--firecracker PATH (FORKTUI_FIRECRACKER)"
+            return f"there is no firecracker in PATH: install it, or name the binary with {named_so}"
         named = Path(found)
     path = named.resolve()
     identity = file_identity(path)

@@ -95,9 +95,9 @@ def dashboard(home: Home, terminal: Terminal, *options: str) -> subprocess.Popen
     )
 
 
-def quitted(process: subprocess.Popen[bytes], terminal: Terminal) -> int:
-    """Press q, and return the exit code."""
-    terminal.type("q")
+def quitted(process: subprocess.Popen[bytes], terminal: Terminal, key: str = "q") -> int:
+    """Press the key that leaves, and return the exit code."""
+    terminal.type(key)
     drained = terminal.leave()
     code = process.wait(PATIENCE)
     drained.join(PATIENCE)
@@ -124,7 +124,9 @@ async def test_forktui_starts_one_where_none_listens_and_finds_the_vms_again(
     process = dashboard(embedded, terminal)
     terminal.until("mine")
     (private,) = psutil.Process(process.pid).children()
-    assert quitted(process, terminal) == DONE
+    terminal.type("q")
+    terminal.until("on a private supervisor?")
+    assert quitted(process, terminal, "y") == DONE
     assert not private.is_running()
     assert not embedded.socket.exists()
     assert (embedded.data / "supervisor.log").exists()
@@ -156,12 +158,14 @@ def test_a_dashboard_whose_terminal_has_gone_ends_without_being_told(embedded: H
     assert not embedded.socket.exists()
 
 
-def test_forktui_starts_none_where_a_socket_was_named(embedded: Home, terminal: Terminal) -> None:
-    process = dashboard(embedded, terminal, "--socket", str(embedded.root / "other.sock"))
-    terminal.until("other.sock: no supervisor listens there; start one with")
-    drained = terminal.leave()
-    assert process.wait(PATIENCE) == FAILED
-    drained.join(PATIENCE)
+@pytest.mark.parametrize("options", [("--socket", "{}/other.sock"), ("--read-only",)], ids=["named", "read-only"])
+def test_forktui_starts_none_but_waits_where_a_socket_was_named_or_nothing_may_change(
+    embedded: Home, terminal: Terminal, options: tuple[str, ...]
+) -> None:
+    process = dashboard(embedded, terminal, *(option.format(embedded.root) for option in options))
+    terminal.until("Waiting for the supervisor")
+    assert psutil.Process(process.pid).children() == []
+    assert quitted(process, terminal) == DONE
     assert list(embedded.root.iterdir()) == []
 
 

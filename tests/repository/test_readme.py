@@ -73,7 +73,7 @@ def test_each_command_line_takes_the_options_that_are_said_of_it() -> None:
     options = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert set(options) == {field.alias or name for name, field in Settings.model_fields.items()}
     assert set(options[: options.index("max_layers") + 1]) == set(SUPERVISOR_OPTIONS)
-    client = {"socket", "run_dir", "supervisor_user", "config", "no_mouse"}
+    client = {"socket", "run_dir", "supervisor_user", "config", "read_only", "no_mouse"}
     assert {*main.CLIENT_OPTIONS, *main.DASHBOARD_OPTIONS} == client
     assert {name for command in COMMANDS for name in command.options} == {"json_output", "hypervisor"}
     assert [command.name for command in COMMANDS if "hypervisor" in command.options] == ["create"]

@@ -8,12 +8,13 @@ from collections import Counter
 import pytest
 
 from forktui.actions.action import Group, OnScreen, Verb
+from forktui.actions.guards import forbidden
 from forktui.actions.registry import ACTIONS, BY_WORD, VERBS
 from forktui.cli.commands import COMMANDS
 from forktui.model.world import World
 from supervisor.models import Instance, Operation, State
 from supervisor.settings import add_options
-from tests.harness.told_hosts import fork_of, instance, locked_source, world_of
+from tests.harness.told_hosts import SUPERVISOR, fork_of, instance, locked_source, world_of
 
 ON_INSTANCES = [verb.word for verb in VERBS if not verb.makes]
 FORKS = [f"fork-{number}" for number in range(1, 9)]
@@ -28,7 +29,8 @@ def verb(word: str) -> Verb:
 
 def refusal(word: str, world: World, *selection: str, connected: bool = True, writable: bool = True) -> str | None:
     """Why the action is refused on the selection."""
-    return verb(word).refused(world, selection, connected, writable)
+    supervisor = SUPERVISOR.model_copy(update={"writable": writable})
+    return verb(word).refused(world, selection, forbidden(supervisor, live=connected, read_only=False))
 
 
 def in_state(state: State, **fields: object) -> World:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from forktui.client.api import SupervisorClient
 from forktui.client.decoding import AT_ONCE, LARGE, decode
 from forktui.client.feed import LAST_RETRY_SECONDS, Connection, Feed, Link, retry_seconds
-from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Reset, Statistics
+from supervisor.models import Activity, Event, Guest, HostStatistics, InstanceStatistics, Reset, Statistics
 from tests.harness.told_hosts import BEGIN, instance, reset
 
 PATIENCE = 30.0
@@ -77,11 +77,13 @@ async def answering(socket: Path, *answers: bytes) -> AsyncIterator[list[bytes]]
 
 
 @contextlib.asynccontextmanager
-async def following(socket: Path) -> AsyncIterator[tuple[Feed, Told]]:
-    """A feed that runs on a socket."""
+async def following(
+    socket: Path, tell: Callable[[Activity], object] = lambda activity: None
+) -> AsyncIterator[tuple[Feed, Told]]:
+    """A feed that runs on a socket; `tell` is given what becomes of the connection."""
     told = Told()
     async with SupervisorClient(socket) as client:
-        feed = Feed(client, told.heard, told.changed)
+        feed = Feed(client, told.heard, told.changed, tell=tell)
         task = asyncio.create_task(feed.run())
         try:
             yield feed, told

@@ -197,6 +197,22 @@ async def test_what_has_the_focus_is_seen_without_colours_of_our_own(
             assert marked == [app.focused], keys
 
 
+@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TEXTUAL_THEME", "ansi-dark")])
+async def test_of_two_answers_the_focused_one_has_a_frame_of_its_own(
+    variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable)
+    app = Wishes(host(family()))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("d")
+        for _ in range(2):
+            await until(pilot, lambda: app.screen is not app.dashboard)
+            frames = {one is app.focused: one.styles.border_top[0] for one in app.screen.query("Button")}
+            assert frames == {True: "double", False: "round"}
+            await pilot.press("tab")
+
+
 @pytest.mark.parametrize("characters", ["0", "1"])
 async def test_a_dialog_is_whole_on_a_small_terminal(characters: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORKTUI_ASCII", characters)

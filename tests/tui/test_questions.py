@@ -2,7 +2,7 @@
 
 import pytest
 
-from forktui.actions.creation import CREATE, hypervisors, image_line, image_lines
+from forktui.actions.creation import CREATE, cannot_run, hypervisors, image_line, image_lines
 from forktui.actions.deletion import DELETE
 from forktui.actions.fan_out_estimate import LARGE, estimate_lines, question
 from forktui.actions.forks import CHECKPOINT, FAN_OUT, FORK
@@ -204,3 +204,10 @@ def test_what_has_gone_or_changed_meanwhile_is_named() -> None:
     assert changes(before, world_of(*before)) == []
     after = world_of(before[0], before[1].model_copy(update={"state": State.STOPPED}))
     assert changes(before, after) == ["fork-2, fork-3 have gone meanwhile", "fork-1 was Running and is Stopped"]
+
+
+def test_a_hypervisor_that_cannot_run_is_told_with_what_mends_it() -> None:
+    missing = {"name": "firecracker", "available": False, "unavailable_reason": "there is none\x1b: install it"}
+    there = {"name": "embedded", "available": True}
+    assert cannot_run({"runtimes": [there, missing]}) == ("firecracker cannot run here: there is none�: install it",)
+    assert cannot_run({"runtimes": [there]}) == cannot_run({}) == ()

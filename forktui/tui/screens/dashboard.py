@@ -14,6 +14,8 @@ from textual.widgets import Input
 from forktui.actions.action import OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
 from forktui.actions.form import Values
+from forktui.actions.guards import forbidden
+from forktui.actions.leaving import leaving
 from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
 from forktui.model.change import Change
@@ -21,6 +23,7 @@ from forktui.model.family import Family, family_after, family_of
 from forktui.model.forest import Order
 from forktui.model.world import World
 from forktui.text.safe import safe_text
+from forktui.tui.attachment import Attachment
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
@@ -33,6 +36,7 @@ from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
+from forktui.tui.widgets.first_steps import FirstSteps
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.heat_map import HeatMap
 from forktui.tui.widgets.key_bar import KeyBar
@@ -56,7 +60,7 @@ class Dashboard(Screen[None]):
         Binding(",".join(action.keys), f"do('{action.word}')", action.label, show=False) for action in ACTIONS
     ]
 
-    def __init__(self, socket: str, title: str, now: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(self, attachment: Attachment, now: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__()
         self._compositor = SparingCompositor()
         self.world = World()
@@ -64,8 +68,10 @@ class Dashboard(Screen[None]):
         self.fork_tree = ForkTree(id="tree")
         self._now = now
         self._clock = clock
-        self._status = StatusLine(socket, title)
+        self._attachment = attachment
+        self._status = StatusLine(attachment)
         self._banner = Banner()
+        self._first_steps = FirstSteps(private=attachment.private)
         self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
         self._command_line = CommandLine(lambda: self.world)
         self._inspector = Container(id="inspector")
@@ -85,6 +91,7 @@ class Dashboard(Screen[None]):
         with Container(id="body"):
             with Vertical(id="forest"):
                 yield self.fork_tree
+                yield self._first_steps
                 yield self._filter
             with self._inspector:
                 yield self._facts
@@ -114,15 +121,17 @@ class Dashboard(Screen[None]):
             self._status.show(world, connection)
             self.fork_tree.show(world, change)
             self._activity.show(world)
-            self._banner.show(connection, self._clock())
+            self._show_connection(connection)
+            self._first_steps.show(world, self._forbidden(), connection.reason)
+            self.set_class(not world.instances, "-empty")
             self._show_selected()
         for screen in tuple(self.app.screen_stack):
             if isinstance(screen, Dialog):
                 screen.hear(world)
 
-    def tick(self) -> None:
+    def tick(self, connection: Connection) -> None:
         """Draw what depends on the time alone."""
-        self._banner.show(self.connection, self._clock())
+        self._show_connection(connection)
         self._facts.show(self.world, self._family, self._now())
         self._fault_rate.show(self.world, self._family, self._now())
         self._overview.show(self.world, self._now())
@@ -140,9 +149,18 @@ class Dashboard(Screen[None]):
 
     def refusal(self, verb: Verb, ids: Sequence[str] | None = None) -> str | None:
         """Why a verb cannot be done now to these, or to what it acts on; None where it can."""
-        writable = self.world.supervisor is not None and self.world.supervisor.writable
-        chosen = self._targets(verb) if ids is None else ids
-        return verb.refused(self.world, chosen, self.connection.live, writable)
+        return verb.refused(self.world, self._targets(verb) if ids is None else ids, self._forbidden())
+
+    def _forbidden(self) -> str | None:
+        """Why nothing at all can be changed now."""
+        return forbidden(self.world.supervisor, live=self.connection.live, read_only=self._attachment.read_only)
+
+    def _show_connection(self, connection: Connection) -> None:
+        """Say whether what is shown is true now, and draw it faintly where it may not be."""
+        self.connection = connection
+        self._banner.show(connection, self._clock())
+        for widget in (self.fork_tree, self._facts, self._fault_rate, self._heat_map):
+            widget.dim(connection.stale)
 
     def action_do(self, word: str) -> None:
         """Do an action, or say why not."""
@@ -346,4 +364,12 @@ class Dashboard(Screen[None]):
         self.app.push_screen(Help(moves, width, words))
 
     def leave(self) -> None:
-        self.app.exit()
+        question = leaving(self.world) if self._attachment.private else None
+        if question is None:
+            self.app.exit()
+        else:
+            self.app.push_screen(Confirm(question, (), lambda ids: None), self._answered_leaving)
+
+    def _answered_leaving(self, answer: Values | None) -> None:
+        if answer is not None:
+            self.app.exit()

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from itertools import zip_longest
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from rich.segment import Segment
 from rich.style import Style
@@ -17,6 +17,8 @@ from forktui.tui.keys_in_order import KeysInOrder
 from forktui.tui.theme import Drawn, ink_styles
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
 from forktui.view.styled_lines import Line, clipped, differences
+
+DIM: Final = Style(dim=True)
 
 
 class InkedApp(KeysInOrder):
@@ -36,6 +38,14 @@ class InkedApp(KeysInOrder):
 
 class Inked(Widget):
     """A widget that draws with inks; its application is an InkedApp."""
+
+    _dimmed = False
+
+    def dim(self, dimmed: bool) -> None:
+        """Draw faintly from here on, or no longer: what is shown may be old."""
+        if dimmed != self._dimmed:
+            self._dimmed = dimmed
+            self.refresh()
 
     @property
     def inks(self) -> dict[Drawn, Style]:
@@ -72,6 +82,7 @@ class Inked(Widget):
             # Leading blanks apart: a screenshot's text elements begin with them otherwise, and librsvg trims those.
             word = text.lstrip(" ")
             style = base if base.reverse else base + inks[ink]
+            style = style + DIM if self._dimmed else style
             segments += [Segment(part, style) for part in (text[: len(text) - len(word)], word) if part]
         return Strip(segments).adjust_cell_length(width, base)
 

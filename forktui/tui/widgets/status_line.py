@@ -4,6 +4,7 @@ from forktui.client.feed import Connection, Link
 from forktui.model.totals import Totals
 from forktui.model.world import World, totals
 from forktui.text.quantities import count, named, size
+from forktui.tui.attachment import Attachment
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Ink, Line, Piece, fit, joined, line_width
 
@@ -14,10 +15,9 @@ _LINKS: dict[Link, Ink] = {Link.CONNECTING: "waiting", Link.LIVE: "running", Lin
 class StatusLine(Painting):
     """Who answers on which socket, and the sums over all instances."""
 
-    def __init__(self, socket: str, title: str) -> None:
+    def __init__(self, attachment: Attachment) -> None:
         super().__init__(id="status")
-        self._socket = socket
-        self._title = title
+        self._attachment = attachment
         self._world = World()
         self._totals = Totals()
         self._connection = Connection()
@@ -36,13 +36,15 @@ class StatusLine(Painting):
         separator: Piece = (f" {self.glyphs.dot} ", "guide")
         info = self._world.supervisor
         begin: list[Line] = [[("forktui", "strong")]]
-        if self._title:
-            begin.append([(self._title, "notice")])
+        if self._attachment.title:
+            begin.append([(self._attachment.title, "notice")])
+        if self._attachment.read_only:
+            begin.append([(" READ-ONLY ", "locked"), (" --read-only", "muted")])
         if info is not None:
             version = "" if info.hypervisor == "embedded" else f" {info.hypervisor_version}"
             begin.append([(HYPERVISORS[info.hypervisor] + version, "standby")])
             if not info.writable:
-                begin.append([(" READ-ONLY ", "locked")])
+                begin.append([(" READ-ONLY ", "locked"), (" by the supervisor", "muted")])
         live = self.glyphs.live if self._connection.live else self.glyphs.lost
         link: Line = [(f"{live} {self._connection.link}", _LINKS[self._connection.link])]
         if info is not None:
@@ -52,7 +54,7 @@ class StatusLine(Painting):
         while line_width(line) > room and len(begin) > 2:
             begin.pop()
             line = joined(begin, separator)
-        socket = fit(self._socket, room - line_width(line) - 3, self.glyphs.ellipsis)
+        socket = fit(self._attachment.socket, room - line_width(line) - 3, self.glyphs.ellipsis)
         end: Line = [(f"{socket}  ", "muted"), *link] if len(socket) > 12 else link
         return [*line, (" " * max(width - line_width(line) - line_width(end), 1), "plain"), *end]
 
