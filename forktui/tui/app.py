@@ -69,7 +69,7 @@ class ForkTui(TerminalApp):
     CSS_PATH = Path(__file__).with_name("forktui.tcss")
     TITLE = "forktui"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide"), (200, "-widest")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-medium"), (38, "-tall")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (30, "-medium"), (38, "-tall")]  # noqa: RUF012
 
     def __init__(
         self,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from forktui.client.api import SupervisorClient
     from forktui.tui.app import Companion
 
-MIN_COLUMNS = 60
-MIN_LINES = 16
+MIN_COLUMNS = 40
+MIN_LINES = 12
 SSH_FRAMES_PER_SECOND = "15"
 TMUX_SECONDS = 1.0
 FRAMES_PER_SECOND = "120"

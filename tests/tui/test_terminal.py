@@ -83,7 +83,7 @@ def test_it_runs_and_leaves_the_terminal_as_it_was(run_dir: Path) -> None:
         ({"TERM": "xterm"}, False, GOOD, "must be a terminal"),
         ({"TERM": "dumb"}, True, GOOD, "TERM=dumb"),
         ({}, True, GOOD, "TERM="),
-        ({"TERM": "xterm"}, True, os.terminal_size((MIN_COLUMNS - 1, 24)), f"59x24 and {MIN_COLUMNS}x{MIN_LINES}"),
+        ({"TERM": "xterm"}, True, os.terminal_size((MIN_COLUMNS - 1, 24)), f"39x24 and {MIN_COLUMNS}x{MIN_LINES}"),
         ({"TERM": "xterm"}, True, os.terminal_size((80, MIN_LINES - 1)), "enlarge it"),
     ],
 )

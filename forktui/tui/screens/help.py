@@ -16,6 +16,9 @@ from forktui.view.styled_lines import Line, left
 
 _KEY_WIDTH = 12
 _LABEL_WIDTH = 16
+_WORDS_WIDTH = 32
+"""With less there would be a few words in a line."""
+_INDENT = 4
 _PALETTE = ("^p", "Palette", "These actions by name, themes, a screenshot as SVG")
 
 
@@ -82,8 +85,14 @@ def _entry(action: Action) -> tuple[str, str, str]:
 
 
 def _wrapped(key: str, label: str, words: str, width: int) -> list[Line]:
-    begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (left(label, _LABEL_WIDTH), "strong")]
-    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20))
-    indent = " " * (_KEY_WIDTH + _LABEL_WIDTH)
-    following: list[Line] = [[(f"{indent}{line}", "plain")] for line in rest]
-    return [[*begin, (first, "plain")], *following]
+    """An entry in columns, or what it does below its key where there is no room for them."""
+    begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (label, "strong")]
+    indent = _KEY_WIDTH + _LABEL_WIDTH
+    if width < indent + _WORDS_WIDTH:
+        return [begin, *_indented(textwrap.wrap(words, max(width - _INDENT, 1)), _INDENT)]
+    first, *rest = textwrap.wrap(words, width - indent)
+    return [[begin[0], (left(label, _LABEL_WIDTH), "strong"), (first, "plain")], *_indented(rest, indent)]
+
+
+def _indented(lines: Sequence[str], cells: int) -> list[Line]:
+    return [[(" " * cells + line, "plain")] for line in lines]
