@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.screen import Screen
-from textual.widgets import Input
 
 from forktui.actions.action import OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
@@ -18,10 +17,10 @@ from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
 from forktui.model.change import Change
 from forktui.model.family import Family, family_after, family_of
-from forktui.model.forest import Order
 from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.columns import ColumnPicker
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
@@ -36,7 +35,7 @@ from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.heat_map import HeatMap, has_page_map
 from forktui.tui.widgets.key_bar import KeyBar
 from forktui.tui.widgets.status_line import StatusLine
-from forktui.tui.widgets.text_field import TextField
+from forktui.tui.widgets.tree_pane import TreePane
 from supervisor.models import Instance
 
 PAGE_MAP_SECONDS = 0.5
@@ -63,7 +62,7 @@ class Dashboard(Screen[None]):
         self._clock = clock
         self._status = StatusLine(socket, title)
         self._banner = Banner()
-        self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
+        self.forest = TreePane(self.fork_tree)
         self._command_line = CommandLine(lambda: self.world)
         self._facts = Facts()
         self._fault_rate = FaultRate()
@@ -78,9 +77,7 @@ class Dashboard(Screen[None]):
         yield self._status
         yield self._banner
         with Container(id="body"):
-            with Vertical(id="forest"):
-                yield self.fork_tree
-                yield self._filter
+            yield self.forest
             with Container(id="inspector"):
                 yield self._facts
                 with Vertical(id="memory"):
@@ -91,7 +88,6 @@ class Dashboard(Screen[None]):
         yield self._keys
 
     def on_mount(self) -> None:
-        self._filter.display = False
         self.fork_tree.focus()
 
     @property
@@ -117,6 +113,7 @@ class Dashboard(Screen[None]):
     def tick(self) -> None:
         """Draw what depends on the time alone."""
         self._banner.show(self.connection, self._clock())
+        self.fork_tree.tick(self._clock())
         self._fault_rate.show(self.world, self._family, self._now())
         self._read_page_map()
 
@@ -158,7 +155,7 @@ class Dashboard(Screen[None]):
     @on(CommandLine.Left)
     def _line_left(self) -> None:
         self._command_line.close()
-        if self.focused is None or not self._filter.has_focus:
+        if self.focused is None or self.focused.id != "filter":
             self.fork_tree.focus()
 
     @on(KeyBar.Clicked)
@@ -169,22 +166,10 @@ class Dashboard(Screen[None]):
     def _tree_moved(self) -> None:
         self._show_selected()
 
-    @on(Input.Changed, "#filter")
-    def _filter_changed(self, event: Input.Changed) -> None:
-        self.fork_tree.set_query(event.value)
-
-    @on(Input.Submitted, "#filter")
-    def _filter_submitted(self) -> None:
-        self._filter.display = bool(self._filter.value)
-        self.fork_tree.move_to_match()
-        self.fork_tree.focus()
-
     def key_escape(self) -> None:
         """End the filter."""
-        if self._filter.display:
-            self._filter.value = ""
-            self._filter.display = False
-            self.fork_tree.focus()
+        if self.forest.is_filtered:
+            self.forest.end_filter()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._read_page_map)
@@ -273,30 +258,9 @@ class Dashboard(Screen[None]):
             self.app.copy_to_clipboard(self.selected.id)
             self.post_message(Said(f"{self.selected.name}: {self.selected.id} sent to the clipboard"))
 
-    def toggle_mark(self) -> None:
-        self.fork_tree.toggle_mark()
-
-    def clear_marks(self) -> None:
-        self.fork_tree.set_marks(frozenset())
-
-    def toggle_tree(self) -> None:
-        self.fork_tree.toggle()
-
-    def toggle_trees(self) -> None:
-        self.fork_tree.toggle_all()
-
-    def filter(self, words: str) -> None:
-        self._filter.display = True
-        self._filter.focus()
-        if words:
-            self._filter.value = words
-            self.fork_tree.focus()
-
-    def sort(self, order: str) -> None:
-        if order:
-            self.fork_tree.set_order(Order(order))
-        else:
-            self.fork_tree.next_order()
+    @on(ForkTree.ColumnsWanted)
+    def choose_columns(self) -> None:
+        self.app.push_screen(ColumnPicker(self.fork_tree))
 
     def toggle_details(self) -> None:
         shown = self.query_one("#inspector").display

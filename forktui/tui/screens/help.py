@@ -83,7 +83,7 @@ def _entry(action: Action) -> tuple[str, str, str]:
 
 def _wrapped(key: str, label: str, words: str, width: int) -> list[Line]:
     begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (left(label, _LABEL_WIDTH), "strong")]
-    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20))
+    first, *rest = textwrap.wrap(words, max(width - _KEY_WIDTH - _LABEL_WIDTH, 20), break_on_hyphens=False)
     indent = " " * (_KEY_WIDTH + _LABEL_WIDTH)
     following: list[Line] = [[(f"{indent}{line}", "plain")] for line in rest]
     return [[*begin, (first, "plain")], *following]
