@@ -1,6 +1,6 @@
 """The `:` line: an action's word, whom it is done to, and what its form is filled with. Pure.
 
-As in `fork web-1 --name a`, `fan-out 20`, `fan-out web-1 20 --prefetch=off`, `delete web-1 web-2`, `sort faults`.
+As in `fork web-1 --name a`, `fan-out 20`, `fan-out web-1 20 --prefetch=off`, `delete web-1 web-2`, `sort private`.
 """
 
 import shlex
@@ -100,9 +100,13 @@ def _words(action: OnScreen, word: str, words: str) -> str:
         return words
     if not action.takes:
         raise NotUnderstoodError(f"{word} takes nothing: leave {words} out")
-    meant = [one for one in action.takes if one == words] or [one for one in action.takes if one.startswith(words)]
+    return " ".join(_meant(action.takes, word, one) for one in (words.split() if action.several else [words]))
+
+
+def _meant(takes: Sequence[str], word: str, said: str) -> str:
+    meant = [one for one in takes if one == said] or [one for one in takes if one.startswith(said)]
     if len(meant) != 1:
-        raise NotUnderstoodError(f"{words} is not known: {word} takes {', '.join(action.takes)}")
+        raise NotUnderstoodError(f"{said} is not known: {word} takes {', '.join(takes)}")
     return meant[0]
 
 

@@ -3,7 +3,11 @@
 from typing import Final
 
 from forktui.actions.action import Group, OnScreen
-from forktui.model.forest import Order
+from forktui.view.columns import BY_WORD
+
+REVERSED: Final = "reversed"
+SUMS: Final = "sums"
+"""What may follow the column behind `:sort`."""
 
 CONSOLE: Final = OnScreen(
     word="console",
@@ -28,7 +32,32 @@ MARK: Final = OnScreen(
     label="Mark",
     help="Mark or unmark the instance: actions then act on all that are marked",
     group=Group.TREE,
-    do=lambda desk, words: desk.toggle_mark(),
+    do=lambda desk, words: desk.forest.toggle_mark(),
+)
+MARK_FOUND: Final = OnScreen(
+    word="mark-all",
+    keys=("asterisk",),
+    shown_key="*",
+    label="Mark all",
+    help="Mark all that the filter finds; without one, all that is not hidden",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.mark_found(),
+)
+MARK_TREE: Final = OnScreen(
+    word="mark-tree",
+    keys=("M",),
+    label="Mark tree",
+    help="Mark the instance and all below it, as far as the filter finds them",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.mark_tree(),
+)
+MARK_RANGE: Final = OnScreen(
+    word="mark-range",
+    keys=("v",),
+    label="Mark range",
+    help="Mark from the row that was marked last to this one",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.mark_range(),
 )
 UNMARK: Final = OnScreen(
     word="unmark",
@@ -36,15 +65,15 @@ UNMARK: Final = OnScreen(
     label="Clear marks",
     help="Unmark every instance",
     group=Group.TREE,
-    do=lambda desk, words: desk.clear_marks(),
+    do=lambda desk, words: desk.forest.clear_marks(),
 )
 TOGGLE: Final = OnScreen(
     word="toggle",
     keys=("enter",),
     label="Open/close",
-    help="Open or close the forks below",
+    help="Open or close the forks below; so does a click on the arrow",
     group=Group.TREE,
-    do=lambda desk, words: desk.toggle_tree(),
+    do=lambda desk, words: desk.forest.toggle(),
 )
 TOGGLE_ALL: Final = OnScreen(
     word="toggle-all",
@@ -52,27 +81,72 @@ TOGGLE_ALL: Final = OnScreen(
     label="Open/close all",
     help="Close every tree, or open all of them again",
     group=Group.TREE,
-    do=lambda desk, words: desk.toggle_trees(),
+    do=lambda desk, words: desk.forest.toggle_all(),
 )
 FILTER: Final = OnScreen(
     word="filter",
     keys=("slash",),
     shown_key="/",
     label="Filter",
-    help="Show what matches all words (name, id, state, firecracker, uffd, locked…) and its sources; Esc ends it",
+    help="Show what matches all words and fields (state:running vmm:embedded is:locked template:base…) and its"
+    " sources, which are in brackets; Esc ends it",
     group=Group.TREE,
-    do=lambda desk, words: desk.filter(words),
+    do=lambda desk, words: desk.forest.filter(words),
     takes=None,
     footer=True,
 )
+HIDE_ENDED: Final = OnScreen(
+    word="hide-ended",
+    keys=("full_stop",),
+    shown_key=".",
+    label="Hide ended",
+    help="Hide those that have stopped, but for sources of others, or show them again",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.hide_ended(),
+)
 SORT: Final = OnScreen(
     word="sort",
-    keys=("o",),
-    label="Order",
-    help="Sort siblings by creation, name, state, faults or private memory",
+    keys=("greater_than_sign",),
+    shown_key=">",
+    label="Sort on",
+    help="Sort siblings by the next column to the right, or `:sort age reversed`; so does a click on a title",
     group=Group.TREE,
-    do=lambda desk, words: desk.sort(words),
-    takes=tuple(Order),
+    do=lambda desk, words: desk.forest.sort(words) if words else desk.forest.sort_beside(1),
+    takes=(*BY_WORD, REVERSED, SUMS),
+    several=True,
+)
+SORT_BACK: Final = OnScreen(
+    word="sort-back",
+    keys=("less_than_sign",),
+    shown_key="<",
+    label="Sort back",
+    help="Sort siblings by the next column to the left",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.sort_beside(-1),
+)
+REVERSE: Final = OnScreen(
+    word="reverse",
+    keys=("O",),
+    label="Reverse",
+    help="Sort the other way round",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.turn_round(),
+)
+SUM_TREES: Final = OnScreen(
+    word="sum-trees",
+    keys=("T",),
+    label="Sum trees",
+    help="Sort by the sum over each instance and all below it, and show that, or each alone again",
+    group=Group.TREE,
+    do=lambda desk, words: desk.forest.sum_trees(),
+)
+COLUMNS: Final = OnScreen(
+    word="columns",
+    keys=("o",),
+    label="Columns",
+    help="Choose the columns, which is kept, and what to sort by",
+    group=Group.TREE,
+    do=lambda desk, words: desk.choose_columns(),
 )
 DETAILS: Final = OnScreen(
     word="details",
@@ -119,7 +193,7 @@ COMMAND_LINE: Final = OnScreen(
     keys=("colon",),
     shown_key=":",
     label="Command",
-    help="Type an action by its word, as in `fan-out 20`, `delete web-1`, `sort faults`: Tab completes, Up repeats",
+    help="Type an action by its word, as in `fan-out 20`, `delete web-1`, `sort private`: Tab completes, Up repeats",
     group=Group.APPLICATION,
     do=lambda desk, words: desk.open_command_line(),
 )

@@ -24,6 +24,8 @@ class Totals:
     residual_faults: int = 0
     private_bytes: int = 0
     shared_bytes: int = 0
+    walkers: int = 0
+    """Those whose guest is a pagewalker, and has said something."""
     oldest_fault_ms: float = 0.0
     """The longest that any of them has waited, which is no sum."""
 
@@ -41,6 +43,7 @@ class Totals:
             self.residual_faults,
             self.private_bytes,
             self.shared_bytes,
+            self.walkers,
         )
 
 
@@ -51,10 +54,10 @@ def portion(instance: Instance, counters: InstanceStatistics | None) -> Portion:
     """What an instance adds to the sums; `counters` are its last, which count while it has a VMM."""
     own = (1, instance.state is State.RUNNING, instance.fork_kind is not None, instance.mem_locked)
     if counters is None:
-        return (*own, 0, 0, 0, 0, 0, 0)
-    corrupt = is_corrupt(counters)
+        return (*own, 0, 0, 0, 0, 0, 0, 0)
+    corrupt, walks = is_corrupt(counters), counters.guest is not None
     if instance.vmm_pid is None:
-        return (*own, corrupt, 0, 0, 0, 0, 0)
+        return (*own, corrupt, 0, 0, 0, 0, 0, walks)
     return (
         *own,
         corrupt,
@@ -63,6 +66,7 @@ def portion(instance: Instance, counters: InstanceStatistics | None) -> Portion:
         counters.residual_faults,
         counters.private_bytes,
         counters.shared_bytes,
+        walks,
     )
 
 

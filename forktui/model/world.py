@@ -38,6 +38,7 @@ _NOBODY: Final[Map[str, None]] = Map()
 _CORRUPT: Final = 4
 _FAULTS: Final = 5
 """Places among the sums: behind the faults is what else is counted of pages and memory."""
+_WALKERS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class World:
     faults: tuple[HostFaults, ...] = ()
     """The newest last; also those of instances that have gone since."""
     statistics_at: datetime | None = None
+    clock: float = 0.0
+    """The supervisor's boot clock at its last statistics, in seconds."""
     forks: Map[str, Map[str, None]] = field(default_factory=Map)
     """The ids of an instance's forks by the id of their source, whether or not that is there."""
     template_ids: Map[str, Map[str, None]] = field(default_factory=Map)
@@ -151,6 +154,7 @@ class _Draft:
         self._host = world.host
         self._faults = world.faults
         self._statistics_at = world.statistics_at
+        self._clock = world.clock
         self.activities: list[Activity] = []
         self._counted: set[str] = set()
         self._shown: set[str] = set()
@@ -200,7 +204,7 @@ class _Draft:
                 faults[counters.id] = faults.get(counters.id, 0) + new
             self._counted.add(counters.id)
         self._faults = with_sample(self._faults, event.clock, faults)
-        self._host, self._statistics_at = event.host, event.at
+        self._host, self._statistics_at, self._clock = event.host, event.at, event.clock
 
     def put_template(self, template: Template) -> None:
         """Add a template, or replace it."""
@@ -218,9 +222,17 @@ class _Draft:
 
     def after_reset(self, snapshot: HostSnapshot) -> "_Draft":
         """A draft of the host that a snapshot tells of."""
-        # Activities and fault rates are the client's own memory, which a snapshot does not repeat.
+        # Activities, fault rates and when that was are the client's own memory, which a snapshot does not repeat.
         world = self._world
-        kept = _Draft(World(activities=world.activities, activity_count=world.activity_count, faults=self._faults))
+        kept = _Draft(
+            World(
+                activities=world.activities,
+                activity_count=world.activity_count,
+                faults=self._faults,
+                statistics_at=self._statistics_at,
+                clock=self._clock,
+            )
+        )
         kept.activities = self.activities
         kept._supervisor, kept._host, kept._everything = snapshot.supervisor, snapshot.host, True
         for instance in snapshot.instances:
@@ -248,6 +260,7 @@ class _Draft:
             activity_count=world.activity_count + len(self.activities),
             faults=self._faults,
             statistics_at=self._statistics_at,
+            clock=self._clock,
             forks=self._forks.finish(),
             template_ids=self._template_ids.finish(),
             sums=Totals(*self._sums),
@@ -265,6 +278,7 @@ class _Draft:
         """Have other counters of an instance in the sums."""
         sums = self._sums
         sums[_CORRUPT] += is_corrupt(after) - is_corrupt(before)
+        sums[_WALKERS] += (after.guest is not None) - (before.guest is not None)
         if instance.vmm_pid is not None:
             # What counts of an instance that has a VMM, at a tenth of what two portions cost.
             sums[_FAULTS] += after.faults - before.faults

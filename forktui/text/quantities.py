@@ -1,5 +1,7 @@
 """Numbers as an operator reads them: short, aligned, with their unit."""
 
+import re
+
 from supervisor.models import FanOutEstimate, Operation
 
 MEBIBYTE = 1 << 20
@@ -71,6 +73,15 @@ def age(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def rough_age(seconds: float) -> str:
+    """How long ago in its largest unit, in at most four characters: `3s`, `59m`, `23h`, `999d`, `12y`."""
+    whole = max(int(seconds), 0)
+    for unit, length, following in (("s", 1, 60), ("m", 60, 3600), ("h", 3600, 86_400), ("d", 86_400, 1000 * 86_400)):
+        if whole < following:
+            return f"{whole // length}{unit}"
+    return f"{min(whole // (365 * 86_400), 999)}y"
+
+
 def percentage(part: float, whole: float) -> str:
     """`part` of `whole`: `12.5%`; `-` where there is no whole."""
     return f"{100 * part / whole:.1f}%" if whole else "-"
@@ -80,6 +91,11 @@ def names(items: tuple[str, ...] | list[str], shown: int = 2, total: int | None 
     """The first names and how many more there are: `fork-1, fork-2, +6`."""
     rest = (len(items) if total is None else total) - min(len(items), shown)
     return ", ".join([*items[:shown], *([f"+{rest}"] if rest > 0 else [])])
+
+
+def numbers_apart(name: str) -> list[str | int]:
+    """A name in parts by which `fork-10` comes after `fork-2`: text and numbers in turn."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def deleted(instance_id: str) -> str:

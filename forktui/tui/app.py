@@ -40,6 +40,7 @@ from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.reading import Reading
 from forktui.tui.terminal_app import TerminalApp
+from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.inked import AsciiScrollBar
 from forktui.view.glyphs import ASCII, glyphs
 from supervisor.models import Event, Statistics
@@ -89,6 +90,7 @@ class ForkTui(TerminalApp):
         self.glyphs = glyphs(os.environ)
         attachment = Attachment(safe_text(str(self.client.socket)), safe_text(title), private, self.client.read_only)
         self.dashboard = Dashboard(attachment, now or self._now, clock)
+        self.dashboard.fork_tree.columns = self.choices.now.columns
         self._feed = Feed(self.client, self._post_heard, self._post_link, clock, self._post_heard)
         self._clock = clock
         self._ahead = 0.0
@@ -167,6 +169,9 @@ class ForkTui(TerminalApp):
         instance = self.world.instances.get(message.instance_id)
         if instance is not None:
             self.push_screen(Console(instance, partial(self.client.follow_log, instance.id, CONSOLE_LINES, "app")))
+
+    def on_fork_tree_columns_chosen(self, message: ForkTree.ColumnsChosen) -> None:
+        self.run_worker(self._keep(columns=message.choices), name="choices", group="choices")
 
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()

@@ -7,9 +7,10 @@ the directory that it is in, costs what was chosen and nothing else.
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,6 +28,8 @@ class Choices(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     theme: str = ""
+    columns: Mapping[str, Literal["always", "never"]] = {}
+    """What is said of columns of the fork tree, by their words, which may be a later version's."""
 
 
 class KeptChoices:

@@ -1,20 +1,16 @@
-"""The columns of the fork tree: what each shows, how wide it is, and which give way on a narrow terminal. Pure."""
+"""The columns of the fork tree: what each shows, how wide it is, what it is sorted by. A column is one object. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any, Final
 
-from forktui.model.forest import Row
+from forktui.model.fault_rates import fault_rate, fault_rates
+from forktui.model.sorting import BY_CREATION, Measure
 from forktui.model.world import World
-from forktui.text.quantities import count, mebibytes
-from forktui.view.glyphs import Glyphs
-from forktui.view.styled_lines import Ink, Line, Piece, left, right
-from supervisor.models import Instance, State
-
-MIN_NAME_WIDTH = 16
-MAX_NAME_WIDTH = 48
-GUIDE_LEVELS = 8
-"""How many levels above a row are drawn at most; of a deeper row it says how deep it is."""
+from forktui.text.quantities import count, mebibytes, numbers_apart, rate, rough_age
+from forktui.view.glyphs import UNICODE, Glyphs
+from forktui.view.styled_lines import Ink, Piece
+from supervisor.models import Instance, InstanceStatistics, State
 
 STATE_INKS: dict[State, Ink] = {
     State.CREATED: "waiting",
@@ -33,15 +29,24 @@ _COUNTED_WIDTH = 7
 _NO_VMM_STATES = frozenset({State.CREATED, State.STOPPED, State.STANDBY})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of fixed width. `rank` 0 gives way last."""
+    """A column of fixed width."""
 
+    word: str
+    """What it is called where it is chosen, or sorted by."""
     title: str
+    says: str
     width: int
     rank: int
+    """What has rank 0 gives way last on a narrow terminal."""
     cell: Callable[[World, Instance, Glyphs], Piece]
+    measure: Measure
     numeric: bool = True
+    amount: Callable[[Any], str] = str
+    """A sum of it in words."""
+    applies: Callable[[World], bool] = lambda world: True
+    """Whether it has anything to show; else it is there only where it is asked for."""
 
 
 def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
@@ -57,36 +62,40 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
 def _badge(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
     guest = world.statistics_of(instance.id).guest
     if guest is not None and guest.corrupt is not None:
-        return " CORRUPT ", "alarm"
+        return "CORRUPT", "alarm"
     if instance.mem_locked:
-        return f" {glyphs.lock} LOCKED ", "locked"
+        return f"{glyphs.lock} locked", "standby"
     if instance.recording:
-        return f" {glyphs.record} REC ", "recording"
+        return f"{glyphs.record} rec", "notice"
     return "", "plain"
 
 
 def _forks(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    return (str(instance.fork_count), "strong") if instance.fork_count else (glyphs.none, "guide")
+    return (count(instance.fork_count), "strong") if instance.fork_count else (glyphs.none, "guide")
 
 
-def _counter(value: int, instance: Instance, glyphs: Glyphs, ink: Ink) -> Piece:
-    """A page counter, which only a VM whose faults a page server answers has."""
-    if value:
-        return count(value), ink
+def _counter(amount: str, instance: Instance, glyphs: Glyphs, ink: Ink) -> Piece:
+    """A number of pages, which only a VM whose faults a page server answers has."""
+    if amount != "0":
+        return amount, ink
     served = instance.memory_backend == "uffd" and instance.state not in _NO_VMM_STATES
     return ("0", "muted") if served else (glyphs.none, "guide")
 
 
+def _fault_rate(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
+    return _counter(rate(fault_rate(world, instance.id)), instance, glyphs, "faulted")
+
+
 def _faults(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    return _counter(world.statistics_of(instance.id).faults, instance, glyphs, "faulted")
+    return _counter(count(world.statistics_of(instance.id).faults), instance, glyphs, "faulted")
 
 
 def _prefetched(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    return _counter(world.statistics_of(instance.id).prefetched_pages, instance, glyphs, "prefetched")
+    return _counter(count(world.statistics_of(instance.id).prefetched_pages), instance, glyphs, "prefetched")
 
 
 def _residual(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    return _counter(world.statistics_of(instance.id).residual_faults, instance, glyphs, "faulted")
+    return _counter(count(world.statistics_of(instance.id).residual_faults), instance, glyphs, "faulted")
 
 
 def _private(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
@@ -116,98 +125,101 @@ def _hypervisor(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
     return {"firecracker": "fc", "embedded": "emb"}[instance.hypervisor], "muted"
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("state", 9, 0, _state, numeric=False),
-    Column("", 10, 1, _badge, numeric=False),
-    Column("forks", 5, 1, _forks),
-    Column("faults", 6, 2, _faults),
-    Column("prefetch", 8, 3, _prefetched),
-    Column("residual", 8, 4, _residual),
-    Column("passes", 6, 7, _passes),
-    Column("priv MiB", 8, 5, _private),
-    Column("shr MiB", 7, 9, _shared),
-    Column("mem", 4, 6, _backend, numeric=False),
-    Column("vmm", 3, 8, _hypervisor, numeric=False),
+def _age(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
+    # Of a directory that cannot be read it is not known: models.Instance has 1970 there.
+    if world.statistics_at is None or not instance.created_at.timestamp():
+        return glyphs.none, "guide"
+    return rough_age((world.statistics_at - instance.created_at).total_seconds()), "muted"
+
+
+def _word(value: Callable[[Instance], str | None]) -> Measure:
+    return Measure(lambda world: value)
+
+
+def _counters(value: Callable[[InstanceStatistics], int | None]) -> Measure:
+    """Something that statistics tell."""
+    return Measure(lambda world: lambda one: value(world.statistics_of(one.id)), falling=True, counted=True, sums=True)
+
+
+def _rates(world: World) -> Callable[[Instance], float]:
+    rates = fault_rates(world)
+    return lambda one: rates.get(one.id, 0.0)
+
+
+def _passes_of(counters: InstanceStatistics) -> int | None:
+    return None if counters.guest is None else counters.guest.passes
+
+
+def _badges(world: World) -> Callable[[Instance], int]:
+    """What cannot be trusted, then what is locked, then what is recorded."""
+    urgency = {"alarm": 3, "standby": 2, "notice": 1, "plain": 0}
+    return lambda one: urgency[_badge(world, one, UNICODE)[1]]
+
+
+NAME: Final = Column(
+    word="name",
+    title="instance",
+    says="the instance's name",
+    width=0,
+    rank=0,
+    cell=lambda world, one, glyphs: (one.name, "plain"),
+    measure=Measure(lambda world: lambda one: numbers_apart(one.name)),
+    numeric=False,
 )
+"""The first, which has the width that the others leave, and is always there."""
 
+COLUMNS: Final[tuple[Column, ...]] = (
+    Column(
+        word="state", title="state", says="its state, or what is under way", width=9, rank=0, cell=_state,
+        measure=_word(lambda one: one.state.value), numeric=False,
+    ),
+    Column(
+        word="lock", title="lock", says="locked by forks, recording, or corrupt", width=8, rank=1, cell=_badge,
+        measure=Measure(_badges, falling=True, counted=True), numeric=False,
+    ),
+    Column(
+        word="forks", title="forks", says="forks that depend on it", width=5, rank=1, cell=_forks,
+        measure=Measure(lambda world: lambda one: one.fork_count, falling=True, sums=True), amount=count,
+    ),
+    Column(
+        word="faults/s", title="faults/s", says="page faults a second, over two seconds", width=8, rank=2,
+        cell=_fault_rate, measure=Measure(_rates, falling=True, counted=True, timed=True, sums=True), amount=rate,
+    ),
+    Column(
+        word="faults", title="faults", says="page faults since its VMM began", width=6, rank=11, cell=_faults,
+        measure=_counters(lambda one: one.faults), amount=count,
+    ),
+    Column(
+        word="prefetch", title="prefetch", says="pages that were there before it asked", width=8, rank=3,
+        cell=_prefetched, measure=_counters(lambda one: one.prefetched_pages), amount=count,
+    ),
+    Column(
+        word="residual", title="residual", says="page faults after the prefetch", width=8, rank=4, cell=_residual,
+        measure=_counters(lambda one: one.residual_faults), amount=count,
+    ),
+    Column(
+        word="passes", title="passes", says="how often a pagewalker has verified its memory", width=6, rank=10,
+        cell=_passes, measure=_counters(_passes_of), amount=count, applies=lambda world: world.sums.walkers > 0,
+    ),
+    Column(
+        word="private", title="priv MiB", says="memory of its own, in MiB", width=8, rank=5, cell=_private,
+        measure=_counters(lambda one: one.private_bytes), amount=mebibytes,
+    ),
+    Column(
+        word="shared", title="shr MiB", says="memory that it shares with others, in MiB", width=7, rank=7,
+        cell=_shared, measure=_counters(lambda one: one.shared_bytes), amount=mebibytes,
+    ),
+    Column(
+        word="age", title="age", says="since it was made", width=4, rank=6, cell=_age, measure=BY_CREATION,
+    ),
+    Column(
+        word="backend", title="backend", says="who answers for its memory: uffd or file", width=7, rank=8,
+        cell=_backend, measure=_word(lambda one: one.memory_backend), numeric=False,
+    ),
+    Column(
+        word="vmm", title="vmm", says="Firecracker (fc) or the embedded one (emb)", width=3, rank=9,
+        cell=_hypervisor, measure=_word(lambda one: one.hypervisor), numeric=False,
+    ),
+)  # fmt: skip
 
-@dataclass(frozen=True)
-class Layout:
-    """How a width is shared out: the name's cells, and the columns that have room."""
-
-    name_width: int
-    columns: tuple[Column, ...]
-
-
-@lru_cache(maxsize=16)
-def layout(width: int) -> Layout:
-    """The columns for a line of `width` cells, one cell between any two."""
-    rest = width - MIN_NAME_WIDTH
-    fitting: set[Column] = set()
-    for column in sorted(COLUMNS, key=lambda column: column.rank):
-        if column.width + 1 > rest:
-            break
-        rest -= column.width + 1
-        fitting.add(column)
-    chosen = tuple(column for column in COLUMNS if column in fitting)
-    return Layout(max(1, min(MIN_NAME_WIDTH + rest, MAX_NAME_WIDTH)), chosen)
-
-
-def header(shape: Layout, order: str) -> Line:
-    """The titles above the columns."""
-    title = f"instance (by {order})"
-    line: Line = [(left(title if len(title) < shape.name_width else "instance", shape.name_width), "title")]
-    for column in shape.columns:
-        align = right if column.numeric else left
-        line.append((" " + align(column.title, column.width), "title"))
-    return line
-
-
-def row_line(world: World, rows: Sequence[Row], position: int, shape: Layout, glyphs: Glyphs) -> Line:
-    """One instance's line."""
-    row = rows[position]
-    instance = world.instances[row.id]
-    line = _name(instance, rows, position, shape.name_width, glyphs)
-    for column in shape.columns:
-        text, ink = column.cell(world, instance, glyphs)
-        if column.numeric:
-            line.append((" " + right(text, column.width, glyphs.ellipsis), ink))
-        else:
-            line += _word(text, ink, column.width, glyphs)
-    return line
-
-
-def _word(text: str, ink: Ink, width: int, glyphs: Glyphs) -> Line:
-    """A word at the left of its column; a badge's ink ends where the badge does."""
-    fitted = left(text, width, glyphs.ellipsis) if len(text) > width else text
-    return [(" ", "plain"), (fitted, ink), (" " * (width - len(fitted)), "plain")]
-
-
-def _name(instance: Instance, rows: Sequence[Row], position: int, width: int, glyphs: Glyphs) -> Line:
-    row = rows[position]
-    guide = guides(rows, position, min(GUIDE_LEVELS, (width - 10) // 3), glyphs)
-    arrow = ""
-    if row.descendants:
-        arrow = f"{glyphs.opened if row.expanded else glyphs.closed} "
-    hidden = f" +{row.descendants}" if row.descendants and not row.expanded else ""
-    ink: Ink = "plain" if row.matches else "muted"
-    if row.descendants and row.matches:
-        ink = "strong"
-    room = max(width - len(guide) - len(arrow) - len(hidden), 1)
-    name = left(instance.name, room, glyphs.ellipsis) if not hidden else instance.name[:room]
-    line: Line = [(guide, "guide"), (arrow, "muted"), (name, ink), (hidden, "muted")]
-    used = len(guide) + len(arrow) + len(name) + len(hidden)
-    return [*line, (" " * (width - used), "plain")]
-
-
-def guides(rows: Sequence[Row], position: int, levels: int, glyphs: Glyphs) -> str:
-    """The lines that join a row to its source, for the nearest `levels` levels."""
-    parts: list[str] = []
-    current = rows[position]
-    while current.parent >= 0 and len(parts) < levels:
-        last, inner = (glyphs.last_branch, glyphs.branch), (glyphs.gap, glyphs.bar)
-        pair = inner if parts else last
-        parts.append(pair[0] if current.last else pair[1])
-        current = rows[current.parent]
-    above = f"{rows[position].depth}{glyphs.deeper}" if current.parent >= 0 else ""
-    return above + "".join(reversed(parts))
+BY_WORD: Final = {column.word: column for column in (NAME, *COLUMNS)}

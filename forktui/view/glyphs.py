@@ -19,6 +19,8 @@ class Glyphs:
     opened: str
     closed: str
     deeper: str
+    rising: str
+    falling: str
     mark: str
     lock: str
     record: str
@@ -50,6 +52,8 @@ UNICODE = Glyphs(
     opened="▾",
     closed="▸",
     deeper="⋯",
+    rising="▲",
+    falling="▼",
     mark="▌",
     lock="◆",
     record="●",
@@ -89,6 +93,8 @@ ASCII = Glyphs(
     opened="-",
     closed="+",
     deeper="~",
+    rising="^",
+    falling="v",
     mark="*",
     lock="#",
     record="o",

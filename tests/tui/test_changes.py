@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forktui.model.change import EVERYTHING, NOTHING
+from forktui.model.change import NOTHING
 from forktui.model.family import family_after, family_of
-from forktui.model.forest import Forest, Order, View, rows
+from forktui.model.filter import filter_of
+from forktui.model.forest import Forest, View, forest, rows
+from forktui.model.sorting import Sort
 from forktui.model.totals import Totals
 from forktui.model.world import World, reduce, reduce_all, totals
+from forktui.view.columns import BY_WORD
 from supervisor.models import (
     Event,
     Guest,
@@ -44,6 +47,7 @@ def instances(draw: st.DrawFn) -> Instance:
     name, state = draw(names), draw(st.sampled_from([State.RUNNING, State.STANDBY, State.STOPPED]))
     source = draw(st.sampled_from([None, "never", *IDS]))
     fields: dict[str, object] = {"number": draw(st.integers(0, 3)), "mem_locked": draw(st.booleans()), "state": state}
+    fields["template_id"] = draw(st.sampled_from([None, *IDS]))
     made = instance(name, **fields) if source is None else fork_of(source, name, **fields)
     return called(made, draw(st.sampled_from(["vm-2", "vm-10", "vm", name])))
 
@@ -152,6 +156,7 @@ class Plain:
             residual_faults=sum(one.residual_faults for one in live),
             private_bytes=sum(one.private_bytes for one in live),
             shared_bytes=sum(one.shared_bytes for one in live),
+            walkers=len(guests),
             oldest_fault_ms=max((one.oldest_fault_ms for one in live), default=0.0),
         )
 
@@ -217,26 +222,25 @@ def test_what_no_change_names_is_the_same(stream: list[Event]) -> None:
                 assert before.statistics.get(name) is world.statistics.get(name)
 
 
-views = st.builds(
-    View,
-    st.sampled_from(list(Order)),
-    st.sampled_from(["", "", "vm", "running", "standby vm-1", "locked"]),
-    st.frozensets(names, max_size=2),
-)
+sorts = st.builds(Sort, st.sampled_from([column.measure for column in BY_WORD.values()]), st.booleans(), st.booleans())
+queries = ["", "", "vm", "running", "state:standby vm-1", "is:locked", "is:corrupt", "template:i1", "template:vm", "x:"]
+views = st.builds(View, sorts, st.sampled_from(queries).map(filter_of), st.frozensets(names, max_size=2), st.booleans())
 
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(an_event, st.booleans(), views), max_size=25))
 def test_rows_after_each_change_are_the_rows_laid_out_anew(story: list[tuple[Event, bool, View]]) -> None:
-    world, forest, view = World(), Forest(), View()
+    world, kept, view = World(), Forest(), View()
     for event, looks_elsewhere, elsewhere in [(FAMILY, True, View()), *story]:
         world = reduce(world, event)
         view = elsewhere if looks_elsewhere else view
-        forest = forest.after(world, world.change, view)
-        anew = rows(world, collapsed=view.collapsed, query=view.query, order=view.order)
-        assert list(forest.rows) == list(anew)
-        assert forest.rows.position == {row.id: place for place, row in enumerate(anew)}
-        assert forest.after(world, NOTHING, view) is forest
+        kept = kept.after(world, world.change, view)
+        anew = forest(world, view)
+        assert list(kept.rows) == list(anew.rows)
+        assert kept.sums == anew.sums
+        assert (kept.found, kept.matching) == (anew.found, anew.matching)
+        assert kept.rows.position == {row.id: place for place, row in enumerate(anew.rows)}
+        assert kept.after(world, NOTHING, view) is kept
 
 
 @settings(max_examples=300)
@@ -252,19 +256,19 @@ def test_a_family_after_each_change_is_the_family_looked_for_anew(stream: list[E
 
 def test_counters_leave_the_rows_alone_where_the_order_is_not_theirs() -> None:
     world = world_of(instance("a"), instance("b", age=1))
-    forest = Forest().after(world, EVERYTHING, View())
+    begun = forest(world)
     counted = reduce(world, sampled([InstanceStatistics(id="b", faults=7)], 1))
-    assert forest.after(counted, counted.change, View()) is forest
-    by_faults = forest.after(counted, counted.change, View(Order.FAULTS))
+    assert begun.after(counted, counted.change, View()) is begun
+    by_faults = begun.after(counted, counted.change, View(Sort(BY_WORD["faults"].measure)))
     assert [row.id for row in by_faults.rows] == ["b", "a"]
 
 
 def test_a_record_that_moves_nothing_leaves_the_rows_alone() -> None:
     world = world_of(instance("a"), instance("b", age=1))
-    forest = Forest().after(world, EVERYTHING, View())
+    begun = forest(world)
     busy = reduce(world, InstanceChanged(instance=instance("a", state=State.STOPPED)))
     assert busy.change.shown == {"a"}
-    assert forest.after(busy, busy.change, View()) is forest
+    assert begun.after(busy, busy.change, View()) is begun
 
 
 def test_a_family_has_the_faults_of_all_below_it_and_keeps_those_of_who_has_gone() -> None:
@@ -284,4 +288,4 @@ def test_a_family_has_the_faults_of_all_below_it_and_keeps_those_of_who_has_gone
 @pytest.mark.parametrize("name", ["", "fork-", "10", "vm-٣", "vm-" + "9" * 300, "²"])
 def test_any_name_can_be_sorted(name: str) -> None:
     world = world_of(called(instance("a"), name), called(instance("b"), "vm-1"), called(instance("c"), "1"))
-    assert {row.id for row in rows(world, order=Order.NAME)} == {"a", "b", "c"}
+    assert {row.id for row in rows(world, View(Sort(BY_WORD["name"].measure)))} == {"a", "b", "c"}

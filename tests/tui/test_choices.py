@@ -97,16 +97,16 @@ def test_whatever_is_in_the_files_place_there_is_a_theme(spoil: Callable[[Path],
 
 
 def test_what_a_later_version_keeps_stays_and_what_cannot_be_is_dropped(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text('{"columns": ["a"], "theme": 5}')
+    (tmp_path / FILE_NAME).write_text('{"bookmarks": ["a"], "theme": 5}')
     assert KeptChoices(tmp_path).keep(theme="nord") is None
-    assert json.loads((tmp_path / FILE_NAME).read_text()) == {"columns": ["a"], "theme": "nord"}
+    assert json.loads((tmp_path / FILE_NAME).read_text()) == {"bookmarks": ["a"], "theme": "nord"}
 
 
 def test_two_dashboards_keep_each_others_choices(tmp_path: Path) -> None:
     one, other = KeptChoices(tmp_path), KeptChoices(tmp_path)
     one.keep(theme="nord")
-    other.keep(columns=["b"])
-    assert json.loads((tmp_path / FILE_NAME).read_text()) == {"theme": "nord", "columns": ["b"]}
+    other.keep(bookmarks=["b"])
+    assert json.loads((tmp_path / FILE_NAME).read_text()) == {"theme": "nord", "bookmarks": ["b"]}
 
 
 def test_a_directory_that_cannot_be_made_is_said_and_harms_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from forktui.actions.action import Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, completed, completions, understood
 from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.model.world import World
+from forktui.view.columns import NAME
 from supervisor.models import State
 from tests.harness.pilot import Wishes, host, tree, until, until_shown
 from tests.harness.told_hosts import family, instance, world_of
@@ -51,7 +52,8 @@ def test_a_verb_takes_whom_it_names_and_its_options(
         ("q", "quit", ""),
         ("sort", "sort", ""),
         ("sort faults", "sort", "faults"),
-        ("sort priv", "sort", "private memory"),
+        ("sort priv", "sort", "private"),
+        ("sort age rev", "sort", "age reversed"),
         ("filter state:running  web's", "filter", "state:running  web's"),
         ("help fan out", "help", "fan out"),
     ],
@@ -68,7 +70,7 @@ def test_an_action_on_the_screen_takes_the_words_that_follow(line: str, word: st
         ("frok", "frok is not known: fork? known are accept, all-events, cancel,"),
         ("\x1b", "is not known: known are"),
         ("quit now", "quit takes nothing: leave now out"),
-        ("sort size", "size is not known: sort takes created, name,"),
+        ("sort size", "size is not known: sort takes name, state,"),
         ("fork nobody", "nobody: there is no such instance"),
         ("delete fork-", "fork-: several ids begin so"),
         ("delete fork-1 --force", "--force is not known to delete: it takes no options"),
@@ -119,7 +121,8 @@ def test_every_word_is_understood() -> None:
         ("xyz", [], "xyz"),
         ("delete f", ["fork-1", "fork-2", "fork-3"], "delete fork-"),
         ("delete fork-1 s", ["source"], "delete fork-1 source "),
-        ("sort f", ["faults"], "sort faults "),
+        ("sort p", ["prefetch", "passes", "private"], "sort p"),
+        ("sort age rev", ["reversed"], "sort age reversed "),
         ("fork --p", ["--prefetch"], "fork --prefetch "),
         ("fork --prefetch b", ["before_resume"], "fork --prefetch before_resume "),
         ("create f", [], "create f"),
@@ -174,9 +177,9 @@ async def test_a_line_sorts_filters_helps_and_leaves() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("colon", *"sort name", "enter")
-        await until(pilot, lambda: tree(pilot).order == "name")
+        await until(pilot, lambda: tree(pilot).shown.view.sort.measure is NAME.measure)
         await pilot.press("colon", *"filter fork-2", "enter")
-        await until(pilot, lambda: tree(pilot).query_text == "fork-2")
+        await until(pilot, lambda: tree(pilot).shown.query == "fork-2")
         await pilot.press("colon", *"help detach", "enter")
         shown = await until_shown(pilot, "Detach")
         assert "Fan out" not in shown.split("Esc closes")[0].split("Keys")[1]

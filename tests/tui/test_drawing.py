@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from forktui.model.forest import rows
+from forktui.model.forest import View, forest, rows
+from forktui.model.sorting import Sort
 from forktui.model.world import World
 from forktui.text.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
-from forktui.view.columns import COLUMNS, MIN_NAME_WIDTH, guides, header, layout, row_line
+from forktui.view.columns import COLUMNS
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.view.page_heat import heat_lines, heat_piece, legend, no_page_map
 from forktui.view.sparkline import bars
 from forktui.view.styled_lines import Line, line_width
+from forktui.view.tree_lines import guides, header, layout, row_line
 from supervisor.models import (
     Guest,
     InstanceStatistics,
@@ -82,18 +84,18 @@ def test_sizes_durations_ages_and_shares() -> None:
 def test_a_row_is_as_wide_as_its_layout_and_the_header(width: int) -> None:
     world = family()
     shape = layout(width)
-    widths = {line_width(row_line(world, rows(world), n, shape, UNICODE)) for n in range(len(world.instances))}
-    assert widths == {line_width(header(shape, "created"))}
-    assert widths.pop() <= max(width, MIN_NAME_WIDTH)
+    widths = {line_width(row_line(world, forest(world), n, shape, UNICODE)) for n in range(len(world.instances))}
+    assert widths == {width} == {line_width(header(shape, Sort(), UNICODE))}
 
 
 def test_at_80_columns_lock_forks_faults_prefetch_and_memory_are_there() -> None:
     titles = [column.title for column in layout(77).columns]
-    assert titles == ["state", "", "forks", "faults", "prefetch", "residual", "priv MiB"]
+    assert titles == ["state", "lock", "forks", "faults/s", "prefetch", "residual", "priv MiB"]
 
 
-def test_on_a_wide_terminal_every_column_is_there() -> None:
-    assert layout(115).columns == COLUMNS
+def test_on_a_wide_terminal_every_column_is_there_and_names_have_the_rest() -> None:
+    assert layout(200).columns == COLUMNS
+    assert layout(200).name_width == 200 - sum(column.width + 1 for column in COLUMNS)
 
 
 def family() -> World:
@@ -115,18 +117,17 @@ def family() -> World:
 
 def row(world: World, name: str, shown: Glyphs = UNICODE) -> str:
     """One instance's line in a wide layout, with one blank between any two words."""
-    found = rows(world)
-    position = [row.id for row in found].index(name)
-    return " ".join(text(row_line(world, found, position, layout(150), shown)).split())
+    found = forest(world)
+    return " ".join(text(row_line(world, found, found.rows.position[name], layout(150), shown)).split())
 
 
 def test_a_row_tells_what_is_known_and_a_dot_what_does_not_apply() -> None:
     world = family()
-    assert row(world, "source") == "▾ source ■ Standby ◆ LOCKED 2 · · · · · · · fc"
-    assert row(world, "fork-1") == "├─ fork-1 ● Running · 1 4101 0 7 19.0 · uffd emb"
-    assert row(world, "fork-2") == "└─ fork-2 ● Running ● REC · 0 0 0 · · · uffd emb"
-    assert row(world, "cold") == "cold ● Running · · · · · · · · emb"
-    assert row(world, "broken") == "broken ● Running CORRUPT · 12.3k 0 0 0 · · uffd emb"
+    assert row(world, "source") == "▾ source ■ Standby ◆ locked 2 · · · · · · · · · fc"
+    assert row(world, "fork-1") == "├─ fork-1 ● Running · 0 1 4101 0 7 19.0 · · uffd emb"
+    assert row(world, "fork-2") == "└─ fork-2 ● Running ● rec · 0 0 0 0 · · · · uffd emb"
+    assert row(world, "cold") == "cold ● Running · · · · · · · · · · emb"
+    assert row(world, "broken") == "broken ● Running CORRUPT · 0 12.3k 0 0 0 · · · uffd emb"
 
 
 def test_a_busy_instance_shows_its_verb() -> None:
@@ -135,7 +136,7 @@ def test_a_busy_instance_shows_its_verb() -> None:
 
 def test_a_closed_row_says_how_many_it_hides() -> None:
     world = family()
-    found = rows(world, collapsed=frozenset({"source"}))
+    found = forest(world, View(collapsed=frozenset({"source"})))
     assert text(row_line(world, found, 0, layout(120), UNICODE)).startswith("▸ source +2 ")
 
 
@@ -150,8 +151,8 @@ def test_a_deep_row_says_its_depth_and_draws_only_the_nearest_levels() -> None:
     chain = [fork_of(f"i{number - 1}", f"i{number}", age=number) for number in range(500)]
     found = rows(world_of(*chain))
     assert guides(found, 499, 4, UNICODE) == "499⋯         └─ "
-    line = row_line(world_of(*chain), found, 499, layout(77), UNICODE)
-    assert line_width(line) == line_width(header(layout(77), "created"))
+    line = row_line(world_of(*chain), forest(world_of(*chain)), 499, layout(77), UNICODE)
+    assert line_width(line) == 77
     assert "i499" in text(line)
 
 

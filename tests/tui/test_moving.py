@@ -82,8 +82,14 @@ async def test_sorting_goes_round_and_says_by_what() -> None:
     counters = [InstanceStatistics(id="fork-3", faults=9), InstanceStatistics(id="fork-2", private_bytes=9)]
     async with host(family(), counters).run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
-        await pilot.press("o", "o", "o")
-        assert "by faults" in await until_shown(pilot, "(by faults)")
-        assert shown_rows(pilot) == ["source", "fork-3", "fork-1", "fork-2"]
-        await pilot.press("o")
+        await pilot.press("less_than_sign")
+        await until_shown(pilot, "▼shr MiB")
+        await pilot.press("less_than_sign")
+        await until_shown(pilot, "▼priv MiB")
         assert shown_rows(pilot) == ["source", "fork-2", "fork-1", "fork-3"]
+        await pilot.press("O")
+        await until_shown(pilot, "▲priv MiB")
+        assert shown_rows(pilot) == ["source", "fork-1", "fork-3", "fork-2"]
+        await pilot.press("colon", *"sort faults", "enter")
+        await until_shown(pilot, "▼faults ")
+        assert shown_rows(pilot) == ["source", "fork-3", "fork-1", "fork-2"]

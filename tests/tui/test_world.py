@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forktui.model.faults import FAULT_HISTORY_LIMIT, FaultSample, fault_rates
-from forktui.model.forest import Order, descendants, rows
+from forktui.model.filter import filter_of
+from forktui.model.forest import View, descendants, rows
+from forktui.model.sorting import Sort
 from forktui.model.world import ACTIVITY_LIMIT, World, reduce, totals
+from forktui.view.columns import BY_WORD
 from supervisor.models import (
     Activity,
     Event,
@@ -197,11 +200,10 @@ def test_a_sample_from_the_near_future_is_in_the_newest_bucket() -> None:
     assert fault_rates([FaultSample(110.2, 4)], now=110.0, buckets=3, seconds=1.0) == [0.0, 0.0, 4.0]
 
 
-def shown(
-    world: World, collapsed: frozenset[str] = frozenset(), query: str = "", order: Order = Order.CREATED
-) -> list[str]:
+def shown(world: World, collapsed: frozenset[str] = frozenset(), query: str = "", order: str = "age") -> list[str]:
     """The rows as indented names."""
-    return ["  " * row.depth + row.id for row in rows(world, collapsed=collapsed, query=query, order=order)]
+    view = View(Sort(BY_WORD[order].measure), filter_of(query), collapsed)
+    return ["  " * row.depth + row.id for row in rows(world, view)]
 
 
 def family() -> World:
@@ -226,13 +228,13 @@ def test_the_last_sibling_is_known_as_such() -> None:
 
 def test_what_is_closed_hides_all_below_it_and_tells_how_many() -> None:
     assert shown(family(), collapsed=frozenset({"source"})) == ["source", "late"]
-    first = rows(family(), collapsed=frozenset({"source"}))[0]
+    first = rows(family(), View(collapsed=frozenset({"source"})))[0]
     assert (first.descendants, first.expanded) == (3, False)
     assert shown(family(), collapsed=frozenset({"fork-2"})) == ["source", "  fork-1", "  fork-2", "late"]
 
 
-def test_a_filter_keeps_the_sources_of_a_match_also_where_they_are_closed() -> None:
-    found = rows(family(), query="inner", collapsed=frozenset({"source"}))
+def test_a_filter_keeps_the_sources_of_a_match() -> None:
+    found = rows(family(), View(filter=filter_of("inner")))
     assert [(row.id, row.matches) for row in found] == [("source", False), ("fork-2", False), ("inner", True)]
     assert [row.last for row in found] == [True, True, True]
 
@@ -258,10 +260,10 @@ def test_siblings_are_sorted_and_numbers_in_names_as_numbers() -> None:
             InstanceStatistics(id="fork-1", faults=2),
         ],
     )
-    assert shown(world, order=Order.NAME) == ["fork-1", "fork-9", "fork-10"]
-    assert shown(world, order=Order.FAULTS) == ["fork-9", "fork-1", "fork-10"]
-    assert shown(world, order=Order.PRIVATE) == ["fork-9", "fork-10", "fork-1"]
-    assert shown(world, order=Order.CREATED) == ["fork-10", "fork-9", "fork-1"]
+    assert shown(world, order="name") == ["fork-1", "fork-9", "fork-10"]
+    assert shown(world, order="faults") == ["fork-9", "fork-1", "fork-10"]
+    assert shown(world, order="private") == ["fork-9", "fork-10", "fork-1"]
+    assert shown(world, order="age") == ["fork-10", "fork-9", "fork-1"]
 
 
 def test_an_instance_whose_source_is_gone_is_a_root() -> None:
@@ -275,7 +277,7 @@ def test_sources_in_a_circle_are_shown_once_and_nothing_hangs() -> None:
     )
     assert sorted(row.id for row in rows(world)) == ["a", "b", "c", "self"]
     assert set(descendants(world, "a")) == {"b", "c"}
-    assert rows(world, query="c")
+    assert rows(world, View(filter=filter_of("c")))
 
 
 @given(st.lists(st.integers(-1, 30), min_size=1, max_size=30), st.sets(st.integers(0, 29)))
@@ -287,7 +289,7 @@ def test_rows_of_any_forest(sources: list[int], closed: set[int]) -> None:
         assert (row.depth == 0) == (row.parent == -1)
         if row.parent >= 0:
             assert everything[row.parent].depth == row.depth - 1
-    visible = rows(world, collapsed=frozenset(map(str, closed)))
+    visible = rows(world, View(collapsed=frozenset(map(str, closed))))
     for row in visible:
         parent = visible[row.parent] if row.parent >= 0 else None
         assert parent is None or parent.id not in set(map(str, closed))

@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.screen import Screen
-from textual.widgets import Input
 
 from forktui.actions.action import OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
@@ -20,11 +19,11 @@ from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.client.feed import Connection
 from forktui.model.change import Change
 from forktui.model.family import Family, family_after, family_of
-from forktui.model.forest import Order
 from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.columns import ColumnPicker
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
@@ -42,7 +41,7 @@ from forktui.tui.widgets.heat_map import HeatMap
 from forktui.tui.widgets.key_bar import KeyBar
 from forktui.tui.widgets.overview import Overview
 from forktui.tui.widgets.status_line import StatusLine
-from forktui.tui.widgets.text_field import TextField
+from forktui.tui.widgets.tree_pane import TreePane
 from forktui.view.page_heat import has_page_map
 from supervisor.models import Instance
 
@@ -72,7 +71,7 @@ class Dashboard(Screen[None]):
         self._status = StatusLine(attachment)
         self._banner = Banner()
         self._first_steps = FirstSteps(private=attachment.private)
-        self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
+        self.forest = TreePane(self.fork_tree, self._first_steps)
         self._command_line = CommandLine(lambda: self.world)
         self._inspector = Container(id="inspector")
         self._facts = Facts()
@@ -89,10 +88,7 @@ class Dashboard(Screen[None]):
         yield self._status
         yield self._banner
         with Container(id="body"):
-            with Vertical(id="forest"):
-                yield self.fork_tree
-                yield self._first_steps
-                yield self._filter
+            yield self.forest
             with self._inspector:
                 yield self._facts
                 with Vertical(id="memory"):
@@ -104,7 +100,6 @@ class Dashboard(Screen[None]):
         yield self._keys
 
     def on_mount(self) -> None:
-        self._filter.display = False
         self.fork_tree.focus()
 
     @property
@@ -133,6 +128,7 @@ class Dashboard(Screen[None]):
         """Draw what depends on the time alone."""
         self._show_connection(connection)
         self._facts.show(self.world, self._family, self._now())
+        self.fork_tree.tick(self._clock())
         self._fault_rate.show(self.world, self._family, self._now())
         self._overview.show(self.world, self._now())
         self._read_page_map()
@@ -185,7 +181,7 @@ class Dashboard(Screen[None]):
     @on(CommandLine.Left)
     def _line_left(self) -> None:
         self._command_line.close()
-        if self.focused is None or not self._filter.has_focus:
+        if self.focused is None or self.focused.id != "filter":
             self.fork_tree.focus()
 
     @on(KeyBar.Clicked)
@@ -196,22 +192,10 @@ class Dashboard(Screen[None]):
     def _tree_moved(self) -> None:
         self._show_selected()
 
-    @on(Input.Changed, "#filter")
-    def _filter_changed(self, event: Input.Changed) -> None:
-        self.fork_tree.set_query(event.value)
-
-    @on(Input.Submitted, "#filter")
-    def _filter_submitted(self) -> None:
-        self._filter.display = bool(self._filter.value)
-        self.fork_tree.move_to_match()
-        self.fork_tree.focus()
-
     def key_escape(self) -> None:
         """End the filter."""
-        if self._filter.display:
-            self._filter.value = ""
-            self._filter.display = False
-            self.fork_tree.focus()
+        if self.forest.is_filtered:
+            self.forest.end_filter()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._read_page_map)
@@ -301,30 +285,9 @@ class Dashboard(Screen[None]):
             self.app.copy_to_clipboard(self.selected.id)
             self.post_message(Said(f"{self.selected.name}: {self.selected.id} sent to the clipboard"))
 
-    def toggle_mark(self) -> None:
-        self.fork_tree.toggle_mark()
-
-    def clear_marks(self) -> None:
-        self.fork_tree.set_marks(frozenset())
-
-    def toggle_tree(self) -> None:
-        self.fork_tree.toggle()
-
-    def toggle_trees(self) -> None:
-        self.fork_tree.toggle_all()
-
-    def filter(self, words: str) -> None:
-        self._filter.display = True
-        self._filter.focus()
-        if words:
-            self._filter.value = words
-            self.fork_tree.focus()
-
-    def sort(self, order: str) -> None:
-        if order:
-            self.fork_tree.set_order(Order(order))
-        else:
-            self.fork_tree.next_order()
+    @on(ForkTree.ColumnsWanted)
+    def choose_columns(self) -> None:
+        self.app.push_screen(ColumnPicker(self.fork_tree))
 
     def toggle_details(self) -> None:
         shown = self._inspector.display

@@ -89,9 +89,14 @@ def _wrapped(key: str, label: str, words: str, width: int) -> list[Line]:
     begin: Line = [(left(f"  {key}", _KEY_WIDTH), "key"), (label, "strong")]
     indent = _KEY_WIDTH + _LABEL_WIDTH
     if width < indent + _WORDS_WIDTH:
-        return [begin, *_indented(textwrap.wrap(words, max(width - _INDENT, 1)), _INDENT)]
-    first, *rest = textwrap.wrap(words, width - indent)
+        return [begin, *_indented(_broken(words, max(width - _INDENT, 1)), _INDENT)]
+    first, *rest = _broken(words, width - indent)
     return [[begin[0], (left(label, _LABEL_WIDTH), "strong"), (first, "plain")], *_indented(rest, indent)]
+
+
+def _broken(words: str, width: int) -> list[str]:
+    """The words in lines; one with a hyphen may be what one types."""
+    return textwrap.wrap(words, width, break_on_hyphens=False)
 
 
 def _indented(lines: Sequence[str], cells: int) -> list[Line]:
