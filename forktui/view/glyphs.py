@@ -39,6 +39,8 @@ class Glyphs:
     prefetched: str
     zero: str
     mixed: str
+    steps: Mapping[str, str]
+    """What a fork's time is drawn with, by the step that it took; another step is `full`."""
 
 
 UNICODE = Glyphs(
@@ -78,6 +80,16 @@ UNICODE = Glyphs(
     prefetched="▒",
     zero="○",
     mixed="▚",
+    steps={
+        "wait": "·",
+        "prepare": "╌",
+        "spawn": "─",
+        "load": "━",
+        "prefetch": "═",
+        "resume": "╍",
+        "record": "┈",
+        "making": "┈",
+    },
 )
 
 ASCII = Glyphs(
@@ -117,6 +129,16 @@ ASCII = Glyphs(
     prefetched="=",
     zero="0",
     mixed="%",
+    steps={
+        "wait": ".",
+        "prepare": ",",
+        "spawn": "-",
+        "load": "=",
+        "prefetch": "#",
+        "resume": ">",
+        "record": ":",
+        "making": ":",
+    },
 )
 
 

@@ -15,6 +15,7 @@ from forktui.actions.action import OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
 from forktui.actions.form import Values
 from forktui.actions.registry import ACTIONS, BY_WORD
+from forktui.actions.states import CANCEL
 from forktui.client.feed import Connection
 from forktui.model.change import Change
 from forktui.model.family import Family, family_after, family_of
@@ -22,6 +23,7 @@ from forktui.model.forest import Order
 from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.bursts import FanOuts
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
@@ -31,6 +33,7 @@ from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
+from forktui.tui.widgets.burst import BurstPane
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
 from forktui.tui.widgets.fork_tree import ForkTree
@@ -72,6 +75,7 @@ class Dashboard(Screen[None]):
         self._fault_rate = FaultRate()
         self._heat_map = HeatMap()
         self._activity = ActivityLog(id="activity")
+        self._burst = BurstPane()
         self._keys = KeyBar()
         self._family: Family | None = None
         self._page_map_read: tuple[object, ...] = ()
@@ -89,6 +93,7 @@ class Dashboard(Screen[None]):
                 with Vertical(id="memory"):
                     yield self._fault_rate
                     yield self._heat_map
+        yield self._burst
         yield self._activity
         yield self._command_line
         yield self._keys
@@ -112,6 +117,7 @@ class Dashboard(Screen[None]):
             self.fork_tree.show(world, change)
             self._activity.show(world)
             self._banner.show(connection, self._clock())
+            self._show_burst()
             self._show_selected()
         for screen in tuple(self.app.screen_stack):
             if isinstance(screen, Dialog):
@@ -325,6 +331,21 @@ class Dashboard(Screen[None]):
     @on(ActivityLog.Opened)
     def show_events(self) -> None:
         self.app.push_screen(Events(self.world, self.selected))
+
+    @on(BurstPane.Clicked)
+    def show_fan_outs(self) -> None:
+        self.app.push_screen(FanOuts(self.world, lambda source_id: self.refusal(CANCEL, [source_id])))
+
+    def dismiss_fan_outs(self) -> None:
+        self._burst.dismiss()
+        self._show_burst()
+
+    def _show_burst(self) -> None:
+        """Draw the fan-out that goes on in the place of the events, which tell of it once it has ended."""
+        if self._burst.show(self.world):
+            self.set_class(self._burst.display, "bursting")
+            if self._burst.display and self._activity.has_focus:
+                self.fork_tree.focus()
 
     def hold_events(self) -> None:
         self._activity.hold(not self._activity.held)
