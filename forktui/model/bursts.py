@@ -52,6 +52,8 @@ class Member:
         return [*steps, Phase(name=REST if self.ended else MAKING, milliseconds=rest)] if rest > 0 else steps
 
 
+_LONGEST: Final = 1e12
+"""Milliseconds, within what a date may be moved by."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -224,7 +226,7 @@ def _made(member: Member, instance: Instance | None) -> Member:
     """A fork that is being made no more: where it runs since, else as long as its steps took."""
     if instance is None:
         return replace(member, failed=True)
-    steps = timedelta(milliseconds=sum(phase.milliseconds for phase in instance.phases))
+    steps = timedelta(milliseconds=min(sum(phase.milliseconds for phase in instance.phases), _LONGEST))
     begun_anew = instance.state is State.RUNNING and instance.started_at is not None
     ended = instance.started_at if begun_anew else member.recorded + steps
     return replace(member, phases=instance.phases, ended=max(ended or member.recorded, member.begun), step="")

@@ -22,7 +22,7 @@ from supervisor.models import (
     TemplateChanged,
 )
 from tests.harness.checkout import ROOT
-from tests.harness.recorded_supervisor import Recording, moved
+from tests.harness.recorded_supervisor import CELLS, Recording, moved
 
 BURST: Final = ROOT / "tests" / "pictures" / "burst.json"
 FORKS: Final = FanOutRequest(count=24, concurrency=4, name_prefix="web")
@@ -57,8 +57,10 @@ async def record(socket: Path) -> Recording:
                 events.append(moved(Reset(snapshot=await client.snapshot())))
         assert making is not None
         await making
+        clock = time.clock_gettime(time.CLOCK_BOOTTIME)
+        folds = [await client.memory(name, CELLS) for name in ("warm-up", "web-1")]
         await client.delete("source", cascade=True)
-    return Recording(time.clock_gettime(time.CLOCK_BOOTTIME), tuple(events), {})
+    return Recording(clock, tuple(events), {fold.id: fold for fold in folds})
 
 
 if __name__ == "__main__":
