@@ -188,6 +188,22 @@ HOLD: Final = OnScreen(
     group=Group.VIEW,
     do=lambda desk, words: desk.hold_events(),
 )
+FAN_OUTS: Final = OnScreen(
+    word="fan-outs",
+    keys=("b",),
+    label="Fan-outs",
+    help="The last fan-outs: how far each is, its forks as a waterfall, what limited it; X cancels it there",
+    group=Group.VIEW,
+    do=lambda desk, words: desk.show_fan_outs(),
+)
+DISMISS: Final = OnScreen(
+    word="dismiss",
+    keys=("B",),
+    label="Dismiss fan-out",
+    help="Close the pane of the fan-out, and have the events in its place again",
+    group=Group.VIEW,
+    do=lambda desk, words: desk.dismiss_fan_outs(),
+)
 COMMAND_LINE: Final = OnScreen(
     word="command",
     keys=("colon",),

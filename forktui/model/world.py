@@ -8,6 +8,7 @@ from typing import Final
 # Tries of which a new version shares all but a path with the one before, in C: what CPython's context variables are.
 from immutables import Map, MapMutation
 
+from forktui.model.bursts import Bursts
 from forktui.model.change import EVERYTHING, NOTHING, Change
 from forktui.model.faults import FaultSample, HostFaults, fault_history, with_sample
 from forktui.model.totals import Portion, Totals, is_corrupt, portion, summed, waiting_ms
@@ -15,6 +16,7 @@ from forktui.text.safe import safe_model
 from supervisor.models import (
     Activity,
     Event,
+    FanOutChanged,
     HostSnapshot,
     HostStatistics,
     Instance,
@@ -66,6 +68,8 @@ class World:
     """Over all instances, but for `oldest_fault_ms`."""
     waiting: Map[str, float] = field(default_factory=Map)
     """For how long an instance's oldest fault has waited, in milliseconds, where it has one."""
+    bursts: Bursts = field(default_factory=Bursts)
+    """The fan-outs that go on and the last ones that did; of a reset, which does not repeat them, those are kept."""
     change: Change = field(default=NOTHING, compare=False)
     """What the last reduction has changed."""
 
@@ -121,6 +125,8 @@ def reduce_all(world: World, events: Iterable[Event]) -> World:
                 draft.put_template(event.template)
             case TemplateDeleted():
                 draft.delete_template(event.id)
+            case FanOutChanged():
+                draft.bursts = draft.bursts.told(event.fan_out)
             case Activity():
                 draft.activities.append(event)
             case Reset():
@@ -156,6 +162,7 @@ class _Draft:
         self._statistics_at = world.statistics_at
         self._clock = world.clock
         self.activities: list[Activity] = []
+        self.bursts = world.bursts
         self._counted: set[str] = set()
         self._shown: set[str] = set()
         self._forest = False
@@ -174,6 +181,7 @@ class _Draft:
                 self._let_go(before)
                 self._take_in(instance)
         self._instances[instance.id] = instance
+        self.bursts = self.bursts.put(instance)
         self._wait(instance.id, waiting_ms(instance, counters))
         self._shown.add(instance.id)
 
@@ -183,6 +191,7 @@ class _Draft:
         if instance is not None:
             self._add(portion(instance, self._statistics.pop(instance_id, None)), -1)
             self._let_go(instance)
+            self.bursts = self.bursts.delete(instance_id)
             self._wait(instance_id, 0.0)
             self._shown.add(instance_id)
 
@@ -205,6 +214,7 @@ class _Draft:
             self._counted.add(counters.id)
         self._faults = with_sample(self._faults, event.clock, faults)
         self._host, self._statistics_at, self._clock = event.host, event.at, event.clock
+        self.bursts = self.bursts.count(event.host)
 
     def put_template(self, template: Template) -> None:
         """Add a template, or replace it."""
@@ -222,7 +232,7 @@ class _Draft:
 
     def after_reset(self, snapshot: HostSnapshot) -> "_Draft":
         """A draft of the host that a snapshot tells of."""
-        # Activities, fault rates and when that was are the client's own memory, which a snapshot does not repeat.
+        # Activities, fault rates, bursts and when that was are the client's own memory, which a snapshot does not repeat.
         world = self._world
         kept = _Draft(
             World(
@@ -234,6 +244,7 @@ class _Draft:
             )
         )
         kept.activities = self.activities
+        kept.bursts = self.bursts.after_reset(snapshot.fan_outs, (one.id for one in snapshot.instances))
         kept._supervisor, kept._host, kept._everything = snapshot.supervisor, snapshot.host, True
         for instance in snapshot.instances:
             kept.put(instance)
@@ -265,6 +276,7 @@ class _Draft:
             template_ids=self._template_ids.finish(),
             sums=Totals(*self._sums),
             waiting=self._waiting.finish(),
+            bursts=self.bursts,
             change=EVERYTHING if self._everything else change,
         )
 

@@ -41,6 +41,8 @@ class Glyphs:
     prefetched: str
     zero: str
     mixed: str
+    steps: Mapping[str, str]
+    """What a fork's time is drawn with, by the step that it took; another step is `full`."""
 
 
 UNICODE = Glyphs(
@@ -82,6 +84,16 @@ UNICODE = Glyphs(
     prefetched="▒",
     zero="○",
     mixed="▚",
+    steps={
+        "wait": "·",
+        "prepare": "╌",
+        "spawn": "─",
+        "load": "━",
+        "prefetch": "═",
+        "resume": "╍",
+        "record": "┈",
+        "making": "┈",
+    },
 )
 
 ASCII = Glyphs(
@@ -123,6 +135,16 @@ ASCII = Glyphs(
     prefetched="=",
     zero="0",
     mixed="%",
+    steps={
+        "wait": ".",
+        "prepare": ",",
+        "spawn": "-",
+        "load": "=",
+        "prefetch": "#",
+        "resume": ">",
+        "record": ":",
+        "making": ":",
+    },
 )
 
 

@@ -78,7 +78,8 @@ def _interfaces(machine: MachineInfo) -> Line:
 def _vsock(machine: MachineInfo, instance: Instance) -> Line:
     if machine.vsock_socket is None:
         return [("it has no vsock device", "muted")]
-    line: Line = [("same", "warning"), (f" CID {machine.vsock_cid}, ", "plain"), ("different", "running")]
+    address = "address" if machine.vsock_cid is None else f"CID {machine.vsock_cid}"
+    line: Line = [("same", "warning"), (f" {address}, ", "plain"), ("different", "running")]
     return [*line, (f" socket {machine.directory}/{machine.vsock_socket}", "plain"), *_known(instance, _ABOUT_VSOCK)]
 
 

@@ -36,7 +36,7 @@ def summary(fold: PageMapFold, glyphs: Glyphs) -> Line:
         bound = quantile_bound(fold, share)
         line += [(f"  {name}", "muted"), (_within(bound, fold), "plain" if _is_quick(bound) else "warning")]
     first, last = _span(fold.latency_counts)
-    shape = bars([math.log1p(one) for one in fold.latency_counts[first:last]], 1, glyphs)[0]
+    shape = bars([math.log1p(max(one, 0)) for one in fold.latency_counts[first:last]], 1, glyphs)[0]
     return [*line, ("  ", "plain"), (shape, "faulted")]
 
 

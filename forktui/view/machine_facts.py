@@ -67,7 +67,7 @@ def process_facts(subject: Subject) -> list[Fact]:
             facts.append(Fact("pages", [(server, "plain"), ("  the page server that answers its faults", "muted")]))
     if subject.own_template is not None and subject.own_template.page_server_pid:
         served: Line = [(f"pid {subject.own_template.page_server_pid}", "plain")]
-        facts.append(Fact("forks'", [*served, ("  the page server that answers its forks' faults", "muted")]))
+        facts.append(Fact("for forks", [*served, ("  the page server that answers its forks' faults", "muted")]))
     holder = world.host.console_holder_pid
     if holder is not None:
         facts.append(Fact("consoles", [(f"pid {holder}", "plain"), ("  takes what it prints", "muted")]))

@@ -181,7 +181,7 @@ async def record(socket: Path) -> Recording:
     async with SupervisorClient(socket) as client:
         playing = asyncio.create_task(_play(client))
         async for _, event in client.events():
-            events.append(_moved(event))
+            events.append(moved(event))
             world = reduce(world, event)
             if playing.done() and _settled(world):
                 break
@@ -208,7 +208,7 @@ def _settled(world: World) -> bool:
     return all(guest is not None and guest.passes > 0 for guest in guests)
 
 
-def _moved(event: Event) -> Event:
+def moved(event: Event) -> Event:
     """The event with the data directory of an installed supervisor."""
     if not isinstance(event, Reset):
         return event

@@ -223,7 +223,7 @@ def test_every_process_is_told_with_its_pid() -> None:
     said = told_in_full(world, "fork-1")
     for process in ("VMM       pid 1000", "pages     pid 77", "consoles  pid 555", "owned by  supervisor pid 7"):
         assert process in said
-    assert "forks'    pid 77" in told_in_full(world, "source")
+    assert "for forks pid 77" in told_in_full(world, "source")
 
 
 def test_an_instance_tells_its_firecracker_and_what_that_does_wrong() -> None:

@@ -1,16 +1,19 @@
 """The details in full, by one key: on a real supervisor, and while what they tell changes or goes."""
 
+import asyncio
 import re
 
 import pytest
 from textual.pilot import Pilot
 
+from forktui.tui.app import ForkTui
 from forktui.tui.screens.inspection import Inspection
 from forktui.view.kept_lines import KeptLines, Place
-from supervisor.models import FanOutRequest, InstanceDeleted
+from supervisor.models import Event, FanOutRequest, InstanceDeleted, MachineInfo
 from tests.harness.pilot import hear, host, screen_text, tree, until, until_shown
+from tests.harness.recorded_supervisor import RecordedSupervisor
 from tests.harness.supervisor_process import Home, supervisor
-from tests.harness.told_hosts import family, fork_of, locked_source
+from tests.harness.told_hosts import family, fork_of, locked_source, reset
 from tests.harness.verified_guests import standby_source
 from tests.tui.test_live import app_of, dashboard, verified
 
@@ -89,6 +92,39 @@ async def test_a_source_without_pages_has_the_whole_width_for_what_unlocks_it() 
         # What was painted before it was hidden is not what it shows when it comes back.
         assert "faults/s of" not in screen_text(pilot)
         assert facts.size.width < inspector.size.width * 0.6
+
+
+class SlowSupervisor(RecordedSupervisor):
+    """Takes its time to say what an instance's directory has."""
+
+    def __init__(self, *events: Event) -> None:
+        super().__init__(events)
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def machine(self, reference: str) -> MachineInfo:
+        self.asked += 1
+        await self.answers.wait()
+        return MachineInfo(id=reference, directory="/srv/vm")
+
+
+async def test_an_answer_that_takes_longer_than_until_the_next_look_is_shown_all_the_same() -> None:
+    slow = SlowSupervisor(reset(family()))
+    async with ForkTui(slow).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("I")
+        await until_shown(pilot, "Lock")
+        screen = pilot.app.screen
+        assert isinstance(screen, Inspection)
+        await until(pilot, lambda: slow.asked)
+        for _ in range(3):
+            screen._look()
+            await pilot.pause()
+        assert slow.asked == 1
+        slow.answers.set()
+        await until(pilot, lambda: screen._known.machine is not None)
+        screen._look()
+        await until(pilot, lambda: slow.asked == 2)
 
 
 def test_a_place_behind_all_lines_is_where_the_last_is() -> None:

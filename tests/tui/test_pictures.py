@@ -13,6 +13,7 @@ import pytest
 from forktui.tui.app import ForkTui
 from tests.harness.checkout import ROOT
 from tests.harness.pilot import tree, until, until_shown
+from tests.harness.recorded_burst import BURST, until_made
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
 PICTURES = ROOT / "tests" / "pictures"
@@ -72,7 +73,27 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
 async def test_the_dashboard_looks_as_it_did(
     recording: Recording, name: str, size: tuple[int, int], focus: str, keys: tuple[str, ...], words: str
 ) -> None:
-    drawn = await picture(recording, size, focus, keys, words)
+    compare(name, await picture(recording, size, focus, keys, words))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "forks", "keys", "words"),
+    [
+        ("120x40-burst", README_SIZE, 14, (), "resume 2"),
+        ("80x24-burst", (80, 24), 14, (), "web-12 299 ms"),
+        ("120x40-fan-outs", README_SIZE, 24, ("b",), "as they began"),
+    ],
+)
+async def test_a_burst_looks_as_it_did(
+    name: str, size: tuple[int, int], forks: int, keys: tuple[str, ...], words: str
+) -> None:
+    burst = Recording.load(BURST)
+    begun = Recording(burst.clock, until_made(burst, forks), {})
+    compare(name, await picture(begun, size, "source", keys, words))
+
+
+def compare(name: str, drawn: str) -> None:
+    """Hold a picture against the one that is kept, or keep it."""
     kept = PICTURES / f"{name}.svg"
     if os.environ.get(UPDATE) == "1":
         kept.write_text(drawn)

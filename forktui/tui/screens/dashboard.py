@@ -16,6 +16,7 @@ from forktui.actions.form import Values
 from forktui.actions.guards import forbidden
 from forktui.actions.leaving import leaving
 from forktui.actions.registry import ACTIONS, BY_WORD
+from forktui.actions.states import CANCEL
 from forktui.client.feed import Connection
 from forktui.model.change import Change
 from forktui.model.family import Family, family_after, family_of
@@ -23,6 +24,7 @@ from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.bursts import FanOuts
 from forktui.tui.screens.columns import ColumnPicker
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
@@ -33,6 +35,7 @@ from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.banner import Banner
+from forktui.tui.widgets.burst import BurstPane
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
 from forktui.tui.widgets.first_steps import FirstSteps
@@ -79,6 +82,7 @@ class Dashboard(Screen[None]):
         self._heat_map = HeatMap()
         self._overview = Overview()
         self._activity = ActivityLog(id="activity")
+        self._burst = BurstPane()
         self._keys = KeyBar()
         self._family: Family | None = None
         self._page_map_read: tuple[object, ...] = ()
@@ -95,6 +99,7 @@ class Dashboard(Screen[None]):
                     yield self._fault_rate
                     yield self._heat_map
             yield self._overview
+        yield self._burst
         yield self._activity
         yield self._command_line
         yield self._keys
@@ -119,6 +124,7 @@ class Dashboard(Screen[None]):
             self._show_connection(connection)
             self._first_steps.show(world, self._forbidden(), connection.reason)
             self.set_class(not world.instances, "-empty")
+            self._show_burst()
             self._show_selected()
         for screen in tuple(self.app.screen_stack):
             if isinstance(screen, Dialog):
@@ -310,6 +316,21 @@ class Dashboard(Screen[None]):
     @on(ActivityLog.Opened)
     def show_events(self) -> None:
         self.app.push_screen(Events(self.world, self.selected))
+
+    @on(BurstPane.Clicked)
+    def show_fan_outs(self) -> None:
+        self.app.push_screen(FanOuts(self.world, lambda source_id: self.refusal(CANCEL, [source_id])))
+
+    def dismiss_fan_outs(self) -> None:
+        self._burst.dismiss()
+        self._show_burst()
+
+    def _show_burst(self) -> None:
+        """Draw the fan-out that goes on in the place of the events, which tell of it once it has ended."""
+        if self._burst.show(self.world):
+            self.set_class(self._burst.display, "bursting")
+            if self._burst.display and self._activity.has_focus:
+                self.fork_tree.focus()
 
     def hold_events(self) -> None:
         self._activity.hold(not self._activity.held)

@@ -49,6 +49,7 @@ class Inspection(Reading):
         self._family = family
         self._now = now
         self._known = _Known()
+        self._asking = False
         self._lines: list[Line] = []
 
     def on_mount(self) -> None:
@@ -71,7 +72,10 @@ class Inspection(Reading):
             return
         self._instance = instance
         self._draw()
-        self.post_message(Asking(self, "details", self._ask, self._learn, lambda refusal: None))
+        # Only once the one before is answered: of two questions the newer one alone would be.
+        if not self._asking:
+            self._asking = True
+            self.post_message(Asking(self, "details", self._ask, self._learn, self._unknown))
 
     async def _ask(self, client: SupervisorClient, world: World) -> _Known:
         instance = self._instance
@@ -86,8 +90,12 @@ class Inspection(Reading):
         return _Known(machine, fold)
 
     def _learn(self, known: _Known) -> None:
-        self._known = known
+        self._known, self._asking = known, False
         self._draw()
+
+    def _unknown(self, refusal: str) -> None:
+        """Keep what is known: why there is no more of it is told by what stands for the connection."""
+        self._asking = False
 
     def _draw(self) -> None:
         if self._instance.id not in self._world.instances or not self.view.is_attached:
