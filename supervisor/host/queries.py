@@ -56,6 +56,7 @@ class Queries:
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),
             statistics=tuple(self._telemetry.statistics.values()),
             host=self._telemetry.host,
+            at=datetime.now(UTC),
         )
 
     def instances(self, state: State | None = None) -> list[Instance]:

@@ -84,6 +84,8 @@ class Instance(Wire):
     exit_code: int | None = None
     exit_message: str | None = None
     state_error: str | None = None
+    died: bool = False
+    """Whether its last VMM ended although nobody had asked for that."""
 
     fork_count: int
     mem_locked: bool
@@ -174,6 +176,10 @@ class HostStatistics(Wire):
     cpu_percent: float = 0.0
     memory_total_bytes: int = 0
     memory_available_bytes: int = 0
+    disk_total_bytes: int = 0
+    """Of the file system that the data directory is on; 0 where it does not say."""
+    disk_available_bytes: int = 0
+    """What of it the supervisor may still write."""
     supervisor_rss_bytes: int = 0
     page_server_rss_bytes: int = 0
     page_server_cpu_seconds: float = 0.0
@@ -202,3 +208,5 @@ class HostSnapshot(Wire):
     templates: tuple[Template, ...]
     statistics: tuple[InstanceStatistics, ...]
     host: HostStatistics
+    at: datetime | None = None
+    """The moment."""
