@@ -35,8 +35,8 @@ async def measure(bench: Bench) -> Result:
     directory, run = bench.directory("statistics"), bench.directory("run")
     (run / "pages").mkdir()
     inventory = Inventory(Registry(Layout(directory, run)), lambda _: None)
-    servers = PageServers(inventory, Policy(), PLAIN, lambda *_: None)
-    telemetry = Sampler(inventory, servers, lambda _: None, _nobody_waits, lambda *_: None)
+    servers = PageServers(inventory, Policy(), PLAIN, lambda *_, **__: None)
+    telemetry = Sampler(inventory, servers, lambda _: None, _nobody_waits, lambda *_, **__: None)
     modes = {f"{forks // part:,} of {forks:,} change": forks // part for part in (1, 10)}
     with ExitStack() as stack:
         vmm = stack.enter_context(_process())

@@ -8,10 +8,13 @@ from typing import Final
 # Tries of which a new version shares all but a path with the one before, in C: what CPython's context variables are.
 from immutables import Map, MapMutation
 
+from forktui.model.alarms import HOST, Alarm, Alarms
 from forktui.model.bursts import Bursts
 from forktui.model.change import EVERYTHING, NOTHING, Change
 from forktui.model.faults import FaultSample, HostFaults, fault_history, with_sample
 from forktui.model.totals import Portion, Totals, is_corrupt, portion, summed, waiting_ms
+from forktui.model.watch import Watch
+from forktui.text.quantities import deleted
 from forktui.text.safe import safe_model
 from supervisor.models import (
     Activity,
@@ -70,6 +73,9 @@ class World:
     """For how long an instance's oldest fault has waited, in milliseconds, where it has one."""
     bursts: Bursts = field(default_factory=Bursts)
     """The fan-outs that go on and the last ones that did; of a reset, which does not repeat them, those are kept."""
+    alarms: Alarms = field(default_factory=Alarms)
+    heard_at: datetime | None = None
+    """The time of the last event that had one, by the supervisor's clock."""
     change: Change = field(default=NOTHING, compare=False)
     """What the last reduction has changed."""
 
@@ -89,6 +95,12 @@ class World:
     def forks_of(self, instance_id: str) -> Iterable[str]:
         """The ids of the instances whose source it is, in no order."""
         return self.forks.get(instance_id, _NOBODY)
+
+    def acknowledge(self, alarms: Iterable[Alarm] | None = None) -> "World":
+        """The world after its user has looked at these alarms, or at all; its `change` is that alone."""
+        after = self.alarms.acknowledge(alarms)
+        shown = frozenset(i for i in {*self.alarms.marks, *after.marks} if i in self.instances)
+        return replace(self, alarms=after, change=Change(shown=shown))
 
     def fault_history(self, instance_id: str) -> list[FaultSample]:
         """When an instance had faults, and how many."""
@@ -128,7 +140,7 @@ def reduce_all(world: World, events: Iterable[Event]) -> World:
             case FanOutChanged():
                 draft.bursts = draft.bursts.told(event.fan_out)
             case Activity():
-                draft.activities.append(event)
+                draft.tell(event)
             case Reset():
                 draft = draft.after_reset(event.snapshot)
     return draft.finish()
@@ -161,6 +173,7 @@ class _Draft:
         self._faults = world.faults
         self._statistics_at = world.statistics_at
         self._clock = world.clock
+        self._watch = Watch(world.alarms, world.heard_at)
         self.activities: list[Activity] = []
         self.bursts = world.bursts
         self._counted: set[str] = set()
@@ -184,6 +197,8 @@ class _Draft:
         self.bursts = self.bursts.put(instance)
         self._wait(instance.id, waiting_ms(instance, counters))
         self._shown.add(instance.id)
+        self._watch.instance(instance, counters)
+        self._look_at_pager_of(instance)
 
     def delete(self, instance_id: str) -> None:
         """Forget an instance and its counters; no effect where there is none such."""
@@ -194,9 +209,12 @@ class _Draft:
             self.bursts = self.bursts.delete(instance_id)
             self._wait(instance_id, 0.0)
             self._shown.add(instance_id)
+            self._watch.gone(instance_id)
+            self._look_at_pager_of(instance)
 
     def count(self, event: Statistics) -> None:
         """Replace counters by later ones."""
+        self._watch.at = event.at
         faults: dict[str, int] = {}
         for counters in event.instances:
             instance = self._instances.get(counters.id)
@@ -212,27 +230,35 @@ class _Draft:
             if new:
                 faults[counters.id] = faults.get(counters.id, 0) + new
             self._counted.add(counters.id)
+            self._watch.instance(instance, counters)
+        self._watch.host(event.host)
         self._faults = with_sample(self._faults, event.clock, faults)
         self._host, self._statistics_at, self._clock = event.host, event.at, event.clock
         self.bursts = self.bursts.count(event.host)
 
     def put_template(self, template: Template) -> None:
         """Add a template, or replace it."""
-        self.delete_template(template.id)
+        before = self._forget_template(template.id)
         self._templates[template.id] = template
         _put_under(self._template_ids, template.instance_id, template.id)
-        self._shown.add(template.instance_id)
+        if before is None or before.page_server_pid != template.page_server_pid:
+            self._look_at_pager(template, before)
 
     def delete_template(self, template_id: str) -> None:
         """Forget a template; no effect where there is none such."""
-        template = self._templates.pop(template_id, None)
+        template = self._forget_template(template_id)
         if template is not None:
-            _take_from(self._template_ids, template.instance_id, template_id)
-            self._shown.add(template.instance_id)
+            self._watch.no_pager(template.instance_id)
+
+    def tell(self, activity: Activity) -> None:
+        """Note what has happened."""
+        self._watch.at = activity.at
+        self._watch.activity(activity, self._name)
+        self.activities.append(activity)
 
     def after_reset(self, snapshot: HostSnapshot) -> "_Draft":
         """A draft of the host that a snapshot tells of."""
-        # Activities, fault rates, bursts and when that was are the client's own memory, which a snapshot does not repeat.
+        # What was told and seen before is the client's own memory, which a snapshot does not repeat.
         world = self._world
         kept = _Draft(
             World(
@@ -255,11 +281,14 @@ class _Draft:
                 before = kept._statistics.get(counters.id, _NO_STATISTICS)
                 kept._statistics[counters.id] = counters
                 kept._recount(own, before, counters)
+        kept._watch = self._watch
+        kept._watch_anew(snapshot, self._templates)
         return kept
 
     def finish(self) -> World:
         """The world that it has become."""
         world = self._world
+        self._shown.update(self._watch.draft.changed - {HOST})
         change = Change(frozenset(self._counted), frozenset(self._shown), self._forest)
         return World(
             supervisor=self._supervisor,
@@ -277,8 +306,52 @@ class _Draft:
             sums=Totals(*self._sums),
             waiting=self._waiting.finish(),
             bursts=self.bursts,
+            alarms=self._watch.draft.finish(),
+            heard_at=self._watch.at,
             change=EVERYTHING if self._everything else change,
         )
+
+    def _watch_anew(self, snapshot: HostSnapshot, templates: MapMutation[str, Template]) -> None:
+        """Look at all that a snapshot has; `templates` are those that were known before it."""
+        watch = self._watch
+        watch.at, watch.earlier = snapshot.at or watch.at, True
+        for instance in snapshot.instances:
+            watch.instance(instance, self._statistics.get(instance.id))
+        for template in snapshot.templates:
+            self._look_at_pager(template, templates.get(template.id))
+        for concerned in watch.draft.concerned() - {HOST}:
+            if concerned not in self._instances:
+                watch.gone(concerned)
+            if concerned not in self._template_ids:
+                watch.no_pager(concerned)
+        watch.host(snapshot.host)
+        watch.earlier = False
+
+    def _forget_template(self, template_id: str) -> Template | None:
+        template = self._templates.pop(template_id, None)
+        if template is not None:
+            _take_from(self._template_ids, template.instance_id, template_id)
+            self._shown.add(template.instance_id)
+        return template
+
+    def _look_at_pager_of(self, fork: Instance) -> None:
+        """See whether forks miss their page server, after one of them has come, changed or gone."""
+        for template_id in self._template_ids.get(fork.source_id or "", _NOBODY):
+            template = self._templates[template_id]
+            if template.page_server_pid is None:
+                self._look_at_pager(template, None)
+
+    def _look_at_pager(self, template: Template, before: Template | None) -> None:
+        """See whether forks that run miss their page server; they are shown in another way then."""
+        source = template.instance_id
+        self._shown.add(source)
+        forks = self._forks.get(source, _NOBODY)
+        if self._watch.pager(template, before, self._name(source), (self._instances[one] for one in forks)):
+            self._shown.update(forks)
+
+    def _name(self, instance_id: str) -> str:
+        instance = self._instances.get(instance_id)
+        return instance.name if instance is not None else deleted(instance_id)
 
     def _add(self, more: Portion, times: int = 1) -> None:
         sums = self._sums

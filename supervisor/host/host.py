@@ -9,11 +9,12 @@ from importlib import metadata
 from typing import Any, Final, TypeVar
 
 from supervisor.concurrency.progress import asked_by
-from supervisor.errors import BadRequestError
+from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.host import capabilities
 from supervisor.host.event_bus import EventBus
 from supervisor.host.parts import Parts
 from supervisor.host.queries import Queries
+from supervisor.host.refusals import Refusals
 from supervisor.models import (
     AcceptRequest,
     Activity,
@@ -63,6 +64,7 @@ class Host:
         self._found = found
         self._verbs: set[asyncio.Task[Any]] = set()
         self.events = EventBus(self._snapshot)
+        self._refusals = Refusals(self._report)
         self._parts = Parts(settings, hypervisor.name, found, self.events, self._report)
         problem = found["firecracker"]
         self.queries = Queries(
@@ -139,40 +141,47 @@ class Host:
 
     async def start(self, reference: str) -> Instance:
         """Boot a Stopped instance."""
-        return self._done("started", await self._finish(self._parts.instances.start(reference)))
+        return self._done("started", await self._finish(self._parts.instances.start(reference), reference))
 
     async def stop(self, reference: str) -> Instance:
         """End an instance's VMM."""
-        return self._done("stopped", await self._finish(self._parts.instances.stop(reference)))
+        return self._done("stopped", await self._finish(self._parts.instances.stop(reference), reference))
 
     async def standby(self, reference: str) -> Instance:
         """Snapshot a Running instance and end its VMM."""
-        return self._done("in Standby", await self._finish(self._parts.instances.standby(reference)))
+        return self._done("in Standby", await self._finish(self._parts.instances.standby(reference), reference))
 
     async def restore(self, reference: str) -> Instance:
         """Run a Standby instance on."""
-        return self._done("restored", await self._finish(self._parts.instances.restore(reference)))
+        return self._done("restored", await self._finish(self._parts.instances.restore(reference), reference))
 
     async def detach(self, reference: str) -> Instance:
         """Let a share_memory fork go on without its source."""
-        return self._done("detached from its source", await self._finish(self._parts.instances.detach(reference)))
+        return self._done(
+            "detached from its source", await self._finish(self._parts.instances.detach(reference), reference)
+        )
 
     async def accept(self, reference: str, request: AcceptRequest) -> Instance:
         """Take the layers of a Standby instance's memory for what they are."""
-        record = await self._finish(self._parts.acceptance.accept(reference, request))
+        record = await self._finish(self._parts.acceptance.accept(reference, request), reference)
         return self._done("its memory is accepted as it is", record)
 
     async def fork(self, reference: str, request: ForkRequest) -> Instance:
         """Make one child."""
-        return self._view(await self._finish(self._parts.forks.fork(reference, request)))
+        return self._view(await self._finish(self._parts.forks.fork(reference, request), reference))
 
     async def checkpoint(self, reference: str, request: CheckpointRequest) -> Instance:
         """Make a Standby child of a Running instance, which runs on."""
-        return self._view(await self._finish(self._parts.forks.checkpoint(reference, request)))
+        return self._view(await self._finish(self._parts.forks.checkpoint(reference, request), reference))
 
     async def fan_out(self, reference: str, request: FanOutRequest) -> FanOutResult:
         """Make many children."""
-        return await self._finish(self._parts.fan_out.fan_out(reference, request))
+        source_id = self._id_of(reference)
+        result = await self._finish(self._parts.fan_out.fan_out(reference, request), reference)
+        for child in result.children:
+            if child.error is not None:
+                self._refusals.tell(child.error.code, child.error.message, source_id)
+        return result
 
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
         """Return how many children fit, and make none."""
@@ -181,9 +190,9 @@ class Host:
     async def delete(self, reference: str, *, cascade: bool = False) -> None:
         """Remove an instance that no fork holds, or with `cascade` the whole tree from it down."""
         if cascade:
-            await self._finish(self._parts.deletions.delete_tree(reference))
+            await self._finish(self._parts.deletions.delete_tree(reference), reference)
         else:
-            await self._finish(self._parts.instances.delete(reference))
+            await self._finish(self._parts.instances.delete(reference), reference)
 
     async def deletion_plan(self, reference: str, *, cascade: bool = False) -> DeletionPlan:
         """Return what `delete` would do."""
@@ -233,7 +242,8 @@ class Host:
         await parts.page_servers.reconnect()
         aside = {**parts.inventory.unreadable, **parts.inventory.unreadable_templates}
         for one in aside.values():
-            self._report("alarm", f"a record is set aside, and nothing is done by it: {one.reason}", one.instance_id)
+            told = f"a record is set aside, and nothing is done by it: {one.reason}"
+            self._report("alarm", told, one.instance_id, shown=True)
         if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
             self._report("warning", f"no VM runs on firecracker: {problem}", None)
         parts.background.spawn(parts.telemetry.run())
@@ -249,13 +259,30 @@ class Host:
         self._report("info", f"{record.name}: {what}", record.id)
         return self._view(record)
 
-    def _report(self, level: Level, message: str, instance_id: str | None) -> None:
+    def _report(
+        self, level: Level, message: str, instance_id: str | None, *, code: str | None = None, shown: bool = False
+    ) -> None:
         _log.log(LEVELS[level], message)
-        self.events.publish(Activity(at=datetime.now(UTC), level=level, message=message, instance_id=instance_id))
+        at = datetime.now(UTC)
+        self.events.publish(
+            Activity(at=at, level=level, message=message, instance_id=instance_id, code=code, shown=shown)
+        )
 
-    async def _finish(self, verb: Coroutine[None, None, Outcome]) -> Outcome:
+    def _id_of(self, reference: str) -> str | None:
+        with contextlib.suppress(SupervisorError):
+            return self._parts.inventory.resolve(reference).id
+        return None
+
+    async def _telling(self, verb: Coroutine[None, None, Outcome], instance_id: str | None) -> Outcome:
+        try:
+            return await verb
+        except SupervisorError as error:
+            self._refusals.tell(error.code, error.message, instance_id)
+            raise
+
+    async def _finish(self, verb: Coroutine[None, None, Outcome], reference: str = "") -> Outcome:
         """Await a verb, which goes on to its end also when nobody waits for its answer any more."""
-        task = asyncio.create_task(verb)
+        task = asyncio.create_task(self._telling(verb, self._id_of(reference)))
         self._verbs.add(task)
         task.add_done_callback(self._verbs.discard)
         return await asyncio.shield(task)

@@ -66,6 +66,7 @@ class Queries:
             statistics=tuple(self._telemetry.statistics.values()),
             host=self._telemetry.host,
             fan_outs=self._fan_outs(),
+            at=datetime.now(UTC),
         )
 
     def instances(self, state: State | None = None) -> list[Instance]:

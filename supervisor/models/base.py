@@ -1,9 +1,8 @@
 """What the models of the wire are made of: names, choices, states."""
 
 import re
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -34,8 +33,18 @@ FaultAction = Literal["full", "refuse", "field", "warn"]
 """What is done about a known fault of Firecracker: snapshots are Full in place of Diff, what would meet it is refused,
 another field is passed, or it is only said."""
 Level = Literal["info", "warning", "alarm"]
-Report = Callable[[Level, str, str | None], None]
-"""Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id)."""
+
+
+class Report(Protocol):
+    """Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id).
+
+    `code` is that of the error which it tells of, and `shown` is said where an instance, a template or its counters
+    show it too, for as long as it lasts.
+    """
+
+    def __call__(
+        self, level: Level, message: str, instance_id: str | None, /, *, code: str | None = None, shown: bool = False
+    ) -> None: ...
 
 
 def is_id(text: str) -> bool:

@@ -77,6 +77,10 @@ class Activity(Wire):
     level: Level
     message: str
     instance_id: str | None = None
+    code: str | None = None
+    """Of the error that it tells of, as a refusal of the API has it."""
+    shown: bool = False
+    """Whether an instance, a template or its counters show it too, for as long as it lasts."""
 
 
 Event = Annotated[

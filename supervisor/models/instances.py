@@ -86,6 +86,8 @@ class Instance(Wire):
     exit_code: int | None = None
     exit_message: str | None = None
     state_error: str | None = None
+    died: bool = False
+    """Whether its last VMM ended although nobody had asked for that."""
 
     fork_count: int
     mem_locked: bool
@@ -176,6 +178,10 @@ class HostStatistics(Wire):
     cpu_percent: float = 0.0
     memory_total_bytes: int = 0
     memory_available_bytes: int = 0
+    disk_total_bytes: int = 0
+    """Of the file system that the data directory is on; 0 where it does not say."""
+    disk_available_bytes: int = 0
+    """What of it the supervisor may still write."""
     supervisor_rss_bytes: int = 0
     page_server_rss_bytes: int = 0
     page_server_cpu_seconds: float = 0.0
@@ -232,3 +238,5 @@ class HostSnapshot(Wire):
     host: HostStatistics
     fan_outs: tuple[FanOutProgress, ...] = ()
     """Those in progress and the last ones that have ended, the oldest first."""
+    at: datetime | None = None
+    """The moment."""

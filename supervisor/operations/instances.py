@@ -118,8 +118,8 @@ class Instances:
             if record.attached:
                 await self._page_servers.release(record)
             text = await _explained(record, exit_status)
-            await self._transitions.ended(record, exit_status.code, text)
-        self._report("alarm", f"{record.name}: its VMM ended: {text}", instance_id)
+            await self._transitions.ended(record, exit_status.code, text, died=True)
+        self._report("alarm", f"{record.name}: its VMM ended: {text}", instance_id, shown=True)
 
     async def on_ready(self, instance_id: str) -> None:
         """Record that a guest has finished its boot."""

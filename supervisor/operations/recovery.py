@@ -83,7 +83,7 @@ class HostRecovery:
                 self._report("warning", f"{record.name}: its {record.intent} was not finished and is undone", None)
                 return
             case Recovery.LOST:
-                await self._transitions.ended(record, None, "ended while no supervisor ran")
+                await self._transitions.ended(record, None, "ended while no supervisor ran", died=True)
             case Recovery.AT_REST if record.process is not None or record.intent is not None:
                 await self._vmms.terminate(record)
                 await self._transitions.settle(record.model_copy(update={"process": None, "intent": None}))

@@ -94,19 +94,25 @@ class Transitions:
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Stopped."""
-        return await self._stopped(record, None, "made without its source's memory")
+        return await self._settled(stopped(record, None, "made without its source's memory"))
 
     async def end(self, record: InstanceRecord) -> InstanceRecord:
         """Bring an instance to Stopped on request."""
         await self._vmms.terminate(record)
         return await self.ended(record, 0, "stopped on request")
 
-    async def ended(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it."""
+    async def ended(
+        self, record: InstanceRecord, code: int | None, message: str, *, died: bool = False
+    ) -> InstanceRecord:
+        """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it.
+
+        It has `died` where nobody asked for that.
+        """
+        ended = stopped(record, code, message, died=died)
         try:
-            return await self._stopped(record, code, message)
+            return await self._settled(ended)
         except StorageError as error:
-            return self._unwritten(stopped(record, code, message), error)
+            return self._unwritten(ended, error)
 
     async def settle(self, record: InstanceRecord) -> InstanceRecord:
         """Write a change that has happened already, if the disk takes it."""
@@ -135,9 +141,9 @@ class Transitions:
             await asyncio.shield(self._vmms.terminate(record))
             raise
 
-    async def _stopped(self, record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
-        """Bring an instance without a VMM to Stopped; its snapshot goes once that is written."""
-        saved = await self._inventory.save(stopped(record, code, message))
+    async def _settled(self, record: InstanceRecord) -> InstanceRecord:
+        """Write that an instance without a VMM is Stopped; its snapshot goes once that is done."""
+        saved = await self._inventory.save(record)
         await self._vmms.sweep(saved)
         return saved
 

@@ -58,7 +58,7 @@ class Handover:
         except PageServerError as error:
             told = f"its page faults are not answered: {error.message}"
             if publisher.set_problem(fork, "memory", f"{told}; {UNSERVED}"):
-                self._report("alarm", f"{fork.name}: {told}", fork.id)
+                self._report("alarm", f"{fork.name}: {told}", fork.id, shown=True)
             self._missed.add(fork.id)
         else:
             publisher.set_problem(fork, "memory", None)

@@ -27,7 +27,8 @@ class LogLosses:
         name, instance_id = (f"{record.name}: ", record.id) if record is not None else ("", None)
         if dropped.size and path not in self._told:
             self._told.add(path)
-            self._report("alarm", f"{name}{what}; what comes is dropped and counted", instance_id)
+            told = f"{name}{what}; what comes is dropped and counted"
+            self._report("alarm", told, instance_id, shown=record is not None)
         elif not dropped.size:
             self._told.discard(path)
             self._report("info", f"{name}{path} is written again", instance_id)

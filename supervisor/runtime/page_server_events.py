@@ -58,6 +58,11 @@ class PageServerEvents:
         template = self._inventory.templates.get(template_id)
         return template.instance_id if template else None
 
+    def whose(self, template_id: str) -> str:
+        """Return the name of that instance: an operator sees no template, and its id is on no screen."""
+        source = self._inventory.instances.get(self.source(template_id) or "")
+        return source.name if source else f"template {template_id}, whose source is not known,"
+
     def _on_event(self, template_id: str, event: PageServerEvent) -> None:
         publisher = self._inventory.publisher
         match event:
@@ -83,5 +88,5 @@ class PageServerEvents:
         # Not before: a fork that is loaded meanwhile would record it all again.
         self._inventory.publisher.set_recording(event.fork_id, None)
         pages, runs = how_many(event.pages, "hot page"), how_many(event.runs, "run")
-        recorded = f"template {template_id} has recorded {pages} in {runs}"
+        recorded = f"{self.whose(template_id)}: its forks have recorded {pages} in {runs}"
         self._report("info", recorded, self.source(template_id))

@@ -24,8 +24,8 @@ class PageServerLogs:
         self._consoles = consoles
         self._background = background
 
-    async def begin(self, template_id: str, start: Callable[[int], Awaitable[PageServer]]) -> PageServer:
-        """Return the page server that `start` starts with a descriptor as its standard error.
+    async def begin(self, template_id: str, whose: str, start: Callable[[int], Awaitable[PageServer]]) -> PageServer:
+        """Return the page server that `start` starts with a descriptor as its standard error; `whose` it is to be told.
 
         Raises what that does, and PageServerError where there is no descriptor to be had: who replaces a lost one tries
         again then.
@@ -35,7 +35,7 @@ class PageServerLogs:
             with self._consoles.pipes(self._outputs(template_id)) as given:
                 server = await start(given.descriptors[_STDERR])
         except OSError as error:
-            raise PageServerError(f"page server of template {template_id} cannot start: {error.strerror}") from error
+            raise PageServerError(f"page server of {whose} cannot start: {error.strerror}") from error
         given.follow(server.pid, server.start_time)
         self._heed_end_of(server)
         return server

@@ -69,11 +69,10 @@ class PageServers:
             if template is None:
                 raise PageServerError(f"there is no template {template_id}: its record is gone or cannot be read")
             layers = [self._layout.data_dir / name for name in template.layers]
-            source = self._inventory.instances.get(template.instance_id)
-            name = source.name if source is not None else template.instance_id
-            await asyncio.to_thread(check_layers, name, layers, template.layer_marks)
+            whose = self._events.whose(template_id)
+            await asyncio.to_thread(check_layers, whose, layers, template.layer_marks)
             step("start page server")
-            server = await self._logs.begin(template_id, partial(self._start, template, layers))
+            server = await self._logs.begin(template_id, whose, partial(self._start, template, layers))
             try:
                 status = await server.status()
                 if status.hot_pages_refused:
@@ -98,6 +97,7 @@ class PageServers:
             stderr=stderr,
             policy=self._policy,
             on_event=self._events.of(template.id),
+            whose=self._events.whose(template.id),
         )
 
     async def _undo(self, server: PageServer) -> None:
@@ -165,8 +165,8 @@ class PageServers:
         """Have those templates served whose forks run and that have no page server; note of others that it is gone."""
         for template in self._inventory.templates.values():
             if template.id not in self._servers and self._handover.running_forks(template.id):
-                what = f"template {template.id} has no page server; it gets one"
-                self._report("alarm", what, template.instance_id)
+                what = f"{self._events.whose(template.id)}: its forks have no page server; they get one"
+                self._report("alarm", what, template.instance_id, shown=True)
                 self._background.spawn(self._replace(template.id))
             elif template.id in self._lost:
                 self._background.spawn(self._forget_lost(template.id))
@@ -192,7 +192,7 @@ class PageServers:
                 await server.release(fork_id)
         except PageServerError as error:
             if self._handover.running_forks(template.id):
-                self._report("alarm", error.message, template.instance_id)
+                self._report("alarm", error.message, template.instance_id, shown=True)
             else:
                 # As for every template after a reboot of the host.
                 self._report("info", f"{error.message}; no fork waits for it", template.instance_id)
@@ -242,8 +242,8 @@ class PageServers:
     async def _found(self, template: TemplateRecord, identity: ProcessIdentity) -> PageServer:
         if not await asyncio.to_thread(is_page_server, identity, self._layout, template.id):
             raise PageServerError(
-                f"page server of template {template.id}, pid {identity.pid}, is not alive, or another process has its "
-                "pid"
+                f"page server of {self._events.whose(template.id)}, pid {identity.pid}, is not alive, or another "
+                "process has its pid"
             )
         return await PageServer.connect(
             template_id=template.id,
@@ -251,6 +251,7 @@ class PageServers:
             pid=identity.pid,
             start_time=identity.start_time,
             on_event=self._events.of(template.id),
+            whose=self._events.whose(template.id),
         )
 
     def begin_recording(self, fork: InstanceRecord) -> bool:
@@ -330,12 +331,9 @@ class PageServers:
                 await self._handover.hand_over_missed(template_id, server)
             except PageServerError:
                 if not server.exited.done() and liveness.unanswered():
-                    what = f"the page server (pid {server.pid}) of template {template_id} has not answered"
-                    self._report(
-                        "alarm",
-                        f"{what} for {liveness.silent_seconds:.1f} s; it is replaced",
-                        self._events.source(template_id),
-                    )
+                    what = f"the page server (pid {server.pid}) of {self._events.whose(template_id)} has not answered"
+                    told = f"{what} for {liveness.silent_seconds:.1f} s; it is replaced"
+                    self._report("alarm", told, self._events.source(template_id), shown=True)
                     server.kill()
                     return
             with contextlib.suppress(TimeoutError):
@@ -348,10 +346,9 @@ class PageServers:
         del self._servers[template_id]
         self._backoff[template_id].died()
         forks = self._handover.running_forks(template_id)
-        what = f"the page server (pid {server.pid}) of template {template_id} died"
-        self._report(
-            "alarm", f"{what}, and has left {how_many(len(forks), 'running fork')}", self._events.source(template_id)
-        )
+        source = self._events.source(template_id)
+        what = f"the page server (pid {server.pid}) of {self._events.whose(template_id)} died"
+        self._report("alarm", f"{what}, and has left {how_many(len(forks), 'running fork')}", source, shown=True)
         # Guests wait: the disk may be slow. What the record is to say of the next comes after this.
         async with beside(self._events.update(template_id, page_server=None)) as noted:
             if forks:
@@ -359,15 +356,15 @@ class PageServers:
             await noted
         why = await asyncio.to_thread(out_of_memory, server.pid, server.start_time)
         if why is not None:
-            self._report("warning", f"{what}: {why}", self._events.source(template_id))
+            self._report("warning", f"{what}: {why}", source)
 
     async def _replace(self, template_id: str) -> None:
         """Start page servers until one serves the template's forks."""
         while self._handover.running_forks(template_id):
             delay = self._backoff[template_id].delay()
             if delay:
-                told = f"the page servers of template {template_id} die; the next starts in {delay:.1f} s"
-                self._report("alarm", told, self._events.source(template_id))
+                told = f"the page servers of {self._events.whose(template_id)} die; the next starts in {delay:.1f} s"
+                self._report("alarm", told, self._events.source(template_id), shown=True)
                 await asyncio.sleep(delay)
             forks = self._handover.running_forks(template_id)
             if not forks:
@@ -377,7 +374,7 @@ class PageServers:
                 server = await self.serving(template_id)
             except PageServerError as error:
                 self._backoff[template_id].died()
-                self._report("alarm", error.message, self._events.source(template_id))
+                self._report("alarm", error.message, self._events.source(template_id), code=error.code)
                 continue
             took = (time.monotonic() - began) * 1e3
             served = sum(fork.id in server.forks for fork in forks)

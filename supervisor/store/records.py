@@ -78,6 +78,8 @@ class InstanceRecord(Record):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str | None = None
+    died: bool = False
+    """Whether its last VMM ended although nobody had asked for that."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
     template_id: str | None = None
@@ -193,13 +195,14 @@ def running(
             "stopped_at": None,
             "exit_code": None,
             "exit_message": None,
+            "died": False,
             "console_offset": console_offset,
             "intent": None,
         }
     )
 
 
-def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceRecord:
+def stopped(record: InstanceRecord, code: int | None, message: str, *, died: bool = False) -> InstanceRecord:
     """Return an instance as it is without a VMM and without memory."""
     return record.model_copy(
         update={
@@ -213,6 +216,7 @@ def stopped(record: InstanceRecord, code: int | None, message: str) -> InstanceR
             "stopped_at": datetime.now(UTC),
             "exit_code": code,
             "exit_message": message,
+            "died": died,
         }
     )
 

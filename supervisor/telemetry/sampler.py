@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
@@ -224,7 +225,8 @@ class Sampler:
             waited = age(watched.stall, now)
             if waited > BOUND and not watched.alarmed:
                 watched.alarmed = True
-                self._report("alarm", f"{record.name}: its guest has waited {waited:.1f} s for a page", record.id)
+                told = f"{record.name}: its guest has waited {waited:.1f} s for a page"
+                self._report("alarm", told, record.id, shown=True)
             elif watched.alarmed and waited < BOUND:
                 watched.alarmed = False
                 self._report("info", f"{record.name}: its guest goes on", record.id)
@@ -246,15 +248,27 @@ class Sampler:
         host = psutil.virtual_memory()
         used = [found for found in map(usage, servers) if found is not None]
         own = usage(self._pid)
+        disk_total, disk_available = _disk(self._inventory.layout.data_dir)
         return HostStatistics(
             cpu_percent=psutil.cpu_percent(None),
             memory_total_bytes=host.total,
             memory_available_bytes=host.available,
+            disk_total_bytes=disk_total,
+            disk_available_bytes=disk_available,
             supervisor_rss_bytes=own.rss_bytes if own else 0,
             page_server_rss_bytes=sum(one.rss_bytes for one in used),
             page_server_cpu_seconds=sum(one.cpu_seconds for one in used),
             console_holder_pid=self._holder_pid(),
         )
+
+
+def _disk(directory: Path) -> tuple[int, int]:
+    """Return the bytes of a directory's file system, and those that may still be written."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return 0, 0
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
 def _may_wait(watched: Watched) -> bool:

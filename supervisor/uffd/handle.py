@@ -64,16 +64,23 @@ class PageServer(OfProcess[int | None]):
     """One page server, and the connection to it; made by `spawn` or `connect`."""
 
     def __init__(
-        self, template_id: str, process: PageServerProcess, control: Path, streams: Streams, on_event: OnEvent
+        self,
+        template_id: str,
+        whose: str,
+        process: PageServerProcess,
+        control: Path,
+        streams: Streams,
+        on_event: OnEvent,
     ) -> None:
         self.template_id = template_id
+        self._whose = whose
         self.forks: set[str] = set()
         """The forks that it was given or had already, and has not told to be gone."""
         super().__init__(process)
         self._control = control
         self._on_event = on_event
         self._connection = Connection(
-            _who(template_id, process), streams, lambda event: self._take_event(decode_event(event)), PageServerError
+            _who(whose, process), streams, lambda event: self._take_event(decode_event(event)), PageServerError
         )
         self._handshake_seconds = 0.0
         process.exited.add_done_callback(self._on_exit)
@@ -91,12 +98,13 @@ class PageServer(OfProcess[int | None]):
         stderr: int,
         policy: Policy,
         on_event: OnEvent,
+        whose: str | None = None,
     ) -> Self:
         """Start a page server in a session of its own; it listens when this returns.
 
-        `layers` are the image's files, newest first; sizes are bytes. It logs to `stderr` what that takes at once.
-        Events come until `disconnect`, and in the thread of the running event loop. PageServerError with the reason
-        when it does not start.
+        `whose` it is, in what is told of it: its template's, where nothing is said. `layers` are the image's files,
+        newest first; sizes are bytes. It logs to `stderr` what that takes at once. Events come until `disconnect`, and
+        in the thread of the running event loop. PageServerError with the reason when it does not start.
         """
         configuration = Configuration(
             template_id=template_id,
@@ -107,17 +115,28 @@ class PageServer(OfProcess[int | None]):
             control=_absolute(control),
             policy=policy,
         )
-        process = await program.spawn(configuration, stderr)
+        whose = whose or _of(template_id)
+        process = await program.spawn(configuration, stderr, whose)
         try:
-            return await cls._connected(template_id, process, control, on_event)
+            return await cls._connected(template_id, whose, process, control, on_event)
         except BaseException:
             await to_its_end(program.undo(process))
             raise
 
     @classmethod
-    async def connect(cls, *, template_id: str, control: Path, pid: int, start_time: int, on_event: OnEvent) -> Self:
+    async def connect(
+        cls,
+        *,
+        template_id: str,
+        control: Path,
+        pid: int,
+        start_time: int,
+        on_event: OnEvent,
+        whose: str | None = None,
+    ) -> Self:
         """Find a page server that is running already; PageServerError when it is not that one, or no more."""
-        who = f"page server of template {template_id}, pid {pid},"
+        whose = whose or _of(template_id)
+        who = f"page server of {whose}, pid {pid},"
         try:
             process = program.find(pid, start_time)
         except OSError as error:
@@ -125,16 +144,18 @@ class PageServer(OfProcess[int | None]):
         if process is None:
             raise PageServerError(f"{who} is not alive, or another process has its pid")
         try:
-            return await cls._connected(template_id, process, control, on_event)
+            return await cls._connected(template_id, whose, process, control, on_event)
         except BaseException:
             process.disconnect()
             raise
 
     @classmethod
-    async def _connected(cls, template_id: str, process: PageServerProcess, control: Path, on_event: OnEvent) -> Self:
+    async def _connected(
+        cls, template_id: str, whose: str, process: PageServerProcess, control: Path, on_event: OnEvent
+    ) -> Self:
         """Connect to a page server and hear from it whose it is."""
-        streams = await open_streams(_who(template_id, process), control, process.pid, PageServerError)
-        server = cls(template_id, process, control, streams, on_event)
+        streams = await open_streams(_who(whose, process), control, process.pid, PageServerError)
+        server = cls(template_id, whose, process, control, streams, on_event)
         try:
             status = await server.status()
             if status.template_id != template_id:
@@ -233,7 +254,7 @@ class PageServer(OfProcess[int | None]):
         try:
             await self._process.end()
         except TimeoutError as error:
-            raise PageServerError(f"page server of template {self.template_id}: {error}") from error
+            raise PageServerError(f"page server of {self._whose}: {error}") from error
         self._connection.close("has been stopped")
 
     def kill(self) -> None:
@@ -263,5 +284,9 @@ class PageServer(OfProcess[int | None]):
             self._connection.close("has exited" if code is None else f"has exited with {code}")
 
 
-def _who(template_id: str, process: PageServerProcess) -> str:
-    return f"page server of template {template_id}, pid {process.pid},"
+def _of(template_id: str) -> str:
+    return f"template {template_id}"
+
+
+def _who(whose: str, process: PageServerProcess) -> str:
+    return f"page server of {whose}, pid {process.pid},"

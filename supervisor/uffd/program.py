@@ -20,12 +20,12 @@ PageServerProcess = FollowedProcess[int | None]
 """Its outcome is the exit code, negative for a signal; None for a process that an earlier supervisor had spawned."""
 
 
-async def spawn(configuration: Configuration, stderr: int) -> PageServerProcess:
+async def spawn(configuration: Configuration, stderr: int, whose: str) -> PageServerProcess:
     """Start a page server in a session of its own, which logs to `stderr`; it listens when this returns.
 
-    PageServerError with the reason when it does not start.
+    PageServerError with the reason when it does not start, and `whose` it was to be.
     """
-    who = f"page server of template {configuration.template_id}"
+    who = f"page server of {whose}"
     try:
         # Some hundred microseconds, and in a thread a cancellation could lose the pid.
         process, stdout = _start(encode_configuration(configuration), stderr)

@@ -41,7 +41,7 @@ class Host:
 
     def supervisor(self) -> Consoles:
         """Return what another supervisor has of them."""
-        return Consoles(self.layout, MOST, lambda level, told, _: self.reports.append(told), self.dropped.append)
+        return Consoles(self.layout, MOST, lambda level, told, *_, **__: self.reports.append(told), self.dropped.append)
 
     def log(self, name: str) -> Bounded:
         """Return the console of an instance."""

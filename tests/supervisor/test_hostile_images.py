@@ -221,7 +221,7 @@ async def test_the_places_of_those_that_hang_are_given_to_others(
         monkeypatch.setattr(image_threads, seconds, 0.2)
     threads, go_on = ImageThreads(), threading.Event()
     with several_hang(tmp_path, 2 * image_threads.READERS):
-        made = catalog.ImageCatalog(tmp_path, {}, lambda *told: None, threads)
+        made = catalog.ImageCatalog(tmp_path, {}, lambda *told, **_: None, threads)
         assert [one.name for one in await made.images() if one.error is None] == ["pagewalker", "zzz-good"]
     try:
         hung = [
@@ -246,7 +246,7 @@ async def test_when_too_much_hangs_that_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(image_threads, "READ_SECONDS", 0.2)
     threads = ImageThreads()
     with several_hang(tmp_path, 4):
-        made = catalog.ImageCatalog(tmp_path, {}, lambda *told: None, threads)
+        made = catalog.ImageCatalog(tmp_path, {}, lambda *told, **_: None, threads)
         await made.images()
         words = "threads for reading images have been given up and have not returned, the first of them for image hangs"
         with pytest.raises(InvalidImageError, match=words):
@@ -319,7 +319,7 @@ async def test_a_directory_that_hangs_is_told_once_and_the_others_are_watched(
         looks += 1
         return listed(directory)
 
-    def report(level: str, line: str, instance_id: str | None) -> None:
+    def report(level: str, line: str, instance_id: str | None, **_: object) -> None:
         lines.append(line)
         reported.set()
 
@@ -366,7 +366,7 @@ async def test_a_watch_that_cannot_be_had_falls_back_to_looking(
     write_image(images, "first")
     monkeypatch.setattr(catalog, "LOOK_SECONDS", 0.05)
 
-    def report(level: str, line: str, instance_id: str | None) -> None:
+    def report(level: str, line: str, instance_id: str | None, **_: object) -> None:
         lines.append(line)
         reported.set()
 

@@ -188,7 +188,7 @@ async def test_where_pages_cannot_be_told_apart_that_is_said(
     if cause.startswith("its"):
         registry.open()
         monkeypatch.setattr(layers, "GRANULE_BYTES", 512)
-    chains = Layers(Inventory(registry, lambda _: None), 8, lambda level, message, _: said.append(message))
+    chains = Layers(Inventory(registry, lambda _: None), 8, lambda level, message, *_, **__: said.append(message))
     await chains.probe()
     assert not chains.diff_layers
     (line,) = said

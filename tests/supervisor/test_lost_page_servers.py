@@ -70,8 +70,8 @@ async def test_one_that_a_fork_waits_for_is_an_alarm_and_is_replaced(embedded: H
         host = await until(lambda host: any(one.page_server_restarts for one in host.templates), client)
         assert host.templates[0].page_server_pid not in (None, lost)
         alarms = [line for line in running.log.read_text().splitlines() if " ERROR " in line]
-        assert any("page server of template" in line and f"pid {lost}," in line for line in alarms)
-        assert any("it gets one" in line for line in alarms)
+        assert any("page server of source" in line and f"pid {lost}," in line for line in alarms)
+        assert any("they get one" in line for line in alarms)
         for name in ("fork", "source"):
             await client.delete(name)
     assert embedded.processes() == []

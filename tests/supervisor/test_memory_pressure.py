@@ -172,7 +172,7 @@ async def test_a_page_server_that_the_kernel_ends_is_replaced_and_that_is_said(e
             fork = find(host, "fork")
             assert fork is not None
             assert fork.state is State.RUNNING
-            said = f"(pid {server}) of template {host.templates[0].id} died: out of memory: its cgroup {group.path}"
+            said = f"(pid {server}) of source died: out of memory: its cgroup {group.path}"
             await until_log_says(running.log, said)
             await client.delete("source", cascade=True)
 

@@ -162,7 +162,7 @@ async def test_a_compaction_that_is_cancelled_leaves_the_chain_as_it_was(embedde
             await host.checkpoint(source.id, CheckpointRequest())
         record = inventory.instances[source.id]
         files = sorted(path.name for path in inventory.layout.instance(source.id).iterdir())
-        layers = Layers(inventory, 1, lambda level, message, instance_id: said.append(message))
+        layers = Layers(inventory, 1, lambda level, message, *_, **__: said.append(message))
         with progress.operation("standby", source.id, "source") as operation:
             operation.cancel("root asked for that")
             assert await layers.compact(record) is record

@@ -89,8 +89,8 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
     monkeypatch.setattr("supervisor.telemetry.sampler.PROCESSES_PER_SAMPLE", 1)
     reports: asyncio.Queue[tuple[str, str, str | None]] = asyncio.Queue()
     inventory = Inventory(Registry(Layout(run_dir, run_dir)), lambda _: None)
-    servers = PageServers(inventory, Policy(), PLAIN, lambda *_: None)
-    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *told: reports.put_nowait(told))
+    servers = PageServers(inventory, Policy(), PLAIN, lambda *_, **__: None)
+    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *told, **_: reports.put_nowait(told))
     (run_dir / "expected").write_bytes(bytes(4096))
     fork = await Fork.start(run_dir / "nobody", run_dir / "expected", [4096])
     try:
@@ -117,8 +117,8 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
 
 async def test_what_a_failed_sample_saw_is_told_by_the_next(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory = Inventory(Registry(Layout(run_dir, run_dir)), lambda _: None)
-    servers = PageServers(inventory, Policy(), PLAIN, lambda *_: None)
-    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *_: None)
+    servers = PageServers(inventory, Policy(), PLAIN, lambda *_, **__: None)
+    telemetry = Sampler(inventory, servers, lambda _: None, _is_ready, lambda *_, **__: None)
     # Of which nothing is new at the second look.
     idle = await asyncio.create_subprocess_exec("sleep", "infinity")
     try:
