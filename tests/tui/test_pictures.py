@@ -80,7 +80,7 @@ async def test_the_dashboard_looks_as_it_did(
         ("120x40-burst", README_SIZE, 14, "source", (), "limited by"),
         ("80x24-burst", (80, 24), 14, "source", (), "slowest web"),
         ("120x40-fan-outs", README_SIZE, 24, "source", ("b",), "as they began"),
-        ("120x40-details", README_SIZE, 24, "warm-up", ("I",), "latency   mean"),
+        ("120x40-details", README_SIZE, 24, "warm-up", ("I",), "on disk, newest first"),
     ],
 )
 async def test_a_burst_looks_as_it_did(
