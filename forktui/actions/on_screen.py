@@ -189,7 +189,7 @@ HOLD: Final = OnScreen(
     do=lambda desk, words: desk.hold_events(),
 )
 FAN_OUTS: Final = OnScreen(
-    word="fan-outs",
+    word="bursts",
     keys=("b",),
     label="Fan-outs",
     help="The last fan-outs: how far each is, its forks as a waterfall, what limited it; X cancels it there",

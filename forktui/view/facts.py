@@ -19,7 +19,14 @@ from forktui.view.machine_facts import (
     under_way_facts,
     version_facts,
 )
-from forktui.view.memory_facts import fault_facts, layer_facts, memory_facts, prefetch_facts, template_facts
+from forktui.view.memory_facts import (
+    fault_facts,
+    latency_facts,
+    layer_facts,
+    memory_facts,
+    prefetch_facts,
+    template_facts,
+)
 from forktui.view.page_heat import has_page_map, heat_lines, heat_title, legend, no_page_map
 from forktui.view.panels import Fact, Section
 from forktui.view.styled_lines import Line
@@ -59,6 +66,7 @@ def overview(subject: Subject) -> list[Fact]:
         *fork_facts(subject),
         *memory_facts(subject),
         *fault_facts(subject),
+        *latency_facts(subject),
         *unserved_facts(subject),
         *prefetch_facts(subject),
         machine_fact(subject),
@@ -124,7 +132,7 @@ def _lock(subject: Subject) -> tuple[Fact, ...]:
 
 
 def _faults(subject: Subject, width: int) -> tuple[Fact, ...]:
-    facts = (*fault_facts(subject), *rate_facts(subject))
+    facts = (*fault_facts(subject), *rate_facts(subject), *latency_facts(subject))
     bars = histogram(subject.fold, width, subject.glyphs) if subject.fold is not None else []
     return (*facts, Fact("", [], tuple(bars))) if bars else facts
 

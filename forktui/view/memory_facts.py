@@ -26,7 +26,7 @@ def memory_facts(subject: Subject) -> list[Fact]:
 
 
 def fault_facts(subject: Subject) -> list[Fact]:
-    """The faults that a page server answered, and how long they waited for that."""
+    """The faults that a page server answered."""
     if not _is_served(subject):
         return []
     counters = subject.counters
@@ -34,10 +34,13 @@ def fault_facts(subject: Subject) -> list[Fact]:
     faults: list[Line] = [[(f"{count(counters.faults)} demand", "faulted")]]
     faults += [[(f"{count(counters.fault_around_pages)} around", "around")]]
     faults += [[(f"{count(counters.residual_faults)} residual", residual)]] if counters.prefetched_pages else []
-    facts = [Fact("faults", joined(faults, _separator(subject)))]
-    if subject.fold is not None and (waited := summary(subject.fold, subject.glyphs)):
-        facts.append(Fact("latency", waited))
-    return facts
+    return [Fact("faults", joined(faults, _separator(subject)))]
+
+
+def latency_facts(subject: Subject) -> list[Fact]:
+    """How long those faults waited, where that was asked for."""
+    waited = summary(subject.fold, subject.glyphs) if subject.fold is not None and _is_served(subject) else []
+    return [Fact("latency", waited)] if waited else []
 
 
 def prefetch_facts(subject: Subject) -> list[Fact]:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from forktui.model.bursts import Burst
 from forktui.tui.app import ForkTui
 from forktui.tui.screens.bursts import FanOuts
 from supervisor.models import FanOutRequest
@@ -19,11 +20,17 @@ from tests.tui.test_live import SIZE, app_of, dashboard
 pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
-def recorded(forks: int | None = None) -> ForkTui:
-    """A dashboard on a fan-out that a real supervisor told, or on its beginning."""
+def recorded(forks: int = 24) -> ForkTui:
+    """A dashboard on a fan-out that a real supervisor told, until it had made so many forks."""
     recording = Recording.load(BURST)
-    events = recording.events if forks is None else until_made(recording, forks)
-    return ForkTui(RecordedSupervisor(events), now=lambda: recording.clock)
+    return ForkTui(RecordedSupervisor(until_made(recording, forks)), now=lambda: recording.clock)
+
+
+def going() -> tuple[ForkTui, Burst]:
+    """A dashboard on the beginning of that, and the fan-out as it is known then."""
+    recording = Recording.load(BURST)
+    (burst,) = Recording(0, until_made(recording, 10), {}).world.bursts.listed
+    return recorded(10), burst
 
 
 async def test_a_fan_out_is_shown_from_its_beginning_until_it_is_dismissed(embedded: Home) -> None:
@@ -100,15 +107,16 @@ async def test_one_of_before_is_in_the_list_and_not_beside_the_tree(embedded: Ho
 
 @pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24), SIZE, (200, 50)])
 async def test_at_any_size_it_says_how_far_it_is_and_opens_in_full(size: tuple[int, int]) -> None:
-    async with recorded(10).run_test(size=size) as pilot:
-        await until_shown(pilot, "10 of 24 forks")
+    app, burst = going()
+    async with app.run_test(size=size) as pilot:
+        await until_shown(pilot, f"{burst.told.operation.done} of 24 forks")
         await until(pilot, lambda: tree(pilot).rows)
         assert tree(pilot).size.height >= 2
         await pilot.press("b")
         await until_shown(pilot, "▸ ")
         await pilot.press("end")
         # The last of those that had begun by then.
-        await until_shown(pilot, "web-13")
+        await until_shown(pilot, burst.members[burst.order[-1]].name)
 
 
 async def test_without_any_the_screen_says_how_one_begins() -> None:
@@ -129,7 +137,7 @@ async def test_a_click_on_the_pane_opens_it() -> None:
 
 async def test_on_an_ascii_terminal_it_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORKTUI_ASCII", "1")
-    async with recorded(14).run_test(size=SIZE) as pilot:
-        assert (await until_shown(pilot, "14 of 24 forks")).isascii()
+    async with going()[0].run_test(size=SIZE) as pilot:
+        assert (await until_shown(pilot, " of 24 forks")).isascii()
         await pilot.press("b")
         assert (await until_shown(pilot, "bars are of")).isascii()

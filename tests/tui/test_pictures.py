@@ -61,7 +61,6 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         ("80x24-details", (80, 24), "fork-2", ("i",), "▒ prefetched"),
         ("120x40", README_SIZE, "fork-2", (), "prefetched 4"),
         ("120x40-source", README_SIZE, "source", (), "to unlock"),
-        ("120x40-details", README_SIZE, "fork-2", ("I",), "Prefetch"),
         ("120x40-delete", README_SIZE, "fork-4", ("d",), "Delete fork-4?"),
         ("120x40-fan-out", README_SIZE, "source", ("F", *"20"), "20 take 360 MiB"),
         ("120x40-create", README_SIZE, "source", ("n", *"Web"), "lowercase letters"),
@@ -77,19 +76,20 @@ async def test_the_dashboard_looks_as_it_did(
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "forks", "keys", "words"),
+    ("name", "size", "forks", "focus", "keys", "words"),
     [
-        ("120x40-burst", README_SIZE, 14, (), "resume 2"),
-        ("80x24-burst", (80, 24), 14, (), "web-12 299 ms"),
-        ("120x40-fan-outs", README_SIZE, 24, ("b",), "as they began"),
+        ("120x40-burst", README_SIZE, 14, "source", (), "limited by"),
+        ("80x24-burst", (80, 24), 14, "source", (), "slowest web"),
+        ("120x40-fan-outs", README_SIZE, 24, "source", ("b",), "as they began"),
+        ("120x40-details", README_SIZE, 24, "warm-up", ("I",), "on disk, newest first"),
     ],
 )
 async def test_a_burst_looks_as_it_did(
-    name: str, size: tuple[int, int], forks: int, keys: tuple[str, ...], words: str
+    name: str, size: tuple[int, int], forks: int, focus: str, keys: tuple[str, ...], words: str
 ) -> None:
     burst = Recording.load(BURST)
-    begun = Recording(burst.clock, until_made(burst, forks), {})
-    compare(name, await picture(begun, size, "source", keys, words))
+    begun = Recording(burst.clock, until_made(burst, forks), burst.page_maps)
+    compare(name, await picture(begun, size, focus, keys, words))
 
 
 def compare(name: str, drawn: str) -> None:

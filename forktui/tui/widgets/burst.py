@@ -11,6 +11,7 @@ from forktui.view.burst_panes import in_short
 from forktui.view.styled_lines import Line
 
 KEYS = "b opens it, B closes it"
+KEYS_WHILE_IT_GOES_ON = "b opens it (X cancels), B closes it"
 
 
 class BurstPane(Painting):
@@ -24,7 +25,6 @@ class BurstPane(Painting):
         self._bursts: list[Burst] = []
         self._dismissed: frozenset[str] = frozenset()
         self._now: datetime | None = None
-        self.border_title = KEYS
         self.display = False
 
     def show(self, world: World) -> bool:
@@ -36,6 +36,10 @@ class BurstPane(Painting):
         going = any(one.running for one in listed)
         if going or changed or listed != self._bursts:
             self._bursts, self._now = listed, world.statistics_at
+            keys = KEYS_WHILE_IT_GOES_ON if going else KEYS
+            # Another title draws the whole pane.
+            if self.border_title != keys:
+                self.border_title = keys
             self.repaint()
         if changed:
             self.display = bool(listed)
@@ -43,7 +47,7 @@ class BurstPane(Painting):
 
     def dismiss(self) -> None:
         """Show none of these any more."""
-        self._dismissed = self._dismissed | {one.id for one in self._bursts}
+        self._dismissed = frozenset(one.id for one in self._bursts) | self._dismissed
 
     def on_click(self) -> None:
         self.post_message(self.Clicked())
