@@ -73,7 +73,7 @@ async def test_trees_are_sorted_by_their_sums_which_are_shown() -> None:
         await pilot.press("T")
         await until(pilot, lambda: shown_rows(pilot) == ["great", "a", "b", "small"])
         row = next(line for line in screen_text(pilot).splitlines() if "▾ great" in line)
-        assert row.split()[5:8] == ["2", "·", "4"]
+        assert row.split()[6:9] == ["2", "·", "4"]
         assert "sums" in screen_text(pilot).splitlines()[HEADER] or "summed" in screen_text(pilot)
 
 
@@ -105,6 +105,22 @@ async def test_marks_by_match_by_tree_and_by_range_are_what_an_action_acts_on() 
         await pilot.press("u", "j", "space", "v", "d", "y")
         await until(pilot, lambda: app.wishes)
     assert app.wishes == [("delete", ("fork-3", "other"), 1)]
+
+
+async def test_the_footer_says_what_can_be_done_to_all_that_are_marked_as_they_are_now() -> None:
+    app = host(family())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+
+        def can_stop() -> bool:
+            return next(possible for action, possible in app.dashboard._keys._offers if action.word == "stop")
+
+        await pilot.press("slash", *"fork", "enter", "asterisk")
+        await until(pilot, can_stop)
+        await hear(pilot, InstanceChanged(instance=fork_of("source", "fork-3", age=3, state=State.STOPPED)))
+        await until(pilot, lambda: not can_stop())
+        await pilot.press("G", "space")
+        await until(pilot, can_stop)
 
 
 async def test_the_filter_says_what_it_is_how_much_it_finds_and_what_it_does_not_know() -> None:
