@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 from forktui.actions.form import Field, Form, Question, Values
@@ -11,7 +12,18 @@ from forktui.model.world import World
 from supervisor.models import Instance
 
 Targets = Sequence[Instance]
-Guard = Callable[[Instance, Targets], str | None]
+
+
+class Selected(list[Instance]):
+    """All that an action is about, of which each may be asked about the others."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """What they are called."""
+        return frozenset(one.name for one in self)
+
+
+Guard = Callable[[Instance, Selected], str | None]
 """Why one instance refuses an action on all the selected ones; None where it does not."""
 
 
@@ -145,7 +157,7 @@ class Verb(Action):
         """
         if forbidden is not None:
             return f"{self.name} refused: {forbidden}"
-        selected = [world.instances[i] for i in selection if i in world.instances]
+        selected = Selected(world.instances[i] for i in selection if i in world.instances)
         if not selected and not self.makes:
             return f"{self.name} refused: no instance is selected"
         for instance in selected:

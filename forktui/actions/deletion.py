@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from forktui.actions.action import Group, Outcome, Targets, Verb
+from forktui.actions.action import Group, Outcome, Selected, Targets, Verb
 from forktui.actions.form import Question, Values
 from forktui.actions.guards import locked
 from forktui.actions.requests import CONCURRENCY, answers, each, outcome
@@ -45,9 +45,9 @@ def _sums(deletions: Sequence[Deletion]) -> tuple[str, str]:
     )
 
 
-def _guard(instance: Instance, selected: Targets) -> str | None:
+def _guard(instance: Instance, selected: Selected) -> str | None:
     """A locked source by itself is offered with its whole tree."""
-    return None if len(selected) == 1 else locked(instance, frozenset(other.name for other in selected))
+    return None if len(selected) == 1 else locked(instance, selected.names)
 
 
 def _question(world: World, targets: Targets) -> Question:

@@ -40,6 +40,17 @@ def family_of(world: World, root: str) -> Family:
     return Family(root, below, sums, _faults((), world.faults, below))
 
 
+def family_beside(family: Family | None, world: World, root: str, below: frozenset[str]) -> Family:
+    """The family of another root of the same world, at the cost of what the two have not in common."""
+    was, members = frozenset() if family is None else family.members, below | {root}
+    gone, came = was - members, members - was
+    if family is None or len(gone) + len(came) >= len(members):
+        sums = _summed(world, members)
+    else:
+        sums = added(taken(family.sums.portion, _summed(world, gone)), _summed(world, came))
+    return Family(root, below, Totals(*sums), _faults((), world.faults, below))
+
+
 def family_after(family: Family, before: World, after: World, change: Change) -> Family:
     """What a family of the world before a change is after it."""
     if change.everything:

@@ -69,6 +69,11 @@ class Forest:
         begin = self._preorder.ids.index(instance_id)
         return self._matching(self._preorder.ids[begin : begin + self._preorder.below[begin] + 1])
 
+    def below(self, instance_id: str) -> frozenset[str]:
+        """All below an instance, looked for or not."""
+        begin = self._preorder.ids.index(instance_id)
+        return frozenset(self._preorder.ids[begin + 1 : begin + self._preorder.below[begin] + 1])
+
     @property
     def found(self) -> int:
         """How many are looked for."""

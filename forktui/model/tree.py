@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from forktui.model.change import NOTHING, Change
 from forktui.model.filter import Filter, filter_of
@@ -50,7 +51,7 @@ class Tree:
         """The row that the cursor is on."""
         return self.rows[self.cursor] if self.cursor >= 0 else None
 
-    @property
+    @cached_property
     def selection(self) -> tuple[str, ...]:
         """What actions act on: the marked instances in the tree's order, or the one under the cursor."""
         if not self.marked:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forktui.model.change import NOTHING
-from forktui.model.family import family_after, family_of
+from forktui.model.family import family_after, family_beside, family_of
 from forktui.model.filter import filter_of
 from forktui.model.forest import Forest, View, forest, rows
 from forktui.model.sorting import Sort
@@ -252,6 +252,18 @@ def test_a_family_after_each_change_is_the_family_looked_for_anew(stream: list[E
         before, world = world, reduce(world, event)
         family = family_after(family, before, world, world.change)
         assert family == family_of(world, root)
+
+
+@settings(max_examples=200)
+@given(streams(), names, names)
+def test_a_family_beside_another_is_the_family_looked_for_anew(stream: list[Event], root: str, other: str) -> None:
+    world = reduce_all(World(), stream)
+    placed = forest(world)
+    if root in world.instances and other in world.instances:
+        anew = family_of(world, other)
+        if anew.below == placed.below(other):
+            assert family_beside(family_of(world, root), world, other, anew.below) == anew
+            assert family_beside(None, world, other, anew.below).faults == anew.faults
 
 
 def test_counters_leave_the_rows_alone_where_the_order_is_not_theirs() -> None:

@@ -19,6 +19,9 @@ from forktui.view.styled_lines import Line
 _BOX = range(4)
 """The cells of a line that show or hide its column when they are clicked."""
 
+_AROUND = 6
+"""The lines of a small screen that are not the list's: border, heading, and what the keys do."""
+
 
 class ColumnList(Painting, can_focus=True):
     """A line for each column, and a cursor."""
@@ -73,7 +76,8 @@ class ColumnList(Painting, can_focus=True):
         first, tree = self._first(height), self._tree
         lines: list[Line] = []
         for place, column in list(enumerate(LISTED))[first : first + height]:
-            mark = self.glyphs.closed if place == self._cursor else " "
+            goes_on = (place == first > 0) or place == first + height - 1 < len(LISTED) - 1
+            mark = self.glyphs.closed if place == self._cursor else self.glyphs.deeper if goes_on else " "
             line = column_line(column, tree.shape, tree.columns, tree.shown.view.sort, width - 2, self.glyphs)
             lines.append([(f"{mark} ", "mark"), *line])
         return lines
@@ -102,6 +106,9 @@ class ColumnPicker(ModalScreen[None]):
             yield Prose("Columns", classes="question")
             yield ColumnList(self._tree)
             yield Prose("Space shows or hides, w by width, W all by width, s sorts, Esc ends", classes="hint")
+
+    def on_resize(self) -> None:
+        self.query_one(ColumnList).styles.height = min(len(LISTED), max(self.size.height - _AROUND, 1))
 
     def action_leave(self) -> None:
         if self._tree.columns != self._chosen:

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.screen import Screen
 
-from forktui.actions.action import OnScreen, Verb
+from forktui.actions.action import Action, OnScreen, Verb
 from forktui.actions.command_line import Command, NotUnderstoodError, understood
 from forktui.actions.form import Values
 from forktui.actions.guards import forbidden
@@ -19,7 +19,7 @@ from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.actions.states import CANCEL
 from forktui.client.feed import Connection
 from forktui.model.change import Change
-from forktui.model.family import Family, family_after, family_of
+from forktui.model.family import Family, family_after, family_beside
 from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.attachment import Attachment
@@ -48,6 +48,7 @@ from forktui.tui.widgets.tree_pane import TreePane
 from forktui.view.page_heat import has_page_map
 from supervisor.models import Instance
 
+OFFERED = [action for action in ACTIONS if action.footer]
 PAGE_MAP_SECONDS = 0.5
 """The least time between two readings of a page map."""
 
@@ -85,6 +86,9 @@ class Dashboard(Screen[None]):
         self._burst = BurstPane()
         self._keys = KeyBar()
         self._family: Family | None = None
+        self._asked: tuple[object, ...] = ()
+        self._possible: dict[str, bool] = {}
+        """Which verbs can be done to all that are marked."""
         self._page_map_read: tuple[object, ...] = ()
         self._page_map_read_at = float("-inf")
 
@@ -116,6 +120,8 @@ class Dashboard(Screen[None]):
         """Draw what `change` has made of the world."""
         if self._family is not None:
             self._family = family_after(self._family, self.world, world, change)
+        if change.everything or not change.shown.isdisjoint(self.fork_tree.marked):
+            self._possible = {}
         self.world, self.connection = world, connection
         with self.app.batch_update():
             self._status.show(world, connection)
@@ -214,18 +220,30 @@ class Dashboard(Screen[None]):
     def _show_selected(self) -> None:
         instance = self.selected
         if instance is None or self._family is None or self._family.root != instance.id:
-            self._family = None if instance is None else family_of(self.world, instance.id)
+            self._family = None if instance is None else self._family_beside(instance.id)
         self._inspector.set_class(instance is None or not has_page_map(instance), "alone")
         self._facts.show(self.world, self._family, self._now())
         self._fault_rate.show(self.world, self._family, self._now())
         self._heat_map.select(instance)
-        offered = [action for action in ACTIONS if action.footer]
-        possible = [not isinstance(action, Verb) or self.refusal(action) is None for action in offered]
-        self._keys.show(list(zip(offered, possible, strict=True)), self._marks())
+        self._keys.show([(action, self._is_possible(action)) for action in OFFERED], len(self.fork_tree.marked))
         self._read_page_map()
 
-    def _marks(self) -> int:
-        return len(self.fork_tree.marked)
+    def _family_beside(self, root: str) -> Family:
+        tree = self.fork_tree.shown
+        return family_beside(self._family, self.world, root, tree.forest.below(root))
+
+    def _is_possible(self, action: Action) -> bool:
+        if not isinstance(action, Verb):
+            return True
+        # Of ten thousand that are marked, each is looked at: not at each key, but when they are others.
+        marked, asked = self.fork_tree.marked, (self.fork_tree.marked, self.connection.live, self.world.supervisor)
+        if not marked or action.one or action.makes:
+            return self.refusal(action) is None
+        if self._asked != asked:
+            self._asked, self._possible = asked, {}
+        if action.word not in self._possible:
+            self._possible[action.word] = self.refusal(action) is None
+        return self._possible[action.word]
 
     def _read_page_map(self) -> None:
         """Ask for the selected instance's page map where its counters have changed, twice a second at most."""

@@ -217,11 +217,16 @@ class ForkTree(InkedScroll):
             self._keep_place(before)
             self._refresh_lines(None)
         if tree.forest is not before.forest:
-            self.post_message(self.Arranged())
+            self._tell(self.Arranged())
         if tree.cursor_id != before.cursor_id or tree.marked != before.marked:
             self._refresh_row(before.cursor)
             self._refresh_row(tree.cursor)
-            self.post_message(self.Moved())
+            self._tell(self.Moved())
+
+    def _tell(self, message: Message) -> None:
+        # Else what its parent has caused, such as by a filter, would go no further than to the parent.
+        message.set_sender(self)
+        self.post_message(message)
 
     def _keep_place(self, before: Tree) -> None:
         """Have the cursor on the same line of the screen, or what is at the top where it is not on the screen."""

@@ -160,7 +160,9 @@ class TreePane(Vertical):
         sort = self._tree.shown.view.sort
         if not sort.measure.sums:
             summed = ", ".join(column.word for column in BY_WORD.values() if column.measure.sums)
-            self.post_message(Said(f"what is sorted by has no sum: sort by {summed} (> or a click on its title)"))
+            refusal = Said(f"what is sorted by has no sum: sort by {summed} (> or a click on its title)", "warning")
+            # Else it would go no further than to the screen that has passed the key on.
+            self.post_message(refusal.set_sender(self))
             return
         self._tree.set_sort(replace(sort, of_trees=not sort.of_trees))
 
