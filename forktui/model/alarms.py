@@ -83,14 +83,17 @@ class Alarms:
         return sum(map(len, self.open.values())) + len(self.over)
 
     def groups(self, named: int) -> list[tuple[Kind, int, list[Alarm]]]:
-        """What is to look at by kind, the worst first: how many, and at most `named` of them, those that hold first."""
+        """What is to look at by kind: how many, and at most `named` of them.
+
+        What holds comes before what is over, and the worst first.
+        """
         groups = []
         for kind in Kind:
             there, over = self.open.get(kind, _NONE), [one for one in reversed(self.over) if one.kind is kind]
             if there or over:
                 some = list(islice(chain(there.values(), over), named))
                 groups.append((kind, len(there) + len(over), some))
-        return groups
+        return sorted(groups, key=lambda group: not group[2][0].holds)
 
     def listed(self, most: int) -> list[Alarm]:
         """At most so many of all, those that nobody has acknowledged first, the newest first."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 from forktui.model.forest import Row
 from forktui.model.world import World
 from forktui.text.quantities import count, mebibytes
+from forktui.view.alarms import mark
 from forktui.view.glyphs import Glyphs
 from forktui.view.styled_lines import Ink, Line, Piece, left, right
 from supervisor.models import Instance, State
@@ -51,13 +52,14 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
         if operation.total is not None and len(counted) > _COUNTED_WIDTH:
             counted = f"{100 * operation.done // max(operation.total, 1)}%"
         return f"{glyphs.working} {operation.verb if operation.total is None else counted}", "waiting"
+    if instance.died:
+        return f"{glyphs.died} died", "broken"
     return f"{glyphs.states[instance.state]} {instance.state}", STATE_INKS[instance.state]
 
 
 def _badge(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    guest = world.statistics_of(instance.id).guest
-    if guest is not None and guest.corrupt is not None:
-        return " CORRUPT ", "alarm"
+    if (found := mark(world, instance)) is not None:
+        return found
     if instance.mem_locked:
         return f" {glyphs.lock} LOCKED ", "locked"
     if instance.recording:

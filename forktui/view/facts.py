@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from forktui.model.conditions import is_stuck
 from forktui.model.family import Family, family_of
 from forktui.model.totals import Totals
 from forktui.model.world import World
@@ -12,8 +13,6 @@ from forktui.view.styled_lines import Ink, Line, Piece, joined, left, right
 from supervisor.models import Instance, InstanceStatistics, Phase, Template
 
 LABEL_WIDTH = 10
-OLDEST_FAULT_ALARM_MS = 1000.0
-"""A fault that waits longer is an alarm: the slowest answer, a 2 MiB page from disk, takes tens of milliseconds."""
 
 
 def facts(world: World, instance: Instance, glyphs: Glyphs, family: Family | None = None) -> list[Line]:
@@ -85,7 +84,7 @@ def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
     found: list[Line] = []
     if counters.guest is not None and counters.guest.corrupt is not None:
         found.append([(" CORRUPT ", "alarm"), (f" {counters.guest.corrupt}", "broken")])
-    if counters.oldest_fault_ms >= OLDEST_FAULT_ALARM_MS:
+    if is_stuck(counters.oldest_fault_ms):
         waits = f" a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
         found.append([(" STUCK ", "alarm"), (waits, "broken")])
     if counters.copy_errors:
@@ -94,7 +93,8 @@ def _alarms(instance: Instance, counters: InstanceStatistics) -> list[Line]:
         found.append(_fact("error", [(instance.state_error, "broken")]))
     if instance.exit_message or instance.exit_code:
         # The message names the code of a VMM that has one.
-        found.append(_fact("exit", [(instance.exit_message or f"code {instance.exit_code}", "warning")]))
+        ended = "died" if instance.died else "exit"
+        found.append(_fact(ended, [(instance.exit_message or f"code {instance.exit_code}", "warning")]))
     return found
 
 

@@ -28,6 +28,8 @@ class Glyphs:
     live: str
     lost: str
     states: Mapping[State, str]
+    died: str
+    """In the place of a state's."""
     working: str
     heights: str
     """A bar from one eighth to full height."""
@@ -68,6 +70,7 @@ UNICODE = Glyphs(
         State.STANDBY: "■",
         State.UNKNOWN: "?",
     },
+    died="✗",
     working="↻",
     heights="▁▂▃▄▅▆▇█",
     full="━",
@@ -107,6 +110,7 @@ ASCII = Glyphs(
         State.STANDBY: "#",
         State.UNKNOWN: "?",
     },
+    died="x",
     working="%",
     heights="_.:-=+*#",
     full="=",

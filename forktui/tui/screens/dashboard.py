@@ -25,6 +25,7 @@ from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.alarms import AlarmsScreen
 from forktui.tui.screens.dialogs import Confirm, Dialog
 from forktui.tui.screens.events import Events
 from forktui.tui.screens.forms import FormDialog
@@ -32,6 +33,7 @@ from forktui.tui.screens.help import Help
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
+from forktui.tui.widgets.alarm_strip import AlarmStrip
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.command_line import CommandLine
 from forktui.tui.widgets.details import Facts, FaultRate
@@ -68,6 +70,7 @@ class Dashboard(Screen[None]):
         self._attachment = attachment
         self._status = StatusLine(attachment)
         self._banner = Banner()
+        self._alarms = AlarmStrip()
         self._first_steps = FirstSteps(private=attachment.private)
         self._filter = TextField("", "words in name, id, state, uffd, firecracker, locked", id="filter")
         self._command_line = CommandLine(lambda: self.world)
@@ -83,6 +86,7 @@ class Dashboard(Screen[None]):
     def compose(self) -> ComposeResult:
         yield self._status
         yield self._banner
+        yield self._alarms
         with Container(id="body"):
             with Vertical(id="forest"):
                 yield self.fork_tree
@@ -113,6 +117,7 @@ class Dashboard(Screen[None]):
         self.world, self.connection = world, connection
         with self.app.batch_update():
             self._status.show(world, connection)
+            self._alarms.show(world)
             self.fork_tree.show(world, change)
             self._activity.show(world)
             self._show_connection(connection)
@@ -156,9 +161,10 @@ class Dashboard(Screen[None]):
     def action_do(self, word: str) -> None:
         """Do an action, or say why not."""
         action = BY_WORD[word]
-        refusal = self._perform(Command(action, ids=self._targets(action) if isinstance(action, Verb) else ()))
-        if refusal is not None:
-            self.post_message(Said(refusal, "warning"))
+        ids = self._targets(action) if isinstance(action, Verb) else ()
+        refusal = self._perform(Command(action, ids=ids))
+        if refusal is not None and isinstance(action, Verb):
+            self.post_message(Said(refusal, "warning", lambda: self.refusal(action, ids) == refusal))
 
     @on(CommandLine.Said)
     def _line_said(self, message: CommandLine.Said) -> None:
@@ -205,6 +211,7 @@ class Dashboard(Screen[None]):
             self.fork_tree.focus()
 
     def on_resize(self) -> None:
+        self._alarms.lay_out()
         self.call_after_refresh(self._read_page_map)
 
     def _targets(self, verb: Verb) -> tuple[str, ...]:
@@ -331,6 +338,10 @@ class Dashboard(Screen[None]):
 
     def hold_events(self) -> None:
         self._activity.hold(not self._activity.held)
+
+    @on(AlarmStrip.Opened)
+    def show_alarms(self) -> None:
+        self.app.push_screen(AlarmsScreen(self.world), self.fork_tree.move_to)
 
     def reconnect(self) -> None:
         self.post_message(RetryWanted())

@@ -111,9 +111,9 @@ class ForkTree(InkedScroll):
                 continue
             self.refresh_difference(y, before, line)
 
-    def move_to(self, instance_id: str) -> None:
+    def move_to(self, instance_id: str | None) -> None:
         """Put the cursor on an instance, opening what hides it; no effect where there is none such."""
-        if instance_id not in self.world.instances:
+        if instance_id is None or instance_id not in self.world.instances:
             return
         if instance_id not in self.rows.position:
             self.collapsed = self.collapsed.difference(self._sources(instance_id))
