@@ -42,15 +42,15 @@ _INDENT: Final = " " * (BADGE_WIDTH + 1)
 def mark(world: World, instance: Instance) -> Piece | None:
     """The badge of the worst that there is about an instance, or of the page server that it waits for."""
     kinds = [kind for kind in world.alarms.marks.get(instance.id, ()) if kind not in _ON_STATE]
-    if not kinds and _waits_for_pager(world, instance):
-        kinds = [Kind.PAGER]
-    if not kinds:
-        return None
-    holding = [kind for kind in kinds if kind is Kind.PAGER or world.alarms.holds(kind, instance.id)]
-    return badge((holding or kinds)[0], bool(holding))
+    holding = [kind for kind in kinds if world.alarms.holds(kind, instance.id)]
+    if holding:
+        return badge(holding[0], holds=True)
+    if _waits_for_pager(world, instance):
+        return badge(Kind.PAGER, holds=True)
+    return badge(kinds[0], holds=False) if kinds else None
 
 
-def badge(kind: Kind, holds: bool) -> Piece:
+def badge(kind: Kind, *, holds: bool) -> Piece:
     """A kind as a badge, which stands out while its cause holds."""
     word = BADGES[kind]
     return (f" {word} ", "alarm") if holds else (f"({word})", "warning")
@@ -84,7 +84,7 @@ def in_full(alarm: Alarm, width: int, now: datetime | None) -> list[Line]:
     """An alarm in lines of `width` cells, with nothing left out; `now` tells which day needs no date."""
     ink: Ink = "muted" if alarm.acknowledged else "plain"
     first: Line = [
-        *_in_column(badge(alarm.kind, alarm.holds)),
+        *_in_column(badge(alarm.kind, holds=alarm.holds)),
         (f"{alarm.name}", "muted" if alarm.acknowledged else "strong"),
         (f"  {when(alarm, now)}", "muted"),
     ]
@@ -122,7 +122,7 @@ def _group(kind: Kind, number: int, some: Sequence[Alarm], now: datetime | None)
     same = all(one.what == first.what for one in some)
     since = _time(first.since, now)
     words = f": {first.what}" if same else f": {first.what}, and others"
-    line = _in_column(badge(kind, any(one.holds for one in some)))
+    line = _in_column(badge(kind, holds=any(one.holds for one in some)))
     return [*line, (f"{since} ", "muted"), (named, "strong"), (words, "plain")]
 
 

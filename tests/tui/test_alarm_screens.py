@@ -84,6 +84,10 @@ def test_forks_that_wait_for_a_page_server_are_marked_and_others_are_not() -> No
     world = reduce(world_of(locked_source("source", ["i1", "i2"]), *forks), TemplateChanged(template=pager(None)))
     marks = {name: mark(world, one) for name, one in world.instances.items()}
     assert marks == {"source": (" NO PAGER ", "alarm"), "i1": (" NO PAGER ", "alarm"), "i2": None}
+    world = reduce(world, TemplateChanged(template=pager(9)))
+    marks = {name: mark(world, one) for name, one in world.instances.items()}
+    assert marks == {"source": ("(NO PAGER)", "warning"), "i1": None, "i2": None}
+    assert world.alarms.listed(1)[0].what.startswith("its page server was dead")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,13 @@ def test_no_line_is_wider_than_there_is_room(alarms: list[tuple[Kind, str]], wid
     for line in [*lines, *(row for one in world.alarms.listed(99) for row in in_full(one, width, None))]:
         assert line_width(line) <= width
     assert not lines or text_of(lines[-1]).rstrip().endswith("a lists them" if width >= 58 else "a")
+
+
+def test_what_would_allow_it_is_in_the_dashboards_words() -> None:
+    cause = {"code": "insufficient_resources", "message": "vm: fan-out of 9 refused", "remedy": "force"}
+    refused = alarm("give force=true", "vm", code="insufficient_resources", details=(cause,))
+    (found,) = reduce(world_of(instance("vm")), refused).alarms.listed(9)
+    assert found.what == "fan-out of 9 refused, or press F and say that it is to be forced"
 
 
 def test_nothing_of_an_alarm_is_left_out_of_the_list() -> None:
@@ -291,7 +302,7 @@ async def test_what_dies_under_the_dashboard_is_said_in_names_that_are_on_the_sc
             (template,) = app.world.templates.values()
             assert template.page_server_pid is not None
             psutil.Process(template.page_server_pid).send_signal(signal.SIGKILL)
-            shown = await until_shown(pilot, "source: its page server is dead")
+            shown = await until_shown(pilot, "source: its page server ")
             assert template.id not in shown
             await until(pilot, lambda: not app.world.alarms.holding(Kind.PAGER) and app.world.alarms.over)
             await pilot.press("a", "A", "escape")
