@@ -204,6 +204,14 @@ DISMISS: Final = OnScreen(
     group=Group.VIEW,
     do=lambda desk, words: desk.dismiss_fan_outs(),
 )
+ALARMS: Final = OnScreen(
+    word="alarms",
+    keys=("a",),
+    label="Alarms",
+    help="What is wrong and what was, in full: to acknowledge, or to go to whom it concerns",
+    group=Group.VIEW,
+    do=lambda desk, words: desk.show_alarms(),
+)
 COMMAND_LINE: Final = OnScreen(
     word="command",
     keys=("colon",),

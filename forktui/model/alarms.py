@@ -12,7 +12,7 @@ from typing import Final
 
 from immutables import Map
 
-from forktui.model.conditions import SEVERITY, Kind
+from forktui.model.conditions import PAST, SEVERITY, Kind
 
 OVER_LIMIT: Final = 200
 """Of alarms whose cause has gone, or that were told once; the oldest go. Of others there are as many as causes."""
@@ -83,14 +83,17 @@ class Alarms:
         return sum(map(len, self.open.values())) + len(self.over)
 
     def groups(self, named: int) -> list[tuple[Kind, int, list[Alarm]]]:
-        """What is to look at by kind, the worst first: how many, and at most `named` of them, those that hold first."""
+        """What is to look at by kind: how many, and at most `named` of them.
+
+        What holds comes before what is over, and the worst first.
+        """
         groups = []
         for kind in Kind:
             there, over = self.open.get(kind, _NONE), [one for one in reversed(self.over) if one.kind is kind]
             if there or over:
                 some = list(islice(chain(there.values(), over), named))
                 groups.append((kind, len(there) + len(over), some))
-        return groups
+        return sorted(groups, key=lambda group: not group[2][0].holds)
 
     def listed(self, most: int) -> list[Alarm]:
         """At most so many of all, those that nobody has acknowledged first, the newest first."""
@@ -153,14 +156,15 @@ class AlarmsDraft:
         """Have the cause of an alarm gone; no effect where there is none."""
         if (ended := self._take(self._open, kind, concerns)) is not None:
             self._open = ended[0]
-            self._append(replace(ended[1], holds=False, until=at))
+            self._append(replace(ended[1], what=PAST.get(kind, ended[1].what), holds=False, until=at))
         elif (ended := self._take(self._known, kind, concerns)) is not None:
             self._known = ended[0]
             self._changed.add(concerns)
 
     def tell(self, alarm: Alarm) -> None:
         """Have an alarm of what has happened and is over."""
-        self._append(self._again(replace(alarm, holds=False, until=alarm.since)))
+        what = PAST.get(alarm.kind, alarm.what)
+        self._append(self._again(replace(alarm, what=what, holds=False, until=alarm.since)))
 
     def acknowledge(self, alarm: Alarm) -> None:
         """Have an alarm looked at; no effect where it is not to be."""

@@ -44,8 +44,18 @@ class Kind(StrEnum):
 
 
 SEVERITY: Final[Mapping[Kind, int]] = {kind: place for place, kind in enumerate(Kind)}
-OF_INSTANCES: Final = frozenset({Kind.CORRUPT, Kind.ASIDE, Kind.PAGES, Kind.STUCK, Kind.DIED, Kind.ERROR})
+OF_INSTANCES: Final = (Kind.CORRUPT, Kind.ASIDE, Kind.PAGES, Kind.STUCK, Kind.DIED, Kind.ERROR)
 """The kinds that an instance and its counters show."""
+
+
+PAST: Final[Mapping[Kind, str]] = {
+    Kind.PAGES: "pages that its guest needed could not be provided",
+    Kind.STUCK: "its guest waited for a page",
+    Kind.PAGER: "its page server was dead, and forks that ran waited where they needed a page",
+    Kind.MEMORY: "the host was low on memory",
+    Kind.DISK: "the disk of the data directory was nearly full",
+}
+"""What is said of those that are over; of the others what was said before."""
 
 
 class Amount(NamedTuple):

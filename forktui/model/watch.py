@@ -7,6 +7,7 @@ from typing import Final
 from forktui.model.alarms import HOST, Alarm, Alarms, AlarmsDraft
 from forktui.model.conditions import OF_INSTANCES, Kind, amounts, is_suspicious, of_instance, waits_for_pager
 from forktui.text.quantities import size
+from forktui.text.remedies import in_dashboard
 from supervisor.models import Activity, HostStatistics, Instance, InstanceStatistics, Template
 
 DEAD_PAGER: Final = "its page server is dead: forks that run wait where they need a page"
@@ -89,7 +90,7 @@ class Watch:
             return
         concerns = activity.instance_id or HOST
         called = name(concerns) if concerns else "host"
-        what = activity.message.removeprefix(f"{called}: ")
+        what = in_dashboard(activity).removeprefix(f"{called}: ")
         self.draft.tell(Alarm(kind, concerns, called, what, activity.at))
 
 

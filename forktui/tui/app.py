@@ -24,6 +24,7 @@ from forktui.text.safe import ascii_text, safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.choices import KeptChoices
 from forktui.tui.messages import (
+    Acknowledged,
     Asking,
     ConsoleWanted,
     Finished,
@@ -35,11 +36,13 @@ from forktui.tui.messages import (
     Wanted,
 )
 from forktui.tui.pace import CHANGE_SECONDS, STATISTICS_SECONDS, Pace
+from forktui.tui.screens.alarms import AlarmsScreen
 from forktui.tui.screens.console import CONSOLE_LINES, Console
 from forktui.tui.screens.dashboard import Dashboard
 from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.reading import Reading
 from forktui.tui.terminal_app import TerminalApp
+from forktui.tui.toasts import Holds, Toasts, always
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.inked import AsciiScrollBar
 from forktui.view.glyphs import ASCII, glyphs
@@ -50,8 +53,6 @@ REDUCE_SECONDS = 0.004
 REDUCED_AT_ONCE = 50
 """Events between two looks at the clock."""
 TICK_SECONDS = 1.0
-REPEAT_SECONDS = 2.0
-"""The same line is not said twice within this time."""
 
 
 Companion = Callable[[], Awaitable[str | None]]
@@ -103,7 +104,7 @@ class ForkTui(TerminalApp):
         """What is not drawn yet."""
         self._pace = Pace()
         self._drawing: Timer | None = None
-        self._said: dict[str, float] = {}
+        self._toasts = Toasts(self, clock)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         yield from super().get_system_commands(screen)
@@ -119,7 +120,7 @@ class ForkTui(TerminalApp):
         self.set_class(self.glyphs is ASCII, "-ascii")
         ScrollBar.renderer = AsciiScrollBar if self.glyphs is ASCII else ScrollBarRender
         self.push_screen(self.dashboard)
-        self.set_interval(TICK_SECONDS, lambda: self.dashboard.tick(self._feed.connection))
+        self.set_interval(TICK_SECONDS, self._tick)
         self.run_worker(self._live(), name="feed")
         if self._companion is not None:
             self.run_worker(self._accompany(self._companion), name="companion")
@@ -153,10 +154,10 @@ class ForkTui(TerminalApp):
         if outcome.done:
             self._say(outcome.done, "information")
         for failure in outcome.failures:
-            self._say(failure, "error")
+            self._say(failure, "error", self._until_connected_again())
 
     def on_said(self, message: Said) -> None:
-        self._say(message.line, message.severity)
+        self._say(message.line, message.severity, message.holds)
 
     def on_page_map_wanted(self, message: PageMapWanted) -> None:
         self.run_worker(self._read_page_map(message), name="page map", group="page map", exclusive=True)
@@ -173,8 +174,17 @@ class ForkTui(TerminalApp):
     def on_fork_tree_columns_chosen(self, message: ForkTree.ColumnsChosen) -> None:
         self.run_worker(self._keep(columns=message.choices), name="choices", group="choices")
 
+    def on_acknowledged(self, message: Acknowledged) -> None:
+        self.world = self.world.acknowledge(message.alarms)
+        self._change |= self.world.change
+        self._draw_in(CHANGE_SECONDS)
+
     def on_retry_wanted(self) -> None:
         self._feed.retry_now()
+
+    def _tick(self) -> None:
+        self.dashboard.tick(self._feed.connection)
+        self._toasts.review()
 
     def _now(self) -> float:
         return self._clock() + self._ahead
@@ -242,8 +252,9 @@ class ForkTui(TerminalApp):
         self._drawing, self._change = None, NOTHING
         self.dashboard.show(self.world, self._feed.connection, change)
         for screen in self.screen_stack:
-            if isinstance(screen, Reading):
+            if isinstance(screen, Reading | AlarmsScreen):
                 screen.show(self.world)
+        self._toasts.review()
         self._pace.drawn(began, self._clock())
         if self._focus is not None:
             self._focus_first()
@@ -254,10 +265,16 @@ class ForkTui(TerminalApp):
             self.dashboard.fork_tree.move_to(chosen[0])
             self._focus = None
 
-    def _say(self, line: str, severity: SeverityLevel) -> None:
-        now = self._clock()
-        self._said = {said: at for said, at in self._said.items() if now < at + REPEAT_SECONDS}
-        if line not in self._said:
-            self._said[line] = now
-            shown = ascii_text(line) if self.glyphs is ASCII else line
-            self.notify(shown, severity=severity, markup=False, timeout=4 if severity == "information" else 8)
+    def _until_connected_again(self) -> Holds:
+        """A cause that lasts until a connection that is, or will be, lost is there again."""
+        lost = False
+
+        def holds() -> bool:
+            nonlocal lost
+            lost = lost or not self._feed.connection.live
+            return not (lost and self._feed.connection.live)
+
+        return holds
+
+    def _say(self, line: str, severity: SeverityLevel, holds: Holds = always) -> None:
+        self._toasts.say(ascii_text(line) if self.glyphs is ASCII else line, severity, holds)

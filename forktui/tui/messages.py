@@ -10,6 +10,7 @@ from forktui.actions.action import Outcome, Verb
 from forktui.actions.form import Values
 from forktui.client.api import SupervisorClient
 from forktui.client.feed import Connection
+from forktui.model.alarms import Alarm
 from forktui.model.world import World
 from supervisor.models import Event, PageMapFold
 
@@ -106,6 +107,14 @@ class ConsoleWanted(Message):
         self.instance_id = instance_id
 
 
+class Acknowledged(Message):
+    """The operator has looked at these alarms, or at all."""
+
+    def __init__(self, alarms: Sequence[Alarm] | None) -> None:
+        super().__init__()
+        self.alarms = alarms
+
+
 class RetryWanted(Message):
     """The operator does not want to wait for the next attempt to connect."""
 
@@ -119,9 +128,15 @@ class BackgroundTold(Message):
 
 
 class Said(Message):
-    """Something to tell the operator in one line; it is text, never markup."""
+    """Something to tell the operator in one line, while its cause `holds`; it is text, never markup."""
 
-    def __init__(self, line: str, severity: Literal["information", "warning", "error"] = "information") -> None:
+    def __init__(
+        self,
+        line: str,
+        severity: Literal["information", "warning", "error"] = "information",
+        holds: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__()
         self.line = line
         self.severity = severity
+        self.holds = holds

@@ -8,6 +8,7 @@ from forktui.model.fault_rates import fault_rate, fault_rates
 from forktui.model.sorting import BY_CREATION, Measure
 from forktui.model.world import World
 from forktui.text.quantities import count, mebibytes, numbers_apart, rate, rough_age
+from forktui.view.alarms import mark
 from forktui.view.glyphs import UNICODE, Glyphs
 from forktui.view.styled_lines import Ink, Piece
 from supervisor.models import Instance, InstanceStatistics, State
@@ -56,13 +57,14 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
         if operation.total is not None and len(counted) > _COUNTED_WIDTH:
             counted = f"{100 * operation.done // max(operation.total, 1)}%"
         return f"{glyphs.working} {operation.verb if operation.total is None else counted}", "waiting"
+    if instance.died:
+        return f"{glyphs.died} died", "broken"
     return f"{glyphs.states[instance.state]} {instance.state}", STATE_INKS[instance.state]
 
 
 def _badge(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    guest = world.statistics_of(instance.id).guest
-    if guest is not None and guest.corrupt is not None:
-        return "CORRUPT", "alarm"
+    if (found := mark(world, instance)) is not None:
+        return found
     if instance.mem_locked:
         return f"{glyphs.lock} locked", "standby"
     if instance.recording:

@@ -1,7 +1,6 @@
 """What is said of one instance: in short beside the tree, the most urgent first, and in full on a screen. Pure."""
 
-from typing import Final
-
+from forktui.model.conditions import is_stuck
 from forktui.text.quantities import milliseconds, plural
 from forktui.view.columns import STATE_INKS
 from forktui.view.fault_rates import rate_facts
@@ -32,9 +31,6 @@ from forktui.view.panels import Fact, Section
 from forktui.view.styled_lines import Line
 from forktui.view.subject import Subject
 from forktui.view.waterfall import waterfall
-
-OLDEST_FAULT_ALARM_MS: Final = 1000.0
-"""A fault that waits longer is an alarm: the slowest answer, a 2 MiB page from disk, takes tens of milliseconds."""
 
 
 def title(subject: Subject) -> Line:
@@ -115,7 +111,7 @@ def alarms(subject: Subject) -> list[Fact]:
     found: list[Fact] = []
     if counters.guest is not None and counters.guest.corrupt is not None:
         found.append(Fact("", [(" CORRUPT ", "alarm"), (f" {counters.guest.corrupt}", "broken")]))
-    if counters.oldest_fault_ms >= OLDEST_FAULT_ALARM_MS:
+    if is_stuck(counters.oldest_fault_ms):
         waits = f" a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
         found.append(Fact("", [(" STUCK ", "alarm"), (waits, "broken")]))
     if counters.copy_errors:

@@ -30,6 +30,8 @@ class Glyphs:
     live: str
     lost: str
     states: Mapping[State, str]
+    died: str
+    """In the place of a state's."""
     working: str
     heights: str
     """A bar from one eighth to full height."""
@@ -74,6 +76,7 @@ UNICODE = Glyphs(
         State.STANDBY: "■",
         State.UNKNOWN: "?",
     },
+    died="✗",
     working="↻",
     heights="▁▂▃▄▅▆▇█",
     full="━",
@@ -125,6 +128,7 @@ ASCII = Glyphs(
         State.STANDBY: "#",
         State.UNKNOWN: "?",
     },
+    died="x",
     working="%",
     heights="_.:-=+*#",
     full="=",

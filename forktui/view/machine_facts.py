@@ -26,7 +26,7 @@ def end_facts(subject: Subject) -> list[Fact]:
     # The message names the code of a VMM that has one.
     why = instance.exit_message or f"code {instance.exit_code}"
     when = f"  {subject.ago(instance.stopped_at)}" if instance.stopped_at is not None else ""
-    return [Fact("exit", [(why, "warning"), (when.rstrip(), "muted")])]
+    return [Fact("died" if instance.died else "exit", [(why, "warning"), (when.rstrip(), "muted")])]
 
 
 def source_line(subject: Subject) -> Line:

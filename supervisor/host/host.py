@@ -21,6 +21,7 @@ from supervisor.models import (
     CheckpointRequest,
     CreateRequest,
     DeletionPlan,
+    ErrorBody,
     FanOutEstimate,
     FanOutRequest,
     FanOutResult,
@@ -180,7 +181,7 @@ class Host:
         result = await self._finish(self._parts.fan_out.fan_out(reference, request), reference)
         for child in result.children:
             if child.error is not None:
-                self._refusals.tell(child.error.code, child.error.message, source_id)
+                self._refusals.tell(child.error, source_id)
         return result
 
     async def fan_out_estimate(self, reference: str, request: FanOutRequest) -> FanOutEstimate:
@@ -260,13 +261,18 @@ class Host:
         return self._view(record)
 
     def _report(
-        self, level: Level, message: str, instance_id: str | None, *, code: str | None = None, shown: bool = False
+        self,
+        level: Level,
+        message: str,
+        instance_id: str | None,
+        *,
+        error: ErrorBody | None = None,
+        shown: bool = False,
     ) -> None:
         _log.log(LEVELS[level], message)
-        at = datetime.now(UTC)
-        self.events.publish(
-            Activity(at=at, level=level, message=message, instance_id=instance_id, code=code, shown=shown)
-        )
+        code, details = (error.code, error.details) if error else (None, ())
+        told = {"level": level, "message": message, "instance_id": instance_id, "shown": shown}
+        self.events.publish(Activity(at=datetime.now(UTC), code=code, details=details, **told))
 
     def _id_of(self, reference: str) -> str | None:
         with contextlib.suppress(SupervisorError):
@@ -277,7 +283,7 @@ class Host:
         try:
             return await verb
         except SupervisorError as error:
-            self._refusals.tell(error.code, error.message, instance_id)
+            self._refusals.tell(ErrorBody.of(error), instance_id)
             raise
 
     async def _finish(self, verb: Coroutine[None, None, Outcome], reference: str = "") -> Outcome:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from supervisor.errors import InsufficientResourcesError, LayerError
-from supervisor.models import Level
+from supervisor.models import ErrorBody, Level
 from supervisor.models.base import Report
 
 TOLD: Final[Mapping[str, Level]] = {InsufficientResourcesError.code: "warning", LayerError.code: "alarm"}
@@ -22,10 +22,10 @@ class Refusals:
         self._clock = clock
         self._told: dict[tuple[str | None, str], float] = {}
 
-    def tell(self, code: str, message: str, instance_id: str | None) -> None:
+    def tell(self, error: ErrorBody, instance_id: str | None) -> None:
         """Tell of a request that was refused with this error, where others are to know."""
-        level, key, now = TOLD.get(code), (instance_id, code), self._clock()
+        level, key, now = TOLD.get(error.code), (instance_id, error.code), self._clock()
         self._told = {one: at for one, at in self._told.items() if now < at + AGAIN_SECONDS}
         if level is not None and key not in self._told:
             self._told[key] = now
-            self._report(level, message, instance_id, code=code)
+            self._report(level, error.message, instance_id, error=error)

@@ -2,9 +2,12 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from supervisor.models.errors import ErrorBody
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH = 63
@@ -38,12 +41,19 @@ Level = Literal["info", "warning", "alarm"]
 class Report(Protocol):
     """Tells the log and every subscriber what has happened: how bad it is, in one line, and to which instance (its id).
 
-    `code` is that of the error which it tells of, and `shown` is said where an instance, a template or its counters
-    show it too, for as long as it lasts.
+    `error` is what it tells of, and `shown` is said where an instance, a template or its counters show it too, for as
+    long as it lasts.
     """
 
     def __call__(
-        self, level: Level, message: str, instance_id: str | None, /, *, code: str | None = None, shown: bool = False
+        self,
+        level: Level,
+        message: str,
+        instance_id: str | None,
+        /,
+        *,
+        error: "ErrorBody | None" = None,
+        shown: bool = False,
     ) -> None: ...
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from supervisor.models.base import Level, Wire
+from supervisor.models.errors import ErrorDetail
 from supervisor.models.instances import (
     FanOutProgress,
     HostSnapshot,
@@ -79,6 +80,8 @@ class Activity(Wire):
     instance_id: str | None = None
     code: str | None = None
     """Of the error that it tells of, as a refusal of the API has it."""
+    details: tuple[ErrorDetail, ...] = ()
+    """Of that error: a client with words of its own has the cause alone, and its remedy."""
     shown: bool = False
     """Whether an instance, a template or its counters show it too, for as long as it lasts."""
 

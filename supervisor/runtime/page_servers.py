@@ -14,7 +14,7 @@ from supervisor.concurrency.progress import counted, interruptible, reached, ste
 from supervisor.concurrency.tasks import Background, beside, to_its_end
 from supervisor.consoles.outputs import Holding
 from supervisor.errors import OperationCancelledError, PageServerError
-from supervisor.models import how_many
+from supervisor.models import ErrorBody, how_many
 from supervisor.models.base import Report
 from supervisor.runtime.handover import Handover
 from supervisor.runtime.liveness import HANGING_BOUND, STOPPED_BOUND, Liveness
@@ -374,7 +374,8 @@ class PageServers:
                 server = await self.serving(template_id)
             except PageServerError as error:
                 self._backoff[template_id].died()
-                self._report("alarm", error.message, self._events.source(template_id), code=error.code)
+                source = self._events.source(template_id)
+                self._report("alarm", error.message, source, error=ErrorBody.of(error))
                 continue
             took = (time.monotonic() - began) * 1e3
             served = sum(fork.id in server.forks for fork in forks)

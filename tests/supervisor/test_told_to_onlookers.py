@@ -11,7 +11,16 @@ import pytest
 
 from forktui.client.api import SupervisorClient
 from supervisor.host.refusals import AGAIN_SECONDS, Refusals
-from supervisor.models import Activity, CreateRequest, FanOutRequest, ForkRequest, HostSnapshot, Instance, State
+from supervisor.models import (
+    Activity,
+    CreateRequest,
+    ErrorBody,
+    FanOutRequest,
+    ForkRequest,
+    HostSnapshot,
+    Instance,
+    State,
+)
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor, until
 from tests.harness.verified_guests import standby_source
@@ -106,6 +115,7 @@ async def test_a_fan_out_that_was_refused_to_one_is_told_to_others_once(embedded
                 error = await refused(client.fan_out("source", FanOutRequest(count=4096)))
             told = await looks_on.until(lambda one: one.code == error.code)
         assert (told.level, told.code, told.instance_id) == ("warning", "insufficient_resources", source.id)
+        assert [detail.remedy for detail in told.details] == [detail.remedy for detail in error.details]
         assert told.message.split(",")[0] == error.message.split(",")[0]
         assert sum(one.code == error.code for one in looks_on.heard) == 1
         await client.delete("source")
@@ -154,5 +164,5 @@ def test_a_refusal_is_told_again_after_a_while_and_others_at_once() -> None:
         (AGAIN_SECONDS, "insufficient_resources", "a"),
     ):
         now[0] = at
-        refusals.tell(code, f"{at:g}", instance_id)
+        refusals.tell(ErrorBody(code=code, message=f"{at:g}"), instance_id)
     assert told == [("0", "a"), ("1", "b"), ("2", "a"), (f"{AGAIN_SECONDS:g}", "a")]

@@ -67,7 +67,7 @@ def test_an_action_on_the_screen_takes_the_words_that_follow(line: str, word: st
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("frok", "frok is not known: fork? known are accept, all-details, all-events,"),
+        ("frok", "frok is not known: fork? known are accept, alarms, all-details,"),
         ("\x1b", "is not known: known are"),
         ("quit now", "quit takes nothing: leave now out"),
         ("sort size", "size is not known: sort takes name, state,"),

@@ -19,11 +19,12 @@ from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.actions.states import CANCEL
 from forktui.client.feed import Connection
 from forktui.model.change import Change
-from forktui.model.family import Family, family_after, family_beside
+from forktui.model.family import Family, family_after, family_beside, family_of
 from forktui.model.world import World
 from forktui.text.safe import safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.messages import ConsoleWanted, PageMapRead, PageMapWanted, RetryWanted, Said, Wanted
+from forktui.tui.screens.alarms import AlarmsScreen
 from forktui.tui.screens.bursts import FanOuts
 from forktui.tui.screens.columns import ColumnPicker
 from forktui.tui.screens.dialogs import Confirm, Dialog
@@ -34,6 +35,7 @@ from forktui.tui.screens.inspection import Inspection
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
 from forktui.tui.sparing import SparingCompositor
 from forktui.tui.widgets.activity_log import ActivityLog
+from forktui.tui.widgets.alarm_strip import AlarmStrip
 from forktui.tui.widgets.banner import Banner
 from forktui.tui.widgets.burst import BurstPane
 from forktui.tui.widgets.command_line import CommandLine
@@ -74,6 +76,7 @@ class Dashboard(Screen[None]):
         self._attachment = attachment
         self._status = StatusLine(attachment)
         self._banner = Banner()
+        self._alarms = AlarmStrip()
         self._first_steps = FirstSteps(private=attachment.private)
         self.forest = TreePane(self.fork_tree, self._first_steps)
         self._command_line = CommandLine(lambda: self.world)
@@ -95,6 +98,7 @@ class Dashboard(Screen[None]):
     def compose(self) -> ComposeResult:
         yield self._status
         yield self._banner
+        yield self._alarms
         with Container(id="body"):
             yield self.forest
             with self._inspector:
@@ -125,6 +129,7 @@ class Dashboard(Screen[None]):
         self.world, self.connection = world, connection
         with self.app.batch_update():
             self._status.show(world, connection)
+            self._alarms.show(world)
             self.fork_tree.show(world, change)
             self._activity.show(world)
             self._show_connection(connection)
@@ -173,9 +178,10 @@ class Dashboard(Screen[None]):
     def action_do(self, word: str) -> None:
         """Do an action, or say why not."""
         action = BY_WORD[word]
-        refusal = self._perform(Command(action, ids=self._targets(action) if isinstance(action, Verb) else ()))
-        if refusal is not None:
-            self.post_message(Said(refusal, "warning"))
+        ids = self._targets(action) if isinstance(action, Verb) else ()
+        refusal = self._perform(Command(action, ids=ids))
+        if refusal is not None and isinstance(action, Verb):
+            self.post_message(Said(refusal, "warning", lambda: self.refusal(action, ids) == refusal))
 
     @on(CommandLine.Said)
     def _line_said(self, message: CommandLine.Said) -> None:
@@ -210,6 +216,7 @@ class Dashboard(Screen[None]):
             self.forest.end_filter()
 
     def on_resize(self) -> None:
+        self._alarms.lay_out()
         self.call_after_refresh(self._read_page_map)
 
     def _targets(self, verb: Verb) -> tuple[str, ...]:
@@ -352,6 +359,10 @@ class Dashboard(Screen[None]):
 
     def hold_events(self) -> None:
         self._activity.hold(not self._activity.held)
+
+    @on(AlarmStrip.Opened)
+    def show_alarms(self) -> None:
+        self.app.push_screen(AlarmsScreen(self.world), self.fork_tree.move_to)
 
     def reconnect(self) -> None:
         self.post_message(RetryWanted())

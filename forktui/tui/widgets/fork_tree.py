@@ -122,9 +122,10 @@ class ForkTree(InkedScroll):
         self._become(tree, tree.marked ^ self.shown.marked)
         self._follow_cursor()
 
-    def move_to(self, instance_id: str) -> None:
+    def move_to(self, instance_id: str | None) -> None:
         """Put the cursor on an instance, opening what hides it; no effect where there is none such."""
-        self.rearrange(self.shown.moved_to(instance_id))
+        if instance_id is not None:
+            self.rearrange(self.shown.moved_to(instance_id))
 
     def set_marks(self, marked: frozenset[str]) -> None:
         """Replace the marks."""

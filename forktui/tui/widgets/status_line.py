@@ -1,6 +1,7 @@
 """The two lines at the top: which supervisor answers, whether it still does, and the totals of the host."""
 
 from forktui.client.feed import Connection, Link
+from forktui.model.conditions import Kind
 from forktui.model.totals import Totals
 from forktui.model.world import World, totals
 from forktui.text.quantities import count, named, size
@@ -63,6 +64,8 @@ class StatusLine(Painting):
         groups: list[Line] = []
         if sums.corrupt:
             groups.append([(f" {sums.corrupt} CORRUPT ", "alarm")])
+        if stuck := self._world.alarms.holding(Kind.STUCK):
+            groups.append([(f" {stuck} STUCK ", "alarm")])
         groups.append(
             _sum(count(sums.instances), named(sums.instances, "instance"))
             + _sum(count(sums.running), " running", "running")
