@@ -13,7 +13,8 @@ from benchmarks.bench import MIB, PATIENCE, Bench
 from benchmarks.measurement import Bar, Result, Row, Spread
 from benchmarks.supervised import children_of, standby_source, supervised
 from forktui.client.api import SupervisorClient
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from supervisor.models import FanOutRequest, ForkRequest, State, Statistics
 from supervisor.telemetry.sampler import PROCESSES_PER_SAMPLE
 

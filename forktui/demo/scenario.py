@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from forktui.client.api import SupervisorClient
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from forktui.text.quantities import plural
 from forktui.text.remedies import in_commands
 from forktui.text.safe import safe_text

@@ -18,7 +18,8 @@ from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.feed import Connection, Feed
 from forktui.model.change import NOTHING
-from forktui.model.world import World, in_pieces, reduce_all
+from forktui.model.reducing import in_pieces, reduce_all
+from forktui.model.world import World
 from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_text
 from forktui.tui.attachment import Attachment

@@ -16,8 +16,8 @@ def told(tree: Tree, typing: bool) -> Line:
         # The tree has nothing else to show, and room for all of it.
         parts.append([("not understood", "broken")])
     elif looked_for:
-        counted: Piece = (f"{count(found)} of {count(everything)} match", "strong" if found else "warning")
-        parts.append([counted] if typing else [("/", "key"), (f"{tree.query} ", "strong"), counted])
+        counted: Piece = (f"{count(found)} of {count(everything)} match", "plain" if found else "warning")
+        parts.append([counted] if typing else [("/", "key"), (f"{tree.query}  ", "strong"), counted])
     if tree.view.hides_ended:
         hidden = "ended hidden" if looked_for else f"{count(everything - found)} ended hidden"
         parts.append([(hidden, "warning"), (" . shows them", "muted")])

@@ -275,7 +275,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 def test_in_the_dashboard_the_forks_are_seen_to_come(start: Callable[..., Demo], terminal: Terminal) -> None:
     one = start("--forks", "2", terminal=terminal.device)
-    for text in ("source", "warm-up", "fork-1", "fork-2", "LOCKED"):
+    for text in ("source", "warm-up", "fork-1", "fork-2", "◆ locked"):
         terminal.until(text)
     terminal.type("q")
     drained = terminal.leave()

@@ -3,7 +3,8 @@
 import pytest
 
 from forktui.demo.report import Report, judge, table
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from supervisor.models import Guest, Instance, InstanceStatistics, Phase, State, Template
 from tests.harness.told_hosts import fork_of, locked_source, reset
 

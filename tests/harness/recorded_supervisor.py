@@ -20,7 +20,8 @@ from pydantic import TypeAdapter
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.demo.scenario import SOURCE, play
 from forktui.model.forest import descendants
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from supervisor.models import (
     Deletion,
     DeletionPlan,

@@ -15,7 +15,8 @@ from textual.widgets._toast import Toast, ToastRack
 
 from forktui.model.alarms import Alarm
 from forktui.model.conditions import Kind
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from forktui.tui.app import ForkTui
 from forktui.tui.messages import Said
 from forktui.tui.screens.alarms import AlarmsScreen

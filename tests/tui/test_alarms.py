@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from forktui.model.alarms import HOST, OVER_LIMIT, Alarm, Alarms
 from forktui.model.conditions import LOW_BYTES, OF_INSTANCES, Amount, Kind, of_instance, waits_for_pager
+from forktui.model.reducing import reduce, reduce_all
 from forktui.model.watch import DEAD_PAGER
-from forktui.model.world import World, reduce, reduce_all
+from forktui.model.world import World
 from supervisor.models import (
     Activity,
     Event,

@@ -130,7 +130,7 @@ async def test_the_filter_says_what_it_is_how_much_it_finds_and_what_it_does_not
         await until_shown(pilot, "3 of 5 match")
         assert "(source)" in screen_text(pilot)
         await pilot.press("enter")
-        await until_shown(pilot, "/fork state:run 3 of 5 match  Esc ends the filter")
+        await until_shown(pilot, "/fork state:run  3 of 5 match  Esc ends the filter")
         await pilot.press("slash", "end", "x")
         await until_shown(pilot, "state:runx is not known")
         await pilot.press(*["backspace"] * 20, *"quux")

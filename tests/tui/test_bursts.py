@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.model.bursts import KEPT, LOST, Burst
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from forktui.view.burst_bars import axis, bar_lines, shown
 from forktui.view.burst_panes import LISTED, Chosen, in_full, in_short
 from forktui.view.bursts import failures, figures, heading, limits, progress_bar

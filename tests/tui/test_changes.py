@@ -11,9 +11,10 @@ from forktui.model.change import NOTHING
 from forktui.model.family import family_after, family_beside, family_of
 from forktui.model.filter import filter_of
 from forktui.model.forest import Forest, View, forest, rows
+from forktui.model.reducing import reduce, reduce_all
 from forktui.model.sorting import Sort
 from forktui.model.totals import Totals
-from forktui.model.world import World, reduce, reduce_all, totals
+from forktui.model.world import World, totals
 from forktui.view.columns import BY_WORD
 from supervisor.models import (
     Event,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.model.family import family_of
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from forktui.view.facts import in_full, overview
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
 from forktui.view.panels import Fact, fact_lines, flowed, in_columns, in_sections

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.model.filter import FIELDS, Filter, filter_of
-from forktui.model.world import World, reduce
+from forktui.model.reducing import reduce
+from forktui.model.world import World
 from supervisor.models import Guest, Instance, InstanceStatistics, Operation, State, Template, TemplateChanged
 from tests.harness.told_hosts import fork_of, instance, locked_source, world_of
 

@@ -95,7 +95,7 @@ async def test_the_main_job_from_the_keyboard(embedded: Home) -> None:
             await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
             await pilot.press("y")
             await until(pilot, lambda: named(pilot, "source-1") is None)
-            await until(pilot, lambda: "LOCKED" not in line(pilot, "source"))
+            await until(pilot, lambda: "locked" not in line(pilot, "source"))
 
             await pilot.press("r")
             await until_shown(pilot, "recorded hot pages; the next fork records anew")
@@ -126,7 +126,7 @@ async def test_a_whole_tree_goes_after_a_question_that_says_what_goes(embedded: 
 
 async def until_locked_by(pilot: Pilot[None], forks: int) -> None:
     """Wait until the source's line has the badge and this fork_count."""
-    await until(pilot, lambda: re.search(rf"LOCKED +{forks} ", line(pilot, "source")))
+    await until(pilot, lambda: re.search(rf"locked +{forks} ", line(pilot, "source")))
 
 
 async def test_the_console_of_an_instance_that_has_just_gone_is_not_opened(embedded: Home) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.model.forest import descendants
+from forktui.model.reducing import reduce_all
 from forktui.model.trees import trees
-from forktui.model.world import World, reduce_all, totals
+from forktui.model.world import World, totals
 from forktui.tui.app import ForkTui
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
 from forktui.view.overview import FAILURE_LINES, TREES, overview

@@ -177,8 +177,11 @@ async def test_without_colour_the_cursor_and_badges_are_reversed(monkeypatch: py
         }
         strip = tree(pilot).render_line(2)
         assert all(segment.style and segment.style.reverse for segment in strip)
-        badge = [segment for segment in tree(pilot).render_line(1) if "LOCKED" in segment.text]
-        assert all(segment.style and segment.style.reverse for segment in badge)
+        corrupt = InstanceStatistics(id="fork-2", guest=Guest(corrupt="0x1000"))
+        await hear(pilot, Statistics(at=BEGIN, clock=1.0, instances=(corrupt,), host=HostStatistics()))
+        await until_shown(pilot, "CORRUPT")
+        (badge,) = [segment for segment in tree(pilot).render_line(3) if "CORRUPT" in segment.text]
+        assert badge.style and badge.style.reverse
 
 
 @pytest.mark.parametrize("theme", ["forktui-dark", "forktui-light", "ansi-dark", "nord"])

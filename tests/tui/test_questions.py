@@ -8,7 +8,7 @@ from forktui.actions.fan_out_estimate import LARGE, estimate_lines, question
 from forktui.actions.forks import CHECKPOINT, FAN_OUT, FORK
 from forktui.actions.registry import VERBS
 from forktui.actions.states import DETACH, RESTORE, STOP
-from forktui.model.world import reduce
+from forktui.model.reducing import reduce
 from forktui.view.meanwhile import changes
 from supervisor.models import (
     FanOutEstimate,

@@ -69,6 +69,6 @@ async def test_one_row_that_changes_costs_hundreds_of_bytes_at_most() -> None:
         await pilot.pause(0.3)
         before = app.sent
         await hear(pilot, InstanceChanged(instance=crowd[5].model_copy(update={"recording": True})))
-        await until(pilot, lambda: "REC" in screen_text(pilot))
+        await until(pilot, lambda: "● rec" in screen_text(pilot))
         await pilot.pause(0.1)
         assert 0 < app.sent - before < 500

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from forktui.model.change import EVERYTHING, NOTHING
 from forktui.model.forest import View, forest
+from forktui.model.reducing import reduce
 from forktui.model.sorting import Measure, Sort, created, ordered
 from forktui.model.tree import Tree
-from forktui.model.world import World, reduce
+from forktui.model.world import World
 from forktui.view.columns import BY_WORD, COLUMNS, NAME
 from supervisor.models import Event, InstanceChanged, InstanceDeleted, InstanceStatistics, State, Statistics
 from tests.harness.told_hosts import BEGIN, chain, fork_of, instance, locked_source, reset, world_of

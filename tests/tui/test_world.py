@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from forktui.model.faults import FAULT_HISTORY_LIMIT, FaultSample, fault_rates
 from forktui.model.filter import filter_of
 from forktui.model.forest import View, descendants, rows
+from forktui.model.reducing import reduce
 from forktui.model.sorting import Sort
-from forktui.model.world import ACTIVITY_LIMIT, World, reduce, totals
+from forktui.model.world import ACTIVITY_LIMIT, World, totals
 from forktui.view.columns import BY_WORD
 from supervisor.models import (
     Activity,
