@@ -64,7 +64,10 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
 
 def _badge(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
     if (found := mark(world, instance)) is not None:
-        return found
+        # Without what is around it elsewhere: capitals are what holds.
+        text, ink = found
+        word = text.strip(" ()")
+        return (word, ink) if ink == "alarm" else (word.lower(), ink)
     if instance.mem_locked:
         return f"{glyphs.lock} locked", "standby"
     if instance.recording:
@@ -176,7 +179,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         measure=_word(lambda one: one.state.value), numeric=False,
     ),
     Column(
-        word="lock", title="lock", says="locked by forks, recording, or corrupt", width=8, rank=1, cell=_badge,
+        word="lock", title="lock", says="locked by forks, recording, or what is wrong", width=8, rank=1, cell=_badge,
         measure=Measure(_badges, falling=True, counted=True), numeric=False,
     ),
     Column(

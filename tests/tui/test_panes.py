@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 async def test_help_lists_every_action_with_its_key() -> None:
-    async with host(family()).run_test(size=(120, 90)) as pilot:
+    async with host(family()).run_test(size=(120, 150)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(pilot.app.screen, Reading))

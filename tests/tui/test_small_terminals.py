@@ -14,7 +14,7 @@ LOW, NARROW, MEDIUM = (40, 12), (60, 20), (100, 30)
 @pytest.mark.parametrize(
     ("size", "keys", "words"),
     [
-        (LOW, (), ("fork-3-1", "REC", "? Help", "q Quit", "● live")),
+        (LOW, (), ("fork-3-1", "rec", "? Help", "q Quit", "● live")),
         (LOW, ("d",), ("Delete fork-3-2?", "No", "Delete (y)")),
         (LOW, ("colon", *"fork", "enter"), ("fork",)),
         (LOW, ("f",), ("Copy fork-3-2 while it runs", "name", "[Running]")),
@@ -55,6 +55,6 @@ async def test_what_does_not_fit_beside_the_totals_is_told_by_an_ellipsis(size: 
     source = RecordedSupervisor(recording.events, recording.page_maps)
     app = ForkTui(source, on_mount_focus="source", now=lambda: recording.clock)
     async with app.run_test(size=size) as pilot:
-        await until_shown(pilot, "LOCKED")
+        await until_shown(pilot, "locked")
         totals = screen_text(pilot).splitlines()[1].rstrip()
         assert totals.endswith("…") or totals.split("│")[-1].strip()[-1].isalpha(), totals
