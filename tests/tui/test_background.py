@@ -107,7 +107,7 @@ def test_an_answer_that_is_late_and_in_pieces_presses_no_key(run_dir: Path) -> N
         terminal.press("zz")
         terminal.until("Nothing matches")
         terminal.press("\rq")
-        terminal.until("Nothing is selected")
+        terminal.until("Nothing is known of the host")
         terminal.press("q")
         terminal.drain()
 

@@ -106,7 +106,7 @@ def test_it_goes_on_after_a_stop_that_nothing_announces(run_dir: Path) -> None:
         terminal.press("?")
         terminal.until("Virtual machines")
         terminal.press("q")
-        terminal.until("Nothing is selected")
+        terminal.until("Nothing is known of the host")
         terminal.press("q")
         terminal.drain()
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -145,7 +145,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_draws_anew(below: str, ru
         terminal.until_written_since(drawn, "Virtual machines" if below else "no supervisor listens there")
         if below:
             terminal.press("\rq")
-            terminal.until("Nothing is selected")
+            terminal.until("Nothing is known of the host")
         drawn = len(terminal.written)
         terminal.press("q")
         terminal.until_written_since(drawn, "$ ")
@@ -186,7 +186,7 @@ def test_what_is_typed_and_is_no_utf8_ends_nothing(run_dir: Path) -> None:
         os.write(terminal.descriptor, b"\xff\xfe?")
         terminal.until("Virtual machines")
         terminal.press("q")
-        terminal.until("Nothing is selected")
+        terminal.until("Nothing is known of the host")
         terminal.press("q")
         terminal.drain()
     assert b"Traceback" not in terminal.written
