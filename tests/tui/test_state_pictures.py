@@ -1,41 +1,36 @@
-"""What the dashboard looks like while something is wrong, while nothing is there, and while nobody answers.
+"""What the dashboard looks like in each of its states, at three sizes.
 
-FORKTUI_UPDATE_SNAPSHOTS=1 draws the pictures anew.
+FORKTUI_UPDATE_SNAPSHOTS=1 draws the pictures anew, those that the README shows among them.
 """
 
-import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
+from typing import Any, Final
 
 import pytest
 
 from forktui.client import feed
-from forktui.client.api import SupervisorUnreachableError
 from forktui.tui.app import ForkTui
-from supervisor.models import (
-    Activity,
-    Event,
-    Guest,
-    HostStatistics,
-    Instance,
-    InstanceStatistics,
-    Reset,
-    State,
-    Statistics,
-    Template,
-)
+from forktui.tui.widgets.overview import Overview
+from supervisor.models import Event
 from tests.harness.checkout import ROOT
+from tests.harness.pictured_hosts import Leaving, empty, read_only, thousand, troubled
 from tests.harness.pilot import tree, until, until_shown
-from tests.harness.recorded_supervisor import RecordedSupervisor
-from tests.harness.told_hosts import BEGIN, SUPERVISOR, fork_of, instance, locked_source, reset
+from tests.harness.printing_supervisor import PrintingSupervisor
+from tests.harness.recorded_burst import BURST, until_made
+from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
+from tests.harness.told_hosts import BEGIN
 
-PICTURES = ROOT / "tests" / "pictures"
-UPDATE = "FORKTUI_UPDATE_SNAPSHOTS"
-WHY = "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH (FORKTUI_FIRECRACKER)"
-GIB = 1 << 30
+PICTURES: Final = ROOT / "tests" / "pictures" / "states"
+SHOWN: Final = ROOT / "screenshots"
+UPDATE: Final = "FORKTUI_UPDATE_SNAPSHOTS"
+SIZES: Final = ((80, 24), (120, 40), (200, 50))
+SHOWN_STATES: Final = {"120x40-burst": "burst", "120x40-alarms": "alarms", "120x40-plan": "deletion-plan"}
+"""Pictures that are in screenshots/ as well, and what they are called there."""
 
 
 class Still(datetime):
@@ -57,113 +52,104 @@ def universal_time(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> 
     time.tzset()
 
 
-class Leaving(RecordedSupervisor):
-    """Tells events and goes; nobody answers the next time."""
-
-    left = False
-
-    async def events(
-        self,
-        last_event_id: str | None = None,
-        silence: float = 0.0,
-        alive: Callable[[], object] = lambda: None,
-        silent: Callable[[str], object] = lambda line: None,
-    ) -> AsyncGenerator[tuple[str, Event], None]:
-        if self.left:
-            await asyncio.Event().wait()
-        self.left = True
-        for number, event in enumerate(self._events):
-            yield f"recorded-{number}", event
-        start = "start one with: forktui-supervisor"
-        raise SupervisorUnreachableError(f"{self.socket}: the supervisor there is gone; {start}")
+def burst() -> Recording:
+    """A fan-out in the middle."""
+    recorded = Recording.load(BURST)
+    return Recording(recorded.clock, until_made(recorded, 14), recorded.page_maps)
 
 
-def happened(second: int, message: str, level: str = "info", **more: object) -> Activity:
-    fields = {"at": BEGIN + timedelta(seconds=second), "level": level, "message": message, **more}
-    return Activity.model_validate(fields)
+def told(events: Sequence[Event]) -> Recording:
+    """What is told of a host, looked at twenty seconds after its beginning; one of its forks has a page map."""
+    recorded = next(iter(Recording.load().page_maps.values()))
+    return Recording(20.0, tuple(events), {"web-500": recorded.model_copy(update={"id": "web-500"})})
 
 
-def machines() -> list[Instance]:
-    """Two families on Firecracker, some of which are in trouble."""
-    real = {"hypervisor": "firecracker", "vmm_pid": 4000}
-    web = [fork_of("web", f"web-{n}", age=n, template_id="t", **real) for n in range(1, 6)]
-    ended = {"state": State.STOPPED, "vmm_pid": None, "memory_backend": None}
-    web[1] = web[1].model_copy(
-        update={**ended, "died": True, "exit_message": "killed by SIGKILL", "stopped_at": BEGIN + timedelta(seconds=7)}
-    )
-    web[4] = web[4].model_copy(update={**ended, "exit_message": "stopped on request", "exit_code": 0})
-    db = [fork_of("db", f"db-{n}", age=10 + n, **real) for n in range(1, 4)]
-    return [
-        locked_source("web", [one.name for one in web], hypervisor="firecracker"),
-        *web,
-        locked_source("db", [one.name for one in db], hypervisor="firecracker", age=9),
-        *db,
-        instance("template-old", state=State.UNKNOWN, state_error="template.json: it is not JSON", age=20),
-    ]
-
-
-def counters() -> list[InstanceStatistics]:
-    def some(name: str, faults: int, **more: object) -> InstanceStatistics:
-        fields = {"id": name, "faults": faults, "private_bytes": 17 << 20, "shared_bytes": 2 << 20, **more}
-        return InstanceStatistics.model_validate(fields)
-
-    usual = [some(f"web-{n}", 71, guest=Guest(restored=True, passes=8)) for n in (1, 3, 4)]
-    return [*usual, some("db-1", 12, oldest_fault_ms=4200.0), some("db-2", 80), some("db-3", 80)]
-
-
-def troubled() -> list[Event]:
-    """What a supervisor tells of them."""
-    dead = Template(id="t", instance_id="web", size_bytes=128 << 20, page_size=4096, fork_count=5, layers=1)
-    whole = reset(machines(), counters(), [dead])
-    about = SUPERVISOR.model_copy(update={"hypervisor": "firecracker", "hypervisor_version": "1.12.1"})
-    host = HostStatistics(
-        cpu_percent=12.0,
-        memory_total_bytes=16 * GIB,
-        memory_available_bytes=6 * GIB,
-        disk_total_bytes=100 * GIB,
-        disk_available_bytes=3 * GIB,
-    )
-    refused = "db: fan-out of 2000 refused: the host has memory for 365: each takes 16.5 MiB"
-    return [
-        Reset(snapshot=whole.snapshot.model_copy(update={"supervisor": about, "host": host, "at": BEGIN})),
-        Statistics(at=BEGIN + timedelta(seconds=20), clock=20.0, instances=(), host=host),
-        happened(7, "web-2: its VMM ended: killed by SIGKILL", "alarm", instance_id="web-2", shown=True),
-        happened(21, refused, "warning", instance_id="db", code="insufficient_resources"),
-        happened(24, "the page server (pid 77) of web died, and has left 3 running forks", "alarm", shown=True),
-    ]
-
-
-def empty() -> list[Event]:
-    about = SUPERVISOR.model_copy(update={"firecracker_problem": WHY})
-    return [Reset(snapshot=reset([]).snapshot.model_copy(update={"supervisor": about}))]
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "events", "keys", "words"),
-    [
-        ("120x40-alarms", (120, 40), troubled(), (), "more, a lists them"),
-        ("80x24-alarms", (80, 24), troubled(), (), "more, a lists them"),
-        ("120x40-alarms-list", (120, 40), troubled(), ("a", "j"), "REFUSED"),
-        ("120x40-empty", (120, 40), empty(), (), "There is no instance yet."),
-        ("80x24-empty", (80, 24), empty(), (), "There is no instance yet."),
-        ("120x40-disconnected", (120, 40), troubled(), (), "Next try in 1s"),
-    ],
+LINES: Final = (
+    *(
+        "[    0.000000] Linux version 6.1.155 (root@build) #1 SMP",
+        "[    0.004120] Command line: console=ttyS0 reboot=k",
+    ),
+    *("Welcome to \x1b[1;32mAlpine\x1b[0m Linux 3.22", "web login: \x1b]0;not a title\x07名前 ok", "restored"),
+    *(f"pass {number}" for number in range(1, 9)),
+    "done",
 )
-async def test_the_dashboard_looks_as_it_did(
-    name: str, size: tuple[int, int], events: Sequence[Event], keys: tuple[str, ...], words: str
-) -> None:
-    source = Leaving(events) if name.endswith("disconnected") else RecordedSupervisor(events)
-    private = {"private": True, "title": "private supervisor"} if name.endswith("empty") else {}
-    app = ForkTui(source, now=lambda: 20.0, clock=lambda: 100.0, **private)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A state: what is told, which keys are pressed, and the words by which it is known to be drawn."""
+
+    host: Callable[[], Recording]
+    focus: str | None
+    keys: tuple[str, ...]
+    words: tuple[str, ...]
+    wide_words: tuple[str, ...] = ()
+    """Words that are there where there are more than 80 columns."""
+    narrow_keys: tuple[str, ...] | None = None
+    """In place of `keys` where there are 80 columns."""
+    environment: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+PRIVATE: Final = {"private": True, "title": "private supervisor"}
+STATES: Final[dict[str, Shown]] = {
+    "empty": Shown(lambda: told(empty()), None, (), ("There is no instance yet.",), options=PRIVATE),
+    "create": Shown(lambda: told(empty()), None, ("n", *"Web"), ("lowercase letters",), options=PRIVATE),
+    "demo": Shown(Recording.load, "fork-2", (), ("▒ prefetched",), narrow_keys=("i",), options={"title": "demo"}),
+    "thousand": Shown(lambda: told(thousand()), "web-500", (), ("1001", "web-500"), ("absent",)),
+    "locked": Shown(Recording.load, "source", (), ("to unlock",), narrow_keys=("i",)),
+    "burst": Shown(burst, "source", (), ("slowest web",)),
+    "plan": Shown(Recording.load, "source", ("d",), ("10 of them running",)),
+    "console": Shown(Recording.load, "fork-2", ("c",), ("follows", "done")),
+    "disconnected": Shown(lambda: told(troubled()), None, (), ("Next try in 1s",)),
+    "read-only": Shown(lambda: told(read_only(troubled())), None, ("f",), ("READ-ONLY",)),
+    "alarms": Shown(lambda: told(troubled()), None, (), ("more, a lists them",)),
+    "ansi": Shown(Recording.load, "fork-2", (), ("fork-3-1",), ("absent",), environment={"TEXTUAL_THEME": "ansi-dark"}),
+    "ascii": Shown(Recording.load, "fork-2", (), ("fork-3-1",), ("absent",), environment={"FORKTUI_ASCII": "1"}),
+}
+
+
+async def picture(state: Shown, name: str, size: tuple[int, int]) -> str:
+    """The state as SVG; the ids that rich makes up are left out."""
+    host = state.host()
+    source: RecordedSupervisor = {"disconnected": Leaving}.get(name, RecordedSupervisor)(host.events, host.page_maps)
+    if name == "console":
+        source = PrintingSupervisor(host.events, LINES)
+    # The age of what is shown stands still; page maps are read by a clock that does not.
+    clock = (lambda: 100.0) if name == "disconnected" else time.monotonic
+    app = ForkTui(source, on_mount_focus=state.focus, now=lambda: host.clock, clock=clock, **state.options)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.world.supervisor is not None and app.dashboard.world == app.world)
         await until(pilot, lambda: tree(pilot).cursor_id is not None or not app.world.instances)
-        await pilot.press(*keys)
-        await until_shown(pilot, words)
+        narrow = size[0] == 80
+        await pilot.press(*(state.narrow_keys if narrow and state.narrow_keys is not None else state.keys))
+        for words in (*state.words, *(() if narrow else state.wide_words)):
+            await until_shown(pilot, words)
+        await until(
+            pilot, lambda: size[0] < 200 or not app.world.instances or bool(app.dashboard.query_one(Overview).trees)
+        )
         await pilot.pause(0.3)
         svg = app.export_screenshot(title="forktui")
-    drawn = re.sub(r"terminal-\d+", "terminal", svg) + "\n"
-    kept = PICTURES / f"{name}.svg"
+    return re.sub(r"terminal-\d+", "terminal", svg) + "\n"
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", STATES)
+async def test_a_state_looks_as_it_did(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    state = STATES[name]
+    for variable, value in state.environment.items():
+        monkeypatch.setenv(variable, value)
+    drawn = await picture(state, name, size)
+    file = f"{size[0]}x{size[1]}-{name}"
+    kept = PICTURES / f"{file}.svg"
     if os.environ.get(UPDATE) == "1":
+        kept.parent.mkdir(exist_ok=True)
         kept.write_text(drawn)
+        if file in SHOWN_STATES:
+            (SHOWN / f"{SHOWN_STATES[file]}.svg").write_text(drawn)
     assert drawn == kept.read_text(), f"{kept.name} looks different: set {UPDATE}=1 and look at what changed"
+
+
+@pytest.mark.parametrize(("file", "shown"), SHOWN_STATES.items())
+def test_screenshots_are_pictures_of_now(file: str, shown: str) -> None:
+    assert (SHOWN / f"{shown}.svg").read_text() == (PICTURES / f"{file}.svg").read_text()
