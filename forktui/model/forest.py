@@ -114,6 +114,8 @@ def descendants(world: World, instance_id: str) -> list[str]:
 
 def _sorted(world: World, placed: Placed, ranking: Ranking) -> tuple[Preorder, Mapping[str, Any]]:
     """The forest as it is sorted, and the sums that it is sorted by."""
+    if ranking.sort == Sort():
+        return preorder(placed.ids, world), {}
     values, sums = ranking.values, {}
     if ranking.sort.summed:
         values = sums = tree_sums(values, preorder(placed.ids, world))

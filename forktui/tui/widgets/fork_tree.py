@@ -202,6 +202,7 @@ class ForkTree(InkedScroll):
         self._follow_cursor()
 
     def render_line(self, y: int) -> Strip:
+        self._shape = self.shape
         line, under_cursor = self._drawn[y] = self._line(y)
         cursor = self.inks["cursor" if self.screen.focused is self else "cursor left"]
         under = self.inks["title"] if y < _TOP else cursor if under_cursor else None
@@ -255,7 +256,7 @@ class ForkTree(InkedScroll):
 
     def _line(self, y: int) -> tuple[Line, bool]:
         """A line of the screen, and whether the cursor is on it."""
-        shape = self.shape
+        shape = self._shape
         if y < _TOP:
             more = self.glyphs.deeper if shape.missing else " "
             return [(f"{more} ", "guide"), *header(shape, self.shown.view.sort, self.glyphs)], False
