@@ -110,6 +110,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("headless", "1", "true", True),
         ("json", "true", "true", True),
         ("no_mouse", "1", "true", True),
+        ("read_only", "1", "true", True),
     ],
 )
 def test_each_option_has_one_name_everywhere(
