@@ -144,9 +144,11 @@ def _inspect(directory: Path, config: VmJson | None) -> SnapshotImage:
     if size == 0 or size % MIB:
         raise ValueError(f"{MEM} has {size} bytes, which is no memory's size; copy it whole")
     told = config.machine_config if config is not None else None
-    for wanted, who in ((header.size_bytes, STATE), (told.mem_size_mib * MIB if told else None, VM_JSON)):
-        if wanted not in (None, size):
-            raise ValueError(f"{MEM} has {size} bytes, and {who} says {wanted}; copy it whole, or correct {who}")
+    if header.size_bytes not in (None, size):
+        raise ValueError(f"{MEM} has {size} bytes, and {STATE} says {header.size_bytes}; copy both whole")
+    if told is not None and told.mem_size_mib * MIB != size:
+        wanted = told.mem_size_mib * MIB
+        raise ValueError(f"{MEM} has {size} bytes, and {VM_JSON} says {wanted}; correct {VM_JSON}, or copy it whole")
     return SnapshotImage(
         name=directory.name,
         directory=directory,

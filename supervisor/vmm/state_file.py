@@ -16,7 +16,8 @@ from supervisor.system.regular_files import open_regular
 
 _MAGIC: Final = {0x0710_1984_8664_0000, 0x0710_1984_AAAA_0000}
 """Of x86_64 and aarch64: SNAPSHOT_MAGIC_ID in Firecracker's src/vmm/src/snapshot/mod.rs. The version follows it, as
-bincode has strings: its length in eight bytes, and its letters."""
+bincode has strings: its length in eight bytes, and its letters; then the first field of MicrovmState, VmInfo's
+mem_size_mib, in eight bytes (src/vmm/src/persist.rs, the same from 1.7 to 1.14)."""
 _HEADER_BYTES: Final = 64
 _UNREADABLE: Final = next(fault for fault in FAULTS if fault.name == UNREADABLE_STATE)
 HEAD_BYTES: Final = state_file.MAX_BYTES + 1
@@ -34,7 +35,7 @@ def tells_version(hypervisor: HypervisorName, snapshot_version: str) -> bool:
 
 @dataclass(frozen=True)
 class StateHeader:
-    """What a state-file tells of its machine; Firecracker's tells neither vCPUs nor bytes of memory in its header."""
+    """What a state-file tells of its machine; Firecracker's does not tell the number of vCPUs at its beginning."""
 
     hypervisor: HypervisorName
     snapshot_version: str
@@ -56,7 +57,10 @@ def parse_state_header(text: bytes, name: str) -> StateHeader:
         version = re.fullmatch(rb"[0-9]+\.[0-9]+\.[0-9]+", text[16 : 16 + length]) if length < _HEADER_BYTES else None
         if version is None:
             raise ValueError(f"{name} is Firecracker's, and has no version that can be read")
-        return StateHeader("firecracker", version[0].decode())
+        if len(text) < 24 + length:
+            raise ValueError(f"{name} is Firecracker's, and ends in its head")
+        (mem_size_mib,) = struct.unpack_from("<Q", text, 16 + length)
+        return StateHeader("firecracker", version[0].decode(), size_bytes=mem_size_mib * MIB)
     try:
         machine = state_file.parse(text)
     except MalformedError as error:

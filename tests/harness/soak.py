@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from enum import StrEnum
+from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from types import TracebackType
 from typing import Final, Self
@@ -21,7 +22,16 @@ from tests.harness.census import census
 from tests.harness.growth import Row
 from tests.harness.host_invariants import broken_at_rest
 from tests.harness.operations_fuzzer import EVERYTHING, Fuzzer, Mix
-from tests.harness.supervisor_process import Home, RunningSupervisor, console_holder, find, guest, supervisor, until
+from tests.harness.supervisor_process import (
+    Home,
+    RunningSupervisor,
+    console_holder,
+    find,
+    guest,
+    sample,
+    supervisor,
+    until,
+)
 from tests.harness.verified_guests import standby_source
 from tests.harness.wholeness import quiet, whole
 
@@ -214,13 +224,28 @@ class Soak:
         except TimeoutError:
             raise AssertionError("\n".join([*self._fuzzer.history, *broken[:SHOWN], self._log()[-5000:]])) from None
         names = [one.name for one in await self._running.client.instances(State.RUNNING)]
+        walking: list[str] = []
 
         def done(host: HostSnapshot) -> bool:
-            return all(one.done or one.corrupt is not None for one in (guest(host, name) for name in names))
+            guests = {name: guest(host, name) for name in names}
+            walking[:] = [name for name, one in guests.items() if not one.done and one.corrupt is None]
+            return not walking
 
-        host = await until(done, self._running.client)
+        try:
+            host = await until(done, self._running.client)
+        except TimeoutError:
+            raise AssertionError("\n".join([*self._fuzzer.history, *map(str, await self._seen(walking))])) from None
         corrupt = [f"{name}: {guest(host, name).corrupt}" for name in names if guest(host, name).corrupt is not None]
         assert corrupt == []
+
+    async def _seen(self, names: list[str]) -> list[object]:
+        """Return what is known of these instances, the end of their consoles, and what their VMMs wait in."""
+        client, host = self._running.client, await self._running.client.snapshot()
+        seen: list[object] = [self._log()[-5000:]]
+        for one in (one for one in host.instances if one.name in names):
+            seen += [one, sample(host, one.name), *(await client.logs(one.id, tail=8))]
+            seen += await asyncio.to_thread(_waits, one.vmm_pid)
+        return seen
 
     def _look(self) -> None:
         """Raise AssertionError for what clients have found broken, and for a traceback in the supervisor's log."""
@@ -264,3 +289,12 @@ class Soak:
 
 def _minutes_old(pid: int) -> float:
     return (time.time() - psutil.Process(pid).create_time()) / 60
+
+
+def _waits(pid: int | None) -> list[str]:
+    """Return where in the kernel each thread of a process is; proc(5)."""
+    waits: list[str] = []
+    for stack in Path(f"/proc/{pid}/task").glob("*/stack"):
+        with suppress(OSError):
+            waits.append(f"{stack}:\n{stack.read_text()}")
+    return waits

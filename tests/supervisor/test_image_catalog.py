@@ -50,8 +50,10 @@ def test_changes_are_told_once_each() -> None:
 # Snapshots
 
 
-def firecracker_state(version: bytes = b"6.0.0", magic: int = 0x0710_1984_8664_0000) -> bytes:
-    return struct.pack("<QQ", magic, len(version)) + version + bytes(200)
+def firecracker_state(
+    version: bytes = b"6.0.0", magic: int = 0x0710_1984_8664_0000, *, mem_size_mib: int = 64
+) -> bytes:
+    return struct.pack("<QQ", magic, len(version)) + version + struct.pack("<Q", mem_size_mib) + bytes(200)
 
 
 def embedded_state(mem_size_mib: int = 64, vcpu_count: int = 2) -> bytes:
@@ -130,6 +132,8 @@ def test_a_snapshot_of_firecracker_is_read_and_placed_where_its_state_looks_for_
         (firecracker_state(magic=0x0710_1984_8664_0001), 64 * MIB, None, "state is neither"),
         (firecracker_state(), 64 * MIB + 4096, None, "mem has 67112960 bytes"),
         (firecracker_state(), 0, None, "mem has 0 bytes"),
+        (firecracker_state(), 63 * MIB, None, "mem has 66060288 bytes, and state says 67108864; copy both whole"),
+        (firecracker_state(), 65 * MIB, None, "mem has 68157440 bytes, and state says 67108864; copy both whole"),
         (firecracker_state(), 32 * MIB, CONFIG, "vmlinux is no file"),
         (firecracker_state(), 32 * MIB, {"boot-source": {}}, "boot-source.kernel_image_path: it is missing"),
     ],
@@ -147,7 +151,7 @@ def test_a_snapshot_that_cannot_be_used_says_why_in_one_line(
 
 def test_a_memory_of_another_size_than_vm_json_says_is_refused(tmp_path: Path) -> None:
     config = {key: CONFIG[key] for key in ("boot-source", "machine-config")}
-    directory = write_snapshot(tmp_path / "snap", firecracker_state(), 32 * MIB, config)
+    directory = write_snapshot(tmp_path / "snap", firecracker_state(mem_size_mib=32), 32 * MIB, config)
     (directory / "vmlinux").write_text("kernel")
     with pytest.raises(InvalidImageError, match=r"mem has 33554432 bytes, and vm.json says 67108864"):
         snapshot_image.load_snapshot(directory)
@@ -210,7 +214,9 @@ def test_half_a_snapshot_is_one_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_snapshot_needs_the_vmm_that_wrote_it_or_a_newer_minor_version(
     tmp_path: Path, name: HypervisorName, ours: str, fine: bool
 ) -> None:
-    image = snapshot_image.load_snapshot(write_snapshot(tmp_path / "snap", firecracker_state(b"6.0.2"), MIB))
+    image = snapshot_image.load_snapshot(
+        write_snapshot(tmp_path / "snap", firecracker_state(b"6.0.2", mem_size_mib=1), MIB)
+    )
     hypervisor = Hypervisor(name, (name,), "1.0", ours)
     if fine:
         snapshot_image.check_snapshot(image, hypervisor)

@@ -16,6 +16,17 @@ def test_a_version_ends_where_its_length_says(after: bytes) -> None:
     assert (header.hypervisor, header.snapshot_version) == ("firecracker", "6.0.0")
 
 
+def test_the_bytes_of_memory_follow_the_version() -> None:
+    head = struct.pack("<QQ6sQ", X86_64, 6, b"6.10.0", 128)
+    assert parse_state_header(head.ljust(64, b"\0"), "state.0").size_bytes == 128 << 20
+
+
+def test_a_state_file_that_ends_in_its_head_is_refused() -> None:
+    head = struct.pack("<QQ", X86_64, 41) + b"1." + b"0" * 37 + b".0"
+    with pytest.raises(ValueError, match=r"state\.0 is Firecracker's, and ends in its head"):
+        parse_state_header(head.ljust(64, b"\0"), "state.0")
+
+
 @pytest.mark.parametrize("length", [0, 4, 6, 64, 1 << 63])
 def test_a_length_that_no_version_has_is_refused(length: int) -> None:
     head = struct.pack("<QQ", X86_64, length) + b"6.0.0"
