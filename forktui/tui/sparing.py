@@ -1,4 +1,4 @@
-"""Few bytes to the terminal: of a line, only the cells that are to be drawn anew.
+"""Few bytes to the terminal: of a line only the cells that are to be drawn anew, and none of those forgotten.
 
 Textual's own update begins at the left edge of the widget that has the cells, and gives each piece of text its style
 again: `ChopsUpdate.render_segments` of textual/_compositor.py.
@@ -6,11 +6,25 @@ again: `ChopsUpdate.render_segments` of textual/_compositor.py.
 
 from rich.console import Console
 from rich.control import Control
-from textual._compositor import ChopsUpdate, Compositor
+from textual._compositor import ChopsUpdate, Compositor, CompositorMap
 
 
 class SparingCompositor(Compositor):
     """Composes a screen as Textual does, and draws less."""
+
+    @property
+    def full_map(self) -> CompositorMap:
+        """Where each widget is. What that changes of what was known is to be drawn anew.
+
+        Textual looks for it between two layouts where a widget came that nobody sees, and forgets that: the next layout
+        finds no difference, and a toast that has gone stays on the screen.
+        """
+        before = self._full_map
+        after = super().full_map
+        if after is not before:
+            places = (place.clip.intersection(place.region) for _, place in after.items() ^ before.items())
+            self._dirty_regions.update(filter(None, places))
+        return after
 
     def render_partial_update(self) -> ChopsUpdate | None:
         update = super().render_partial_update()

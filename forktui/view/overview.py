@@ -8,7 +8,7 @@ from forktui.model.trees import Tree
 from forktui.model.world import World
 from forktui.text.quantities import count, rate, size
 from forktui.view.glyphs import Glyphs
-from forktui.view.rows import wrapped
+from forktui.view.panels import flowed
 from forktui.view.styled_lines import Ink, Line, clipped, left, right
 from supervisor.models import Activity, HostStatistics
 
@@ -100,7 +100,7 @@ def _failures(activities: Sequence[Activity], width: int, height: int, glyphs: G
             continue
         ink = _INKS[activity.level]
         begin = f"{activity.at.astimezone():%H:%M:%S} {glyphs.levels[activity.level]} "
-        whole = wrapped([(begin, ink), (activity.message, "plain")], width)
+        whole = flowed([(begin, ink), (activity.message, "plain")], width)
         told, rest = whole[: FAILURE_LINES - 1], [piece for row in whole[FAILURE_LINES - 1 :] for piece in row]
         told += [clipped(rest, width, glyphs.ellipsis)] if rest else []
         if len(lines) + len(told) > height:

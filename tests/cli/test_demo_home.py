@@ -78,6 +78,6 @@ def test_a_place_that_the_demo_has_of_its_own_cannot_be_named(
     homes: list[Path], run_dir: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert main.main([option, str(run_dir / "named"), "demo", "--headless"]) == USAGE
-    assert capsys.readouterr().err == f"forktui: {option}: the demo has one of its own; leave it out\n"
+    assert capsys.readouterr().err == f"forktui: {option}: the demo has a host of its own; leave it out\n"
     assert not (run_dir / "named").exists()
     assert homes == []

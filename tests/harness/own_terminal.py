@@ -43,6 +43,14 @@ class Terminal:
             self._take()
         return "\n".join(self.screen.display)
 
+    def until_gone(self, words: str) -> None:
+        """Read until the screen has these words no more."""
+        deadline = time.monotonic() + PATIENCE
+        while words in self.display:
+            ready, _, _ = select.select([self.descriptor], [], [], max(deadline - time.monotonic(), 0))
+            assert ready, f"{words!r} did not go:\n{self.display}"
+            self._take()
+
     @property
     def display(self) -> str:
         """What is on the screen."""

@@ -72,8 +72,12 @@ async def test_trees_are_sorted_by_their_sums_which_are_shown() -> None:
         await until(pilot, lambda: shown_rows(pilot) == ["small", "great", "a", "b"])
         await pilot.press("T")
         await until(pilot, lambda: shown_rows(pilot) == ["great", "a", "b", "small"])
-        row = next(line for line in screen_text(pilot).splitlines() if "▾ great" in line)
-        assert row.split()[6:9] == ["2", "·", "4"]
+
+        def numbers() -> list[str]:
+            return next(line for line in screen_text(pilot).splitlines() if "▾ great" in line).split()[6:9]
+
+        # What was said covers them for some seconds.
+        await until(pilot, lambda: numbers() == ["2", "·", "4"])
         assert "sums" in screen_text(pilot).splitlines()[HEADER] or "summed" in screen_text(pilot)
 
 

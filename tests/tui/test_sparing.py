@@ -5,6 +5,7 @@ import pytest
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
 from textual.screen import Screen
+from textual.widgets import Static
 
 from forktui.tui.app import ForkTui
 from forktui.tui.sparing import SparingUpdate
@@ -31,6 +32,24 @@ class Shown(ForkTui):
             self.sent += len(drawn)
             self.stream.feed(drawn)
         super()._display(screen, renderable)
+
+
+async def test_what_goes_between_two_layouts_is_drawn_anew() -> None:
+    app = Shown(RecordedSupervisor([reset(fan(3))]), now=lambda: 3.0)
+    app.terminal = pyte.Screen(120, 40)
+    app.stream = pyte.ByteStream(app.terminal)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 3)
+        over = Static("said for a moment")
+        over.styles.dock = "top"
+        await app.dashboard.mount(over)
+        await until(pilot, lambda: "said for a moment" in "".join(app.terminal.display))
+        compositor = app.dashboard._compositor
+        over.styles.visibility = "hidden"
+        # As Textual does where a widget is to be drawn that nobody sees, and somebody asks where another one is.
+        compositor._full_map_invalidated = True
+        assert over not in compositor.full_map or not over.visible
+        await until(pilot, lambda: "said for a moment" not in "".join(app.terminal.display))
 
 
 async def test_what_is_drawn_bit_by_bit_is_the_screen_also_of_wide_characters() -> None:

@@ -125,9 +125,7 @@ async def picture(state: Shown, name: str, size: tuple[int, int]) -> str:
         await pilot.press(*(state.narrow_keys if narrow and state.narrow_keys is not None else state.keys))
         for words in (*state.words, *(() if narrow else state.wide_words)):
             await until_shown(pilot, words)
-        await until(
-            pilot, lambda: size[0] < 200 or not app.world.instances or bool(app.dashboard.query_one(Overview).trees)
-        )
+        await until(pilot, lambda: size[0] < 200 or app.dashboard.query_one(Overview).world is app.world)
         await pilot.pause(0.3)
         svg = app.export_screenshot(title="forktui")
     return re.sub(r"terminal-\d+", "terminal", svg) + "\n"

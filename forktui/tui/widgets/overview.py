@@ -12,16 +12,16 @@ class Overview(Painting):
 
     def __init__(self) -> None:
         super().__init__(id="overview")
-        self._world = World()
-        self.trees: list[Tree] = []
-        """Those that are drawn, with their sums."""
+        self.world = World()
+        """What is drawn."""
+        self._trees: list[Tree] = []
 
     def show(self, world: World, now: float) -> None:
         """Draw the trees of a world at a moment of the supervisor's clock; nothing where there is no room for it."""
         if not self.display or not self.content_size.width:
             return
-        self._world, self.trees = world, trees(world, now, FAULT_SECONDS)
+        self.world, self._trees = world, trees(world, now, FAULT_SECONDS)
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        return overview(self._world, self.trees, width, height, self.glyphs)
+        return overview(self.world, self._trees, width, height, self.glyphs)
