@@ -106,7 +106,8 @@ async def _sample(bench: Bench, socket: Path, mode: Mode) -> Sample:
                 found |= await _keys(dashboard, bench.sizes.keys)
         if mode.compared:
             async with _reader(socket) as pid:
-                found[READER] = await _cpu(pid, seconds)
+                # Statistics come twice a second: in less it may have had nothing to read.
+                found[READER] = await _cpu(pid, max(seconds, 1.0))
     return found
 
 
