@@ -13,6 +13,8 @@ import pytest
 from tests.harness.checkout import ROOT
 from tests.harness.own_terminal import PATIENCE, assert_left, dashboard_of_nobody, on_a_terminal
 
+READS = "\x1b[?2004h"
+"""Bracketed paste, which the driver switches on when it has begun to read keys."""
 FAILING = """
 import sys
 from pathlib import Path
@@ -102,6 +104,8 @@ def test_it_goes_on_after_a_stop_that_nothing_announces(run_dir: Path) -> None:
             termios.tcsetattr(terminal.descriptor, termios.TCSANOW, before)
             drawn = len(terminal.written)
             os.kill(pid, signal.SIGCONT)
+            # A tick may write the words before the terminal is read again, and a key before that would be lost.
+            terminal.until_written_since(drawn, READS)
             terminal.until_written_since(drawn, "no supervisor listens there")
         terminal.press("?")
         terminal.until("Virtual machines")
