@@ -4,6 +4,8 @@ Textual's own update begins at the left edge of the widget that has the cells, a
 again: `ChopsUpdate.render_segments` of textual/_compositor.py.
 """
 
+from typing import Any
+
 from rich.console import Console
 from rich.control import Control
 from textual._compositor import ChopsUpdate, Compositor, CompositorMap
@@ -29,6 +31,14 @@ class SparingCompositor(Compositor):
     def render_partial_update(self) -> ChopsUpdate | None:
         update = super().render_partial_update()
         return None if update is None else SparingUpdate(update.chops, update.spans, update.chop_ends)
+
+
+class Sparing:
+    """A screen, together with one of Textual's, that forgets nothing of what is to be drawn and sends nothing else."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._compositor: Compositor = SparingCompositor()
 
 
 class SparingUpdate(ChopsUpdate):

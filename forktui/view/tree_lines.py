@@ -31,7 +31,6 @@ GUIDE_LEVELS: Final = 8
 
 Choice = Literal["always", "never"]
 """What its user has said of a column; of which nothing is said, it is there where it has room and applies."""
-CHOICES: Final[tuple[Choice, ...]] = ("always", "never")
 
 
 @dataclass(frozen=True)

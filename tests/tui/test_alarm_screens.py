@@ -21,7 +21,8 @@ from forktui.tui.app import ForkTui
 from forktui.tui.messages import Said
 from forktui.tui.screens.alarms import AlarmsScreen
 from forktui.tui.toasts import MOST
-from forktui.view.alarms import BADGE_WIDTH, BADGES, in_full, mark, strip, when
+from forktui.view.alarms import BADGES, in_full, mark, strip, when
+from forktui.view.columns import BY_WORD
 from forktui.view.glyphs import ASCII, UNICODE
 from forktui.view.rows import text_of
 from forktui.view.styled_lines import line_width
@@ -68,7 +69,7 @@ def row(pilot: Pilot[None], name: str) -> str:
 def test_every_kind_has_a_badge_that_fits_its_column() -> None:
     assert set(BADGES) == set(Kind)
     assert len(set(BADGES.values())) == len(Kind)
-    assert BADGE_WIDTH == 10
+    assert max(map(len, BADGES.values())) <= BY_WORD["lock"].width
 
 
 def test_a_row_shows_the_worst_that_holds_before_what_is_over() -> None:

@@ -10,13 +10,14 @@ from textual.screen import ModalScreen
 from forktui.model.world import World
 from forktui.tui.messages import Acknowledged
 from forktui.tui.screens.reading import Words
+from forktui.tui.sparing import Sparing
 from forktui.tui.widgets.alarm_list import AlarmList
 from forktui.view.alarms import heading
 
 KEYS = "Enter goes there  Space acknowledges  A all of them  Esc closes"
 
 
-class AlarmsScreen(ModalScreen[str | None]):
+class AlarmsScreen(Sparing, ModalScreen[str | None]):
     """What is wrong and what was; the result is the id of an instance to go to."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from forktui.tui.sparing import Sparing
 from forktui.tui.widgets.fork_tree import ForkTree
 from forktui.tui.widgets.inked import Painting
 from forktui.tui.widgets.prose import Prose
@@ -91,7 +92,7 @@ class ColumnList(Painting, can_focus=True):
         self.repaint()
 
 
-class ColumnPicker(ModalScreen[None]):
+class ColumnPicker(Sparing, ModalScreen[None]):
     """Chooses columns until Escape; what is chosen is kept."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,o", "leave", "Close")]

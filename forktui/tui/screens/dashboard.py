@@ -33,7 +33,7 @@ from forktui.tui.screens.forms import FormDialog
 from forktui.tui.screens.help import Help
 from forktui.tui.screens.inspection import Inspection
 from forktui.tui.screens.reading import READING_MARGIN, READING_WIDTH
-from forktui.tui.sparing import SparingCompositor
+from forktui.tui.sparing import Sparing
 from forktui.tui.widgets.activity_log import ActivityLog
 from forktui.tui.widgets.alarm_strip import AlarmStrip
 from forktui.tui.widgets.banner import Banner
@@ -55,7 +55,7 @@ PAGE_MAP_SECONDS = 0.5
 """The least time between two readings of a page map."""
 
 
-class Dashboard(Screen[None]):
+class Dashboard(Sparing, Screen[None]):
     """What is shown of the world, and which keys do what; it asks the application for everything else.
 
     `now` is the supervisor's clock, which its statistics are stamped with; `clock` is monotonic. Both are in seconds.
@@ -67,7 +67,6 @@ class Dashboard(Screen[None]):
 
     def __init__(self, attachment: Attachment, now: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__()
-        self._compositor = SparingCompositor()
         self.world = World()
         self.connection = Connection()
         self.fork_tree = ForkTree(id="tree")

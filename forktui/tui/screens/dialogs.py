@@ -15,6 +15,7 @@ from forktui.actions.form import Question, Values
 from forktui.client.api import SupervisorClient
 from forktui.model.world import World
 from forktui.tui.messages import Asking
+from forktui.tui.sparing import Sparing
 from forktui.tui.widgets.prose import Prose
 from forktui.view.meanwhile import changes
 from supervisor.models import Instance
@@ -23,7 +24,7 @@ Refusal = Callable[[Sequence[str]], str | None]
 """Why what is asked about cannot be done to these instances as they are at the moment."""
 
 
-class Dialog(ModalScreen[Values | None]):
+class Dialog(Sparing, ModalScreen[Values | None]):
     """Something about instances, by the ids that it was opened with; it says what has become of them meanwhile."""
 
     def __init__(self, targets: Sequence[Instance], refusal: Refusal) -> None:

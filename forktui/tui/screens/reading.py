@@ -11,6 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 
 from forktui.model.world import World
+from forktui.tui.sparing import Sparing
 from forktui.tui.widgets.inked import Painting
 from forktui.tui.widgets.lines_view import LinesView
 from forktui.view.styled_lines import Line, line_width
@@ -41,7 +42,7 @@ class Words(Painting):
         return [[*self._begin, (" " * (room - cell_len(end)), "plain"), (end, "muted")]]
 
 
-class Reading(ModalScreen[None]):
+class Reading(Sparing, ModalScreen[None]):
     """Lines over the dashboard, until Escape or q; `view` has them where they are no text that stays as it is."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
