@@ -39,6 +39,18 @@ async def test_what_is_asked_and_how_one_answers_is_on_the_screen(
             await until_shown(pilot, one)
 
 
+async def test_a_question_and_its_answers_stay_where_what_goes_is_long() -> None:
+    recording = Recording.load()
+    source = RecordedSupervisor(recording.events, recording.page_maps)
+    app = ForkTui(source, on_mount_focus="source", now=lambda: recording.clock)
+    async with app.run_test(size=LOW) as pilot:
+        await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
+        await pilot.press("d")
+        await until_shown(pilot, "and 8 more")
+        shown = screen_text(pilot)
+        assert all(words in shown for words in ("Delete source and the 13 forks", "No", "Delete all (y)")), shown
+
+
 async def test_the_tree_has_more_lines_than_anything_else_on_a_medium_terminal() -> None:
     recording = Recording.load()
     source = RecordedSupervisor(recording.events, recording.page_maps)

@@ -30,7 +30,8 @@ GOOD = os.terminal_size((80, 24))
 SCRIPT = f"""
 import sys
 from forktui.tui.app import ForkTui
-from supervisor.models import Activity, Guest, InstanceStatistics, Operation
+from supervisor.models import Activity, ErrorBody, FanOutChanged, FanOutFailure, FanOutProgress
+from supervisor.models import Guest, InstanceStatistics, Operation
 from tests.harness.told_hosts import BEGIN, instance, reset
 from tests.harness.recorded_supervisor import RecordedSupervisor
 
@@ -41,6 +42,14 @@ named = instance("other", age=1).model_copy(update={{"name": hostile, "operation
 events = [
     reset([vm, named], [InstanceStatistics(id="vm", guest=Guest(corrupt=hostile))]),
     Activity(at=BEGIN, level="alarm", message=hostile),
+    FanOutChanged(fan_out=FanOutProgress(
+        operation=Operation(
+            id="o", verb="fan-out", instance_id="vm", name=hostile, asked_by=hostile, since=BEGIN, done=1, total=3,
+            outcome="failed",
+        ),
+        concurrency=2, failed=2, limiting="memory", milliseconds=9.0,
+        failures=(FanOutFailure(name=hostile, error=ErrorBody(code="vmm_failed", message=hostile)),),
+    )),
     Activity(at=BEGIN, level="info", message="the last event"),
 ]
 ForkTui(RecordedSupervisor(events), title=hostile, now=lambda: 0.0).run()
@@ -49,6 +58,8 @@ ForkTui(RecordedSupervisor(events), title=hostile, now=lambda: 0.0).run()
 
 def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
     with on_a_terminal(sys.executable, "-c", SCRIPT) as (terminal, _):
+        terminal.until("fan-out of")
+        terminal.press("B")
         terminal.until("the last event")
         terminal.press("jr")
         terminal.until("is under way")
@@ -59,6 +70,26 @@ def test_hostile_text_never_reaches_the_terminal_as_control_bytes() -> None:
     assert shown.count("]0;OWNED") >= 4, "the text itself is shown, in header, tree, details and events"
     assert "[red]evil[/]" in shown
     assert "OWNED" not in terminal.screen.title
+    assert_only_drawn(terminal)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("a", "found its memory to be wrong"),
+        ("I", "  Origin"),
+        ("b", "Fan-outs"),
+        ("E", "selected instance"),
+        ("?", "Virtual machines"),
+    ],
+)
+def test_hostile_text_is_only_drawn_on_what_is_opened(key: str, words: str) -> None:
+    with on_a_terminal(sys.executable, "-c", SCRIPT) as (terminal, _):
+        terminal.until("fan-out of")
+        terminal.press(key)
+        terminal.until(words)
+        terminal.press("\x1b[27uq")
+        terminal.drain()
     assert_only_drawn(terminal)
 
 
