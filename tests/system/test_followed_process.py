@@ -34,7 +34,8 @@ def started(program: str) -> int:
 def leading(directory: Path, *helper: str) -> tuple[int, psutil.Process]:
     """Start a program that leads a group, as one started for a directory; return its pid, and what it has left."""
     reading, writing = os.pipe()
-    script = f"{' '.join(helper)} sleep 1000 & echo $!; exec sleep 1000"
+    # The helper tells its pid itself: by then it has begun the session that it is to have.
+    script = f"{' '.join(helper)} sh -c 'echo $$; exec sleep 1000' & exec sleep 1000"
     pid = os.posix_spawn(
         "/bin/sh",
         ("sh", "-c", script),
