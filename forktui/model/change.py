@@ -14,15 +14,15 @@ class Change:
     """Instances with other counters."""
     shown: frozenset[str] = _NONE
     """Instances that came, went or are different, or whose template is."""
-    forest: bool = False
-    """Whether an instance came or went, or has another source or another place in the order of creation."""
+    moved: frozenset[str] = _NONE
+    """Those of them that came or went, or have another source or another place in the order of creation."""
     everything: bool = False
     """Whether nothing of what was known need still be so; then nothing else is named."""
 
     def __or__(self, later: "Change") -> "Change":
         if self.everything or later.everything:
             return EVERYTHING
-        return Change(self.counted | later.counted, self.shown | later.shown, self.forest or later.forest)
+        return Change(self.counted | later.counted, self.shown | later.shown, self.moved | later.moved)
 
     @property
     def ids(self) -> frozenset[str]:
@@ -31,4 +31,4 @@ class Change:
 
 
 NOTHING: Final = Change()
-EVERYTHING: Final = Change(forest=True, everything=True)
+EVERYTHING: Final = Change(everything=True)

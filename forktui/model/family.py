@@ -55,7 +55,7 @@ def family_after(family: Family, before: World, after: World, change: Change) ->
     """What a family of the world before a change is after it."""
     if change.everything:
         return family_of(after, family.root)
-    below = frozenset(descendants(after, family.root)) if change.forest else family.below
+    below = frozenset(descendants(after, family.root)) if _concerned(family, after, change.moved) else family.below
     was, members = family.members, below | {family.root}
     touched = change.ids & (was | members)
     if len(touched) * 2 > len(members):
@@ -65,6 +65,16 @@ def family_after(family: Family, before: World, after: World, change: Change) ->
         left = taken(family.sums.portion, _summed(before, touched & was))
         sums = added(left, _summed(after, touched & members))
     return Family(family.root, below, Totals(*sums), _faults(family.faults, after.faults, below))
+
+
+def _concerned(family: Family, after: World, moved: Iterable[str]) -> bool:
+    """Whether one of a family has moved, or one that has moved is now a fork of it."""
+    known = family.members
+    return any(
+        instance_id in known
+        or ((instance := after.instances.get(instance_id)) is not None and instance.source_id in known)
+        for instance_id in moved
+    )
 
 
 def _summed(world: World, instance_ids: Iterable[str]) -> Portion:

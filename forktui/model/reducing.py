@@ -8,7 +8,7 @@ from immutables import Map, MapMutation
 from forktui.model.alarms import HOST
 from forktui.model.change import EVERYTHING, Change
 from forktui.model.faults import with_sample
-from forktui.model.totals import Portion, Totals, is_corrupt, portion, waiting_ms
+from forktui.model.totals import Portion, Totals, adds_alike, is_corrupt, portion, waiting_ms
 from forktui.model.watch import Watch
 from forktui.model.world import ACTIVITY_LIMIT, NO_STATISTICS, World
 from forktui.text.quantities import deleted
@@ -101,18 +101,20 @@ class _Draft:
         self.bursts = world.bursts
         self._counted: set[str] = set()
         self._shown: set[str] = set()
-        self._forest = False
+        self._moved: set[str] = set()
         self._everything = False
 
     def put(self, instance: Instance) -> None:
         """Add an instance, or replace it by what it has become."""
         before = self._instances.get(instance.id)
         counters = self._statistics.get(instance.id)
-        self._add(portion(instance, counters))
         if before is None:
+            self._add(portion(instance, counters))
             self._take_in(instance)
         else:
-            self._add(portion(before, counters), -1)
+            if not adds_alike(before, instance):
+                self._add(portion(instance, counters))
+                self._add(portion(before, counters), -1)
             if _place(before) != _place(instance):
                 self._let_go(before)
                 self._take_in(instance)
@@ -212,7 +214,7 @@ class _Draft:
         """The world that it has become."""
         world = self._world
         self._shown.update(self._watch.draft.changed - {HOST})
-        change = Change(frozenset(self._counted), frozenset(self._shown), self._forest)
+        change = Change(frozenset(self._counted), frozenset(self._shown), frozenset(self._moved))
         return World(
             supervisor=self._supervisor,
             instances=self._instances.finish(),
@@ -305,13 +307,13 @@ class _Draft:
 
     def _take_in(self, instance: Instance) -> None:
         """Have an instance among the forks of its source."""
-        self._forest = True
+        self._moved.add(instance.id)
         if instance.source_id is not None:
             _put_under(self._forks, instance.source_id, instance.id)
 
     def _let_go(self, instance: Instance) -> None:
         """Have an instance no longer among the forks of its source."""
-        self._forest = True
+        self._moved.add(instance.id)
         if instance.source_id is not None:
             _take_from(self._forks, instance.source_id, instance.id)
 

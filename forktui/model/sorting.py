@@ -64,27 +64,6 @@ class Sort:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Every instance in the order in which they were made."""
-
-    ids: Sequence[str] = ()
-    _keys: Mapping[str, Any] = field(default_factory=dict)
-
-    def after(self, world: World, change: Change) -> "Placed":
-        """The same after a change; itself where nothing came, went or moved."""
-        if change.everything:
-            keys = {instance_id: created(instance) for instance_id, instance in world.instances.items()}
-            return Placed(sorted(keys, key=keys.__getitem__), keys)
-        if not change.forest:
-            return self
-        there = {i: created(world.instances[i]) for i in change.shown if i in world.instances}
-        keys = {i: key for i, key in self._keys.items() if i not in change.shown} | there
-        ids = [i for i in self.ids if i in keys]
-        ids += there.keys() - self._keys.keys()
-        return Placed(sorted(ids, key=keys.__getitem__), keys)
-
-
-@dataclass(frozen=True)
 class Ranking:
     """What each instance is sorted by."""
 
@@ -102,7 +81,9 @@ class Ranking:
         if change.everything or measure is not self.sort.measure:
             value = measure.of(world)
             return Ranking(sort, {i: value(instance) for i, instance in world.instances.items()})
-        touched = (change.ids if measure.counted else change.shown) | self._late
+        # Nobody is made in another order because something else is different.
+        shown = change.moved if measure is BY_CREATION else change.shown
+        touched = (change.ids if measure.counted else shown) | self._late
         late: frozenset[str] = frozenset()
         if measure.live and not now:
             fresh = frozenset(i for i in touched if (i in world.instances) != (i in self.values))

@@ -70,6 +70,16 @@ def portion(instance: Instance, counters: InstanceStatistics | None) -> Portion:
     )
 
 
+def adds_alike(before: Instance, after: Instance) -> bool:
+    """Whether two records of an instance add the same to the sums, with the same counters."""
+    return (
+        before.state is after.state
+        and before.fork_kind == after.fork_kind
+        and before.mem_locked is after.mem_locked
+        and (before.vmm_pid is None) is (after.vmm_pid is None)
+    )
+
+
 def waiting_ms(instance: Instance, counters: InstanceStatistics | None) -> float:
     """For how long the oldest fault of an instance has waited."""
     return counters.oldest_fault_ms if counters is not None and instance.vmm_pid is not None else 0.0

@@ -26,9 +26,10 @@ class _Columns(NamedTuple):
 
     ids: Sequence[str]
     depths: Sequence[int]
-    parents: Sequence[int]
+    up: Sequence[int]
     below: Sequence[int]
-    last: Sequence[bool]
+    shown: Sequence[int]
+    """How many rows are below each."""
     matches: Sequence[bool] | None
     """None where all do."""
 
@@ -74,17 +75,19 @@ class Rows(Sequence[Row]):
     def _row(self, index: int) -> Row:
         if index < 0:
             raise IndexError(index)
-        ids, depths, parents, below, last, _ = self._columns
+        ids, depths, up, below, shown, _ = self._columns
         expanded = below[index] > 0 and ids[index] not in self._closed
-        return Row(ids[index], depths[index], parents[index], last[index], below[index], expanded, self.matches(index))
+        beyond = index + shown[index] + 1
+        last = beyond == len(ids) or depths[beyond] < depths[index]
+        parent = index - up[index] if up[index] else -1
+        return Row(ids[index], depths[index], parent, last, below[index], expanded, self.matches(index))
 
 
 def visible(placed: Preorder, closed: frozenset[str], found: Sequence[bool] | None) -> Rows:
     """The lines of what is found with all that leads to it, but for what is below a closed one; None finds all."""
     if found is None and not closed:
-        ids, depths, parents, below = placed
-        return Rows(_Columns(ids, depths, parents, below, _last(parents), None), closed)
-    shown = None if found is None else _with_sources(placed.parents, found)
+        return Rows(_Columns(*placed, placed.below, None), closed)
+    shown = None if found is None else _with_sources(placed.up, found)
     return Rows(_columns(placed, _chosen(placed, closed, shown), found), closed)
 
 
@@ -100,12 +103,12 @@ def _chosen(placed: Preorder, closed: frozenset[str], shown: Sequence[bool] | No
     return chosen
 
 
-def _with_sources(parents: Sequence[int], matches: Sequence[bool]) -> list[bool]:
+def _with_sources(up: Sequence[int], matches: Sequence[bool]) -> list[bool]:
     """Which instances match, or have one that does below them."""
     shown = list(matches)
     for index in range(len(shown) - 1, -1, -1):
-        if shown[index] and parents[index] >= 0:
-            shown[parents[index]] = True
+        if shown[index] and (distance := up[index]):
+            shown[index - distance] = True
     return shown
 
 
@@ -116,18 +119,11 @@ def _columns(placed: Preorder, chosen: Sequence[int], matches: Sequence[bool] | 
         return [values[index] for index in chosen]
 
     row_of = dict(zip(chosen, range(len(chosen)), strict=True))
-    row_of[-1] = -1
-    parents = [row_of[parent] for parent in of(placed.parents)]
-    ids, depths, below = of(placed.ids), of(placed.depths), of(placed.below)
-    return _Columns(ids, depths, parents, below, _last(parents), None if matches is None else of(matches))
-
-
-def _last(parents: Sequence[int]) -> list[bool]:
-    """Which rows have no sibling below them."""
-    last = [False] * len(parents)
-    seen: set[int] = set()
-    for row in range(len(parents) - 1, -1, -1):
-        if (parent := parents[row]) not in seen:
-            seen.add(parent)
-            last[row] = True
-    return last
+    up = [row - row_of[index - placed.up[index]] for row, index in enumerate(chosen)]
+    shown = [0] * len(chosen)
+    for row in range(len(chosen) - 1, -1, -1):
+        if distance := up[row]:
+            shown[row - distance] += shown[row] + 1
+    return _Columns(
+        of(placed.ids), of(placed.depths), up, of(placed.below), shown, None if matches is None else of(matches)
+    )

@@ -156,8 +156,8 @@ def _passes_of(counters: InstanceStatistics) -> int | None:
 
 
 def _badges(world: World) -> Callable[[Instance], int]:
-    """What cannot be trusted, then what is locked, then what is recorded."""
-    urgency = {"alarm": 3, "standby": 2, "notice": 1, "plain": 0}
+    """What is wrong, then what was, what is locked, and what is recorded."""
+    urgency = {"alarm": 4, "warning": 3, "standby": 2, "notice": 1, "plain": 0}
     return lambda one: urgency[_badge(world, one, UNICODE)[1]]
 
 
