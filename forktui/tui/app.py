@@ -1,5 +1,6 @@
 """The application: owns the world and the client, reduces events to the one, makes requests of the other."""
 
+import asyncio
 import os
 import time
 from collections import deque
@@ -12,7 +13,6 @@ from textual.app import SystemCommand
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.scrollbar import ScrollBar, ScrollBarRender
-from textual.timer import Timer
 
 from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
@@ -24,6 +24,7 @@ from forktui.text.remedies import in_dashboard
 from forktui.text.safe import ascii_text, safe_text
 from forktui.tui.attachment import Attachment
 from forktui.tui.choices import KeptChoices
+from forktui.tui.later import later
 from forktui.tui.messages import (
     Acknowledged,
     Asking,
@@ -104,7 +105,7 @@ class ForkTui(TerminalApp):
         self._change = NOTHING
         """What is not drawn yet."""
         self._pace = Pace()
-        self._drawing: Timer | None = None
+        self._drawing: asyncio.TimerHandle | None = None
         self._toasts = Toasts(self, clock)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
@@ -132,9 +133,11 @@ class ForkTui(TerminalApp):
         pause = self._clock() + REDUCE_SECONDS
         while self._inbox and self._clock() < pause:
             only_counters = self._reduce_some()
-            self._draw_in(STATISTICS_SECONDS if only_counters else CHANGE_SECONDS)
+            # What nobody has seen yet waits for nothing.
+            waits = STATISTICS_SECONDS if only_counters else CHANGE_SECONDS
+            self._draw_in(0.0 if self._change.everything else waits)
         if self._inbox:
-            self.set_timer(REDUCE_SECONDS, partial(self.post_message, Heard()))
+            later(self, REDUCE_SECONDS, partial(self.post_message, Heard()))
 
     def on_link_changed(self, message: LinkChanged) -> None:
         self._draw_in(CHANGE_SECONDS)
@@ -245,8 +248,8 @@ class ForkTui(TerminalApp):
         now = self._clock()
         if self._pace.want(now, seconds):
             if self._drawing is not None:
-                self._drawing.stop()
-            self._drawing = self.set_timer(self._pace.due - now, self._draw)
+                self._drawing.cancel()
+            self._drawing = later(self, self._pace.due - now, self._draw)
 
     def _draw(self) -> None:
         began, change = self._clock(), self._change

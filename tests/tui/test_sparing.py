@@ -5,6 +5,7 @@ import pytest
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Static
 
 from forktui.tui.app import ForkTui
@@ -91,3 +92,19 @@ async def test_one_row_that_changes_costs_hundreds_of_bytes_at_most() -> None:
         await until(pilot, lambda: "● rec" in screen_text(pilot))
         await pilot.pause(0.1)
         assert 0 < app.sent - before < 500
+
+
+async def test_what_is_held_up_while_it_puts_off_a_draw_draws_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Timer._run
+
+    async def held_up(timer: Timer) -> None:
+        # Textual leaves out what is due before it has begun to wait for it.
+        if timer._repeat is None:
+            await run(timer)
+
+    monkeypatch.setattr(Timer, "_run", held_up)
+    app = ForkTui(RecordedSupervisor([reset(fan(3))]), now=lambda: 3.0)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 3)
+        await hear(pilot, InstanceDeleted(id="i1"))
+        await until(pilot, lambda: len(tree(pilot).rows) == 2)

@@ -8,7 +8,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.timer import Timer
 from textual.widgets import Input
 
 from forktui.actions.action import Verb
@@ -16,6 +15,7 @@ from forktui.actions.form import Field, Form, Look, Question, Values
 from forktui.client.api import SupervisorClient
 from forktui.model.world import World
 from forktui.tui.keys_in_order import HoldsKeys
+from forktui.tui.later import later
 from forktui.tui.messages import Asking, Wanted
 from forktui.tui.screens.dialogs import Confirm, Dialog, Refusal
 from forktui.tui.widgets.prose import Prose
@@ -81,7 +81,7 @@ class FormDialog(Dialog, HoldsKeys):
         self._entries = [Entry(field, (given or {}).get(field.name, field.default)) for field in form.fields]
         self._told = Prose(classes="told")
         self._hint = Prose(HINT, classes="hint")
-        self._look_soon: Timer | None = None
+        self._look_soon: asyncio.TimerHandle | None = None
         self._tried: Values = {}
         self._under_way = self._sent = False
         self.answered = asyncio.Event()
@@ -131,8 +131,8 @@ class FormDialog(Dialog, HoldsKeys):
         self.notify_of([])
         self._check()
         if self._look_soon is not None:
-            self._look_soon.stop()
-        self._look_soon = self.set_timer(LOOK_SECONDS, self._look)
+            self._look_soon.cancel()
+        self._look_soon = later(self, LOOK_SECONDS, self._look)
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
