@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from immutables import Map
+
 from forktui.model.change import Change
 from forktui.model.preorder import Preorder, joined, preorder
 from forktui.model.sorting import created
@@ -22,7 +24,7 @@ class Grown:
     """All trees, one after the other."""
     _roots: Sequence[str] = ()
     _trees: Mapping[str, Preorder] = field(default_factory=dict)
-    _root_of: Mapping[str, str] = field(default_factory=dict)
+    _root_of: Map[str, str] = field(default_factory=Map)
     _circular: bool = False
     """Whether some have their sources in a circle, which no tree has: then all are laid out anew."""
 
@@ -35,7 +37,7 @@ class Grown:
         touched = self._touched(world, change.moved)
         members = set(change.moved).union(*(self._trees[root].ids for root in touched))
         fresh = preorder(_by_creation(world, members), world)
-        trees, root_of = dict(self._trees), dict(self._root_of)
+        trees, root_of = dict(self._trees), self._root_of.mutate()
         for root in touched:
             del trees[root]
         for gone in members.difference(world.instances):
@@ -45,9 +47,11 @@ class Grown:
             if _is_circular(world, root):
                 return _all_of(world)
             trees[root] = tree
-            root_of.update(dict.fromkeys(tree.ids, root))
+            for member in tree.ids:
+                if root_of.get(member) != root:
+                    root_of[member] = root
             insort(roots, root, key=lambda one: created(world.instances[one]))
-        return Grown(joined([trees[root] for root in roots]), roots, trees, root_of)
+        return Grown(joined([trees[root] for root in roots]), roots, trees, root_of.finish())
 
     def _touched(self, world: World, moved: Iterable[str]) -> set[str]:
         """The roots of the trees that these were in, and of those that they are in now or have forks in."""
@@ -63,7 +67,7 @@ def _all_of(world: World) -> Grown:
     """All trees from the beginning."""
     whole = preorder(_by_creation(world, world.instances), world)
     trees = dict(_trees(whole))
-    root_of = {instance_id: root for root, tree in trees.items() for instance_id in tree.ids}
+    root_of = Map({instance_id: root for root, tree in trees.items() for instance_id in tree.ids})
     return Grown(whole, list(trees), trees, root_of, any(_is_circular(world, root) for root in trees))
 
 

@@ -77,13 +77,14 @@ class Ranking:
 
         Live values stay what they were until they are wanted `now`, but for those of who came since.
         """
+        if sort == Sort():
+            # What they are in before they are sorted.
+            return self if self.sort == sort else Ranking()
         measure = sort.measure
-        if change.everything or measure is not self.sort.measure:
+        if change.everything or measure is not self.sort.measure or self.sort == Sort():
             value = measure.of(world)
             return Ranking(sort, {i: value(instance) for i, instance in world.instances.items()})
-        # Nobody is made in another order because something else is different.
-        shown = change.moved if measure is BY_CREATION else change.shown
-        touched = (change.ids if measure.counted else shown) | self._late
+        touched = (change.ids if measure.counted else change.shown) | self._late
         late: frozenset[str] = frozenset()
         if measure.live and not now:
             fresh = frozenset(i for i in touched if (i in world.instances) != (i in self.values))

@@ -41,10 +41,10 @@ class Tree:
         """What is wanted to be seen."""
         return self.forest.view
 
-    @property
+    @cached_property
     def cursor(self) -> int:
         """The row that the cursor is on; -1 where there is none."""
-        return self.rows.position.get(self.cursor_id, -1) if self.cursor_id is not None else -1
+        return self.rows.place(self.cursor_id) if self.cursor_id is not None else -1
 
     @property
     def row(self) -> Row | None:
@@ -87,10 +87,10 @@ class Tree:
         if instance_id not in self.world.instances:
             return self
         tree = self
-        if instance_id not in self.rows.position:
+        if self.rows.place(instance_id) < 0:
             closed = self.view.collapsed.difference(self.sources(instance_id))
             tree = self._closing(closed)
-        return tree._on(instance_id) if instance_id in tree.rows.position else self
+        return tree._on(instance_id) if tree.rows.place(instance_id) >= 0 else self
 
     def with_sort(self, sort: Sort) -> "Tree":
         """Sorted so."""
@@ -106,7 +106,7 @@ class Tree:
 
     def toggled(self, instance_id: str) -> "Tree":
         """With what is below an instance closed, or open again."""
-        position = self.rows.position.get(instance_id, -1)
+        position = self.rows.place(instance_id)
         if position < 0 or not self.rows[position].descendants:
             return self
         return self._closing(self.view.collapsed ^ {instance_id})
@@ -128,7 +128,8 @@ class Tree:
 
     def marked_range(self) -> list[str]:
         """What is looked for from the row that was marked last to the cursor; only the cursor's where none was."""
-        begin = self.rows.position.get(self.range_begin or "", self.cursor)
+        begin = self.rows.place(self.range_begin or "")
+        begin = begin if begin >= 0 else self.cursor
         first, last = sorted((begin, self.cursor))
         return [self.rows.ids[index] for index in range(first, last + 1) if index >= 0 and self.rows.matches(index)]
 
@@ -159,7 +160,7 @@ class Tree:
         """Seen otherwise; the cursor is where its user has put it, or near that where it cannot be there."""
         tree = replace(self, forest=self.forest.after(self.world, NOTHING, view))
         for instance_id in (self.chosen_id, self.cursor_id):
-            position = tree.rows.position.get(instance_id or "", -1)
+            position = tree.rows.place(instance_id or "")
             if position >= 0 and (not on_match or tree.rows.matches(position)):
                 return replace(tree, cursor_id=instance_id)
         return replace(tree, cursor_id=self._nearest(tree.rows))

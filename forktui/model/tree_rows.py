@@ -1,6 +1,7 @@
 """The visible lines of the fork tree: which instance is on which, at which depth. Pure."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 from forktui.model.preorder import Preorder
@@ -43,8 +44,20 @@ class Rows(Sequence[Row]):
     def __init__(self, columns: _Columns = _NO_COLUMNS, closed: frozenset[str] = frozenset()) -> None:
         self._columns = columns
         self._closed = closed
-        self.position: Mapping[str, int] = dict(zip(columns.ids, range(len(columns.ids)), strict=True))
-        """The place of each, by its id."""
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """The place of each, by its id; to make it costs more than to look for a few of ten thousand."""
+        return dict(zip(self._columns.ids, range(len(self)), strict=True))
+
+    def place(self, instance_id: str) -> int:
+        """The place of one; -1 where it is not shown."""
+        if "position" in self.__dict__:
+            return self.position.get(instance_id, -1)
+        try:
+            return self._columns.ids.index(instance_id)
+        except ValueError:
+            return -1
 
     @property
     def ids(self) -> Sequence[str]:

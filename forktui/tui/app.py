@@ -54,6 +54,8 @@ REDUCE_SECONDS = 0.004
 """For which events are reduced at a time, with as long a pause: a key passes through many turns of the loop."""
 REDUCED_AT_ONCE = 50
 """Events between two looks at the clock."""
+GATHER_SECONDS = 0.03
+"""For which events wait for others where some have just been reduced: a turn of the loop brings a few of many."""
 TICK_SECONDS = 1.0
 
 
@@ -104,6 +106,7 @@ class ForkTui(TerminalApp):
         """What is not reduced yet; a message that asks for that is under way while there is any."""
         self._change = NOTHING
         """What is not drawn yet."""
+        self._heard_at = float("-inf")
         self._pace = Pace()
         self._drawing: asyncio.TimerHandle | None = None
         self._toasts = Toasts(self, clock)
@@ -136,6 +139,7 @@ class ForkTui(TerminalApp):
             # What nobody has seen yet waits for nothing.
             waits = STATISTICS_SECONDS if only_counters else CHANGE_SECONDS
             self._draw_in(0.0 if self._change.everything else waits)
+        self._heard_at = self._clock()
         if self._inbox:
             later(self, REDUCE_SECONDS, partial(self.post_message, Heard()))
 
@@ -196,7 +200,8 @@ class ForkTui(TerminalApp):
     def _post_heard(self, event: Event) -> None:
         # One message for all that waits: Textual takes longer for a message than an event does.
         if not self._inbox:
-            self.post_message(Heard())
+            rest = self._heard_at + GATHER_SECONDS - self._clock()
+            later(self, max(rest, 0.0), partial(self.post_message, Heard()))
         self._inbox.extend(in_pieces(event))
 
     def _reduce_some(self) -> bool:

@@ -311,7 +311,7 @@ async def test_a_frozen_supervisor_is_not_live_and_all_goes_on_when_it_does(
                     await pilot.press("f")
                     await until_shown(pilot, "Fork refused: not connected")
                 await until_shown(pilot, "● live")
-                assert "No answer" not in screen_text(pilot)
+                await until(pilot, lambda: "No answer" not in screen_text(pilot))
             await pilot.press("f", "enter")
             await until(pilot, lambda: state(pilot, "source-1") is State.RUNNING)
 

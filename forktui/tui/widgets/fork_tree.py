@@ -237,7 +237,7 @@ class ForkTree(InkedScroll):
             line = before.cursor - top
             if self.cursor >= 0 and (top > 0 or self.cursor >= height):
                 self.scroll_to(y=self.cursor - line, animate=False)
-        elif top < len(before.rows) and (place := self.rows.position.get(before.rows.ids[top])) is not None:
+        elif top < len(before.rows) and (place := self.rows.place(before.rows.ids[top])) >= 0:
             self.scroll_to(y=place, animate=False)
 
     def _refresh_lines(self, ids: Set[str] | None) -> None:

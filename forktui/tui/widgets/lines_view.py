@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
@@ -303,7 +302,7 @@ class LinesView(InkedScroll):
         """Give each line its rows, and the scroll bar its place."""
         self._give_rows()
         self._placing = True
-        self.virtual_size = Size(self._width, self._kept.rows)
+        self.set_line_count(self._kept.rows)
         self.scroll_to(y=self._top_row(), animate=False, force=True)
         self._placing = False
         self._redraw()
