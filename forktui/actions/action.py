@@ -42,6 +42,8 @@ class Outcome:
 
     done: str
     failures: tuple[str, ...] = ()
+    made: str = ""
+    """The id of the one that the cursor is to be on."""
 
 
 Do = Callable[[SupervisorClient, World, Sequence[str], Values], Awaitable[Outcome]]

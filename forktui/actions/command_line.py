@@ -1,6 +1,6 @@
 """The `:` line: an action's word, whom it is done to, and what its form is filled with. Pure.
 
-As in `fork web-1 --name a`, `fan-out 20`, `fan-out web-1 20 --prefetch=off`, `delete web-1 web-2`, `sort private`.
+As in `fork web-1 --name a`, `fan-out 20`, `fan-out web-1 20 prefetch=off`, `delete web-1 web-2`, `sort private`.
 """
 
 import shlex
@@ -61,8 +61,13 @@ def completions(line: str, world: World) -> list[str]:
     if not isinstance(action, Verb):
         return []
     fields = {one.option: one for one in action.fields if not one.placed}
+    assigned = {one.assigned: one.choices for one in fields.values()}
     if before[-1] in fields:
         return [choice for choice in fields[before[-1]].choices if choice.startswith(last)]
+    option, equals, begun = last.partition("=")
+    if equals:
+        choices = fields[option].choices if option in fields else assigned.get(option, ())
+        return [f"{option}={choice}" for choice in choices if choice.startswith(begun)]
     if last.startswith("-"):
         return [option for option in fields if option.startswith(last)]
     names = [] if action.makes else sorted(one.name for one in world.instances.values())
@@ -76,6 +81,20 @@ def completed(line: str, world: World) -> str:
         return line
     begin = line[: len(line) - len(line.split(" ")[-1])]
     return begin + (f"{found[0]} " if len(found) == 1 else _common(found))
+
+
+def usage(line: str) -> str:
+    """What the verb that a line begins with takes; empty before it is typed in full, and for what takes nothing."""
+    word, space, _ = line.lstrip().partition(" ")
+    action = BY_WORD.get(word) if space else None
+    if isinstance(action, OnScreen):
+        return f"{word} {' | '.join(action.takes)}" if action.takes else ""
+    if not isinstance(action, Verb):
+        return ""
+    whom = [] if action.makes else ["[INSTANCE]" if action.one else "[INSTANCE...]"]
+    placed = [one.name.upper() if action.makes else f"[{one.name.upper()}]" for one in action.fields if one.placed]
+    options = [f"{one.assigned}={'|'.join(one.choices) or '...'}" for one in action.fields if not one.placed]
+    return " ".join([word, *whom, *placed, *options])
 
 
 def _common(words: Sequence[str]) -> str:
@@ -114,9 +133,10 @@ def _verb(verb: Verb, word: str, rest: str, world: World, selected: Selected) ->
     bare, values = _split(verb, word, rest)
     placed = [one for one in verb.fields if one.placed]
     if placed and bare and (verb.makes or len(bare) > 1 or not _is_instance(bare[0], world)):
-        values[placed[0].name] = bare.pop()
+        values[placed[0].name] = bare.pop(0 if verb.makes else -1)
     if verb.makes and bare:
-        raise NotUnderstoodError(f"{word} takes one name: leave {' '.join(bare)} out")
+        options = ", ".join(one.assigned + "=" for one in verb.fields if not one.placed)
+        raise NotUnderstoodError(f"{word} takes one name: what is {' '.join(bare)}? There are {options}")
     ids = tuple(dict.fromkeys(resolved(reference, world).id for reference in bare)) or tuple(selected(verb))
     if verb.one and len(ids) > 1:
         raise NotUnderstoodError(f"{word} takes one instance: {len(ids)} are named")
@@ -135,10 +155,13 @@ def _split(verb: Verb, word: str, rest: str) -> tuple[list[str], dict[str, str]]
     bare: list[str] = []
     values: dict[str, str] = {}
     for one in words:
-        if not one.startswith("-"):
-            bare.append(one)
-            continue
         option, equals, value = one.partition("=")
+        if not one.startswith("-"):
+            # No name has an equals sign: what has one is an option.
+            if not equals:
+                bare.append(one)
+                continue
+            option = f"--{option.replace('_', '-')}"
         name = _field(verb, word, option).name
         if name in values:
             raise NotUnderstoodError(f"{option} is given twice: give it once")

@@ -87,7 +87,7 @@ async def _create(client: SupervisorClient, world: World, instance_ids: Sequence
         made = await client.create(request)
     except (ApiError, SupervisorUnreachableError) as error:
         return Outcome("", (in_dashboard(error),))
-    return Outcome(safe_text(f"created: {made.name} ({made.state})"))
+    return Outcome(safe_text(f"created: {made.name} ({made.state})"), made=made.id)
 
 
 CREATE: Final = Verb(

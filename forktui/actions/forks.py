@@ -33,7 +33,7 @@ _SHARED: Final = (
     Field("prefetch", "prefetch", choices=get_args(PrefetchMode)),
     Field("record", "record", choices=get_args(RecordMode)),
 )
-_ONE_NAME: Final = Field("name", "name", hint="source-<n>")
+_ONE_NAME: Final = Field("name", "name", hint="its source's name and a number")
 _MANY: Final = (
     Field("count", "forks", value=str(DEFAULT_COUNT), placed=True),
     Field("name_prefix", "name prefix", hint="the source's name"),
@@ -151,7 +151,7 @@ FORK: Final = Verb(
     word="fork",
     keys=("f",),
     label="Fork…",
-    help="One fork that shares the memory of a Standby source, or a copy of a Running one; record=on records anew",
+    help="One fork that shares the memory of a Standby source, or a copy of a Running one",
     command="make one fork of an instance",
     group=Group.MACHINES,
     guard=_fork_guard,

@@ -32,7 +32,12 @@ class Field:
     @property
     def option(self) -> str:
         """How it is given on a command line."""
-        return f"--{self.name.replace('_', '-')}"
+        return f"--{self.assigned}"
+
+    @property
+    def assigned(self) -> str:
+        """What it is called where it is given as `name=value`."""
+        return self.name.replace("_", "-")
 
     @property
     def default(self) -> str:

@@ -62,13 +62,23 @@ def _restore_guard(instance: Instance, selected: Targets) -> str | None:
 def _restore_question(world: World, targets: Targets) -> Question | None:
     templates = [template for one in targets if (template := world.template_of(one)) is not None]
     recorded = sum(template.recorded_pages for template in templates)
-    if not recorded:
+    cold = [one for one in targets if one.state is State.STOPPED and one.source_id is not None]
+    says: tuple[str, ...] = ()
+    if recorded:
+        says += (
+            f"What is lost: {count(recorded)} recorded hot pages; the next fork records anew.",
+            "Its memory stays as it is, and it runs on from there.",
+        )
+    if cold:
+        whose = cold[0].name if len(cold) == 1 else f"{len(cold)} of them"
+        says += (
+            f"{whose}: Stopped, thus without memory. It boots anew from its image,",
+            "not from its source's memory. For another like it was, fork the source: f.",
+        )
+    if not says:
         return None
-    says = (
-        f"What is lost: {count(recorded)} recorded hot pages; the next fork records anew.",
-        "Its memory stays as it is, and it runs on from there.",
-    )
-    return Question(f"Restore {whom(targets)}?", says, "Restore")
+    verb = "Start" if len(cold) == len(targets) else "Restore"
+    return Question(f"{verb} {whom(targets)}?", says, verb)
 
 
 async def _run(client: SupervisorClient, instance: Instance) -> Instance:
@@ -108,11 +118,12 @@ def _detach_guard(instance: Instance, selected: Targets) -> str | None:
 def _detach_question(world: World, targets: Targets) -> Question:
     whose, in_all = ("It", "") if len(targets) == 1 else ("Each", " in all")
     running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
-    says = (f"{whose} keeps its snapshot.", "Its source's lock is released by as much.")
+    kept = "snapshot" if any(instance.has_snapshot for instance in targets) else "disks; it has no memory to keep"
+    says = (f"{whose} keeps its {kept}.", "Its source is let go of: it has a fork less that locks it.")
     if running:
         says = (
             f"{whose} gets all of its memory: {size(sum(running))}{in_all} at most.",
-            "Its source's lock is released by as much; the guest goes on meanwhile.",
+            "Its source is let go of: it has a fork less that locks it. The guest goes on meanwhile.",
         )
     return Question(f"Detach {whom(targets)}?", says, "Detach")
 

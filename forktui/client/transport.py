@@ -26,6 +26,9 @@ ANSWER_BYTES: Final = 128 << 20
 
 READ_ONLY: Final = "refused: this would change something, and --read-only (FORKTUI_READ_ONLY) is set; leave it out"
 
+DATA_DIR: Final = "DATA_DIR"
+"""Stands for a data directory that only whoever starts the supervisor knows."""
+
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
 
@@ -242,8 +245,8 @@ def start_command(socket: Path) -> str:
     if socket == default_run_dir() / SOCKET_NAME:
         return "forktui-supervisor"
     if socket.name == SOCKET_NAME:
-        return f"forktui-supervisor --run-dir {shlex.quote(str(socket.parent))} --data-dir DATA_DIR"
-    return f"forktui-supervisor --socket {shlex.quote(str(socket))} --run-dir RUN_DIR --data-dir DATA_DIR"
+        return f"forktui-supervisor --run-dir {shlex.quote(str(socket.parent))} --data-dir {DATA_DIR}"
+    return f"forktui-supervisor --socket {shlex.quote(str(socket))} --run-dir RUN_DIR --data-dir {DATA_DIR}"
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

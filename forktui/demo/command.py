@@ -161,6 +161,7 @@ def _show(home: Settings) -> int:
     code = run(home.socket_path, on_mount_focus=SOURCE, mouse=not home.no_mouse, title="demo", companion=companion)
     if failures:
         raise ScenarioError("; ".join(failures))
+    print("the demo's host is being ended, with all VMs on it", flush=True)
     return code
 
 

@@ -18,7 +18,7 @@ KEPT: Final = 10
 """Fan-outs that can be looked at; of those in progress all are kept."""
 WAIT: Final = "wait"
 """What a fork does before it has a record: it waits for its turn at its source."""
-REST: Final = "record"
+REST: Final = "rest"
 """What is left of its time beside its phases: its record written, and read by others."""
 
 MAKING: Final = "making"
@@ -155,6 +155,11 @@ class Bursts:
     def put(self, instance: Instance) -> "Bursts":
         """The fan-outs after an instance was told of, of which it may be a part."""
         operation = instance.operation
+        if operation is not None and (known := self.all.get(operation.id)) is not None:
+            # Its source tells how far it is between two words of its own.
+            if operation.done <= known.told.operation.done or not known.running:
+                return self
+            return self._with(replace(known, told=known.told.model_copy(update={"operation": operation})))
         burst_id = operation.part_of if operation is not None else None
         if operation is not None and burst_id is not None and burst_id in self.all:
             if operation.since is None:

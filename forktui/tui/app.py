@@ -159,6 +159,9 @@ class ForkTui(TerminalApp):
                 dialog.refuse(outcome.failures)
                 return
             dialog.taken()
+        if outcome.made:
+            self._focus = outcome.made
+            self._draw_in(CHANGE_SECONDS)
         if outcome.done:
             self._say(outcome.done, "information")
         for failure in outcome.failures:
@@ -269,7 +272,7 @@ class ForkTui(TerminalApp):
             self._focus_first()
 
     def _focus_first(self) -> None:
-        chosen = [instance.id for instance in self.world.instances.values() if instance.name == self._focus]
+        chosen = [one.id for one in self.world.instances.values() if self._focus in (one.id, one.name)]
         if chosen:
             self.dashboard.fork_tree.move_to(chosen[0])
             self._focus = None

@@ -73,11 +73,12 @@ def strip(world: World, width: int, height: int, glyphs: Glyphs, key: str) -> li
     ]
 
 
-def heading(alarms: Alarms) -> Line:
-    """What the list is of."""
+def heading(alarms: Alarms, *, stale: bool = False) -> Line:
+    """What the list is of, and whether that may be old."""
     known = sum(map(len, alarms.known.values()))
     line: Line = [("Alarms", "strong"), (f"  {count(alarms.unacknowledged)} to look at", "plain")]
-    return [*line, (f", {count(known)} acknowledged", "muted")] if known else line
+    line += [(f", {count(known)} acknowledged", "muted")] if known else []
+    return [*line, ("  as it was known last: not connected", "warning")] if stale else line
 
 
 def in_full(alarm: Alarm, width: int, now: datetime | None) -> list[Line]:

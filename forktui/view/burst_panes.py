@@ -6,9 +6,19 @@ from datetime import datetime
 from typing import Final
 
 from forktui.model.bursts import Burst
-from forktui.text.quantities import milliseconds
+from forktui.text.quantities import milliseconds, plural
 from forktui.view.burst_bars import axis, bar_lines, shown
-from forktui.view.bursts import failures, figures, heading, in_a_line, in_a_row, legend, limits, progress_bar
+from forktui.view.bursts import (
+    failures,
+    figures,
+    heading,
+    in_a_line,
+    in_a_row,
+    legend,
+    legend_row,
+    limits,
+    progress_bar,
+)
 from forktui.view.glyphs import Glyphs
 from forktui.view.panels import flowed
 from forktui.view.styled_lines import Line, clipped
@@ -37,7 +47,7 @@ class Chosen:
 
 def in_short(burst: Burst, others: int, now: datetime | None, width: int, height: int, glyphs: Glyphs) -> list[Line]:
     """A fan-out in a few lines: what it is and its figures, then as many of its forks as there is room for."""
-    more = f"  and {others} more" if others else ""
+    more = f"  and {plural(others, 'fan-out')} more" if others else ""
     title = clipped(heading(burst, now, glyphs), max(width - len(more), 1), glyphs.ellipsis)
     lines: list[Line] = [[*title, (more, "muted")]]
     if height > 2:
@@ -45,9 +55,19 @@ def in_short(burst: Burst, others: int, now: datetime | None, width: int, height
     rows = (in_a_row(parts, width, glyphs) for parts in (figures(burst, now), limits(burst, now)))
     told = [*failures(burst)[:1], *rows]
     lines += [one for one in told if one][: 3 if height >= _ROOMY else 1]
-    explained = legend(burst, width, glyphs)[:1] if height >= _ROOMY else []
-    room = height - len(lines) - len(explained)
-    return [*lines, *bar_lines(burst, shown(burst, room), now, width, glyphs), *explained][:height]
+    if height < _ROOMY:
+        return [*lines, *bar_lines(burst, shown(burst, height - len(lines)), now, width, glyphs)][:height]
+    drawn = shown(burst, height - len(lines) - 1)
+    which = _which(burst, len(drawn))
+    explained: Line = [*legend_row(burst, width - len(which), glyphs), (which, "muted")]
+    return [*lines, *bar_lines(burst, drawn, now, width, glyphs), explained][:height]
+
+
+def _which(burst: Burst, drawn: int) -> str:
+    """Which of its forks are drawn; empty where all are."""
+    if drawn >= len(burst.order):
+        return ""
+    return f"  last {drawn} shown" if burst.running else f"  slowest {drawn} shown"
 
 
 def in_full(chosen: Chosen, now: datetime | None, width: int, glyphs: Glyphs) -> list[Line]:

@@ -1,6 +1,6 @@
 """A fan-out in words: how far it is, how long its forks took, what took that, and what limited it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -110,15 +110,24 @@ def in_a_row(parts: Sequence[Line], width: int, glyphs: Glyphs) -> Line:
 def legend(burst: Burst, width: int, glyphs: Glyphs) -> list[Line]:
     """What the bars are drawn with, and how long each step took on the average, in rows of whole entries."""
     made = max(len(burst.durations), 1)
-    ordered = sorted(burst.spent, key=lambda name: (_ORDER.get(name, len(_ORDER) / 2), name))
     rows: list[Line] = []
-    for name in ordered:
+    for name in _in_order(burst.spent):
         entry = _step(name, burst.spent[name] / made, glyphs)
         if rows and line_width(rows[-1]) + 2 + line_width(entry) <= width:
             rows[-1] = joined([rows[-1], entry], ("  ", "plain"))
         else:
             rows.append(entry)
     return rows
+
+
+def legend_row(burst: Burst, width: int, glyphs: Glyphs) -> Line:
+    """The same in one row, without the steps that took least where there is no room for them."""
+    made, spent = max(len(burst.durations), 1), _in_order(burst.spent)
+    while True:
+        row = joined([_step(name, burst.spent[name] / made, glyphs) for name in spent], ("  ", "plain"))
+        if len(spent) <= 1 or line_width(row) <= width:
+            return row
+        spent.remove(min(spent, key=burst.spent.__getitem__))
 
 
 def failures(burst: Burst) -> list[Line]:
@@ -158,6 +167,11 @@ def _by_step(step: str) -> str:
         "prefetch": "the pages that are prefetched",
         REST: "the disk, or the supervisor: records are written",
     }.get(step, f"{step}, which the VMM takes")
+
+
+def _in_order(steps: Iterable[str]) -> list[str]:
+    """Steps as they follow one another, those that are not known in the middle."""
+    return sorted(steps, key=lambda name: (_ORDER.get(name, len(_ORDER) / 2), name))
 
 
 def _step(name: str, took: float, glyphs: Glyphs) -> Line:

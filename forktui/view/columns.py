@@ -63,16 +63,16 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
 
 
 def _badge(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
-    if (found := mark(world, instance)) is not None:
+    found = mark(world, instance)
+    if found is not None and found[1] == "alarm":
         # Without what is around it elsewhere: capitals are what holds.
-        text, ink = found
-        word = text.strip(" ()")
-        return (word, ink) if ink == "alarm" else (word.lower(), ink)
+        return found[0].strip(), "alarm"
     if instance.mem_locked:
         return f"{glyphs.lock} locked", "standby"
     if instance.recording:
         return f"{glyphs.record} rec", "notice"
-    return "", "plain"
+    # What is over hides nothing that is so.
+    return (found[0].strip("()").lower(), found[1]) if found is not None else ("", "plain")
 
 
 def _forks(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
@@ -156,8 +156,8 @@ def _passes_of(counters: InstanceStatistics) -> int | None:
 
 
 def _badges(world: World) -> Callable[[Instance], int]:
-    """What is wrong, then what was, what is locked, and what is recorded."""
-    urgency = {"alarm": 4, "warning": 3, "standby": 2, "notice": 1, "plain": 0}
+    """What is wrong, then what is locked, what is recorded, and what was wrong."""
+    urgency = {"alarm": 4, "standby": 3, "notice": 2, "warning": 1, "plain": 0}
     return lambda one: urgency[_badge(world, one, UNICODE)[1]]
 
 

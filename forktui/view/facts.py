@@ -4,6 +4,7 @@ from forktui.model.conditions import is_stuck
 from forktui.text.quantities import milliseconds, plural
 from forktui.view.columns import STATE_INKS
 from forktui.view.fault_rates import rate_facts
+from forktui.view.glyphs import Glyphs
 from forktui.view.hygiene import hygiene, notice
 from forktui.view.latency import histogram
 from forktui.view.lock_facts import fork_facts, listing, source_facts
@@ -31,6 +32,7 @@ from forktui.view.panels import Fact, Section
 from forktui.view.styled_lines import Line
 from forktui.view.subject import Subject
 from forktui.view.waterfall import waterfall
+from supervisor.models import Instance
 
 
 def title(subject: Subject) -> Line:
@@ -39,7 +41,7 @@ def title(subject: Subject) -> Line:
     line: Line = [
         (instance.name, "strong"),
         ("  ", "plain"),
-        (f"{glyphs.states[instance.state]} {instance.state}", STATE_INKS[instance.state]),
+        *_state(instance, glyphs),
     ]
     if instance.mem_locked:
         line += [("  ", "plain"), (f" {glyphs.lock} LOCKED {instance.fork_count} ", "locked")]
@@ -48,6 +50,13 @@ def title(subject: Subject) -> Line:
     if instance.busy:
         line += [("  ", "plain"), (f"{glyphs.working} {instance.busy}", "waiting")]
     return [*line, (f"  {instance.id}", "muted")]
+
+
+def _state(instance: Instance, glyphs: Glyphs) -> Line:
+    state = f"{glyphs.states[instance.state]} {instance.state}"
+    if not instance.died:
+        return [(state, STATE_INKS[instance.state])]
+    return [(f"{glyphs.died} died", "broken"), (f"  {state}", STATE_INKS[instance.state])]
 
 
 def overview(subject: Subject) -> list[Fact]:
@@ -135,7 +144,8 @@ def _faults(subject: Subject, width: int) -> tuple[Fact, ...]:
 
 def _start(subject: Subject, width: int) -> tuple[Fact, ...]:
     lines = start(subject, width)
-    return (Fact("in all", lines[0][2:], tuple(lines[1:])),) if lines else ()
+    whole: Line = [*lines[0][2:], ("  of its own steps, without what it waited for its turn", "muted")] if lines else []
+    return (Fact("in all", whole, tuple(lines[1:])),) if lines else ()
 
 
 def _page_map(subject: Subject, width: int) -> tuple[Fact, ...]:

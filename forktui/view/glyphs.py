@@ -94,7 +94,7 @@ UNICODE = Glyphs(
         "load": "━",
         "prefetch": "═",
         "resume": "╍",
-        "record": "┈",
+        "rest": "┈",
         "making": "┈",
     },
 )
@@ -146,7 +146,7 @@ ASCII = Glyphs(
         "load": "=",
         "prefetch": "#",
         "resume": ">",
-        "record": ":",
+        "rest": ":",
         "making": ":",
     },
 )

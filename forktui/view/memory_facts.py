@@ -130,14 +130,15 @@ def _prefetched(counters: InstanceStatistics) -> Line:
     if counters.prefetch_ms:
         line.append((f", {size(round(counters.prefetch_bytes / counters.prefetch_ms * 1e3))}/s", "muted"))
     asked = counters.prefetched_pages + counters.residual_faults
-    return [*line, (f"; {percentage(counters.residual_faults, asked)} of what it took came later", "muted")]
+    return [*line, (f"; {percentage(counters.residual_faults, asked)} of its pages it had to ask for", "muted")]
 
 
 def _precision(template: Template) -> Line:
-    line: Line = [(f"{template.precision or 0:.0%} wanted", "plain")]
+    line: Line = [(f"{template.precision or 0:.0%}", "plain")]
+    line.append((f" of {plural(template.sampled_pages, 'hot page')} that were held back were asked for", "muted"))
     if template.wasted_bytes:
         line.append((f", {size(template.wasted_bytes)} wasted on each fork", "warning"))
-    return [*line, (f"  of {plural(template.sampled_pages, 'page')} held back", "muted")]
+    return line
 
 
 def _template(template: Template, glyphs: Glyphs) -> Line:

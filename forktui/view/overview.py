@@ -17,6 +17,8 @@ FAULT_SECONDS: Final = 10.0
 TREES: Final = 5
 FAILURE_LINES: Final = 3
 """Of one failure; the events have it whole."""
+_BLANK: Final = (" ", "plain")
+"""Between two rows that become one."""
 _LABEL: Final = 8
 _NUMBER: Final = 10
 _INKS: Final[dict[str, Ink]] = {"warning": "warning", "alarm": "broken"}
@@ -43,7 +45,10 @@ def overview(world: World, trees: Sequence[Tree], width: int, height: int, glyph
         if len(lines) + len(section) + 1 <= height:
             lines += [*section, []]
     if len(lines) + 1 < height:
-        lines += [[("failures", "title")], *_failures(world.activities, width, height - len(lines) - 1, glyphs)]
+        lines += [
+            [("failures and warnings", "title")],
+            *_failures(world.activities, width, height - len(lines) - 1, glyphs),
+        ]
     return lines
 
 
@@ -101,7 +106,8 @@ def _failures(activities: Sequence[Activity], width: int, height: int, glyphs: G
         ink = _INKS[activity.level]
         begin = f"{activity.at.astimezone():%H:%M:%S} {glyphs.levels[activity.level]} "
         whole = flowed([(begin, ink), (activity.message, "plain")], width)
-        told, rest = whole[: FAILURE_LINES - 1], [piece for row in whole[FAILURE_LINES - 1 :] for piece in row]
+        told = whole[: FAILURE_LINES - 1]
+        rest = [piece for row in whole[FAILURE_LINES - 1 :] for piece in (*row, _BLANK)]
         told += [clipped(rest, width, glyphs.ellipsis)] if rest else []
         if len(lines) + len(told) > height:
             break

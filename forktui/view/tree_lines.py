@@ -40,17 +40,27 @@ class Layout:
     name_width: int
     columns: tuple[Column, ...]
     missing: tuple[Column, ...] = ()
+    wider: Column | None = None
+    """What is sorted by has a cell more, where there is one: else the arrow at its title could be the one before's."""
+
+    def width_of(self, column: Column) -> int:
+        """The cells of a column."""
+        return column.width + (column is self.wider)
 
 
-def layout(width: int, choices: Mapping[str, str] | None = None, world: World | None = None) -> Layout:
+def layout(
+    width: int, choices: Mapping[str, str] | None = None, world: World | None = None, sort: Sort | None = None
+) -> Layout:
     """The columns for a line of `width` cells, one cell between any two; names have what is left."""
     chosen = tuple(sorted((choices or {}).items()))
     idle = () if world is None else tuple(column.word for column in COLUMNS if not column.applies(world))
-    return _layout(width, chosen, idle)
+    measure = None if sort is None else sort.measure
+    by = next((column.word for column in COLUMNS if column.measure is measure), "")
+    return _layout(width, chosen, idle, by)
 
 
 @lru_cache(maxsize=64)
-def _layout(width: int, choices: tuple[tuple[str, str], ...], idle: tuple[str, ...]) -> Layout:
+def _layout(width: int, choices: tuple[tuple[str, str], ...], idle: tuple[str, ...], by: str) -> Layout:
     said = dict(choices)
 
     def turn(column: Column) -> tuple[bool, int]:
@@ -65,7 +75,9 @@ def _layout(width: int, choices: tuple[tuple[str, str], ...], idle: tuple[str, .
             room -= column.width + 1
             fitting.add(column.word)
     columns = tuple(column for column in wanted if column.word in fitting)
-    return Layout(max(1, room), columns, tuple(column for column in wanted if column.word not in fitting))
+    missing = tuple(column for column in wanted if column.word not in fitting)
+    wider = next((one for one in columns if one.word == by and room > MIN_NAME_WIDTH), None)
+    return Layout(max(1, room - (wider is not None)), columns, missing, wider)
 
 
 def header(shape: Layout, sort: Sort, glyphs: Glyphs) -> Line:
@@ -76,9 +88,9 @@ def header(shape: Layout, sort: Sort, glyphs: Glyphs) -> Line:
     for column in shape.columns:
         title: Piece = (f" {column.title}", "title")
         if column is by:
-            title = (f"{arrow}{column.title}", "strong")
+            title = (f"{' ' if column is shape.wider else ''}{arrow}{column.title}", "strong")
         align = right if column.numeric else left
-        line.append((align(title[0], column.width + 1), title[1]))
+        line.append((align(title[0], shape.width_of(column) + 1), title[1]))
     return line
 
 
@@ -96,7 +108,7 @@ def column_at(shape: Layout, cell: int) -> Column | None:
     """The column whose title is on a cell of the header; None behind the last."""
     end = shape.name_width
     for column in (NAME, *shape.columns):
-        end += column.width + 1 if column is not NAME else 0
+        end += shape.width_of(column) + 1 if column is not NAME else 0
         if cell < end:
             return column
     return None
@@ -110,9 +122,9 @@ def row_line(world: World, forest: Forest, position: int, shape: Layout, glyphs:
     for column in shape.columns:
         text, ink = _cell(column, world, instance, forest, glyphs)
         if column.numeric:
-            line.append((" " + right(text, column.width, glyphs.ellipsis), ink))
+            line.append((" " + right(text, shape.width_of(column), glyphs.ellipsis), ink))
         else:
-            line += _word(text, ink, column.width, glyphs)
+            line += _word(text, ink, shape.width_of(column), glyphs)
     return line
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forktui.model.bursts import KEPT, LOST, Burst
-from forktui.model.reducing import reduce
+from forktui.model.reducing import reduce, reduce_all
 from forktui.model.world import World
 from forktui.view.burst_bars import axis, bar_lines, shown
 from forktui.view.burst_panes import LISTED, Chosen, in_full, in_short
@@ -104,6 +104,18 @@ def four(**last: object) -> World:
 # What belongs to a fan-out
 
 
+def test_it_is_as_far_as_its_source_says_where_that_is_further() -> None:
+    progress = {"id": "op-1", "verb": "fan-out", "instance_id": "source", "name": "source", "total": 4, "since": BEGIN}
+    tells = [Operation.model_validate({**progress, "done": done}) for done in (3, 2)]
+    source = locked_source("source", [])
+    events: list[Event] = [InstanceChanged(instance=source.model_copy(update={"operation": one})) for one in tells]
+    begun = after([reset([source]), told(done=1)])
+    assert burst_of(begun).told.operation.done == 1
+    assert burst_of(reduce_all(begun, events)).told.operation.done == 3
+    ended = after([reset([source]), told(done=4, outcome="done")])
+    assert burst_of(reduce_all(ended, events)).told.operation.outcome == "done"
+
+
 def test_a_fork_belongs_to_the_fan_out_that_its_operation_is_a_part_of() -> None:
     world = after(
         [reset([locked_source("source", [])]), told(), making("web-1"), making("other", of="op-9"), told(done=0)]
@@ -118,7 +130,7 @@ def test_a_fork_belongs_to_the_fan_out_that_its_operation_is_a_part_of() -> None
 def test_its_time_is_told_by_steps_that_follow_one_another() -> None:
     burst = burst_of(four())
     steps = {step.name: step.milliseconds for step in burst.members["web-0"].steps(BEGIN)}
-    assert steps == {"wait": 5, "spawn": 30, "load": 20, "resume": 10, "record": 10}
+    assert steps == {"wait": 5, "spawn": 30, "load": 20, "resume": 10, "rest": 10}
     assert (burst.percentile(0.5), burst.percentile(0.95), burst.slowest) == (125, 400, "web-3")
     assert burst.spent["spawn"] == 120
 
@@ -243,7 +255,7 @@ def test_it_tells_what_limited_it(fields: dict[str, object], cpu: float, by: str
     first, *rest = text(limits(burst_of(after([*events, ended])), None)).split("\n")
     assert first == f"limited by {by}"
     assert "room for 431 (memory)" in rest
-    assert any(one.startswith("record took 6") for one in rest)
+    assert any(one.startswith("rest took 6") for one in rest)
 
 
 def test_why_forks_failed_is_told_once_for_each_cause() -> None:
@@ -308,7 +320,7 @@ def test_nothing_is_wider_than_its_pane(width: int, forks: int | None, glyphs: G
 def test_a_real_fan_out_is_told_to_its_end() -> None:
     (burst,) = recorded().bursts.listed
     assert (len(burst.durations), len(burst.members), burst.running) == (24, 24, False)
-    assert {"wait", "prepare", "spawn", "load", "prefetch", "resume", "record"} == set(burst.spent)
+    assert {"wait", "prepare", "spawn", "load", "prefetch", "resume", "rest"} == set(burst.spent)
     assert all(
         abs(sum(p.milliseconds for p in one.steps(BEGIN)) - one.milliseconds(BEGIN)) < 0.01
         for one in burst.members.values()

@@ -304,11 +304,11 @@ def test_any_name_can_be_sorted(name: str) -> None:
     assert {row.id for row in rows(world, View(Sort(BY_WORD["name"].measure)))} == {"a", "b", "c"}
 
 
-def test_what_is_wrong_comes_before_what_was_and_that_before_what_is_locked() -> None:
+def test_what_is_wrong_comes_before_what_is_locked_and_that_before_what_was_wrong() -> None:
     stuck = InstanceStatistics(id="a", oldest_fault_ms=5000)
     world = world_of(instance("a"), instance("b", age=1), instance("c", age=2), instance("d", age=3, mem_locked=True))
     by_lock = View(Sort(BY_WORD["lock"].measure))
     world = reduce(world, sampled([stuck, stuck.model_copy(update={"id": "c"})], 1))
     assert [row.id for row in rows(world, by_lock)] == ["a", "c", "d", "b"]
     world = reduce(world, sampled([InstanceStatistics(id="a")], 2))
-    assert [row.id for row in rows(world, by_lock)] == ["c", "a", "d", "b"]
+    assert [row.id for row in rows(world, by_lock)] == ["c", "d", "a", "b"]

@@ -179,7 +179,7 @@ def test_a_fork_tells_its_source_and_its_counters() -> None:
 def test_a_fork_tells_the_template_that_it_reads_and_what_its_prefetch_was_worth() -> None:
     worth = TEMPLATE.model_copy(update={"sampled_pages": 40, "precision": 0.75, "wasted_bytes": 1025 * 4096})
     said = told_in_full(reduce(family(), TemplateChanged(template=worth)), "fork-1", FOLD)
-    assert "precision 75% wanted, 4 MiB wasted on each fork  of 40 pages held back" in said
+    assert "precision 75% of 40 hot pages that were held back were asked for, 4 MiB wasted on each fork" in said
     assert "reads     t · page server pid 77, replaced 2 times · 2 forks read it" in said
     assert "pages     pid 77  the page server that answers its faults" in said
     assert "mem.1     4 MiB of 128 MiB  its own" in said

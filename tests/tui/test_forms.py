@@ -36,7 +36,7 @@ DIALOGS = (
     (("A",), "changed"),
     (("d",), "That frees"),
     (("j", "x"), "Its disks"),
-    (("t",), "lock is released"),
+    (("t",), "let go of"),
     (("C",), "paused for milliseconds"),
 )
 """The keys of each, one after the other, and what is said last of it."""

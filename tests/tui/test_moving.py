@@ -31,7 +31,7 @@ async def test_the_cursor_takes_the_place_of_a_deleted_instance() -> None:
         for name in ("fork-1", "fork-2", "source"):
             await hear(pilot, InstanceDeleted(id=name))
         await until(pilot, lambda: tree(pilot).cursor_id is None)
-        assert "There is no instance yet" in screen_text(pilot)
+        await until_shown(pilot, "There is no instance yet")
 
 
 async def test_keys_move_close_and_open() -> None:

@@ -107,7 +107,7 @@ def test_nothing_is_larger_than_the_column(width: int, height: int, glyphs: Glyp
 def test_a_failure_that_is_long_is_cut_with_an_ellipsis_and_the_newest_is_first() -> None:
     world = told(told(crowd(1), "warning", "first"), "info", "no failure")
     said = words(told(world, "alarm", "a page server of source was killed " * 9))
-    begin = said.index("failures") + 1
+    begin = said.index("failures and warnings") + 1
     assert said[begin][9:].startswith("■ a page server")
     assert said[begin + FAILURE_LINES - 1].endswith("…")
     assert said[begin + FAILURE_LINES].endswith("▲ first")

@@ -1,5 +1,6 @@
 """The alarms in full: to read, to acknowledge, and to go to whom each concerns."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -18,7 +19,10 @@ KEYS = "Enter goes there  Space acknowledges  A all of them  Esc closes"
 
 
 class AlarmsScreen(Sparing, ModalScreen[str | None]):
-    """What is wrong and what was; the result is the id of an instance to go to."""
+    """What is wrong and what was; the result is the id of an instance to go to.
+
+    `stale` says whether what is known may be old.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,a,question_mark", "dismiss(None)", "Close"),
@@ -27,10 +31,11 @@ class AlarmsScreen(Sparing, ModalScreen[str | None]):
         Binding("enter", "go", "Go to whom it concerns"),
     ]
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, stale: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self._world = world
-        self._heading = Words(heading(world.alarms))
+        self._stale = stale
+        self._heading = Words(heading(world.alarms, stale=stale()))
         self.view = AlarmList()
 
     def compose(self) -> ComposeResult:
@@ -46,8 +51,8 @@ class AlarmsScreen(Sparing, ModalScreen[str | None]):
     def show(self, world: World) -> None:
         """Draw what has become of the alarms."""
         self._world = world
-        self._heading.say(heading(world.alarms))
-        self.view.show(world)
+        self._heading.say(heading(world.alarms, stale=self._stale()))
+        self.view.show(world, stale=self._stale())
 
     def action_acknowledge(self) -> None:
         if self.view.chosen is not None:

@@ -170,7 +170,8 @@ class Dashboard(Sparing, Screen[None]):
     def _show_connection(self, connection: Connection) -> None:
         """Say whether what is shown is true now, and draw it faintly where it may not be."""
         self.connection = connection
-        self._banner.show(connection, self._clock())
+        data_dir = self.world.supervisor.data_dir if self.world.supervisor is not None else ""
+        self._banner.show(connection, self._clock(), data_dir)
         for widget in (self.fork_tree, self._facts, self._fault_rate, self._heat_map):
             widget.dim(connection.stale)
 
@@ -361,7 +362,7 @@ class Dashboard(Sparing, Screen[None]):
 
     @on(AlarmStrip.Opened)
     def show_alarms(self) -> None:
-        self.app.push_screen(AlarmsScreen(self.world), self.fork_tree.move_to)
+        self.app.push_screen(AlarmsScreen(self.world, lambda: self.connection.stale), self.fork_tree.move_to)
 
     def reconnect(self) -> None:
         self.post_message(RetryWanted())

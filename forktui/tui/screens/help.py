@@ -19,7 +19,27 @@ _LABEL_WIDTH = 16
 _WORDS_WIDTH = 32
 """With less there would be a few words in a line."""
 _INDENT = 4
-_PALETTE = ("^p", "Palette", "These actions by name, themes, a screenshot as SVG")
+_OWN = (
+    ("^p", "Palette", "These actions by name, themes, a screenshot as SVG"),
+    ("^s", "Screenshot", "The screen as SVG, into a file whose path is said"),
+    ("^z", "Suspend", "Back to the shell; fg goes on"),
+    ("^c", "Leave", "At the second press"),
+)
+WORDS = (
+    ("source", "An instance that others were forked of. While forks share its memory it is locked, and does not run"),
+    ("template", "A source's memory image as its forks read it, with the page server that serves them"),
+    ("page server", "A process that answers the page faults of a template's forks (userfaultfd)"),
+    ("hot pages", "Pages that the first fork needed, recorded so that later forks have them prefetched"),
+    ("prefetch", "Hot pages that are put into a fork's memory before it resumes, or while it runs"),
+    ("residual", "Faults of a fork that had pages prefetched: pages that were not among them"),
+    ("around", "Pages that were answered beside the one that was asked for, since they lie near it"),
+    ("private", "Memory that one VM alone holds; shared is memory that it holds with others, counted once"),
+    ("passes", "How often the guest pagewalker has verified all of its memory"),
+    ("(no pager)", "In parentheses or small letters: an alarm whose cause has gone, until it is acknowledged"),
+    ("embedded VMM", "forktui's own, with a simulated CPU, where no firecracker is found; n says why it was chosen"),
+    ("...", "A title line that begins with three dots has columns for which there is no room: o lists them"),
+)
+"""What is shown under words of its own."""
 
 
 class Help(Reading):
@@ -67,17 +87,24 @@ class Help(Reading):
 
 
 def help_lines(moves: Sequence[tuple[str, str]], width: int, words: str = "") -> list[Line]:
-    """What has all the words, by section, in `width` cells; `moves` are keys and what they do, of the tree's own."""
+    """What has all the words, by section, in `width` cells; `moves` are keys and what they do, of the tree's own.
+
+    Last come the words of the screen themselves.
+    """
     lines: list[Line] = []
     for group in Group:
         entries = [(key, "", does) for key, does in moves] if group is Group.TREE else []
         entries += [_entry(action) for action in ACTIONS if action.group is group]
-        entries += [_PALETTE] if group is Group.APPLICATION else []
-        kept = [entry for entry in entries if all(w in " ".join(entry).lower() for w in words.lower().split())]
-        if kept:
-            lines += [[]] if lines else []
-            lines += [[(group.value, "title")], *(line for entry in kept for line in _wrapped(*entry, width))]
-    return lines
+        entries += _OWN if group is Group.APPLICATION else []
+        lines += _section(group.value, entries, width, words)
+    return (lines + _section("Words", [("", word, means) for word, means in WORDS], width, words))[1:]
+
+
+def _section(title: str, entries: Sequence[tuple[str, str, str]], width: int, words: str) -> list[Line]:
+    """Those entries that have all the words, below an empty line and a title; nothing where none has."""
+    kept = [entry for entry in entries if all(word in " ".join(entry).lower() for word in words.lower().split())]
+    found = [line for entry in kept for line in _wrapped(*entry, width)]
+    return [[], [(title, "title")], *found] if found else []
 
 
 def _entry(action: Action) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from forktui.view.styled_lines import Line
 MOST = 500
 """Alarms that are listed; the status line counts all."""
 NOTHING = "Nothing is wrong, and whatever was has been acknowledged."
+NOTHING_KNOWN = "Nothing was wrong when the supervisor was heard of last; nobody knows since."
 
 
 class AlarmList(InkedScroll):
@@ -38,14 +39,18 @@ class AlarmList(InkedScroll):
         """The lines, each with the place of its alarm."""
         self._number = 0
         self._place = 0
+        self._stale = False
 
     @property
     def chosen(self) -> Alarm | None:
         """The alarm under the cursor."""
         return self._alarms[self._place] if self._alarms else None
 
-    def show(self, world: World) -> None:
-        """List the alarms of a world."""
+    def show(self, world: World, *, stale: bool = False) -> None:
+        """List the alarms of a world, of which what is known may be old."""
+        if stale != self._stale:
+            self._stale = stale
+            self.refresh()
         alarms = world.alarms.listed(MOST)
         if alarms != self._alarms or not self._rows:
             self._alarms, self._now = alarms, world.heard_at
@@ -72,7 +77,7 @@ class AlarmList(InkedScroll):
     def render_line(self, y: int) -> Strip:
         width, row = self.scrollable_content_region.width, y + round(self.scroll_y)
         if not self._rows and not y:
-            return self.strip([(NOTHING, "muted")], width)
+            return self.strip([(NOTHING_KNOWN, "warning") if self._stale else (NOTHING, "muted")], width)
         if row >= len(self._rows):
             return self.strip([], width)
         place, line = self._rows[row]

@@ -1,9 +1,17 @@
 """The lines that say that what is shown is old, or that there is nothing to show yet."""
 
+import shlex
+import textwrap
+from typing import Final
+
 from forktui.client.feed import Connection, Link
+from forktui.client.transport import DATA_DIR
 from forktui.text.quantities import age
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Line
+
+MOST_LINES: Final = 4
+"""Of a reason: a path may be as long as a host likes."""
 
 
 class Banner(Painting):
@@ -13,20 +21,39 @@ class Banner(Painting):
         super().__init__(id="banner")
         self._connection = Connection()
         self._now = 0.0
+        self._data_dir = ""
         self.display = False
 
-    def show(self, connection: Connection, now: float) -> None:
-        """Draw the state of the link at `now`, in seconds of its clock."""
-        self._connection, self._now = connection, now
+    def show(self, connection: Connection, now: float, data_dir: str = "") -> None:
+        """Draw the state of the link at `now`, in seconds of its clock; `data_dir` is the supervisor's, once known."""
+        self._connection, self._now, self._data_dir = connection, now, data_dir
         lost = connection.link is Link.SILENT or connection.attempts > 0 or connection.quiet
         if self.display != lost:
             self.display = lost
         if lost:
-            self.repaint()
+            self.lay_out()
+
+    def lay_out(self) -> None:
+        """Take the lines that what it says has need of."""
+        lines = 1 + len(self._reasons(self.content_size.width))
+        if self.styles.height is None or self.styles.height.value != lines:
+            self.styles.height = lines
+        self.repaint()
+
+    def on_resize(self) -> None:
+        self.lay_out()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        notice, why = self._notice()
-        return [[(f" {notice} ", "alarm")], [(f" {why}", "broken")]]
+        reasons: list[Line] = [[(f" {row}", "broken")] for row in self._reasons(width)]
+        return [[(f" {self._notice()[0]} ", "alarm")], *reasons]
+
+    def _reasons(self, width: int) -> list[str]:
+        """Why that is so, in full: it ends in a command to type."""
+        why = self._notice()[1]
+        if self._data_dir:
+            why = why.replace(DATA_DIR, shlex.quote(self._data_dir))
+        rows = textwrap.wrap(why, max(width - 2, 20), break_on_hyphens=False)
+        return rows[:MOST_LINES] or [""]
 
     def _notice(self) -> tuple[str, str]:
         """What is wrong with the data, and why."""

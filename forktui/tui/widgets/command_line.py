@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input
 
-from forktui.actions.command_line import completed, completions
+from forktui.actions.command_line import completed, completions, usage
 from forktui.model.world import World
 from forktui.text.quantities import names
 from forktui.tui.widgets.prose import Prose
@@ -75,7 +75,8 @@ class CommandLine(Vertical):
 
     @on(Input.Changed)
     def _changed(self) -> None:
-        self._hint.say("")
+        self._hint.remove_class("refused")
+        self._hint.say(usage(self._field.value))
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -92,7 +93,7 @@ class CommandLine(Vertical):
         self._put(completed(line, world))
         self._hint.remove_class("refused")
         if len(found) != 1:
-            self._hint.say(names(found, shown=SHOWN_COMPLETIONS) or "nothing begins so")
+            self._hint.say(names(found, shown=SHOWN_COMPLETIONS) or usage(line) or "no word begins so")
 
     def action_repeat(self, steps: int) -> None:
         self._at = min(max(self._at + steps, 0), len(self._said))

@@ -104,7 +104,7 @@ class ForkTree(InkedScroll):
     @property
     def shape(self) -> Layout:
         """How the columns share the width."""
-        return layout(self.scrollable_content_region.width - MARK_WIDTH, self.columns, self.world)
+        return layout(self.scrollable_content_region.width - MARK_WIDTH, self.columns, self.world, self.shown.view.sort)
 
     def show(self, world: World, change: Change) -> None:
         """Draw what `change` has made of the world; what is not on the screen costs nothing."""
@@ -217,6 +217,7 @@ class ForkTree(InkedScroll):
         else:
             self.set_line_count(len(tree.rows) + _TOP)
             self._keep_place(before)
+            self._show_new_forks(before)
             self._refresh_lines(None)
         if tree.forest is not before.forest:
             self._tell(self.Arranged())
@@ -239,6 +240,15 @@ class ForkTree(InkedScroll):
                 self.scroll_to(y=self.cursor - line, animate=False)
         elif top < len(before.rows) and (place := self.rows.place(before.rows.ids[top])) >= 0:
             self.scroll_to(y=place, animate=False)
+
+    def _show_new_forks(self, before: Tree) -> None:
+        """Have forks that came below the cursor's row on the screen, as far as half of it."""
+        row, known, height = self.shown.row, before.row, self.size.height - _TOP
+        if row is None or known is None or row.id != known.id or row.descendants <= known.descendants:
+            return
+        line, wanted = self.cursor - round(self.scroll_y), min(row.descendants, height // 2)
+        if row.expanded and 0 <= line < height and height - 1 - line < wanted:
+            self.scroll_to(y=self.cursor - (height - 1 - wanted), animate=False)
 
     def _refresh_lines(self, ids: Set[str] | None) -> None:
         """Have those lines on the screen drawn that are different; only these rows' may be, or any where None."""

@@ -61,33 +61,29 @@ class StatusLine(Painting):
 
     def _sums(self, width: int) -> Line:
         sums, host = self._totals, self._world.host
-        groups: list[Line] = []
+        groups: list[tuple[int, Line]] = []
         if sums.corrupt:
-            groups.append([(f" {sums.corrupt} CORRUPT ", "alarm")])
+            groups.append((0, [(f" {sums.corrupt} CORRUPT ", "alarm")]))
         if stuck := self._world.alarms.holding(Kind.STUCK):
-            groups.append([(f" {stuck} STUCK ", "alarm")])
-        groups.append(
-            _sum(count(sums.instances), named(sums.instances, "instance"))
-            + _sum(count(sums.running), " running", "running")
-        )
-        groups.append(
-            _sum(count(sums.forks), named(sums.forks, "fork")) + _sum(count(sums.locked), " locked", "standby")
-        )
-        groups.append(
-            _sum(count(sums.faults), named(sums.faults, "fault"), "faulted")
-            + _sum(count(sums.residual_faults), " residual")
-        )
-        groups.append(_sum(count(sums.prefetched_pages), "prefetched", "prefetched"))
-        groups.append(_sum(size(sums.private_bytes), "private"))
-        groups.append(_sum(size(sums.shared_bytes), "shared"))
+            groups.append((0, [(f" {stuck} STUCK ", "alarm")]))
+        instances = _sum(count(sums.instances), named(sums.instances, "instance"))
+        groups.append((0, instances + _sum(count(sums.running), " running", "running")))
+        forks = _sum(count(sums.forks), named(sums.forks, "fork"))
+        groups.append((1, forks + _sum(count(sums.locked), " locked", "standby")))
+        faults = _sum(count(sums.faults), named(sums.faults, "fault"), "faulted")
+        groups.append((4, faults + _sum(count(sums.residual_faults), " residual")))
+        groups.append((7, _sum(count(sums.prefetched_pages), "prefetched", "prefetched")))
+        groups.append((5, _sum(size(sums.private_bytes), "private")))
+        groups.append((6, _sum(size(sums.shared_bytes), "shared")))
         if host.memory_total_bytes:
-            groups.append(_sum(f"{host.cpu_percent:.0f}%", "cpu"))
-            groups.append(_sum(f"{size(host.memory_available_bytes)} of {size(host.memory_total_bytes)}", "free"))
+            groups.append((3, _sum(f"{host.cpu_percent:.0f}%", "cpu")))
+            groups.append((2, _sum(f"{size(host.memory_available_bytes)} of {size(host.memory_total_bytes)}", "free")))
         while True:
-            line = joined(groups, (f" {self.glyphs.rule} ", "guide"))
+            line = joined([group for _, group in groups], (f" {self.glyphs.rule} ", "guide"))
             if line_width(line) <= width or len(groups) <= 2:
                 return line
-            groups.pop()
+            # What has the highest rank can be done without first.
+            groups.remove(max(groups, key=lambda ranked: ranked[0]))
 
 
 def _sum(number: str, what: str, ink: Ink = "plain") -> Line:
