@@ -60,6 +60,11 @@ class Tree:
         shown = sorted((i for i in self.marked if i in place), key=place.__getitem__)
         return (*shown, *sorted(i for i in self.marked if i not in place))
 
+    @cached_property
+    def hidden_marks(self) -> frozenset[str]:
+        """The marked instances that are on no row: a filter or a closed tree hides them."""
+        return self.marked.difference(self.rows.position) if self.marked else _NONE
+
     def after(self, world: World, change: Change, sorts: bool = True) -> "Tree":
         """The tree of a world after a change; the cursor stays on its instance, whose place another takes if it goes.
 

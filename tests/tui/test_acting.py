@@ -26,6 +26,17 @@ async def test_marks_are_what_actions_act_on() -> None:
         assert tree(pilot).marked == frozenset()
 
 
+async def test_it_is_said_how_many_of_the_marked_are_not_shown() -> None:
+    async with host(family()).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("j", "space", "space", "k", "k", "k")
+        await until_shown(pilot, " 2 marked  f Fork")
+        await pilot.press("slash", *"fork-3", "enter")
+        await until_shown(pilot, " 2 marked, 2 not shown ")
+        await pilot.press("escape")
+        await until_shown(pilot, " 2 marked  f Fork")
+
+
 async def test_a_deleted_instance_loses_its_mark() -> None:
     async with host(family()).run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)

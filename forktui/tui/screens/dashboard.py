@@ -232,8 +232,14 @@ class Dashboard(Sparing, Screen[None]):
         self._facts.show(self.world, self._family, self._now())
         self._fault_rate.show(self.world, self._family, self._now())
         self._heat_map.select(instance)
-        self._keys.show([(action, self._is_possible(action)) for action in OFFERED], len(self.fork_tree.marked))
+        self._show_keys()
         self._read_page_map()
+
+    @on(ForkTree.Arranged)
+    def _show_keys(self) -> None:
+        tree = self.fork_tree.shown
+        offers = [(action, self._is_possible(action)) for action in OFFERED]
+        self._keys.show(offers, len(tree.marked), len(tree.hidden_marks))
 
     def _family_beside(self, root: str) -> Family:
         tree = self.fork_tree.shown

@@ -26,17 +26,21 @@ class KeyBar(Painting):
     def __init__(self) -> None:
         super().__init__(id="keys")
         self._offers: Sequence[tuple[Action, bool]] = ()
-        self._marked = 0
+        self._marked = ""
         self._cells: list[tuple[range, Action]] = []
 
-    def show(self, offers: Sequence[tuple[Action, bool]], marked: int) -> None:
-        """Draw each action, and whether it can be done on the `marked` instances or the one under the cursor."""
-        if (offers, marked) != (self._offers, self._marked):
-            self._offers, self._marked = offers, marked
+    def show(self, offers: Sequence[tuple[Action, bool]], marked: int, hidden: int) -> None:
+        """Draw each action, and whether it can be done on the `marked` instances or the one under the cursor.
+
+        Of those that are marked so many are `hidden`: actions are done to them too.
+        """
+        told = f"{marked} marked" + (f", {hidden} not shown" if hidden else "") if marked else ""
+        if (offers, told) != (self._offers, self._marked):
+            self._offers, self._marked = offers, told
             self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        line: Line = [(f" {self._marked} marked ", "mark"), (" ", "plain")] if self._marked else [(" ", "plain")]
+        line: Line = [(f" {self._marked} ", "mark"), (" ", "plain")] if self._marked else [(" ", "plain")]
         entries: list[Line] = [
             [(action.key, "key" if possible else "guide"), (f" {action.name}", "plain" if possible else "guide")]
             for action, possible in self._offers
