@@ -118,7 +118,8 @@ def _detach_guard(instance: Instance, selected: Targets) -> str | None:
 def _detach_question(world: World, targets: Targets) -> Question:
     whose, in_all = ("It", "") if len(targets) == 1 else ("Each", " in all")
     running = [instance.size_bytes for instance in targets if instance.vmm_pid is not None]
-    kept = "snapshot" if any(instance.has_snapshot for instance in targets) else "disks; it has no memory to keep"
+    rests = any(instance.state is State.STANDBY for instance in targets)
+    kept = "snapshot" if rests else "disks; it has no memory to keep"
     says = (f"{whose} keeps its {kept}.", "Its source is let go of: it has a fork less that locks it.")
     if running:
         says = (

@@ -9,6 +9,8 @@ from forktui.actions.action import Outcome
 from forktui.tui.app import ForkTui
 from forktui.tui.messages import Finished, Heard, Wanted
 from forktui.tui.widgets.fork_tree import ForkTree
+from forktui.tui.widgets.heat_map import HeatMap
+from forktui.view.page_heat import has_page_map
 from supervisor.models import (
     Activity,
     Event,
@@ -18,7 +20,7 @@ from supervisor.models import (
     InstanceStatistics,
     Statistics,
 )
-from tests.harness.recorded_supervisor import RecordedSupervisor
+from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 from tests.harness.told_hosts import reset
 
 PATIENCE = 30.0
@@ -31,6 +33,33 @@ async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await pilot.pause(LOOK_AGAIN)
+
+
+async def until_told(pilot: Pilot[None], recording: Recording) -> None:
+    """Wait until the dashboard shows all that a recording tells of the host, and the selected one's page map."""
+    app, told = pilot.app, recording.world
+    assert isinstance(app, ForkTui)
+    heat = app.dashboard.query_one(HeatMap)
+
+    def known() -> bool:
+        world, selected = app.dashboard.world, app.dashboard.selected
+        alike = (
+            world.instances,
+            world.statistics,
+            world.templates,
+            world.bursts,
+            world.activity_count >= told.activity_count,
+        )
+        answered = app.dashboard.connection.live or app.dashboard.connection.attempts > 0
+        mapped = selected is None or not has_page_map(selected) or not heat.cells
+        mapped = mapped or heat._fold is not None or bool(heat._refusal)
+        return answered and mapped and alike == (told.instances, told.statistics, told.templates, told.bursts, True)
+
+    await until(pilot, lambda: tree(pilot).cursor_id is not None or not told.instances)
+    await until(pilot, known)
+    # What depends on the time alone is drawn once a second.
+    app._tick()
+    await pilot.pause()
 
 
 def screen_text(pilot: Pilot[None]) -> str:

@@ -17,7 +17,7 @@ from forktui.view.overview import FAILURE_LINES, TREES, overview
 from forktui.view.rows import text_of
 from forktui.view.styled_lines import line_width
 from supervisor.models import Activity, HostStatistics, InstanceStatistics, Level, Statistics
-from tests.harness.pilot import until, until_shown
+from tests.harness.pilot import until_shown, until_told
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 from tests.harness.told_hosts import BEGIN, fork_of, instance, world_of
 
@@ -127,7 +127,7 @@ async def test_it_is_there_where_there_is_room(columns: int, shown: bool, plain_
     source = RecordedSupervisor(recording.events, recording.page_maps)
     app = ForkTui(source, on_mount_focus="source", now=lambda: recording.clock)
     async with app.run_test(size=(columns, 50)) as pilot:
-        await until(pilot, lambda: set(app.world.instances) == set(recording.world.instances))
+        await until_told(pilot, recording)
         if shown:
             await until_shown(pilot, "memory by tree")
             await until_shown(pilot, "188 MiB")

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from forktui.tui.app import ForkTui
-from forktui.tui.widgets.heat_map import HeatMap
-from forktui.view.page_heat import has_page_map
 from tests.harness.checkout import ROOT
-from tests.harness.pilot import tree, until, until_shown
+from tests.harness.pilot import until_shown, until_told
 from tests.harness.recorded_burst import BURST, until_made
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
@@ -46,21 +44,13 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         RecordedSupervisor(recording.events, recording.page_maps), on_mount_focus=focus, now=lambda: recording.clock
     )
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.world == recording.world)
-        await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
-        heat = app.dashboard.query_one(HeatMap)
-        await until(pilot, lambda: not heat.cells or not served(app) or heat._fold is not None or heat._refusal)
+        await until_told(pilot, recording)
         await pilot.press(*keys)
         for shown in words.split(" & "):
             await until_shown(pilot, shown)
         await pilot.pause(0.1)
         svg = app.export_screenshot(title="forktui")
     return re.sub(r"terminal-\d+", "terminal", svg) + "\n"
-
-
-def served(app: ForkTui) -> bool:
-    """Whether the selected instance has a page map, which comes by a request of its own."""
-    return app.dashboard.selected is not None and has_page_map(app.dashboard.selected)
 
 
 @pytest.mark.parametrize(

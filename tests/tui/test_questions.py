@@ -41,7 +41,7 @@ def test_a_detached_fork_is_said_to_go_on_only_where_it_runs() -> None:
 
     assert says(runs)[0] == "It gets all of its memory: 128 MiB at most."
     assert says(runs, runs)[0] == "Each gets all of its memory: 256 MiB in all at most."
-    assert "the guest goes on" in says(runs)[1]
+    assert "The guest goes on" in says(runs)[1]
     assert says(rests)[0] == "It keeps its snapshot."
     assert "goes on" not in "".join(says(rests))
 

@@ -19,7 +19,7 @@ from forktui.tui.widgets.overview import Overview
 from supervisor.models import Event
 from tests.harness.checkout import ROOT
 from tests.harness.pictured_hosts import Leaving, empty, read_only, thousand, troubled
-from tests.harness.pilot import tree, until, until_shown
+from tests.harness.pilot import until, until_shown, until_told
 from tests.harness.printing_supervisor import PrintingSupervisor
 from tests.harness.recorded_burst import BURST, until_made
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
@@ -119,8 +119,7 @@ async def picture(state: Shown, name: str, size: tuple[int, int]) -> str:
     clock = (lambda: 100.0) if name == "disconnected" else time.monotonic
     app = ForkTui(source, on_mount_focus=state.focus, now=lambda: host.clock, clock=clock, **state.options)
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: app.world.supervisor is not None and app.dashboard.world == app.world)
-        await until(pilot, lambda: tree(pilot).cursor_id is not None or not app.world.instances)
+        await until_told(pilot, host)
         narrow = size[0] == 80
         await pilot.press(*(state.narrow_keys if narrow and state.narrow_keys is not None else state.keys))
         for words in (*state.words, *(() if narrow else state.wide_words)):
