@@ -27,6 +27,9 @@ MemoryBackend = Literal["uffd", "file"]
 PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy", "checkpoint"]
+LetGo = Literal["detached", "restored", "booted"]
+"""Why a share_memory fork has become a copy, which holds no lock: it was given all of its pages, or restored from its
+own standby, or booted anew after its memory was lost."""
 TargetState = Literal["Stopped", "Standby", "Running"]
 ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes", "huge_pages"]
 OperationOutcome = Literal["done", "cancelled", "failed"]

@@ -6,6 +6,7 @@ from supervisor.models.base import (
     FaultAction,
     ForkKind,
     HypervisorName,
+    LetGo,
     MemoryBackend,
     OperationOutcome,
     OperationUnit,
@@ -98,6 +99,8 @@ class Instance(Wire):
     """Its place in the order in which instances were made, which `created_at` is not where the clock was set."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
+    let_go: LetGo | None = None
+    """Why it holds its source's lock no more; None where it does, or never did."""
     template_id: str | None = None
     """The template whose mem-file this fork reads."""
     memory_backend: MemoryBackend | None = None

@@ -17,7 +17,7 @@ from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import all_names, snapshot_type
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord
+from supervisor.store.records import InstanceRecord, let_go
 from supervisor.system.oom_kills import out_of_memory
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.process import Exit
@@ -90,7 +90,8 @@ class Instances:
             served = record.process is not None and record.served_over_uffd
             if served:
                 await self._populate(record)
-            detached = await self._inventory.detach(_detached(record))
+            detached = await self._inventory.save(_detached(record))
+            self._transitions.tell_let_go(record, detached)
             if served:
                 await self._page_servers.release(record)
                 remove_page_map(self._inventory.layout.page_map(record.id))
@@ -146,7 +147,7 @@ async def _explained(record: InstanceRecord, exit_status: Exit) -> str:
 
 def _detached(record: InstanceRecord) -> InstanceRecord:
     """Return a share_memory fork as it is without its source; a directory has names of its own for all layers."""
-    free: dict[str, object] = {"fork_kind": "copy", "template_id": None, "attached": False}
+    free: dict[str, object] = {}
     if record.process is not None:
         free |= {"memory_backend": None}
         if snapshot_type(record) == "Full":
@@ -154,4 +155,4 @@ def _detached(record: InstanceRecord) -> InstanceRecord:
             free |= {"snapshot": None}
     elif record.state is State.STANDBY:
         free |= {"memory_backend": "file"}
-    return record.model_copy(update=free)
+    return let_go(record, "detached").model_copy(update=free)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from supervisor.models import (
     ForkKind,
     HypervisorName,
+    LetGo,
     MemoryBackend,
     Phase,
     PrefetchMode,
@@ -82,6 +83,7 @@ class InstanceRecord(Record):
     """Whether its last VMM ended although nobody had asked for that."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
+    let_go: LetGo | None = None
     template_id: str | None = None
     attached: bool = False
     """Whether its memory comes, or is to come, from the template: through its page server, or from its mem-file."""
@@ -200,6 +202,13 @@ def running(
             "intent": None,
         }
     )
+
+
+def let_go(record: InstanceRecord, why: LetGo) -> InstanceRecord:
+    """Return a fork that needs its source's memory no more; the same record where it held no lock of it."""
+    if record.fork_kind != "share_memory":
+        return record
+    return record.model_copy(update={"fork_kind": "copy", "template_id": None, "attached": False, "let_go": why})
 
 
 def stopped(record: InstanceRecord, code: int | None, message: str, *, died: bool = False) -> InstanceRecord:
