@@ -3,8 +3,10 @@
 from datetime import datetime
 
 from supervisor.models.base import (
+    ExitReason,
     FaultAction,
     ForkKind,
+    GuestSays,
     HypervisorName,
     LetGo,
     MemoryBackend,
@@ -12,6 +14,7 @@ from supervisor.models.base import (
     OperationUnit,
     PrefetchMode,
     ResourceName,
+    Stalled,
     State,
     Wire,
 )
@@ -37,6 +40,13 @@ class Guest(Wire):
     done: bool = False
     corrupt: str | None = None
     """The guest-physical address of the first wrong byte, or the guest's error."""
+
+
+class LastWords(Wire):
+    """The line on a guest's console by which Linux tells of its end: what the guest says, and so perhaps not true."""
+
+    says: GuestSays
+    line: str
 
 
 class Operation(Wire):
@@ -86,9 +96,11 @@ class Instance(Wire):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str | None = None
+    exit_reason: ExitReason | None = None
+    """Why its last VM ended; None while one runs, and where an earlier version of the supervisor saw it end."""
     state_error: str | None = None
     died: bool = False
-    """Whether its last VMM ended although nobody had asked for that."""
+    """Whether its last VM ended although nobody had asked for that: whoever stopped it, or its guest."""
 
     fork_count: int
     mem_locked: bool
@@ -168,11 +180,15 @@ class InstanceStatistics(Wire):
     copy_errors: int = 0
     oldest_fault_ms: float = 0.0
     """The age of the oldest unanswered fault."""
+    stalled: Stalled | None = None
+    """Whether that is long, and why: None where it is not."""
     rss_bytes: int = 0
     private_bytes: int = 0
     shared_bytes: int = 0
     cpu_seconds: float = 0.0
     guest: Guest | None = None
+    last_words: LastWords | None = None
+    """What its console ends with while its VM runs, where that tells of an end: it may have halted."""
 
 
 class HostStatistics(Wire):

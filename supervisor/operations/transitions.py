@@ -11,7 +11,7 @@ from supervisor.concurrency.progress import step
 from supervisor.errors import InvalidStateError, StorageError, VmmError
 from supervisor.images.builtin_image import announces_ready
 from supervisor.images.machine_files import bootable
-from supervisor.models import LetGo, State
+from supervisor.models import ExitReason, LetGo, State
 from supervisor.models.base import Report
 from supervisor.rules.lifecycle import Intent, named
 from supervisor.runtime.page_servers import PageServers
@@ -108,21 +108,21 @@ class Transitions:
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Stopped."""
-        return await self._settled(stopped(record, None, "made without its source's memory"))
+        return await self._settled(stopped(record, None, "made without its source's memory", None))
 
     async def end(self, record: InstanceRecord) -> InstanceRecord:
         """Bring an instance to Stopped on request."""
         await self._vmms.terminate(record)
-        return await self.ended(record, 0, "stopped on request")
+        return await self.ended(record, 0, "stopped on request", "stopped")
 
     async def ended(
-        self, record: InstanceRecord, code: int | None, message: str, *, died: bool = False
+        self, record: InstanceRecord, code: int | None, message: str, reason: ExitReason, *, died: bool = False
     ) -> InstanceRecord:
         """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it.
 
         It has `died` where nobody asked for that.
         """
-        ended = stopped(record, code, message, died=died)
+        ended = stopped(record, code, message, reason, died=died)
         try:
             return await self._settled(ended)
         except StorageError as error:

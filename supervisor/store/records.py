@@ -6,6 +6,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from supervisor.models import (
+    ExitReason,
     ForkKind,
     HypervisorName,
     LetGo,
@@ -79,8 +80,9 @@ class InstanceRecord(Record):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str | None = None
+    exit_reason: ExitReason | None = None
     died: bool = False
-    """Whether its last VMM ended although nobody had asked for that."""
+    """Whether its last VM ended although nobody had asked for that."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
     let_go: LetGo | None = None
@@ -197,6 +199,7 @@ def running(
             "stopped_at": None,
             "exit_code": None,
             "exit_message": None,
+            "exit_reason": None,
             "died": False,
             "console_offset": console_offset,
             "intent": None,
@@ -211,7 +214,9 @@ def let_go(record: InstanceRecord, why: LetGo) -> InstanceRecord:
     return record.model_copy(update={"fork_kind": "copy", "template_id": None, "attached": False, "let_go": why})
 
 
-def stopped(record: InstanceRecord, code: int | None, message: str, *, died: bool = False) -> InstanceRecord:
+def stopped(
+    record: InstanceRecord, code: int | None, message: str, reason: ExitReason | None, *, died: bool = False
+) -> InstanceRecord:
     """Return an instance as it is without a VMM and without memory."""
     return record.model_copy(
         update={
@@ -225,6 +230,7 @@ def stopped(record: InstanceRecord, code: int | None, message: str, *, died: boo
             "stopped_at": datetime.now(UTC),
             "exit_code": code,
             "exit_message": message,
+            "exit_reason": reason,
             "died": died,
         }
     )

@@ -209,7 +209,9 @@ def test_a_fork_of_a_deleted_source_still_names_it() -> None:
 
 
 def test_alarms_come_first() -> None:
-    counters = InstanceStatistics(id="vm", oldest_fault_ms=12_000, copy_errors=3, guest=Guest(corrupt="0xdead"))
+    counters = InstanceStatistics(
+        id="vm", oldest_fault_ms=12_000, stalled="stuck", copy_errors=3, guest=Guest(corrupt="0xdead")
+    )
     vm = instance("vm", state_error="no such device", exit_code=1, exit_message="code 1: gone", stopped_at=BEGIN)
     world = world_of(vm, statistics=[counters])
     at = Statistics(at=BEGIN + timedelta(seconds=65), instances=(), host=HostStatistics())
