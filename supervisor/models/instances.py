@@ -127,6 +127,8 @@ class Instance(Wire):
     vmm_pid: int | None = None
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it last; None before the first, and where that is no Firecracker."""
+    clock_set: bool = False
+    """Whether the load that it came to run by had its VMM set the guest's clock to the host's."""
     known_faults: tuple[KnownFault, ...] = ()
     """Which of that version's concern it."""
     operation: Operation | None = None

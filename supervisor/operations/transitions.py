@@ -13,13 +13,14 @@ from supervisor.images.builtin_image import announces_ready
 from supervisor.images.machine_files import bootable
 from supervisor.models import ExitReason, LetGo, State
 from supervisor.models.base import Report
+from supervisor.rules.firecracker_versions import NO_CLOCK
 from supervisor.rules.lifecycle import Intent, named
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layers import Layers, own_snapshot
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord, let_go, running, stopped
+from supervisor.store.records import InstanceRecord, StartedVmm, let_go, running, stopped
 from supervisor.store.registry import nothing_more
 
 HOLDS_NO_LOCK: Final[Mapping[LetGo, str]] = {
@@ -99,12 +100,23 @@ class Transitions:
             with watch.phase("flatten"):
                 record = await self._layers.flatten(record)
         offset = self._vmms.console_offset(record.id)
-        vmm = await self._vmms.load(record, watch)
+        vmm = await self._load(record, watch)
         own = record if record.attached else let_go(record, "restored")
         whole = own.model_copy(update={"snapshot_unfinished": False})
         loaded = await self._save_running(running(whole, State.RUNNING, vmm, tuple(watch.phases), offset))
         await self._page_servers.confirm(loaded)
         return loaded
+
+    async def _load(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
+        """Load a snapshot with the guest's clock set, or as it is where the snapshot has nothing to set it by."""
+        before = len(watch.phases)
+        try:
+            return await self._vmms.load(record.model_copy(update={"clock_set": True}), watch)
+        except VmmError as error:
+            if NO_CLOCK not in error.message:
+                raise
+        del watch.phases[before:]
+        return await self._vmms.load(record.model_copy(update={"clock_set": False}), watch)
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Stopped."""

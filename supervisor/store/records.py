@@ -114,6 +114,8 @@ class InstanceRecord(Record):
     it was not noted."""
     devices: tuple[str, ...] | None = None
     """Of those that matter here, which its VM has; None where nobody has asked it."""
+    clock_set: bool = False
+    """Whether the load that it came to run by has set its clock, or is to, where its VMM's version can."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
@@ -159,6 +161,7 @@ class StartedVmm(NamedTuple):
     firecracker_version: str | None
     snapshot_version: str
     devices: tuple[str, ...]
+    clock_set: bool = False
 
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
@@ -194,6 +197,7 @@ def running(
             "firecracker_version": vmm.firecracker_version,
             "vmm_snapshot_version": vmm.snapshot_version,
             "devices": vmm.devices,
+            "clock_set": vmm.clock_set,
             "phases": phases,
             "started_at": datetime.now(UTC),
             "stopped_at": None,

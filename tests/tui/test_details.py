@@ -281,12 +281,16 @@ def test_a_clone_tells_what_it_shares_with_its_source_and_what_is_different() ->
     ]
     fork = fork_of("s", "fork-1", firecracker_version="1.14.1", known_faults=known)
     said = told_in_full(world_of(fork), "fork-1", FOLD)
+    set_forward = fork.model_copy(update={"clock_set": True})
+    assert "clock     different: its VMM has set it" in told_in_full(world_of(set_forward), "fork-1", FOLD)
     for line in (
         "VM gen id different: new at each load; whether the guest saw it nobody knows, it prints nothing about that",
         "MAC       same: eth0 06:00:AC:10:00:02 on tap0, one at a time on a network",
         "vsock     same CID 3, different socket /var/lib/forktui/instances/fork-1/v.sock"
         "; known of 1.14.1: vsock-ports-reused",
         "disks     different: rootfs, each a copy of the source's; same: tools, read-only",
+        "seen by: Linux logs `crng reseeded due to virtual machine fork`",
+        "network   same: addresses, routes and connections as they were in the snapshot; seen by: `ip addr` in both",
         "clock     behind: the wall clock goes on from when the snapshot was written, until the guest sets it"
         "; known of 1.14.1: monotonic-clock-jumps",
     ):
