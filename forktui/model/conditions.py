@@ -6,8 +6,6 @@ from typing import Final, NamedTuple
 
 from supervisor.models import HostStatistics, Instance, InstanceStatistics, State, Template
 
-STUCK_MS: Final = 1000.0
-"""A fault that waits longer is an alarm: the slowest answer, a 2 MiB page from disk, takes tens of milliseconds."""
 LOW_SHARE: Final = 0.05
 """Of the host's memory or disk: with less left it is low."""
 LOW_BYTES: Final = 4 << 30
@@ -58,6 +56,10 @@ PAST: Final[Mapping[Kind, str]] = {
 """What is said of those that are over; of the others what was said before."""
 
 
+BY_ITS_GUEST: Final = frozenset({"panic", "triple_fault", "reset"})
+"""Deaths of which the message says by itself who died."""
+
+
 class Amount(NamedTuple):
     """How much there is of something on the host, and how much of it is left, in bytes."""
 
@@ -70,17 +72,12 @@ class Amount(NamedTuple):
         return self.total > 0 and self.left < bound
 
 
-def is_stuck(waits_ms: float) -> bool:
-    """Whether a fault has waited for too long."""
-    return waits_ms >= STUCK_MS
-
-
 def is_suspicious(instance: Instance, counters: InstanceStatistics | None) -> bool:
     """Whether anything may be wrong with an instance: what is asked at every event."""
     if instance.died or instance.state_error is not None:
         return True
     return counters is not None and (
-        counters.oldest_fault_ms >= STUCK_MS
+        counters.stalled == "stuck"
         or counters.copy_errors > 0
         or (counters.guest is not None and counters.guest.corrupt is not None)
     )
@@ -90,7 +87,8 @@ def of_instance(instance: Instance, counters: InstanceStatistics | None) -> dict
     """What is wrong with an instance, each in one line that names no instance."""
     found: dict[Kind, str] = {}
     if instance.died:
-        found[Kind.DIED] = f"its VMM died: {instance.exit_message or 'nobody knows how'}"
+        why = instance.exit_message or "nobody knows how"
+        found[Kind.DIED] = why if instance.exit_reason in BY_ITS_GUEST else f"its VMM died: {why}"
     if instance.state_error is not None:
         found[Kind.ASIDE if instance.state is State.UNKNOWN else Kind.ERROR] = instance.state_error
     if counters is None:
@@ -98,7 +96,7 @@ def of_instance(instance: Instance, counters: InstanceStatistics | None) -> dict
     if counters.guest is not None and counters.guest.corrupt is not None:
         found[Kind.CORRUPT] = f"its guest has found its memory to be wrong: {counters.guest.corrupt}"
     if instance.vmm_pid is not None:
-        if is_stuck(counters.oldest_fault_ms):
+        if counters.stalled == "stuck":
             found[Kind.STUCK] = "its guest waits for a page, and nobody answers"
         if counters.copy_errors:
             found[Kind.PAGES] = "pages that its guest needs could not be provided"

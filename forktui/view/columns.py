@@ -1,6 +1,6 @@
 """The columns of the fork tree: what each shows, how wide it is, what it is sorted by. A column is one object. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from forktui.text.quantities import count, mebibytes, numbers_apart, rate, rough
 from forktui.view.alarms import mark
 from forktui.view.glyphs import UNICODE, Glyphs
 from forktui.view.styled_lines import Ink, Piece
-from supervisor.models import Instance, InstanceStatistics, State
+from supervisor.models import ExitReason, GuestSays, Instance, InstanceStatistics, State
 
 STATE_INKS: dict[State, Ink] = {
     State.CREATED: "waiting",
@@ -23,6 +23,13 @@ STATE_INKS: dict[State, Ink] = {
     State.STANDBY: "standby",
     State.UNKNOWN: "broken",
 }
+
+DEATHS: Final[Mapping[ExitReason | None, str]] = {"panic": "panic", "triple_fault": "fault", "out_of_memory": "memory"}
+"""How some deaths are called in the state's column; all others are `died`."""
+OWN_ENDS: Final[Mapping[ExitReason | None, str]] = {"reboot": "reboot", "shutdown": "off"}
+"""Ends that a guest wanted."""
+MAYBE: Final[Mapping[GuestSays, str]] = {"panic": "panic?", "reboot": "reboot?", "halt": "halted?"}
+"""What a console says of a guest whose VM goes on."""
 
 _COUNTED_WIDTH = 7
 """What is left of the state's column beside the sign for what is under way."""
@@ -58,7 +65,12 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
             counted = f"{100 * operation.done // max(operation.total, 1)}%"
         return f"{glyphs.working} {operation.verb if operation.total is None else counted}", "waiting"
     if instance.died:
-        return f"{glyphs.died} died", "broken"
+        return f"{glyphs.died} {DEATHS.get(instance.exit_reason, 'died')}", "broken"
+    said = world.statistics_of(instance.id).last_words
+    if said is not None and instance.vmm_pid is not None:
+        return f"{glyphs.states[instance.state]} {MAYBE[said.says]}", "warning"
+    if instance.state is State.STOPPED and instance.exit_reason in OWN_ENDS:
+        return f"{glyphs.states[instance.state]} {OWN_ENDS[instance.exit_reason]}", "stopped"
     return f"{glyphs.states[instance.state]} {instance.state}", STATE_INKS[instance.state]
 
 

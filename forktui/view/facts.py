@@ -1,6 +1,5 @@
 """What is said of one instance: in short beside the tree, the most urgent first, and in full on a screen. Pure."""
 
-from forktui.model.conditions import is_stuck
 from forktui.text.quantities import milliseconds, plural
 from forktui.view.columns import STATE_INKS
 from forktui.view.fault_rates import rate_facts
@@ -12,6 +11,7 @@ from forktui.view.machine_facts import (
     end_facts,
     guest_facts,
     issue_facts,
+    last_words_facts,
     machine_fact,
     origin_facts,
     process_facts,
@@ -66,6 +66,7 @@ def overview(subject: Subject) -> list[Fact]:
         *under_way_facts(subject),
         *alarms(subject),
         *end_facts(subject),
+        *last_words_facts(subject),
         *source_facts(subject),
         Fact("source", source_line(subject)),
         *fork_facts(subject),
@@ -100,7 +101,7 @@ def start(subject: Subject, width: int) -> list[Line]:
 def in_full(subject: Subject, width: int) -> list[Section]:
     """All that is known of it, by what it is about."""
     return [
-        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject))),
+        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject), *last_words_facts(subject))),
         Section("Lock", _lock(subject)),
         Section("Origin", (Fact("source", source_line(subject)), *origin_facts(subject))),
         Section("Memory", (*memory_facts(subject), *layer_facts(subject))),
@@ -120,9 +121,11 @@ def alarms(subject: Subject) -> list[Fact]:
     found: list[Fact] = []
     if counters.guest is not None and counters.guest.corrupt is not None:
         found.append(Fact("", [(" CORRUPT ", "alarm"), (f" {counters.guest.corrupt}", "broken")]))
-    if is_stuck(counters.oldest_fault_ms):
-        waits = f" a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
-        found.append(Fact("", [(" STUCK ", "alarm"), (waits, "broken")]))
+    waits = f"a page fault has waited {milliseconds(counters.oldest_fault_ms)} for its answer"
+    if counters.stalled == "stuck":
+        found.append(Fact("", [(" STUCK ", "alarm"), (f" {waits}", "broken")]))
+    elif counters.stalled == "slow":
+        found.append(Fact("slow", [(f"{waits}; its page server works, or waits for the disk or the CPU", "warning")]))
     if counters.copy_errors:
         failed = f"{plural(counters.copy_errors, 'page')} could not be copied"
         found.append(Fact("errors", [(failed, "broken")]))

@@ -41,10 +41,10 @@ def hygiene(subject: Subject) -> list[Fact]:
     told = subject.machine
     return [
         Fact("VM gen id", _generation(subject)),
+        Fact("clock", _clock(instance)),
         Fact("memory", _same("keys, tokens, random state, open connections: as they were in the snapshot")),
         Fact("ids", _same("machine-id, host name, ssh keys: as its source's, in memory and on disk")),
         *(_devices(told, instance) if told is not None else [Fact("devices", [("being asked for", "muted")])]),
-        Fact("clock", _clock(instance)),
     ]
 
 
@@ -52,7 +52,8 @@ def _generation(subject: Subject) -> Line:
     guest = subject.counters.guest
     line: Line = [("different", "running"), (": new at each load", "plain")]
     if guest is None:
-        return [*line, ("; whether the guest saw it nobody knows, it prints nothing about that", "muted")]
+        line.append(("; whether the guest saw it nobody knows, it prints nothing about that", "muted"))
+        return [*line, *_tell("Linux logs `crng reseeded due to virtual machine fork`")]
     if guest.restored:
         return [*line, ("; the guest saw it", "plain")]
     return [*line, ("; the guest has not noticed it", "warning")]
@@ -62,6 +63,7 @@ def _devices(machine: MachineInfo, instance: Instance) -> list[Fact]:
     if not machine.configured:
         return [Fact("devices", [("not known: its image is a snapshot without vm.json", "muted")])]
     return [
+        Fact("network", _network(machine)),
         Fact("MAC", _interfaces(machine)),
         Fact("vsock", _vsock(machine, instance)),
         Fact("disks", _disks(machine)),
@@ -72,7 +74,15 @@ def _interfaces(machine: MachineInfo) -> Line:
     if not machine.interfaces:
         return [("it has no network interface", "muted")]
     told = [f"{one.id} {one.mac or 'made up by its VMM'} on {one.host_device or '?'}" for one in machine.interfaces]
-    return [("same", "warning"), (f": {'; '.join(told)}", "plain"), (", one at a time on a network", "muted")]
+    line: Line = [("same", "warning"), (f": {'; '.join(told)}", "plain"), (", one at a time on a network", "muted")]
+    return [*line, *_tell("`ip link` in both")]
+
+
+def _network(machine: MachineInfo) -> Line:
+    if not machine.interfaces:
+        return [("it has none", "muted")]
+    line: Line = [("same", "warning"), (": addresses, routes and connections as they were in the snapshot", "plain")]
+    return [*line, *_tell("`ip addr` in both")]
 
 
 def _vsock(machine: MachineInfo, instance: Instance) -> Line:
@@ -80,7 +90,8 @@ def _vsock(machine: MachineInfo, instance: Instance) -> Line:
         return [("it has no vsock device", "muted")]
     address = "address" if machine.vsock_cid is None else f"CID {machine.vsock_cid}"
     line: Line = [("same", "warning"), (f" {address}, ", "plain"), ("different", "running")]
-    return [*line, (f" socket {machine.directory}/{machine.vsock_socket}", "plain"), *_known(instance, _ABOUT_VSOCK)]
+    line += [(f" socket {machine.directory}/{machine.vsock_socket}", "plain"), *_known(instance, _ABOUT_VSOCK)]
+    return [*line, *_tell("connections of before are reset in the guest")]
 
 
 def _disks(machine: MachineInfo) -> Line:
@@ -97,8 +108,18 @@ def _disks(machine: MachineInfo) -> Line:
 
 
 def _clock(instance: Instance) -> Line:
+    seen = _tell("`date` in the guest and on the host")
+    if instance.clock_set:
+        line: Line = [("different", "running"), (": its VMM has set it to the host's (clock_realtime)", "plain")]
+        return [*line, (", if it is kvm-clock; untested here", "muted"), *_known(instance, _ABOUT_CLOCKS), *seen]
     since = "the wall clock goes on from when the snapshot was written, until the guest sets it"
-    return [("behind", "warning"), (f": {since}", "plain"), *_known(instance, _ABOUT_CLOCKS)]
+    how: Line = [("; docs/linux-guests.md has what does", "muted")]
+    return [("behind", "warning"), (f": {since}", "plain"), *_known(instance, _ABOUT_CLOCKS), *how, *seen]
+
+
+def _tell(how: str) -> Line:
+    """How one can see it."""
+    return [(f"; seen by: {how}", "muted")]
 
 
 def _known(instance: Instance, words: Sequence[str]) -> Line:

@@ -1,6 +1,6 @@
 """Who holds the lock of a source's memory, what releases it, and who else is below it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -12,7 +12,7 @@ from forktui.view.columns import STATE_INKS
 from forktui.view.panels import Fact
 from forktui.view.styled_lines import Line
 from forktui.view.subject import Subject
-from supervisor.models import Instance
+from supervisor.models import Instance, LetGo
 
 NAMED: Final = 6
 """How many of the forks are named where there is little room."""
@@ -24,6 +24,13 @@ LISTED: Final = 2000
 """How many of those below a source are listed in full."""
 
 HOLDS: Final = "share_memory"
+
+LET_GO: Final[Mapping[LetGo, str]] = {
+    "detached": "detached, it has all of its memory",
+    "restored": "restored from its own standby, it has a memory file of its own",
+    "booted": "booted anew, it has no memory of its source",
+}
+"""Why a fork that shared its source's memory does so no more."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +142,6 @@ def _cascade(found: Below) -> Line:
 
 
 def _why_none(instance: Instance) -> str:
-    loaded = any(phase.name == "load" for phase in instance.phases)
     if instance.fork_kind == "checkpoint":
         return "a checkpoint has its memory for itself"
-    if instance.vmm_pid is not None and instance.memory_backend is None and loaded:
-        return "detached, it has all of its memory"
-    return "a copy, or detached"
+    return "a copy" if instance.let_go is None else LET_GO[instance.let_go]

@@ -1,6 +1,7 @@
 """What there is to say of an instance as a machine: where it comes from, what runs it, and how it ended. Pure."""
 
 from forktui.text.quantities import count, deleted, names, progress, size
+from forktui.view.columns import MAYBE
 from forktui.view.panels import Fact
 from forktui.view.styled_lines import Ink, Line, Piece, joined
 from forktui.view.subject import Subject
@@ -27,6 +28,15 @@ def end_facts(subject: Subject) -> list[Fact]:
     why = instance.exit_message or f"code {instance.exit_code}"
     when = f"  {subject.ago(instance.stopped_at)}" if instance.stopped_at is not None else ""
     return [Fact("died" if instance.died else "exit", [(why, "warning"), (when.rstrip(), "muted")])]
+
+
+def last_words_facts(subject: Subject) -> list[Fact]:
+    """What its console ends with, where that tells of an end and its VM goes on: the guest may print what it likes."""
+    said = subject.counters.last_words
+    if said is None or subject.instance.vmm_pid is None:
+        return []
+    halted: Line = [(f"its console says {said.line}", "warning"), ("; its VM goes on", "plain")]
+    return [Fact(MAYBE[said.says], [*halted, ("; stop it if that is so", "muted")])]
 
 
 def source_line(subject: Subject) -> Line:

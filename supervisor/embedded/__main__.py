@@ -15,6 +15,7 @@ from supervisor.embedded.http import serve
 from supervisor.embedded.log import LEVELS, Log, open_log
 from supervisor.embedded.machine import Machine
 from supervisor.embedded.refusals import FaultError, MalformedError, reason
+from supervisor.embedded.walker import GuestEnd
 from supervisor.system.last_words import escape_tracebacks, print_error
 
 # Firecracker's FcExitCode (src/vmm/src/lib.rs).
@@ -23,7 +24,7 @@ EXIT_OK, EXIT_ERROR, EXIT_BAD_CONFIGURATION, EXIT_ARGUMENTS = 0, 1, 152, 153
 USAGE: Final = f"""{APP_NAME} v{VERSION}: Firecracker's API, real guest memory, a simulated CPU
 
 usage: python -m supervisor.embedded [--api-sock PATH] [--config-file PATH] [--id ID] [--log-path PATH] [--level LEVEL]
-                                     [--answer-as VERSION]
+                                     [--show-level] [--answer-as VERSION]
        python -m supervisor.embedded --version | --snapshot-version | --help
 
   --api-sock PATH      where the API's Unix socket is made  [default: /run/firecracker.socket]
@@ -31,7 +32,11 @@ usage: python -m supervisor.embedded [--api-sock PATH] [--config-file PATH] [--i
   --id ID              the VM's id: 1 to 64 letters, digits and hyphens  [default: anonymous-instance]
   --log-path PATH      a file or fifo for the log  [default: stderr]
   --level LEVEL        Off, Error, Warning, Info, Debug or Trace  [default: Info]
+  --show-level         say the level of each line of the log
   --answer-as VERSION  a version of Firecracker: it is the one that the API tells, and whose fields a load has"""
+
+FLAGS: Final = ("show_level",)
+"""The arguments without a value."""
 
 
 class ArgumentError(Exception):
@@ -50,11 +55,12 @@ class Arguments(NamedTuple):
     id: str = "anonymous-instance"
     log_path: str | None = None
     level: str = "Info"
+    show_level: bool = False
     answer_as: str | None = None
 
 
 def parse_arguments(words: Sequence[str]) -> Arguments:
-    """Return what `--name value` pairs say; raises ArgumentError. Pure."""
+    """Return what `--name value` pairs and flags say; raises ArgumentError. Pure."""
     given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
@@ -63,6 +69,9 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
             raise ArgumentError(f"Found argument '{word}' which wasn't expected, or isn't valid in this context")
         if name in given:
             raise ArgumentError(f"The argument '{word}' was provided more than once")
+        if name in FLAGS:
+            given[name] = True
+            continue
         value = next(rest, None)
         if value is None or value.startswith("--"):
             raise ArgumentError(f"The argument '{word}' requires a value, but none was supplied")
@@ -113,17 +122,23 @@ def listen(path: str) -> socket.socket:
 
 
 def run(arguments: Arguments, log: Log) -> int:
-    """Serve until a signal, or a failed load, ends the VMM; returns its exit code. Raises FaultError."""
+    """Serve until a signal, a failed load, or the guest ends the VMM; returns its exit code. Raises FaultError."""
     ending = Ending()
 
-    def crashed(error: BaseException) -> None:
-        log.error(f"The CPU has stopped for an error of the VMM: {error!r}")
-        ending.fail()
+    def ended(why: BaseException) -> None:
+        if not isinstance(why, GuestEnd):
+            log.error(f"The CPU has stopped for an error of the VMM: {why!r}")
+            ending.fail()
+            return
+        if why.triple_fault:
+            log.info("Received KVM_EXIT_SHUTDOWN signal")
+        log.info("Vmm is stopping.")
+        ending.finish()
 
     listener = listen(arguments.api_sock)
     log.info(f'Listening on API socket ("{arguments.api_sock}").')
     try:
-        machine = Machine(log, crashed)
+        machine = Machine(log, ended)
         if arguments.config_file is not None:
             boot(machine, arguments.config_file)
         api = Api(machine, arguments.id, log, arguments.answer_as)
@@ -146,7 +161,8 @@ def main(words: Sequence[str]) -> int:
         return EXIT_OK
     try:
         arguments = parse_arguments(words)
-        log = open_log(arguments.log_path, arguments.id, LEVELS[arguments.level.lower()])
+        level = LEVELS[arguments.level.lower()]
+        log = open_log(arguments.log_path, arguments.id, level, arguments.show_level)
     except ArgumentError as error:
         return fail(str(error), error.exit_code)
     except OSError as error:
@@ -158,7 +174,10 @@ def main(words: Sequence[str]) -> int:
         if arguments.log_path is not None:
             log.error(error.message)
         return fail(error.message, EXIT_ERROR)
-    log.info(f"{APP_NAME} exiting. exit_code={exit_code}")
+    if exit_code == EXIT_OK:
+        log.info(f"{APP_NAME} exiting successfully. exit_code=0")
+    else:
+        log.error(f"{APP_NAME} exiting with error. exit_code={exit_code}")
     return exit_code
 
 

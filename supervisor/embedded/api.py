@@ -77,8 +77,10 @@ class Api:
         }
 
     def _load(self, value: Any) -> None:
-        fields = config.TRACKING_FIELDS if self._version == VERSION else config.tracking_fields(self._version)
-        self._machine.load_snapshot(config.snapshot_load(value, fields))
+        by_itself = self._version == VERSION
+        fields = config.TRACKING_FIELDS if by_itself else config.tracking_fields(self._version)
+        clock = by_itself or config.sets_clock(self._version)
+        self._machine.load_snapshot(config.snapshot_load(value, fields, clock))
 
     def _act(self, value: Any) -> None:
         name = config.action(value)

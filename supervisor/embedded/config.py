@@ -18,6 +18,7 @@ COMMAND_LINE_BYTES: Final = 2048
 
 TRACKING_FIELDS: Final = ("enable_diff_snapshots", "track_dirty_pages")
 """The names of one field of a load; Firecracker before 1.13 knows the first only."""
+CLOCK_FIELD: Final = "clock_realtime"
 
 _DEVICES: Final = (
     "drives",
@@ -217,8 +218,17 @@ def tracking_fields(version: str) -> Sequence[str]:
     return TRACKING_FIELDS if numbers >= (1, 13) else TRACKING_FIELDS[:1]
 
 
-def snapshot_load(value: Any, tracking: Sequence[str] = TRACKING_FIELDS) -> SnapshotLoad:
-    """Raises MalformedError; `tracking` names the fields that turn dirty tracking on."""
+def sets_clock(version: str) -> bool:
+    """Return whether a version of Firecracker has CLOCK_FIELD: 1.14.4, 1.15.1, 1.16.0 and later ones of each."""
+    numbers = tuple(int(number) if number.isdigit() else 0 for number in version.split("."))
+    return numbers >= (1, 16) or any(first <= numbers < (1, first[1] + 1) for first in ((1, 14, 4), (1, 15, 1)))
+
+
+def snapshot_load(value: Any, tracking: Sequence[str] = TRACKING_FIELDS, clock: bool = True) -> SnapshotLoad:
+    """Raises MalformedError; `tracking` names the fields that turn dirty tracking on.
+
+    CLOCK_FIELD is one with `clock`, and nothing follows from it: the simulated CPU has no clock.
+    """
     given = fields(
         value,
         {"snapshot_path": str},
@@ -226,6 +236,7 @@ def snapshot_load(value: Any, tracking: Sequence[str] = TRACKING_FIELDS) -> Snap
             "mem_backend": dict,
             "mem_file_path": str,
             **dict.fromkeys(tracking, bool),
+            **({CLOCK_FIELD: bool} if clock else {}),
             "resume_vm": bool,
         },
     )

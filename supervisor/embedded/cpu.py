@@ -4,18 +4,19 @@ import threading
 from collections.abc import Callable, Iterator
 
 from supervisor.embedded.refusals import FaultError
+from supervisor.embedded.walker import GuestEnd
 
 
 class Cpu:
     """Runs a guest from the first `resume` on; it begins paused.
 
     `steps` does a piece of the guest's work per item, and the item says how many seconds the guest idles afterwards;
-    None: until the CPU is resumed or interrupted. `crashed` is told of an error that ended the thread.
+    None: until the CPU is resumed or interrupted. `ended` is told of what ended the thread: the guest, or an error.
     """
 
-    def __init__(self, steps: Iterator[float | None], crashed: Callable[[BaseException], None]) -> None:
+    def __init__(self, steps: Iterator[float | None], ended: Callable[[BaseException], None]) -> None:
         self._steps = steps
-        self._crashed = crashed
+        self._ended = ended
         self._changed = threading.Condition()
         self._pausing = True
         self._parked = True
@@ -52,8 +53,10 @@ class Cpu:
             self._park(0.0)
             for idle in self._steps:
                 self._park(idle)
+        except GuestEnd as end:
+            self._ended(end)
         except BaseException as error:
-            self._crashed(error)
+            self._ended(error)
             raise
 
     def _park(self, idle: float | None) -> None:

@@ -1,11 +1,12 @@
-"""What a VMM waits for: SIGTERM or SIGINT, or one of its threads that cannot go on."""
+"""What a VMM waits for: SIGTERM or SIGINT, its guest's end, or one of its threads that cannot go on."""
 
 import os
 import signal
 from typing import Final
 
 _FAILED: Final = 0
-"""No signal has this number."""
+_FINISHED: Final = 255
+"""No signals have these numbers."""
 
 
 class Ending:
@@ -26,6 +27,10 @@ class Ending:
         """End it for a failure; any thread may."""
         os.write(self._writer, bytes([_FAILED]))
 
+    def finish(self) -> None:
+        """End it because its guest has ended; any thread may."""
+        os.write(self._writer, bytes([_FINISHED]))
+
     def wait(self) -> bool:
-        """Wait for the end; return whether it was asked for by a signal, and not a failure."""
+        """Wait for the end; return whether it was asked for, by a signal or by the guest, and is no failure."""
         return os.read(self._reader, 1)[0] != _FAILED

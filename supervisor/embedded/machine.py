@@ -36,11 +36,11 @@ _SHIPPED: Final = f"{pagewalker.__file__.removesuffix('.py')}.elf"
 class Machine:
     """One VM. Requests may come from several threads; every one of them may raise FaultError."""
 
-    def __init__(self, log: Log, crashed: Callable[[BaseException], None]) -> None:
+    def __init__(self, log: Log, ended: Callable[[BaseException], None]) -> None:
         self.state = NOT_STARTED
         self.config = MachineConfig()
         self._log = log
-        self._crashed = crashed
+        self._ended = ended
         self._lock = threading.Lock()
         self._configured = False
         self._boot_source: BootSource | None = None
@@ -209,7 +209,7 @@ class Machine:
         memory.write(GENERATION_ADDRESS, os.urandom(GENERATION_BYTES))
         self._memory = memory
         self._guest = Pagewalker(memory, registers, _print_line, self._balloon_target)
-        self._cpu = Cpu(self._guest.run(), self._crashed)
+        self._cpu = Cpu(self._guest.run(), self._ended)
 
     def _resume(self) -> None:
         self._cpu.resume()

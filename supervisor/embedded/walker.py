@@ -10,11 +10,14 @@ from supervisor.embedded.memory import Content, GuestMemory
 from supervisor.embedded.refusals import MalformedError
 from supervisor.guests.command_line import CommandLineError, Options, parse_command_line
 from supervisor.guests.pagewalker import (
+    HALT,
     HOT_BASE,
+    LAST_WORDS,
     MIB,
     PAGE_SIZE,
     SCRATCH_BASE,
     SCRATCH_PAGES,
+    TRIPLE_FAULT,
     UPPER_BASE,
     WORD_MASK,
     ballast_end,
@@ -61,6 +64,14 @@ def parse_registers(value: Any) -> Registers:
     if registers.phase not in (BOOT, FILL, WALK, DONE, STOPPED):
         raise MalformedError("the register phase is not one of a pagewalker")
     return registers
+
+
+class GuestEnd(Exception):  # noqa: N818 - no error of the VMM's
+    """The guest has ended its machine: by a reset, or by a triple fault."""
+
+    def __init__(self, triple_fault: bool) -> None:
+        super().__init__()
+        self.triple_fault = triple_fault
 
 
 class Pagewalker:
@@ -144,7 +155,17 @@ class Pagewalker:
         if self.registers.passes == self._options.passes:
             self._set(phase=DONE)
             self._print("done")
+            if self._options.end:
+                self._end_by_itself(self._options.end)
+                return
         yield max(0.0, PASS_SECONDS - (time.monotonic() - started))
+
+    def _end_by_itself(self, end: int) -> None:
+        self._set(phase=STOPPED)
+        if end in LAST_WORDS:
+            self._print(LAST_WORDS[end])
+        if end != HALT:
+            raise GuestEnd(triple_fault=end == TRIPLE_FAULT)
 
     def _walk_upper(self, walks: int) -> bool:
         """Whether the upper set is as `walks` walks left it; it is then as one more leaves it."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from supervisor.guests.pagewalker import (
     DEFAULT_BALLAST_MIB,
+    DEFAULT_END,
     DEFAULT_HOT_MIB,
     DEFAULT_PASSES,
     DEFAULT_SEED,
@@ -12,6 +13,7 @@ from supervisor.guests.pagewalker import (
     MAX_UPPER_MIB,
     MIB,
     OLD_GAP_BASE,
+    RESET,
     WORD_MASK,
     ballast_end,
     minimum_memory,
@@ -30,6 +32,7 @@ class Options(NamedTuple):
     seed: int = DEFAULT_SEED
     ballast_mib: int = DEFAULT_BALLAST_MIB
     upper_mib: int = DEFAULT_UPPER_MIB
+    end: int = DEFAULT_END
 
 
 def parse_command_line(text: str, memory_size: int) -> Options:
@@ -44,6 +47,8 @@ def parse_command_line(text: str, memory_size: int) -> Options:
             raise CommandLineError(f"{name}= is not a decimal number below 2^64")
         values[name] = int(value)
     options = Options(**values)
+    if options.end > RESET:
+        raise CommandLineError(f"end={options.end} is not 0 to {RESET}")
     if not 1 <= options.hot_mib <= MAX_HOT_MIB:
         raise CommandLineError(f"hot_mib={options.hot_mib} is not 1 to {MAX_HOT_MIB}")
     if minimum_memory(options.hot_mib) > memory_size:

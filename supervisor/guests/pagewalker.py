@@ -16,12 +16,15 @@ gap; memory above the gap follows at once (`mem_file_offset`).
   own. Each pass verifies it after the scratch set; every second one then adds 1 to the first word of each page.
 - A restore is noticed by the 16 bytes of the VM generation id, compared at the start of a pass, once per MiB walked,
   and before a pass is printed.
+- After its last pass, `done`, it ends by itself where `end` is not 0: it says what Linux would and resets its machine
+  by the keyboard controller (1: a reboot, 2: a panic), ends in a triple fault (3), or halts for good (4); a reset with
+  nothing said is 5.
 - Where there is ballast, the balloon's target is read once per MiB walked as well, and followed at once. A guest that
   is done follows it too.
 
 Console lines, each ended by a newline: `ready`, `pass N`, `balloon <pages>` when the balloon has taken or given back
-what it should and holds so many, `restored`, `done`, `CORRUPT 0x<address>`, and `error: <reason>` where the command
-line cannot be followed.
+what it should and holds so many, `restored`, `done`, `CORRUPT 0x<address>`, the words of an end, and `error: <reason>`
+where the command line cannot be followed.
 """
 
 from typing import Final
@@ -50,6 +53,14 @@ DEFAULT_PASSES: Final = 8
 DEFAULT_SEED: Final = 1
 DEFAULT_BALLAST_MIB: Final = 0
 DEFAULT_UPPER_MIB: Final = 0
+DEFAULT_END: Final = 0
+REBOOT, PANIC, TRIPLE_FAULT, HALT, RESET = range(1, 6)
+LAST_WORDS: Final = {
+    REBOOT: "reboot: Restarting system",
+    PANIC: f"Kernel panic - not syncing: end={PANIC}",
+    HALT: "reboot: System halted",
+}
+"""What it prints before it ends by itself."""
 
 GOLDEN: Final = 0x9E3779B97F4A7C15
 """The 64-bit fraction of the golden ratio: consecutive pages get words far apart."""

@@ -54,6 +54,7 @@ _start:
 
 # It goes on where walk.s begins.
     .include "assembly/walk.s"
+    .include "assembly/end.s"
     .include "assembly/pattern.s"
     .include "assembly/balloon.s"
     .include "assembly/command_line.s"

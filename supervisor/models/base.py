@@ -27,6 +27,19 @@ MemoryBackend = Literal["uffd", "file"]
 PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]
 ForkKind = Literal["share_memory", "copy", "checkpoint"]
+LetGo = Literal["detached", "restored", "booted"]
+"""Why a share_memory fork has become a copy, which holds no lock: it was given all of its pages, or restored from its
+own standby, or booted anew after its memory was lost."""
+ExitReason = Literal[
+    "stopped", "panic", "reboot", "shutdown", "triple_fault", "reset", "killed", "out_of_memory", "failed", "exited",
+    "unknown",
+]  # fmt: skip
+"""Why a VM ended: `stopped` on request; by its guest: `panic` to `reset`; `killed` by a signal, `out_of_memory` by the
+kernel's; its VMM `failed`, or `exited` in order; or nobody knows."""
+Stalled = Literal["slow", "stuck"]
+"""Of a guest that has waited long for a page: its page server is yet to come to it, or nobody answers."""
+GuestSays = Literal["panic", "reboot", "halt"]
+"""Which end of its own a guest's console tells of."""
 TargetState = Literal["Stopped", "Standby", "Running"]
 ResourceName = Literal["memory", "disk", "descriptors", "page_server_descriptors", "processes", "huge_pages"]
 OperationOutcome = Literal["done", "cancelled", "failed"]

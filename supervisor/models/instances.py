@@ -3,14 +3,18 @@
 from datetime import datetime
 
 from supervisor.models.base import (
+    ExitReason,
     FaultAction,
     ForkKind,
+    GuestSays,
     HypervisorName,
+    LetGo,
     MemoryBackend,
     OperationOutcome,
     OperationUnit,
     PrefetchMode,
     ResourceName,
+    Stalled,
     State,
     Wire,
 )
@@ -36,6 +40,13 @@ class Guest(Wire):
     done: bool = False
     corrupt: str | None = None
     """The guest-physical address of the first wrong byte, or the guest's error."""
+
+
+class LastWords(Wire):
+    """The line on a guest's console by which Linux tells of its end: what the guest says, and so perhaps not true."""
+
+    says: GuestSays
+    line: str
 
 
 class Operation(Wire):
@@ -85,9 +96,11 @@ class Instance(Wire):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str | None = None
+    exit_reason: ExitReason | None = None
+    """Why its last VM ended; None while one runs, and where an earlier version of the supervisor saw it end."""
     state_error: str | None = None
     died: bool = False
-    """Whether its last VMM ended although nobody had asked for that."""
+    """Whether its last VM ended although nobody had asked for that: whoever stopped it, or its guest."""
 
     fork_count: int
     mem_locked: bool
@@ -98,6 +111,8 @@ class Instance(Wire):
     """Its place in the order in which instances were made, which `created_at` is not where the clock was set."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
+    let_go: LetGo | None = None
+    """Why it holds its source's lock no more; None where it does, or never did."""
     template_id: str | None = None
     """The template whose mem-file this fork reads."""
     memory_backend: MemoryBackend | None = None
@@ -112,6 +127,8 @@ class Instance(Wire):
     vmm_pid: int | None = None
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it last; None before the first, and where that is no Firecracker."""
+    clock_set: bool = False
+    """Whether the load that it came to run by had its VMM set the guest's clock to the host's."""
     known_faults: tuple[KnownFault, ...] = ()
     """Which of that version's concern it."""
     operation: Operation | None = None
@@ -165,11 +182,15 @@ class InstanceStatistics(Wire):
     copy_errors: int = 0
     oldest_fault_ms: float = 0.0
     """The age of the oldest unanswered fault."""
+    stalled: Stalled | None = None
+    """Whether that is long, and why: None where it is not."""
     rss_bytes: int = 0
     private_bytes: int = 0
     shared_bytes: int = 0
     cpu_seconds: float = 0.0
     guest: Guest | None = None
+    last_words: LastWords | None = None
+    """What its console ends with while its VM runs, where that tells of an end: it may have halted."""
 
 
 class HostStatistics(Wire):

@@ -1,11 +1,11 @@
 """The verbs on one existing instance."""
 
 import asyncio
-import signal
 
 from supervisor.errors import InvalidStateError, PageServerError
 from supervisor.models import State
 from supervisor.models.base import Report
+from supervisor.operations.endings import explained
 from supervisor.operations.holding import Holding
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
@@ -17,8 +17,7 @@ from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import all_names, snapshot_type
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord
-from supervisor.system.oom_kills import out_of_memory
+from supervisor.store.records import InstanceRecord, let_go
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.process import Exit
 
@@ -90,7 +89,8 @@ class Instances:
             served = record.process is not None and record.served_over_uffd
             if served:
                 await self._populate(record)
-            detached = await self._inventory.detach(_detached(record))
+            detached = await self._inventory.save(_detached(record))
+            self._transitions.tell_let_go(record, detached)
             if served:
                 await self._page_servers.release(record)
                 remove_page_map(self._inventory.layout.page_map(record.id))
@@ -111,15 +111,15 @@ class Instances:
         self._report("info", f"{record.name}: deleted", record.id)
 
     async def on_exit(self, instance_id: str, exit_status: Exit) -> None:
-        """Record that a VMM ended although nobody asked for it."""
+        """Record that a VMM ended by itself, or by its guest's doing; an alarm unless its guest wanted that."""
         async with self._holding.hold_quietly(instance_id) as record:
             if record is None or record.state not in HAS_VMM or self._vmms.runs(instance_id):
                 return
             if record.attached:
                 await self._page_servers.release(record)
-            text = await _explained(record, exit_status)
-            await self._transitions.ended(record, exit_status.code, text, died=True)
-        self._report("alarm", f"{record.name}: its VMM ended: {text}", instance_id, shown=True)
+            why = await explained(self._inventory.layout, record, exit_status)
+            await self._transitions.ended(record, exit_status.code, why.text, why.reason, died=why.died)
+        self._report("alarm" if why.died else "info", f"{record.name}: {why.told}", instance_id, shown=True)
 
     async def on_ready(self, instance_id: str) -> None:
         """Record that a guest has finished its boot."""
@@ -136,17 +136,9 @@ class Instances:
             ) from error
 
 
-async def _explained(record: InstanceRecord, exit_status: Exit) -> str:
-    """Return how a VMM ended, and that memory ran out where that was why; of an adopted one no signal is known."""
-    if exit_status.signal not in (signal.SIGKILL, None) or exit_status.code is not None or record.process is None:
-        return exit_status.text
-    why = await asyncio.to_thread(out_of_memory, record.process.pid, record.process.start_time)
-    return exit_status.text if why is None else f"{exit_status.text}: {why}"
-
-
 def _detached(record: InstanceRecord) -> InstanceRecord:
     """Return a share_memory fork as it is without its source; a directory has names of its own for all layers."""
-    free: dict[str, object] = {"fork_kind": "copy", "template_id": None, "attached": False}
+    free: dict[str, object] = {}
     if record.process is not None:
         free |= {"memory_backend": None}
         if snapshot_type(record) == "Full":
@@ -154,4 +146,4 @@ def _detached(record: InstanceRecord) -> InstanceRecord:
             free |= {"snapshot": None}
     elif record.state is State.STANDBY:
         free |= {"memory_backend": "file"}
-    return record.model_copy(update=free)
+    return let_go(record, "detached").model_copy(update=free)

@@ -4,6 +4,7 @@ import asyncio
 
 from supervisor.errors import SupervisorError
 from supervisor.models.base import Report
+from supervisor.operations.endings import explained
 from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
 from supervisor.rules import lifecycle
@@ -14,6 +15,7 @@ from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.vmms import Vmms
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
+from supervisor.vmm.process import Exit
 
 
 class HostRecovery:
@@ -83,7 +85,9 @@ class HostRecovery:
                 self._report("warning", f"{record.name}: its {record.intent} was not finished and is undone", None)
                 return
             case Recovery.LOST:
-                await self._transitions.ended(record, None, "ended while no supervisor ran", died=True)
+                unseen = Exit(None, None, "ended while no supervisor ran")
+                why = await explained(self._layout, record, unseen)
+                await self._transitions.ended(record, None, why.text, why.reason, died=why.died)
             case Recovery.AT_REST if record.process is not None or record.intent is not None:
                 await self._vmms.terminate(record)
                 await self._transitions.settle(record.model_copy(update={"process": None, "intent": None}))

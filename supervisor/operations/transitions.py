@@ -2,24 +2,32 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from supervisor.concurrency.progress import step
 from supervisor.errors import InvalidStateError, StorageError, VmmError
 from supervisor.images.builtin_image import announces_ready
 from supervisor.images.machine_files import bootable
-from supervisor.models import State
+from supervisor.models import ExitReason, LetGo, State
 from supervisor.models.base import Report
-from supervisor.rules.lifecycle import Intent
+from supervisor.rules.firecracker_versions import NO_CLOCK
+from supervisor.rules.lifecycle import Intent, named
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layers import Layers, own_snapshot
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord, running, stopped
+from supervisor.store.records import InstanceRecord, StartedVmm, let_go, running, stopped
 from supervisor.store.registry import nothing_more
+
+HOLDS_NO_LOCK: Final[Mapping[LetGo, str]] = {
+    "detached": "detached, it has all of its memory",
+    "restored": "restored from its own standby, it has a memory file of its own",
+    "booted": "booted anew, it has no memory of its source",
+}
 
 
 class Transitions:
@@ -66,7 +74,10 @@ class Transitions:
             raise
 
     async def boot(self, record: InstanceRecord) -> InstanceRecord:
-        """Bring a Created or Stopped instance to Running by its vm.json, over Initializing where its guest tells."""
+        """Bring a Created or Stopped instance to Running by its vm.json, over Initializing where its guest tells.
+
+        A fork lets go of its source by that: it has no memory of it.
+        """
         if not await asyncio.to_thread(bootable, self._inventory.layout.instance(record.id)):
             raise InvalidStateError(
                 f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
@@ -76,39 +87,54 @@ class Transitions:
         offset = self._vmms.console_offset(record.id)
         vmm = await self._vmms.boot(record, watch)
         state = State.INITIALIZING if announces_ready(record.image) else State.RUNNING
-        cold = record.model_copy(update={"attached": False, "memory_backend": None})
+        cold = let_go(record, "booted").model_copy(update={"attached": False, "memory_backend": None})
         return await self._save_running(running(cold, state, vmm, tuple(watch.phases), offset))
 
     async def load(self, record: InstanceRecord) -> InstanceRecord:
-        """Bring a Standby instance to Running by its snapshot; on failure it is in Standby as before."""
+        """Bring a Standby instance to Running by its snapshot; on failure it is in Standby as before.
+
+        A fork whose snapshot is its own, in one file, lets go of its source by that.
+        """
         watch = Stopwatch()
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
             with watch.phase("flatten"):
                 record = await self._layers.flatten(record)
         offset = self._vmms.console_offset(record.id)
-        vmm = await self._vmms.load(record, watch)
-        whole = record.model_copy(update={"snapshot_unfinished": False})
+        vmm = await self._load(record, watch)
+        own = record if record.attached else let_go(record, "restored")
+        whole = own.model_copy(update={"snapshot_unfinished": False})
         loaded = await self._save_running(running(whole, State.RUNNING, vmm, tuple(watch.phases), offset))
         await self._page_servers.confirm(loaded)
         return loaded
 
+    async def _load(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
+        """Load a snapshot with the guest's clock set, or as it is where the snapshot has nothing to set it by."""
+        before = len(watch.phases)
+        try:
+            return await self._vmms.load(record.model_copy(update={"clock_set": True}), watch)
+        except VmmError as error:
+            if NO_CLOCK not in error.message:
+                raise
+        del watch.phases[before:]
+        return await self._vmms.load(record.model_copy(update={"clock_set": False}), watch)
+
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Stopped."""
-        return await self._settled(stopped(record, None, "made without its source's memory"))
+        return await self._settled(stopped(record, None, "made without its source's memory", None))
 
     async def end(self, record: InstanceRecord) -> InstanceRecord:
         """Bring an instance to Stopped on request."""
         await self._vmms.terminate(record)
-        return await self.ended(record, 0, "stopped on request")
+        return await self.ended(record, 0, "stopped on request", "stopped")
 
     async def ended(
-        self, record: InstanceRecord, code: int | None, message: str, *, died: bool = False
+        self, record: InstanceRecord, code: int | None, message: str, reason: ExitReason, *, died: bool = False
     ) -> InstanceRecord:
         """Bring an instance whose VMM is gone to Stopped, whether or not the disk takes it.
 
         It has `died` where nobody asked for that.
         """
-        ended = stopped(record, code, message, died=died)
+        ended = stopped(record, code, message, reason, died=died)
         try:
             return await self._settled(ended)
         except StorageError as error:
@@ -120,6 +146,16 @@ class Transitions:
             return await self._inventory.save(record)
         except StorageError as error:
             return self._unwritten(record, error)
+
+    def tell_let_go(self, before: InstanceRecord, after: InstanceRecord) -> None:
+        """Say that a fork has let go of its source's lock, where it has, and who holds that yet."""
+        if after.let_go is None or before.fork_kind == after.fork_kind:
+            return
+        source_id = after.source_id or ""
+        source, holders = self._inventory.instances.get(source_id), self._inventory.forest.holder_names(source_id)
+        left = f"mem_locked by {named(holders)}" if holders else "free"
+        told = f"{HOLDS_NO_LOCK[after.let_go]}; {source.name if source else source_id} is {left}"
+        self._report("info", f"{after.name}: holds no lock: {told}", after.id)
 
     async def discard(self, record: InstanceRecord) -> None:
         """End whatever runs of an instance and remove it; on failure it is as it was."""
@@ -134,12 +170,15 @@ class Transitions:
         await self._inventory.remove(record)
 
     async def _save_running(self, record: InstanceRecord) -> InstanceRecord:
-        """Write that an instance has a VMM now, or end that again."""
+        """Write that an instance has a VMM now, or end that again; whoever lets go of its source by that says so."""
+        before = self._inventory.instances[record.id]
         try:
-            return await self._inventory.save(record)
+            saved = await self._inventory.save(record)
         except BaseException:
             await asyncio.shield(self._vmms.terminate(record))
             raise
+        self.tell_let_go(before, saved)
+        return saved
 
     async def _settled(self, record: InstanceRecord) -> InstanceRecord:
         """Write that an instance without a VMM is Stopped; its snapshot goes once that is done."""

@@ -102,6 +102,11 @@ def has(version: str | None, name: str) -> Fault | None:
     return next((fault for fault in faults(version) if fault.name == name), None)
 
 
+def sets_clock(version: str | None) -> bool:
+    """Return whether a load by this version can set the guest's clock to the host's (CLOCK_FIELD)."""
+    return version is not None and has(version, CLOCK_STAYS) is None
+
+
 def notice(version: str | None) -> str | None:
     """Return what is to be said of a version that the table does not know for sure, or None."""
     if version is None:
@@ -155,6 +160,12 @@ TOO_OLD: Final = "too-old"
 OLD_TRACKING_FIELD: Final = "old-tracking-field"
 HOTPLUG_SLOTS: Final = "hotplug-slots"
 UNREADABLE_STATE: Final = "unreadable-state-file"
+CLOCK_STAYS: Final = "clock-stays-behind"
+CLOCK_FIELD: Final = "clock_realtime"
+"""The field of a load by which KVM's clock is set forward to the host's: KVM_CLOCK_REALTIME (Linux 5.16)."""
+NO_CLOCK: Final = "clock_realtime requested but not present in the snapshot state"
+"""What a load says that has no clock to go by: the host that wrote the snapshot had no such time, or an older Linux
+(KvmVmError in src/vmm/src/arch/x86_64/vm.rs of 1.16.0)."""
 
 FAULTS: Final = (
     Fault(
@@ -204,6 +215,12 @@ FAULTS: Final = (
         "monotonic-clock-jumps", EVER, ("1.14.4", "1.15.1", "1.16.0"),
         "On Linux 5.16 or newer a load adds the time since the snapshot to the monotonic clock, if it is kvm-clock",
         "warn", "It is said", "CHANGELOG 1.14.4, 1.15.1 and 1.16.0, PR 5809", _loaded,
+    ),
+    Fault(
+        CLOCK_STAYS, EVER, ("1.14.4", "1.15.1", "1.16.0"),
+        "A load knows no clock_realtime: a guest's wall clock goes on from when the snapshot was written",
+        "warn", "It is said",
+        "CHANGELOG 1.14.4, 1.15.1 and 1.16.0, PR 5809", _loaded,
     ),
     Fault(
         "watchdog-after-load", EVER, ("1.14.0",),

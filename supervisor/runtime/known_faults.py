@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 from supervisor.errors import DependencyMissingError
-from supervisor.rules.firecracker_versions import faults_of, is_whole
+from supervisor.rules.firecracker_versions import CLOCK_FIELD, faults_of, is_whole, sets_clock
 from supervisor.snapshots.layers import snapshot_type
 from supervisor.store.records import InstanceRecord, ProcessIdentity, StartedVmm
 from supervisor.system.processes import boot_id
 from supervisor.system.regular_files import read_regular
-from supervisor.vmm.api_client import SnapshotType, TrackingField
+from supervisor.vmm.api_client import SnapshotType
 from supervisor.vmm.configuration import LARGEST_JSON, devices
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, firecracker_version, tracking_field
@@ -32,12 +33,19 @@ async def started(record: InstanceRecord, vmm: Vmm, version: str | None, snapsho
         present = tuple(sorted(await vmm.api.devices()))
     check_known_faults(record, version, present)
     identity = ProcessIdentity(pid=vmm.pid, start_time=vmm.start_time, boot_id=boot_id())
-    return StartedVmm(identity, version, snapshot_version, present)
+    clock_set = record.snapshot is not None and CLOCK_FIELD in load_fields(record, version)
+    return StartedVmm(identity, version, snapshot_version, present, clock_set)
 
 
-def tracking_of(record: InstanceRecord, version: str | None) -> TrackingField | None:
-    """Return the field by which a VMM of this version is asked to track dirty pages, None where it is not to."""
-    return tracking_field(version) if record.track_dirty_pages else None
+def load_fields(record: InstanceRecord, version: str | None) -> tuple[str, ...]:
+    """Return the fields of a load that are on, as this version calls them: tracking of dirty pages, and the clock.
+
+    Firecracker has a clock to set on x86_64 only.
+    """
+    fields: list[str] = [tracking_field(version)] if record.track_dirty_pages else []
+    if record.clock_set and sets_clock(version) and platform.machine() == "x86_64":
+        fields.append(CLOCK_FIELD)
+    return tuple(fields)
 
 
 async def snapshot_kind(record: InstanceRecord, vmm: Vmm) -> SnapshotType:

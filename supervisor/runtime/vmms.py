@@ -156,10 +156,10 @@ class Vmms:
         try:
             with interruptible():
                 version = await known_faults.version_of(record, vmm)
-                tracking = known_faults.tracking_of(record, version)
+                fields = known_faults.load_fields(record, version)
                 step("load")
                 with watch.phase("load"):
-                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
+                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, fields=fields)
                 told = await self._started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
@@ -205,11 +205,11 @@ class Vmms:
         """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
         state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
         version = await known_faults.version_of(record, vmm)
-        tracking = known_faults.tracking_of(record, version)
+        fields = known_faults.load_fields(record, version)
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
-                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=tracking)
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, fields=fields)
             step("prefetch")
             with watch.phase("prefetch"):
                 await served

@@ -54,18 +54,17 @@ class Inventory(Index):
         return self.set_unsaved(record)
 
     def set_unsaved(self, record: InstanceRecord) -> InstanceRecord:
-        """Publish a change that has happened, whether or not the disk has it; a restart finds it out anew."""
-        self.put(record)
-        self.publisher.instance(record.id)
-        return record
+        """Publish a change that has happened, whether or not the disk has it; a restart finds it out anew.
 
-    async def detach(self, record: InstanceRecord) -> InstanceRecord:
-        """Write and publish a fork that lets go of its source's memory; the source's fork_count changes with it."""
+        The fork_count of a source changes with a fork that lets go of its memory.
+        """
         before = self.instances[record.id]
-        await asyncio.to_thread(self.registry.save_instance, record)
         self.put(record)
-        self.publisher.forget_recording(record.id)
-        self.publisher.family(before)
+        if before.fork_kind == record.fork_kind:
+            self.publisher.instance(record.id)
+        else:
+            self.publisher.forget_recording(record.id)
+            self.publisher.family(before)
         return record
 
     async def remove(self, record: InstanceRecord) -> None:

@@ -155,6 +155,8 @@ def _of_references(record: InstanceRecord, directory: str) -> Iterator[str]:
         yield "source_id: a fork has one and a fork_kind, and what is no fork has neither"
     if record.template_id is not None and record.fork_kind != "share_memory":
         yield f"{TEMPLATE}: only a share_memory fork has one"
+    if record.let_go is not None and record.fork_kind != "copy":
+        yield "let_go: who holds no lock any more is a copy"
     if record.attached and record.template_id is None:
         yield "attached: it has no template to be attached to"
 

@@ -6,8 +6,10 @@ from typing import Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from supervisor.models import (
+    ExitReason,
     ForkKind,
     HypervisorName,
+    LetGo,
     MemoryBackend,
     Phase,
     PrefetchMode,
@@ -78,10 +80,12 @@ class InstanceRecord(Record):
     stopped_at: datetime | None = None
     exit_code: int | None = None
     exit_message: str | None = None
+    exit_reason: ExitReason | None = None
     died: bool = False
-    """Whether its last VMM ended although nobody had asked for that."""
+    """Whether its last VM ended although nobody had asked for that."""
     source_id: str | None = None
     fork_kind: ForkKind | None = None
+    let_go: LetGo | None = None
     template_id: str | None = None
     attached: bool = False
     """Whether its memory comes, or is to come, from the template: through its page server, or from its mem-file."""
@@ -110,6 +114,8 @@ class InstanceRecord(Record):
     it was not noted."""
     devices: tuple[str, ...] | None = None
     """Of those that matter here, which its VM has; None where nobody has asked it."""
+    clock_set: bool = False
+    """Whether the load that it came to run by has set its clock, or is to, where its VMM's version can."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
 
@@ -155,6 +161,7 @@ class StartedVmm(NamedTuple):
     firecracker_version: str | None
     snapshot_version: str
     devices: tuple[str, ...]
+    clock_set: bool = False
 
 
 def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -> InstanceRecord:
@@ -190,11 +197,13 @@ def running(
             "firecracker_version": vmm.firecracker_version,
             "vmm_snapshot_version": vmm.snapshot_version,
             "devices": vmm.devices,
+            "clock_set": vmm.clock_set,
             "phases": phases,
             "started_at": datetime.now(UTC),
             "stopped_at": None,
             "exit_code": None,
             "exit_message": None,
+            "exit_reason": None,
             "died": False,
             "console_offset": console_offset,
             "intent": None,
@@ -202,7 +211,16 @@ def running(
     )
 
 
-def stopped(record: InstanceRecord, code: int | None, message: str, *, died: bool = False) -> InstanceRecord:
+def let_go(record: InstanceRecord, why: LetGo) -> InstanceRecord:
+    """Return a fork that needs its source's memory no more; the same record where it held no lock of it."""
+    if record.fork_kind != "share_memory":
+        return record
+    return record.model_copy(update={"fork_kind": "copy", "template_id": None, "attached": False, "let_go": why})
+
+
+def stopped(
+    record: InstanceRecord, code: int | None, message: str, reason: ExitReason | None, *, died: bool = False
+) -> InstanceRecord:
     """Return an instance as it is without a VMM and without memory."""
     return record.model_copy(
         update={
@@ -216,6 +234,7 @@ def stopped(record: InstanceRecord, code: int | None, message: str, *, died: boo
             "stopped_at": datetime.now(UTC),
             "exit_code": code,
             "exit_message": message,
+            "exit_reason": reason,
             "died": died,
         }
     )

@@ -15,8 +15,8 @@ LOCKED_BY_SHOWN: Final = 16
 """How many holders of a lock an instance carries on the wire; `fork_count` counts them all."""
 SHOWN_AS_RECORDED: Final = (
     "id", "name", "image", "state", "number", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
-    "exit_code", "exit_message", "died", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
-    "phases", "size_bytes", "track_dirty_pages", "firecracker_version",
+    "exit_code", "exit_message", "exit_reason", "died", "source_id", "fork_kind", "let_go", "template_id",
+    "memory_backend", "prefetch", "phases", "size_bytes", "track_dirty_pages", "firecracker_version", "clock_set",
 )  # fmt: skip
 
 OPERATION_FIELDS: Final = (

@@ -1,9 +1,11 @@
 """What a process uses and what it waits for, as /proc tells. Blocks on /proc."""
 
+import contextlib
 import os
 from typing import Final, NamedTuple
 
 from supervisor.system.processes import proc_file, stat_fields
+from supervisor.telemetry.stalls import Progress
 
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -45,6 +47,23 @@ def usage(pid: int) -> Usage | None:
         return None
     # minflt, majflt, utime, stime and rss are the fields 10, 12, 14, 15 and 24 of proc_pid_stat(5).
     return Usage(int(fields[7]) + int(fields[9]), int(fields[11]) + int(fields[12]), int(fields[21]))
+
+
+def progress(pid: int) -> Progress | None:
+    """Return whether a process goes on; None where it has ended.
+
+    Seconds are those of schedstat (Documentation/scheduler/sched-stats.rst), of stat where there is none.
+    """
+    try:
+        fields = stat_fields(pid)
+    except OSError:
+        return None
+    ran, delayed = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS, 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        told = proc_file(pid, "schedstat").split()
+        ran, delayed = int(told[0]) / 1e9, int(told[1]) / 1e9
+    state = fields[0].decode()
+    return None if state in "ZX" else Progress(pid, ran, delayed, int(fields[9]), state)
 
 
 def memory(pid: int) -> Memory:

@@ -14,15 +14,16 @@ import psutil
 
 from supervisor.errors import PageServerError
 from supervisor.images.builtin_image import announces_ready
-from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, State, Statistics
+from supervisor.models import Event, Guest, HostStatistics, InstanceStatistics, Stalled, State, Statistics
 from supervisor.models.base import Report
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.system.processes import boot_seconds
+from supervisor.telemetry.console_end import ConsoleEnd
 from supervisor.telemetry.guest_console import GuestConsole
-from supervisor.telemetry.process_usage import Memory, Usage, memory, usage, waits_for_page
-from supervisor.telemetry.stalls import BOUND, Stall, age, observe
+from supervisor.telemetry.process_usage import Memory, Usage, memory, progress, usage, waits_for_page
+from supervisor.telemetry.stalls import BOUND, Stall, age, observe, stalled
 from supervisor.uffd.page_map import PageCounters, PageMapReader
 
 PERIOD = 0.25
@@ -48,6 +49,7 @@ class Watched:
 
     pid: int
     console: GuestConsole | None
+    console_end: ConsoleEnd
     page_map: PageMapReader | None = None
     usage: Usage | None = None
     memory: Memory = field(default_factory=Memory)
@@ -57,7 +59,9 @@ class Watched:
     guest: Guest | None = None
     counters: PageCounters | None = None
     stall: Stall = field(default_factory=Stall)
-    alarmed: bool = False
+    stalled: Stalled | None = None
+    told: Stalled | None = None
+    """What was last told of that."""
     sources: tuple[object, ...] = ()
     """What the last statistics were made of."""
     quiet: bool = False
@@ -146,6 +150,7 @@ class Sampler:
         at, clock = datetime.now(UTC), boot_seconds()
         self._publish(Statistics(at=at, clock=clock, instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
+        self._tell_last_words(records)
         for record in records:
             guest = self._watched[record.id].guest if record.id in self._watched else None
             if record.state is State.INITIALIZING and guest is not None and (guest.ready or guest.corrupt):
@@ -166,10 +171,9 @@ class Sampler:
             watched = self._watched.get(record.id)
             if record.process is not None and (watched is None or watched.pid != record.process.pid):
                 self._forget(record.id)
-                console = None
-                if announces_ready(record.image):
-                    console = GuestConsole(self._inventory.layout.console_log(record.id), record.console_offset)
-                self._watched[record.id] = Watched(record.process.pid, console)
+                of_it = (self._inventory.layout.console_log(record.id), record.console_offset)
+                console = GuestConsole(*of_it) if announces_ready(record.image) else None
+                self._watched[record.id] = Watched(record.process.pid, console, ConsoleEnd(*of_it))
                 self._lively.add(record.id)
         for instance_id in self._watched.keys() - self._running.keys():
             self._forget(instance_id)
@@ -199,15 +203,15 @@ class Sampler:
             watched = self._watched[record.id]
             if watched.usage is None or record.id in due:
                 _look_at_process(watched)
+                watched.console_end.look(time.monotonic())
             if watched.console is not None and not (watched.guest and watched.guest.done):
                 watched.guest = watched.console.read()
             watched.counters = self._counters(record, watched)
             if record.served_over_uffd and (record.id in due or _may_wait(watched)):
                 # Also of a fork without a page map: nobody may answer it.
-                answered = watched.counters.faults if watched.counters else watched.stall.answered
-                waits = waits_for_page(watched.pid)
-                watched.stall = observe(watched.stall, waits, answered, time.monotonic())
-            sources = (watched.counters, watched.memory, watched.usage, watched.guest, watched.stall)
+                self._look_at_wait(record, watched)
+            said = watched.console_end.last_words
+            sources = (watched.counters, watched.memory, watched.usage, watched.guest, watched.stall.since, said)
             boots = record.state is State.INITIALIZING
             watched.quiet = watched.stall.since is None and not boots and sources == watched.sources
             if not watched.quiet:
@@ -215,21 +219,44 @@ class Sampler:
                 changed.append(_statistics(record.id, watched))
         return changed, self._host(servers)
 
+    def _look_at_wait(self, record: InstanceRecord, watched: Watched) -> None:
+        """See whether a guest waits for a page, and what its page server does meanwhile; also where that is gone."""
+        counters, now = watched.counters, time.monotonic()
+        answered = counters.faults if counters else watched.stall.answered
+        failed = counters.copy_errors if counters else watched.stall.failed
+        waits, template = waits_for_page(watched.pid), self._inventory.templates.get(record.template_id or "")
+        waits_long = waits or _waited(watched, now) >= BOUND
+        server = template.page_server if template is not None and waits_long else None
+        does = progress(server.pid) if server is not None else None
+        watched.stall = observe(watched.stall, waits, answered, now, does, failed)
+        found = stalled(watched.stall, _waited(watched, now), does, failed)
+        # Nobody who was found not to answer is taken for slow until something was answered.
+        watched.stalled = "stuck" if found and watched.stalled == "stuck" else found
+
     def _tell_stalls(self, records: Iterable[InstanceRecord]) -> None:
-        """Raise an alarm for each guest that waits too long, once, and say when it goes on."""
+        """Tell of each guest that waits long, once as slow and once as stuck, and say when it goes on."""
         now = time.monotonic()
         for record in records:
             watched = self._watched.get(record.id)
-            if watched is None:
+            if watched is None or watched.told == watched.stalled:
                 continue
-            waited = age(watched.stall, now)
-            if waited > BOUND and not watched.alarmed:
-                watched.alarmed = True
-                told = f"{record.name}: its guest has waited {waited:.1f} s for a page"
-                self._report("alarm", told, record.id, shown=True)
-            elif watched.alarmed and waited < BOUND:
-                watched.alarmed = False
+            watched.told, told = watched.stalled, f"{record.name}: its guest has waited {_waited(watched, now):.1f} s"
+            if watched.told is None:
                 self._report("info", f"{record.name}: its guest goes on", record.id)
+            elif watched.told == "slow":
+                self._report("warning", f"{told} for a page: its page server is slow", record.id, shown=True)
+            else:
+                self._report("alarm", f"{told} for a page, and nobody answers", record.id, shown=True)
+
+    def _tell_last_words(self, records: Iterable[InstanceRecord]) -> None:
+        """Say of each guest whose console tells of its end that its VM goes on all the same, once."""
+        now = time.monotonic()
+        for record in records:
+            watched = self._watched.get(record.id)
+            said = watched.console_end.to_tell(now) if watched is not None else None
+            if said is not None:
+                told = f"{record.name}: its console says {said.line!r}, and its VM goes on; stop it if that is so"
+                self._report("warning", told, record.id, shown=True)
 
     def _counters(self, record: InstanceRecord, watched: Watched) -> PageCounters | None:
         if not record.served_over_uffd:
@@ -277,6 +304,11 @@ def _may_wait(watched: Watched) -> bool:
     return waits or watched.stall.since is not None
 
 
+def _waited(watched: Watched, now: float) -> float:
+    """Return for how many seconds a fault has waited, as its page server knows or its VMM's threads tell."""
+    return max(watched.counters.oldest_fault_age_seconds if watched.counters else 0.0, age(watched.stall, now))
+
+
 def _turn(ids: Sequence[str], turn: int, count: int) -> Sequence[str]:
     """Return about `count` of them, so that every one has its turn."""
     shares = -(-len(ids) // count)
@@ -298,14 +330,14 @@ def _look_at_process(watched: Watched) -> None:
 
 def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
     counters = watched.counters
+    said = {"guest": watched.guest, "last_words": watched.console_end.last_words}
     used = watched.memory._asdict() | {"cpu_seconds": watched.usage.cpu_seconds if watched.usage else 0.0}
-    waited = age(watched.stall, time.monotonic())
+    waits = {"oldest_fault_ms": round(_waited(watched, time.monotonic()) * 1e3, 3), "stalled": watched.stalled}
     if counters is None or watched.page_map is None:
-        return InstanceStatistics(id=instance_id, guest=watched.guest, oldest_fault_ms=round(waited * 1e3, 3), **used)
-    oldest = max(counters.oldest_fault_age_seconds, waited)
+        return InstanceStatistics(id=instance_id, **waits, **said, **used)
     return InstanceStatistics(
         id=instance_id,
-        guest=watched.guest,
+        **said,
         **used,
         faults=counters.faults,
         fault_around_pages=counters.fault_around_pages,
@@ -319,5 +351,5 @@ def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
         removed_pages=counters.removed_pages,
         copied_bytes=counters.copied_bytes,
         copy_errors=counters.copy_errors,
-        oldest_fault_ms=round(oldest * 1e3, 3),
+        **waits,
     )

@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,19 +166,18 @@ class ApiClient:
         backend_path: str,
         *,
         resume: bool,
-        tracking: TrackingField | None = None,
+        fields: Collection[str] = (),
     ) -> None:
         """Load a snapshot into a VMM that has no VM; `backend_path` is a mem-file, or a page server's socket (Uffd).
 
-        Without `resume` the VM is paused. With `tracking`, the VMM's name for it, it logs dirty pages.
+        Without `resume` the VM is paused. `fields` are others that are true, as they are called by this VMM's version.
         """
         body = {
             "snapshot_path": snapshot_path,
             "mem_backend": {"backend_type": backend_type, "backend_path": backend_path},
             "resume_vm": resume,
+            **dict.fromkeys(fields, True),
         }
-        if tracking is not None:
-            body[tracking] = True
         await self._request("PUT", "/snapshot/load", body, LOAD)
 
     async def version(self) -> str:

@@ -21,7 +21,7 @@ from supervisor.vmm.api_client import ApiClient
 from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import creations, until_listening
-from supervisor.vmm.logs import LOG_TARGET, begin_logs
+from supervisor.vmm.logs import LOG_LEVEL, LOG_TARGET, begin_logs
 from supervisor.vmm.process import Exit, Process
 
 LISTEN_TIMEOUT: Final = 10.0
@@ -68,7 +68,7 @@ class Vmm(OfProcess[Exit]):
         try:
             api_socket = _free_path(api_socket, name)
             await asyncio.to_thread(_clear, directory)
-            log = ("--log-path", LOG_TARGET, "--level", "Warning")
+            log = ("--log-path", LOG_TARGET, "--level", LOG_LEVEL, "--show-level")
             options = ("--api-sock", str(api_socket), "--id", instance_id, *log)
             await consoles.ready()
             async with creations(api_socket.parent) as created:

@@ -11,6 +11,7 @@ from typing import Final
 from supervisor.consoles.bounded_file import MODE, begin, clear_trees
 from supervisor.consoles.outputs import Bounded, Outputs
 from supervisor.consoles.rotation import SUFFIXES
+from supervisor.embedded import APP_NAME
 from supervisor.system.log_text import one_line
 from supervisor.system.regular_files import discard, open_regular
 
@@ -28,6 +29,9 @@ LOG_TARGET: Final = "/proc/self/fd/2"
 src/vmm/src/utils/mod.rs): its log and stderr are one pipe, in the order in which they are written, and a log that
 nobody takes stops no VM."""
 LOG_BYTES: Final = 1 << 20
+LOG_LEVEL: Final = "Info"
+"""At which Firecracker says that its guest ended in a triple fault, and that it is stopping. A start costs some twenty
+lines at it, and each request two."""
 
 TAIL_BYTES: Final = 4096
 MESSAGE_LENGTH: Final = 400
@@ -36,10 +40,19 @@ LAST_MOMENTS: Final = 5.0
 (GROUP_TIMEOUT). A warning that is older is no reason."""
 
 # What Firecracker's log puts before a message: `2026-01-31T12:00:00.000000000 [instance:thread] `.
+# The level is there of VMMs that a supervisor has started which had them show it.
 _PREFIX: Final = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ")
+_NO_FAULT: Final = re.compile(r"^\S+ \[[^\]]*:(?:INFO|DEBUG|TRACE)\] ")
 _FINAL: Final = re.compile(rf"(?!{_PREFIX.pattern})|{_PREFIX.pattern}Shutting down VM after intercepting ")
-# Firecracker's messages at any exit, whatever its reason.
-_EXIT_MESSAGES: Final = ("Firecracker exiting ", "Vmm is stopping.")
+# Firecracker's messages at any exit, whatever its reason, and what it says of vCPUs that it is pausing, or resumes, or
+# whose guest has reset the machine.
+_EXIT_MESSAGES: Final = (
+    "Firecracker exiting ",
+    f"{APP_NAME} exiting ",
+    "Vmm is stopping.",
+    "Requested a vCPU run with immediate_exit enabled.",
+    "Received a VcpuEvent::Resume message with immediate_exit enabled.",
+)
 # How it says on stderr once more what is in its log.
 _ECHO: Final = "Error: "
 
@@ -78,6 +91,11 @@ def final_message(directory: Path) -> str:
     return _told(next((line for line in _last_lines(directory) if _FINAL.match(line)), ""))
 
 
+def messages(directory: Path) -> list[str]:
+    """Return the last messages of a VMM's log, in order and without what the log puts before them."""
+    return [_told(line) for line in _tail(directory / VMM_LOG).splitlines()]
+
+
 def _last_lines(directory: Path) -> Iterator[str]:
     """Yield the last line that says something of each file that was written in the VMM's last moments."""
     for name in (VMM_LOG, STDERR_LOG):
@@ -89,7 +107,7 @@ def _last_lines(directory: Path) -> Iterator[str]:
 
 def _says_something(line: str) -> bool:
     message = _PREFIX.sub("", line).strip()
-    return bool(message) and not message.startswith(_EXIT_MESSAGES)
+    return bool(message) and not _NO_FAULT.match(line) and not message.startswith(_EXIT_MESSAGES)
 
 
 def _told(line: str) -> str:
@@ -97,11 +115,16 @@ def _told(line: str) -> str:
 
 
 def _recent_tail(path: Path) -> str:
+    return _tail(path, LAST_MOMENTS)
+
+
+def _tail(path: Path, seconds: float | None = None) -> str:
+    """Return the end of a log; nothing of one that was not written in the last `seconds`."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             status = os.fstat(file.fileno())
             # A file is dated by the wall clock, which may have been set since.
-            if abs(time.time() - status.st_mtime) > LAST_MOMENTS:
+            if seconds is not None and abs(time.time() - status.st_mtime) > seconds:
                 return ""
             file.seek(max(0, status.st_size - TAIL_BYTES))
             return file.read(TAIL_BYTES).decode(errors="replace")

@@ -18,6 +18,7 @@ AFFECTED: Final = {
     "unreadable-state-file": list(RELEASES[11:]),
     "async-drive-hangs": list(RELEASES[:11]),
     "monotonic-clock-jumps": [*RELEASES[:10], "1.15.0"],
+    "clock-stays-behind": [*RELEASES[:10], "1.15.0"],
     "watchdog-after-load": list(RELEASES[:6]),
     "console-stops": list(RELEASES[:13]),
     "generation-id-unbound": list(RELEASES[:13]),

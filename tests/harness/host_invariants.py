@@ -90,6 +90,8 @@ def broken_directory(directory: Path) -> Iterator[str]:
         yield f"{directory}: its {record['intent']} is neither done nor undone"
     if record["snapshot_unfinished"] and record["process"] is None:
         yield f"{directory}: a snapshot of it is unfinished, and it has no VMM"
+    if record["process"] is not None and (record["fork_kind"] == "share_memory") is not record["attached"]:
+        yield f"{directory}: a {record['fork_kind']} whose memory comes from its source: {record['attached']}"
     snapshot = record["snapshot"]
     layers = {path.name for pattern in ("state.*", "mem.*") for path in directory.glob(pattern)}
     yield from _differences(f"{directory}", layers, {snapshot["state"], *snapshot["layers"]} if snapshot else set())

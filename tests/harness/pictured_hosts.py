@@ -75,7 +75,7 @@ def counters() -> list[InstanceStatistics]:
         return InstanceStatistics.model_validate(fields)
 
     usual = [some(f"web-{n}", 71, guest=Guest(restored=True, passes=8)) for n in (1, 3, 4)]
-    return [*usual, some("db-1", 12, oldest_fault_ms=4200.0), some("db-2", 80), some("db-3", 80)]
+    return [*usual, some("db-1", 12, oldest_fault_ms=4200.0, stalled="stuck"), some("db-2", 80), some("db-3", 80)]
 
 
 def troubled() -> list[Event]:

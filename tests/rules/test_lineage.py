@@ -1,12 +1,14 @@
 """The fork forest keeps its invariants under any sequence of forks and deletions."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.rules.lineage import Descent, Link, forest, given_back, in_circles, sources_first
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["root", "share_memory", "copy", "delete"]), st.integers(0, 10**6)), max_size=60
+    st.tuples(st.sampled_from(["root", "share_memory", "copy", "let go", "delete"]), st.integers(0, 10**6)), max_size=60
 )
 
 
@@ -20,6 +22,9 @@ def test_counts_are_the_live_share_memory_children(steps: list[tuple[str, int]])
                 del alive[chosen]
         elif step == "root" or chosen is None:
             alive[f"i{number}"] = Descent(f"i{number}", f"n{number}")
+        elif step == "let go":
+            if alive[chosen].source_id is not None:
+                alive[chosen] = replace(alive[chosen], fork_kind="copy")
         elif step in ("share_memory", "copy"):
             kind = "share_memory" if step == "share_memory" else "copy"
             alive[f"i{number}"] = Descent(f"i{number}", f"n{number}", chosen, kind)  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ async def test_a_fork_that_lets_go_of_its_source_records_its_template_no_more(in
     fork = standby_record("f1", "fork", "a1").model_copy(update={"template_id": "t"})
     await add(inventory, fork)
     inventory.publisher.set_recording("f1", "t")
-    await inventory.detach(fork.model_copy(update={"fork_kind": "copy", "template_id": None}))
+    await inventory.save(fork.model_copy(update={"fork_kind": "copy", "template_id": None}))
     assert inventory.publisher.recorder("t") is None
 
 

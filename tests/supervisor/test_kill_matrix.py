@@ -85,6 +85,15 @@ def in_state(name: str, state: State) -> Callable[[HostSnapshot], bool]:
     return holds
 
 
+def let_go(host: HostSnapshot) -> bool:
+    """Whether the fork runs by itself. Where it does not, it holds its source's lock yet."""
+    child, source = find(host, "child"), find(host, "source")
+    assert child is not None and source is not None
+    free = child.fork_kind == "copy"
+    assert (child.state is State.RUNNING) is free is not source.mem_locked
+    return free
+
+
 def gone(name: str) -> Callable[[HostSnapshot], bool]:
     return lambda host: find(host, name) is None
 
@@ -124,6 +133,16 @@ async def fork_in_standby(client: SupervisorClient) -> None:
 async def forked(client: SupervisorClient) -> None:
     await ready(client, State.STANDBY)
     await client.fork("source", SHARED)
+
+
+async def fork_by_itself(client: SupervisorClient) -> None:
+    await forked(client)
+    await client.standby("child")
+
+
+async def fork_without_memory(client: SupervisorClient) -> None:
+    await forked(client)
+    await client.stop("child")
 
 
 async def family(client: SupervisorClient) -> None:
@@ -182,6 +201,8 @@ STORIES = [
     *told(BOTH, "standby", "standby", running, lambda c: c.standby("source"), in_state("source", STANDBY)),
     *told(BOTH, "restore", "restore", promoted, lambda c: c.restore("source"), in_state("source", RUNNING)),
     *told(BOTH, "restore-a-fork", "restore", fork_in_standby, lambda c: c.restore("child"), in_state("child", RUNNING)),
+    *told(BOTH, "restore-and-let-go", "restore", fork_by_itself, lambda c: c.restore("child"), let_go),
+    *told(BOTH, "start-and-let-go", "start", fork_without_memory, lambda c: c.start("child"), let_go),
     *told(BOTH, "fork-shared", "fork", standby, lambda c: c.fork("source", SHARED), in_state("child", RUNNING)),
     *told(EMBEDDED, "fork-file", "fork", standby, lambda c: c.fork("source", FILE), in_state("child", RUNNING)),
     *told(BOTH, "fork-copy", "fork", standby, lambda c: c.fork("source", COPY), in_state("child", RUNNING)),

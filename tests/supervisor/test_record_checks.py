@@ -48,6 +48,7 @@ IMPOSSIBLE: list[tuple[str, Fields, str]] = [
     ("ready", {"template_id": "t"}, "template_id: 't' is no id"),
     ("ready", {"template_id": None}, "attached: it has no template"),
     ("ready", {"fork_kind": "copy"}, "only a share_memory fork has one"),
+    ("ready", {"let_go": "booted"}, "let_go: who holds no lock any more is a copy"),
     ("ready", {"template_id": identity("a", "tready")}, "is of instance areadyx.*, not of its source"),
     ("served", {"size_bytes": 64 << 20}, "memory of another size"),
     ("ready", {"name": "a-root"}, "name: a-root is instance aroot"),

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -20,14 +21,15 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
-from supervisor.telemetry.process_usage import waits_for_page
+from supervisor.telemetry.process_usage import progress, waits_for_page
 from supervisor.telemetry.sampler import Sampler
-from supervisor.telemetry.stalls import Stall, age, observe
+from supervisor.telemetry.stalls import Progress, Stall, age, observe, stalled
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Policy
 from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS, PageMap
 from tests.harness.fork_in_miniature import TIMEOUT, Fork
 from tests.harness.plain_outputs import PLAIN
+from tests.harness.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,76 @@ def test_a_wait_counts_from_the_look_since_which_nothing_was_answered(
     for waits, answered, now in looks:
         stall = observe(stall, waits, answered, now)
     assert age(stall, looks[-1][2]) == seconds
+
+
+IDLE = Progress(7, ran=10.0, delayed=2.0, major_faults=5, state="S")
+BEGUN = Stall(10.0, 3, failed=1, looks=4, server=IDLE)
+
+
+@pytest.mark.parametrize(
+    ("stall", "waited", "server", "failed", "found"),
+    [
+        (BEGUN, 0.9, None, 9, None),
+        (BEGUN, 1.1, IDLE, 1, "stuck"),
+        (BEGUN, 1.1, None, 1, "stuck"),
+        (BEGUN, 1.1, IDLE._replace(state="T"), 1, "stuck"),
+        # Its answers fail, however busy it is.
+        (BEGUN, 1.1, IDLE._replace(ran=11.1), 2, "stuck"),
+        # It works; it wants to, and has no CPU; both in turn; it waits for the disk, or did.
+        (BEGUN, 1.1, IDLE._replace(ran=10.6), 1, "slow"),
+        (BEGUN, 1.1, IDLE._replace(delayed=2.9), 1, "slow"),
+        (BEGUN, 1.1, IDLE._replace(ran=10.3, delayed=2.3), 1, "slow"),
+        (BEGUN, 1.1, IDLE._replace(state="D"), 1, "slow"),
+        (BEGUN, 1.1, IDLE._replace(state="R"), 1, "slow"),
+        (BEGUN, 1.1, IDLE._replace(major_faults=6), 1, "slow"),
+        # Questions of its supervisor are no work.
+        (BEGUN, 1.1, IDLE._replace(ran=10.01, delayed=2.01), 1, "stuck"),
+        # Who looks has not had the CPU either.
+        (Stall(10.0, 3, looks=2, server=IDLE), 1.1, IDLE, 0, "slow"),
+        # As long as this it waits for nobody who is only slow.
+        (BEGUN, 10.0, IDLE._replace(ran=20.0), 1, "stuck"),
+    ],
+)
+def test_who_waits_for_a_page_server_that_goes_on_is_slow_and_else_it_is_stuck(
+    stall: Stall, waited: float, server: Progress | None, failed: int, found: str | None
+) -> None:
+    assert stalled(stall, waited, server, failed) == found
+
+
+def test_a_page_server_that_took_over_is_measured_from_its_own_beginning() -> None:
+    stall = observe(observe(Stall(), True, 0, 10.0, IDLE), True, 0, 10.5, IDLE._replace(pid=8, ran=0.1))
+    assert (stall.since, stall.server) == (10.0, IDLE._replace(pid=8, ran=0.1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel has no schedstat")
+async def test_a_page_server_that_has_not_had_the_cpu_is_told_from_one_that_sleeps() -> None:
+    """On one CPU with a busy one, by the kernel's own count, a process of idle priority waits most of the time."""
+    cpu = min(os.sched_getaffinity(0))
+    spin = "while True: pass"
+    command = ("taskset", "-c", str(cpu), "chrt")
+    busy = [await asyncio.create_subprocess_exec(*command, "-o", "0", sys.executable, "-c", spin)]
+    starved = await asyncio.create_subprocess_exec(*command, "-i", "0", sys.executable, "-c", spin)
+    asleep = await asyncio.create_subprocess_exec("sleep", "infinity")
+    try:
+        await until(lambda: (seen := progress(starved.pid)) is not None and seen.ran + seen.delayed > 0.2)
+        begun = {one.pid: progress(one.pid) for one in (starved, asleep)}
+        before = time.monotonic()
+        await until(lambda: _went_on(begun[starved.pid], progress(starved.pid)) > 1.0)
+        waited = time.monotonic() - before
+        found = {
+            pid: stalled(Stall(before, 0, looks=9, server=server), max(waited, 1.0), progress(pid), 0)
+            for pid, server in begun.items()
+        }
+        assert found == {starved.pid: "slow", asleep.pid: "stuck"}
+    finally:
+        for process in (*busy, starved, asleep):
+            process.kill()
+            await process.wait()
+
+
+def _went_on(before: Progress | None, after: Progress | None) -> float:
+    assert before is not None and after is not None
+    return after.ran + after.delayed - before.ran - before.delayed
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1))

@@ -73,7 +73,7 @@ def test_every_kind_has_a_badge_that_fits_its_column() -> None:
 
 
 def test_a_row_shows_the_worst_that_holds_before_what_is_over() -> None:
-    world = world_of(*family(), statistics=[InstanceStatistics(id="fork-1", oldest_fault_ms=2000)])
+    world = world_of(*family(), statistics=[InstanceStatistics(id="fork-1", oldest_fault_ms=2000, stalled="stuck")])
     world = reduce(world, alarm("fork-1: layer", "fork-1", code="layer_changed"))
     assert mark(world, world.instances["fork-1"]) == (" STUCK ", "alarm")
     world = reduce(world, sampled(1, InstanceStatistics(id="fork-1")))
@@ -161,7 +161,7 @@ async def test_a_stuck_guest_is_on_its_row_and_in_the_status_line_and_goes(
     monkeypatch.setenv("FORKTUI_ASCII", characters)
     async with host(family()).run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
-        await hear(pilot, sampled(1, InstanceStatistics(id="fork-2", oldest_fault_ms=1500)))
+        await hear(pilot, sampled(1, InstanceStatistics(id="fork-2", oldest_fault_ms=1500, stalled="stuck")))
         shown = await until_shown(pilot, " 1 STUCK ")
         assert sum("STUCK" in line for line in shown.splitlines()) == 3
         assert characters == "0" or shown.isascii()
@@ -176,7 +176,7 @@ async def test_the_strip_has_a_line_for_each_kind_as_there_is_room_and_says_what
 ) -> None:
     counters = [
         InstanceStatistics(id="fork-1", guest=Guest(corrupt="0x1f000")),
-        InstanceStatistics(id="fork-2", oldest_fault_ms=5000),
+        InstanceStatistics(id="fork-2", oldest_fault_ms=5000, stalled="stuck"),
     ]
     happened = [alarm(f"source: {LONG}", "source", code="layer_changed"), alarm("the console holder died")]
     app = told(reset([*family(), died("fork-4")], counters), *happened)
@@ -235,7 +235,7 @@ async def test_enter_goes_to_whom_it_concerns() -> None:
 async def test_the_list_follows_what_happens_and_the_cursor_stays_on_its_alarm() -> None:
     async with listed() as pilot:
         await pilot.press("j")
-        await hear(pilot, sampled(3, InstanceStatistics(id="fork-2", oldest_fault_ms=2000)))
+        await hear(pilot, sampled(3, InstanceStatistics(id="fork-2", oldest_fault_ms=2000, stalled="stuck")))
         await until_shown(pilot, "3 to look at")
         screen = pilot.app.screen
         assert isinstance(screen, AlarmsScreen)

@@ -95,7 +95,8 @@ def test_one_that_was_stopped_is_none() -> None:
 @pytest.mark.parametrize(
     ("counters", "kind", "mended"),
     [
-        ({"oldest_fault_ms": 1000.0}, Kind.STUCK, {"oldest_fault_ms": 999.0}),
+        ({"oldest_fault_ms": 1000.0, "stalled": "stuck"}, Kind.STUCK, {"oldest_fault_ms": 999.0}),
+        ({"oldest_fault_ms": 1000.0, "stalled": "stuck"}, Kind.STUCK, {"oldest_fault_ms": 1e4, "stalled": "slow"}),
         ({"guest": Guest(corrupt="0x1000")}, Kind.CORRUPT, {"guest": Guest(passes=1)}),
         ({"copy_errors": 1}, Kind.PAGES, {}),
     ],
@@ -117,7 +118,7 @@ def test_what_counters_show_is_one_as_long_as_they_do(
 
 
 def test_a_guest_without_a_vmm_waits_for_nothing() -> None:
-    waits = sampled(1, InstanceStatistics(id="vm", oldest_fault_ms=5000, copy_errors=1))
+    waits = sampled(1, InstanceStatistics(id="vm", oldest_fault_ms=5000, stalled="stuck", copy_errors=1))
     world = after(reset([instance("vm")]), waits)
     assert len(world.alarms.listed(9)) == 2
     world = after(InstanceChanged(instance=instance("vm", state=State.STOPPED)), world=world)
@@ -222,12 +223,12 @@ def test_whom_an_alarm_concerns_is_named_also_after_it_has_gone() -> None:
 
 
 def test_what_is_acknowledged_holds_on_and_is_gone_with_its_cause() -> None:
-    stuck = sampled(1, InstanceStatistics(id="vm", oldest_fault_ms=2000))
+    stuck = sampled(1, InstanceStatistics(id="vm", oldest_fault_ms=2000, stalled="stuck"))
     world = after(reset([instance("vm")]), stuck).acknowledge()
     assert world.change.shown == {"vm"}
     assert (world.alarms.unacknowledged, world.alarms.holding(Kind.STUCK)) == (0, 1)
     assert world.alarms.marks["vm"] == (Kind.STUCK,)
-    world = after(stuck, reset([instance("vm")], [InstanceStatistics(id="vm", oldest_fault_ms=3000)]), world=world)
+    world = after(stuck, reset([instance("vm")], [InstanceStatistics(id="vm", stalled="stuck")]), world=world)
     assert (world.alarms.unacknowledged, world.alarms.holding(Kind.STUCK)) == (0, 1)
     world = after(sampled(2, InstanceStatistics(id="vm")), world=world)
     assert world.alarms == Alarms(count=world.alarms.count)
@@ -256,7 +257,7 @@ def test_words_that_change_leave_it_acknowledged() -> None:
 
 def test_groups_are_the_worst_first_with_some_names() -> None:
     many = [instance(f"i{n}") for n in range(100)]
-    stuck = [InstanceStatistics(id=one.id, oldest_fault_ms=2000) for one in many]
+    stuck = [InstanceStatistics(id=one.id, oldest_fault_ms=2000, stalled="stuck") for one in many]
     world = after(reset(many, stuck), alarm("x"), sampled(1, InstanceStatistics(id="i7", guest=Guest(corrupt="0"))))
     groups = world.alarms.groups(3)
     assert [(kind, count, len(some)) for kind, count, some in groups] == [
@@ -297,7 +298,7 @@ instances = st.builds(
 counters = st.builds(
     InstanceStatistics,
     id=st.sampled_from(IDS),
-    oldest_fault_ms=st.sampled_from([0.0, 999.0, 1000.0]),
+    stalled=st.sampled_from([None, "slow", "stuck"]),
     copy_errors=st.integers(0, 1),
     guest=st.sampled_from([None, Guest(), Guest(corrupt="0x1")]),
 )

@@ -305,7 +305,7 @@ def test_any_name_can_be_sorted(name: str) -> None:
 
 
 def test_what_is_wrong_comes_before_what_is_locked_and_that_before_what_was_wrong() -> None:
-    stuck = InstanceStatistics(id="a", oldest_fault_ms=5000)
+    stuck = InstanceStatistics(id="a", oldest_fault_ms=5000, stalled="stuck")
     world = world_of(instance("a"), instance("b", age=1), instance("c", age=2), instance("d", age=3, mem_locked=True))
     by_lock = View(Sort(BY_WORD["lock"].measure))
     world = reduce(world, sampled([stuck, stuck.model_copy(update={"id": "c"})], 1))

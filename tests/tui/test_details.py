@@ -128,18 +128,23 @@ def test_a_source_tells_its_lock_its_recorded_pages_and_its_family() -> None:
 def test_a_source_tells_who_goes_with_it_although_it_holds_no_lock() -> None:
     world = family(
         fork_of("source", "copy", age=5, fork_kind="copy", state=State.STANDBY, memory_backend="file"),
-        fork_of("source", "let-go", age=6, fork_kind="copy", memory_backend=None, phases=LOADED),
+        fork_of("source", "let-go", age=6, fork_kind="copy", memory_backend=None, let_go="detached"),
+        fork_of("source", "own", age=6, fork_kind="copy", memory_backend="file", let_go="restored"),
+        fork_of("source", "cold", age=6, fork_kind="copy", memory_backend=None, let_go="booted"),
         fork_of("source", "kept", age=7, fork_kind="checkpoint", state=State.STANDBY),
         fork_of("fork-1", "below", age=8),
     )
     said = told(world, "source")
-    assert "cascade   takes 6 below: 2 hold the lock, 3 do not (" in said
+    assert "cascade   takes 8 below: 2 hold the lock, 5 do not (" in said
     assert ", 1 below those" in said
     listed = told_in_full(world, "source").splitlines()
-    of = {name: next(line for line in listed if f" {name} " in line) for name in ("fork-1", "copy", "let-go", "kept")}
+    of_all = ("fork-1", "copy", "let-go", "own", "cold", "kept")
+    of = {name: next(line for line in listed if f" {name} " in line) for name in of_all}
     assert of["fork-1"].startswith("◆ fork-1") and "holds the lock: d deletes it, t detaches it; 1 fork" in of["fork-1"]
-    assert of["copy"].startswith("· copy") and "holds no lock: a copy, or detached" in of["copy"]
+    assert of["copy"].startswith("· copy") and of["copy"].endswith("holds no lock: a copy")
     assert "holds no lock: detached, it has all of its memory" in of["let-go"]
+    assert "holds no lock: restored from its own standby, it has a memory file of its own" in of["own"]
+    assert "holds no lock: booted anew, it has no memory of its source" in of["cold"]
     assert "holds no lock: a checkpoint has its memory for itself" in of["kept"]
     assert "lock      none of source: detached, it has all of its memory" in told(world, "let-go")
 
@@ -204,7 +209,9 @@ def test_a_fork_of_a_deleted_source_still_names_it() -> None:
 
 
 def test_alarms_come_first() -> None:
-    counters = InstanceStatistics(id="vm", oldest_fault_ms=12_000, copy_errors=3, guest=Guest(corrupt="0xdead"))
+    counters = InstanceStatistics(
+        id="vm", oldest_fault_ms=12_000, stalled="stuck", copy_errors=3, guest=Guest(corrupt="0xdead")
+    )
     vm = instance("vm", state_error="no such device", exit_code=1, exit_message="code 1: gone", stopped_at=BEGIN)
     world = world_of(vm, statistics=[counters])
     at = Statistics(at=BEGIN + timedelta(seconds=65), instances=(), host=HostStatistics())
@@ -274,12 +281,16 @@ def test_a_clone_tells_what_it_shares_with_its_source_and_what_is_different() ->
     ]
     fork = fork_of("s", "fork-1", firecracker_version="1.14.1", known_faults=known)
     said = told_in_full(world_of(fork), "fork-1", FOLD)
+    set_forward = fork.model_copy(update={"clock_set": True})
+    assert "clock     different: its VMM has set it" in told_in_full(world_of(set_forward), "fork-1", FOLD)
     for line in (
         "VM gen id different: new at each load; whether the guest saw it nobody knows, it prints nothing about that",
         "MAC       same: eth0 06:00:AC:10:00:02 on tap0, one at a time on a network",
         "vsock     same CID 3, different socket /var/lib/forktui/instances/fork-1/v.sock"
         "; known of 1.14.1: vsock-ports-reused",
         "disks     different: rootfs, each a copy of the source's; same: tools, read-only",
+        "seen by: Linux logs `crng reseeded due to virtual machine fork`",
+        "network   same: addresses, routes and connections as they were in the snapshot; seen by: `ip addr` in both",
         "clock     behind: the wall clock goes on from when the snapshot was written, until the guest sets it"
         "; known of 1.14.1: monotonic-clock-jumps",
     ):

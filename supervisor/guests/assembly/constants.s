@@ -14,10 +14,14 @@
     .set UPPER_BASE, 4 << 30
     .set MAX_UPPER_MIB, 1024                    # one page directory maps no more
 
+    .set MOST_END, 5
+
     .set OPTION_NAME, 8                         # an option: its value, then its name and '=', zero-terminated
     .set OPTION_SIZE, 24
 
     .set SERIAL, 0x3f8
+    .set KEYBOARD, 0x64                         # the i8042's command port
+    .set RESET_CPU, 0xfe
     .set ACPI_RSDP_ADDR, 0x70                   # offsets in boot_params (arch/x86/include/uapi/asm/bootparam.h)
     .set E820_ENTRIES, 0x1e8
     .set CMD_LINE_PTR, 0x228

@@ -13,6 +13,7 @@ options:
     option seed, 1
     option ballast_mib, 0
     option upper_mib, 0
+    option end, 0
 options_end:
 
 memory_end:                                     # of the ballast, from the address in `ballast` on
@@ -36,6 +37,13 @@ wake_gate:                                      # an interrupt gate to `wake` wi
 idt_register:
     .word (WAKE_VECTOR + 1) * 16 - 1
     .quad IDT
+
+no_idt:                                         # a limit below any vector's gate
+    .word 0
+    .quad 0
+    .balign 4
+end_texts:
+    .long text_nothing, text_restarting, text_panic, text_nothing, text_halted, text_nothing
 
 text_ready:
     .asciz "ready\n"
@@ -61,8 +69,18 @@ text_too_much_ballast:
     .asciz " does not fit in memory above the hot set\n"
 text_too_much_upper:
     .asciz " does not fit in memory above 4 GiB\n"
+text_bad_end:
+    .asciz " is not 0 to 5\n"
+text_restarting:
+    .asciz "reboot: Restarting system\n"
+text_panic:
+    .asciz "Kernel panic - not syncing: end=2\n"
+text_halted:
+    .asciz "reboot: System halted\n"
 text_newline:
-    .asciz "\n"
+    .ascii "\n"
+text_nothing:
+    .byte 0
 digits:
     .ascii "0123456789abcdef"
 image_end:

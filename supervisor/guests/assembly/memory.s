@@ -3,6 +3,8 @@
 # Goes on only where one range of RAM in the e820 map holds everything from KERNEL_BASE to the end of the hot set, and
 # the ballast behind it. The ballast ends where that range ends, or what is mapped of it.
 check_memory:
+    cmp qword ptr [end], MOST_END
+    ja bad_end
     mov rax, [hot_mib]
     lea rcx, [rax - 1]
     cmp rcx, MAX_HOT_MIB
@@ -41,6 +43,10 @@ check_memory:
     mov [ballast], rbx
     ret
 
+bad_end:
+    mov edi, offset end
+    mov ebx, offset text_bad_end
+    jmp option_error
 bad_hot_mib:
     mov edi, offset hot_mib
     mov ebx, offset text_bad_hot_mib

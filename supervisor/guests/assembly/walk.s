@@ -86,6 +86,8 @@ next_scratch_page:
     jne next_pass                               # never equal where passes=0
     mov esi, offset text_done
     call print
+    cmp dword ptr [end], 0
+    jne end_by_itself
 
 # A pending interrupt is taken at hlt, not before: sti holds interrupts off for one more instruction.
 sleep:
