@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -38,6 +39,10 @@ class Field:
     def default(self) -> str:
         """What it is until something else is typed or chosen."""
         return self.choices[0] if self.choices else self.value
+
+
+READINESS: Final = Field("readiness", "ready by", hint="console:PATTERN, tcp:ADDRESS:PORT or vsock:PORT")
+"""What a guest is ready by."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from forktui.view.machine_facts import (
     machine_fact,
     origin_facts,
     process_facts,
+    ready_facts,
     source_line,
     under_way_facts,
     version_facts,
@@ -57,6 +58,7 @@ def overview(subject: Subject) -> list[Fact]:
         *under_way_facts(subject),
         *alarms(subject),
         *end_facts(subject),
+        *ready_facts(subject),
         *source_facts(subject),
         Fact("source", source_line(subject)),
         *fork_facts(subject),
@@ -91,7 +93,7 @@ def start(subject: Subject, width: int) -> list[Line]:
 def in_full(subject: Subject, width: int) -> list[Section]:
     """All that is known of it, by what it is about."""
     return [
-        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject))),
+        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject), *ready_facts(subject))),
         Section("Lock", _lock(subject)),
         Section("Origin", (Fact("source", source_line(subject)), *origin_facts(subject))),
         Section("Memory", (*memory_facts(subject), *layer_facts(subject))),

@@ -1,6 +1,6 @@
 """What there is to say of an instance as a machine: where it comes from, what runs it, and how it ended. Pure."""
 
-from forktui.text.quantities import count, deleted, names, progress, size
+from forktui.text.quantities import count, deleted, milliseconds, names, progress, size
 from forktui.view.panels import Fact
 from forktui.view.styled_lines import Ink, Line, Piece, joined
 from forktui.view.subject import Subject
@@ -27,6 +27,17 @@ def end_facts(subject: Subject) -> list[Fact]:
     why = instance.exit_message or f"code {instance.exit_code}"
     when = f"  {subject.ago(instance.stopped_at)}" if instance.stopped_at is not None else ""
     return [Fact("died" if instance.died else "exit", [(why, "warning"), (when.rstrip(), "muted")])]
+
+
+def ready_facts(subject: Subject) -> list[Fact]:
+    """Whether its guest is ready by what its start waits for, and how long that took; nothing where nobody waits."""
+    instance = subject.instance
+    if instance.readiness is None:
+        return []
+    if instance.ready_at is None:
+        return [Fact("ready", [("not yet, waits for ", "waiting"), (instance.readiness, "plain")])]
+    took = f"after {milliseconds(instance.ready_ms)}" if instance.ready_ms is not None else "yes"
+    return [Fact("ready", [(took, "running"), (f"  {instance.readiness}", "muted")])]
 
 
 def source_line(subject: Subject) -> Line:

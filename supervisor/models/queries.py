@@ -31,6 +31,8 @@ class WaitResult(Wire):
     state: State
     timed_out: bool
     state_error: str | None = None
+    ready: bool = False
+    """Whether what was waited for beside the state is so too."""
 
 
 class ResourceStats(Wire):

@@ -22,6 +22,7 @@ from supervisor.models.base import (
 )
 from supervisor.models.errors import ErrorBody
 from supervisor.models.instances import Instance
+from supervisor.models.readiness import ReadinessText
 
 
 class CreateRequest(Request):
@@ -63,6 +64,8 @@ class CreateRequest(Request):
     """Words appended to the kernel command line."""
     track_dirty_pages: bool = True
     """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
+    readiness: ReadinessText | None = None
+    """What its guest is ready by when it has booted; None: what the image's vm.json says."""
 
 
 class StartRequest(Request):
@@ -87,6 +90,8 @@ class ForkOptions(Request):
     memory_backend: MemoryBackend = "uffd"
     prefetch: PrefetchMode = "before_resume"
     record: RecordMode = "auto"
+    readiness: ReadinessText | None = None
+    """What its guest is ready by once it runs."""
 
 
 class ForkRequest(ForkOptions):

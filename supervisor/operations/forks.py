@@ -13,6 +13,7 @@ from supervisor.operations.transitions import Transitions
 from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan, plan_fork
 from supervisor.rules.lifecycle import Verb
+from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import link
@@ -37,6 +38,7 @@ class Forks:
         vmms: Vmms,
         layers: Layers,
         templates: Templates,
+        probes: ReadinessProbes,
         report: Report,
     ) -> None:
         self._inventory = inventory
@@ -46,6 +48,7 @@ class Forks:
         self._vmms = vmms
         self._layers = layers
         self._templates = templates
+        self._probes = probes
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
@@ -62,7 +65,7 @@ class Forks:
         with self._inventory.reserved(name, child_id):
             async with self._holding.hold(source.id, Verb.CHECKPOINT) as held:
                 self._holding.check(Verb.CHECKPOINT, held)
-                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", None)
+                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", {})
         self._report_pause(held, child)
         return child
 
@@ -73,7 +76,8 @@ class Forks:
                 async with self._holding.hold(source_id, Verb.FORK) as source:
                     plan = await self.plan(source, options)
                     if plan.from_running:
-                        child = await self._snapshots.checkpoint(source, child_id, name, plan.kind, plan.intent)
+                        given = _given(options, plan)
+                        child = await self._snapshots.checkpoint(source, child_id, name, plan.kind, given)
                         self._report_pause(source, child)
                     else:
                         child = await self._add(source, child_id, name, options, plan)
@@ -89,6 +93,7 @@ class Forks:
         await self._vmms.check_machine(source, source.snapshot if loads else None)
         if plan.backend == "uffd":
             self._vmms.check_userfaultfd(source.hypervisor)
+        await self._probes.check(source, options.readiness)
         if options.template_id is not None:
             self._check_template(source, options.template_id)
         return plan
@@ -107,8 +112,8 @@ class Forks:
                 "attached": plan.shares_memory,
                 "memory_backend": plan.backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "intent": plan.intent,
                 "record_hot_pages": options.record if template else "off",
+                **_given(options, plan),
             }
         )
         source_directory = self._inventory.layout.instance(source.id)
@@ -150,6 +155,15 @@ class Forks:
     def _report_pause(self, source: InstanceRecord, child: InstanceRecord) -> None:
         paused = f"which was paused for {child.phases[0].milliseconds:.1f} ms"
         self._report("info", f"{child.name}: checkpoint of {source.name}, {paused}", child.id)
+
+
+def _given(options: ForkOptions, plan: ForkPlan) -> dict[str, object]:
+    """Return what the first record of a fork says of what was asked for, however it is made."""
+    given: dict[str, object] = {"intent": plan.intent}
+    if options.readiness is not None:
+        loads = plan.first_state is State.STANDBY and plan.target is not State.STOPPED
+        given["ready_on_load" if loads else "ready_on_boot"] = options.readiness
+    return given
 
 
 def name_prefix(name: str) -> str:

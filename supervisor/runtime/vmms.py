@@ -8,7 +8,6 @@ from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
-from supervisor.consoles.rotation import end_of
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.images.readiness import check_machine, make_way_for_vmm
 from supervisor.models import HypervisorName
@@ -94,15 +93,10 @@ class Vmms:
         """Return whether the instance has a VMM."""
         return instance_id in self._running
 
-    def console_offset(self, instance_id: str) -> int:
-        """Return the position after all that the guest has printed: where what comes next begins.
-
-        0 where something else is in the place of its console.
-        """
-        try:
-            return end_of(self._layout.console_log(instance_id))
-        except OSError:
-            return 0
+    def exited(self, instance_id: str) -> "asyncio.Future[Exit] | None":
+        """Return what tells of the end of the instance's VMM; None where it has none."""
+        vmm = self._running.get(instance_id)
+        return None if vmm is None else vmm.exited
 
     async def check_machine(self, record: InstanceRecord, snapshot: SnapshotFiles | None) -> None:
         """Raise MachineFileError where a file is gone that a VMM opens to boot, or changed since this snapshot.

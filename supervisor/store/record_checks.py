@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 from supervisor.models import State, is_id
 from supervisor.models.base import ID_LENGTH, MAX_VCPUS
+from supervisor.models.readiness import LONGEST_READINESS, parse_readiness
 from supervisor.models.validation import quoted
 from supervisor.rules.lifecycle import HAS_VMM
 from supervisor.rules.lineage import in_circles
@@ -249,7 +250,8 @@ def _of_counters(record: TemplateRecord) -> Iterator[str]:
 
 def _of_shown(record: InstanceRecord) -> Iterator[str]:
     """Yield what could not be told to a client: it would take the whole list with it."""
-    for field in ("created_at", "started_at", "stopped_at"):
+    yield from _of_readiness(record)
+    for field in ("created_at", "started_at", "stopped_at", "ready_at"):
         at: datetime | None = getattr(record, field)
         if at is not None and (at.tzinfo is None or at.year not in YEARS):
             yield f"{field}: {at.isoformat()} is no time with a zone of the years {YEARS[0]} to {YEARS[-1]}"
@@ -266,6 +268,22 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     if not DEVICES.issuperset(record.devices or ()):
         told = quoted(", ".join(record.devices or ()))
         yield f"devices: {told} are not devices that matter: {', '.join(sorted(DEVICES))}"
+
+
+def _of_readiness(record: InstanceRecord) -> Iterator[str]:
+    for field in ("ready_on_boot", "ready_on_load", "readiness"):
+        text = getattr(record, field)
+        try:
+            if text is not None and len(text) > LONGEST_READINESS:
+                yield f"{field}: it is longer than {LONGEST_READINESS} characters"
+            elif text is not None:
+                parse_readiness(text)
+        except ValueError as error:
+            yield f"{field}: {quoted(text)}: {error}"
+    for field in ("ready_ms", "runs_since"):
+        number = getattr(record, field)
+        if number is not None and not 0 <= number < MOST_OFFSET:
+            yield f"{field}: {number} is no duration"
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> Iterator[str]:

@@ -15,9 +15,11 @@ from supervisor.models import (
     RecordMode,
     State,
 )
+from supervisor.models.readiness import on_load
 from supervisor.rules.firecracker_versions import GIVING_BACK, Machine
 from supervisor.rules.lifecycle import Intent
 from supervisor.store.layer_marks import LayerMark
+from supervisor.system.processes import boot_seconds
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
@@ -112,6 +114,17 @@ class InstanceRecord(Record):
     """Of those that matter here, which its VM has; None where nobody has asked it."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
+    ready_on_boot: str | None = None
+    """What its guest is ready by when it has booted; None where nobody has said it."""
+    ready_on_load: str | None = None
+    """The same of a guest that comes from a snapshot."""
+    readiness: str | None = None
+    """What of these the present start waits for."""
+    ready_at: datetime | None = None
+    ready_ms: float | None = None
+    """Milliseconds from the beginning of the present start until then."""
+    runs_since: float | None = None
+    """Seconds of the boot clock at which its VMM had come to run it."""
 
     @field_validator("record_hot_pages", mode="before")
     @classmethod
@@ -176,13 +189,24 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         track_dirty_pages=source.track_dirty_pages,
         firecracker_version=source.firecracker_version,
         devices=source.devices,
+        ready_on_boot=source.ready_on_boot,
+        ready_on_load=on_load(source.ready_on_load),
     )
 
 
+NOT_READY: Final = {"readiness": None, "ready_at": None, "ready_ms": None}
+"""What is known of the readiness of a guest that does not run."""
+
+
 def running(
-    record: InstanceRecord, state: State, vmm: StartedVmm, phases: tuple[Phase, ...], console_offset: int
+    record: InstanceRecord,
+    state: State,
+    vmm: StartedVmm,
+    phases: tuple[Phase, ...],
+    console_offset: int,
+    readiness: str | None,
 ) -> InstanceRecord:
-    """Return an instance as it is with a VMM that has just come to run."""
+    """Return an instance as it is with a VMM that has just come to run, whose guest is ready by `readiness`."""
     return record.model_copy(
         update={
             "state": state,
@@ -198,6 +222,9 @@ def running(
             "died": False,
             "console_offset": console_offset,
             "intent": None,
+            **NOT_READY,
+            "readiness": readiness,
+            "runs_since": boot_seconds(),
         }
     )
 
@@ -213,6 +240,7 @@ def stopped(record: InstanceRecord, code: int | None, message: str, *, died: boo
             "intent": None,
             "attached": False,
             "memory_backend": None,
+            **NOT_READY,
             "stopped_at": datetime.now(UTC),
             "exit_code": code,
             "exit_message": message,

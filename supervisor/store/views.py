@@ -16,7 +16,7 @@ LOCKED_BY_SHOWN: Final = 16
 SHOWN_AS_RECORDED: Final = (
     "id", "name", "image", "state", "number", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
     "exit_code", "exit_message", "died", "source_id", "fork_kind", "template_id", "memory_backend", "prefetch",
-    "phases", "size_bytes", "track_dirty_pages", "firecracker_version",
+    "phases", "size_bytes", "track_dirty_pages", "firecracker_version", "readiness", "ready_at", "ready_ms",
 )  # fmt: skip
 
 OPERATION_FIELDS: Final = (
