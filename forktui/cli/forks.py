@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 from forktui.actions import forks
 from forktui.cli.command import command_of, reference, request
+from forktui.cli.metadata import metadata_of, metadata_option
 from forktui.cli.printing import complain, show
 from forktui.cli.waiting import check_wait, percentiles, summary, wait_options, waited
 from forktui.client.api import SupervisorClient
@@ -47,6 +48,7 @@ def _fork_options(parser: ArgumentParser) -> None:
     parser.add_argument("--memory-backend", choices=get_args(MemoryBackend))
     parser.add_argument("--prefetch", choices=get_args(PrefetchMode))
     parser.add_argument("--record", choices=get_args(RecordMode))
+    metadata_option(parser)
     wait_options(parser)
 
 
@@ -69,6 +71,8 @@ def _given(options: Namespace, *names: str) -> dict[str, object]:
     check_wait(options)
     fields = ("target_state", "memory_backend", "prefetch", "record", "readiness", *names)
     given = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+    if options.metadata is not None:
+        given["metadata"] = metadata_of(options.metadata)
     if options.from_running:
         return given | {"from_running": True, "share_memory": False}
     return given | {"share_memory": options.share_memory}
@@ -84,10 +88,12 @@ async def _fork(client: SupervisorClient, options: Namespace, settings: Settings
 def _checkpoint_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=reference, help="a Running instance's name, id or unique id prefix")
     parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
+    metadata_option(parser)
 
 
 async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    given = {"name": options.name} if options.name is not None else {}
+    wanted = {"name": options.name, "metadata": metadata_of(options.metadata)}
+    given = {name: value for name, value in wanted.items() if value is not None}
     made = await client.checkpoint(options.source, request(CheckpointRequest, given))
     show(made, settings)
     if not settings.json_output:

@@ -8,6 +8,7 @@ from typing import Final
 
 from forktui.actions import creation, deletion, states
 from forktui.cli.command import Command, Run, command_of, references, request
+from forktui.cli.metadata import metadata_of, metadata_option
 from forktui.cli.printing import each, instances_of, show, show_each
 from forktui.cli.waiting import check_wait, wait_options, waited
 from forktui.client.api import ApiError, SupervisorClient
@@ -33,6 +34,7 @@ def _create_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
     )
+    metadata_option(parser)
     wait_options(parser)
 
 
@@ -47,6 +49,7 @@ async def _create(client: SupervisorClient, options: Namespace, settings: Settin
         "cmd": options.cmd and tuple(options.cmd),
         "track_dirty_pages": options.track_dirty_pages,
         "readiness": options.readiness,
+        "metadata": metadata_of(options.metadata),
     }
     check_wait(options)
     given = {name: value for name, value in wanted.items() if value is not None}

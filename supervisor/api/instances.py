@@ -107,7 +107,7 @@ class Routes:
         return answer(await self._host.create(asked.body), HTTPStatus.CREATED)
 
     async def _get(self, asked: Asked[Nothing, Nothing]) -> web.Response:
-        return answer(self._host.queries.instance(asked.reference))
+        return answer(self._host.queries.instance_in_full(asked.reference))
 
     async def _delete(self, asked: Asked[DeleteQuery, Nothing]) -> web.Response:
         if asked.query.dry_run:

@@ -82,6 +82,11 @@ class Queries:
         """Return one instance."""
         return self._inventory.publisher.view(self._inventory.resolve(reference))
 
+    def instance_in_full(self, reference: str) -> Instance:
+        """Return one instance with what may be large of it, and is told to nobody else."""
+        record = self._inventory.resolve(reference)
+        return self._inventory.publisher.view(record).model_copy(update={"metadata": record.metadata})
+
     async def wait(
         self, reference: str, state: State, seconds: float, *, ready: bool = False, readiness: str | None = None
     ) -> WaitResult:

@@ -1,6 +1,7 @@
 """What there is: instances, templates, their statistics, the host."""
 
 from datetime import datetime
+from typing import Any
 
 from supervisor.models.base import (
     FaultAction,
@@ -109,6 +110,8 @@ class Instance(Wire):
     track_dirty_pages: bool = True
     """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
+    metadata: dict[str, Any] | None = None
+    """What its guest is told beside who it is: `GET /instances/{id}` alone has it."""
     readiness: str | None = None
     """What its present start waits for: `console:PATTERN`, `tcp:ADDRESS:PORT` or `vsock:PORT`."""
     ready_at: datetime | None = None

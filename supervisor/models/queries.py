@@ -1,7 +1,7 @@
 """What the supervisor answers to those who look."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from supervisor.models.base import ForkKind, HypervisorName, ImageKind, State, Wire
 from supervisor.models.instances import InstanceStatistics
@@ -111,6 +111,10 @@ class MachineInfo(Wire):
     vsock_cid: int | None = None
     vsock_socket: str | None = None
     """On the host, in its directory."""
+    metadata_ways: tuple[str, ...] = ()
+    """By which its guest is told who it is: `mmds`, `drive`."""
+    metadata: dict[str, Any] | None = None
+    """What it is told beside that."""
 
 
 class LineageNode(Wire):

@@ -10,7 +10,9 @@ from typing import Final
 from supervisor.errors import InvalidImageError
 from supervisor.images import boot_image, builtin_image, snapshot_image
 from supervisor.images.catalog import ImageCatalog
+from supervisor.images.machine_files import own_config
 from supervisor.images.memory_size import parse_size
+from supervisor.images.metadata import check_fits, check_metadata
 from supervisor.images.threads import ImageThreads
 from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName, State
@@ -86,7 +88,7 @@ class Creation:
             track_dirty_pages=record.track_dirty_pages,
         )
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            record = await self._add(record, populate)
+            record = await self._add(record, partial(_told, request, populate))
             try:
                 return await self._transitions.boot(record)
             except BaseException:
@@ -108,7 +110,7 @@ class Creation:
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            return await self._add(record, place)
+            return await self._add(record, partial(_told, request, place))
 
     async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Write the record and the image's files: none of these where they cannot be read, or that is cancelled."""
@@ -125,6 +127,7 @@ class Creation:
     ) -> InstanceRecord:
         readiness = request.readiness or (config.own.readiness if config is not None else None)
         check_vsock(request.name, readiness, config is not None and config.vsock is not None)
+        check_metadata(request.name, request.metadata, config)
         return InstanceRecord(
             id=new_id(),
             name=request.name,
@@ -136,10 +139,17 @@ class Creation:
             vcpus=vcpus,
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+            metadata=request.metadata,
             ready_on_boot=readiness,
             ready_on_load=on_load(readiness),
             intent="create",
         )
+
+
+def _told(request: CreateRequest, populate: Callable[[Path], None], directory: Path) -> None:
+    """Put an image's files into an instance's directory; BadRequestError where its metadata has no room there."""
+    populate(directory)
+    check_fits(request.name, request.metadata, own_config(directory), directory)
 
 
 def _listed(names: Sequence[str]) -> str:

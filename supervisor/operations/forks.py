@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
-from supervisor.errors import BadRequestError
-from supervisor.images.machine_files import copy_machine
+from supervisor.errors import BadRequestError, MachineFileError
+from supervisor.images.machine_files import copy_machine, own_config
+from supervisor.images.metadata import check_fits, check_metadata
 from supervisor.models import NAME_LENGTH, CheckpointRequest, ForkOptions, ForkRequest, State
 from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
@@ -65,7 +67,9 @@ class Forks:
         with self._inventory.reserved(name, child_id):
             async with self._holding.hold(source.id, Verb.CHECKPOINT) as held:
                 self._holding.check(Verb.CHECKPOINT, held)
-                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", {})
+                await self._check_metadata(held, request.metadata)
+                given = {} if request.metadata is None else {"metadata": request.metadata}
+                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", given)
         self._report_pause(held, child)
         return child
 
@@ -94,6 +98,7 @@ class Forks:
         if plan.backend == "uffd":
             self._vmms.check_userfaultfd(source.hypervisor)
         await self._probes.check(source, options.readiness)
+        await self._check_metadata(source, options.metadata)
         if options.template_id is not None:
             self._check_template(source, options.template_id)
         return plan
@@ -141,6 +146,22 @@ class Forks:
             await asyncio.shield(self._transitions.discard(child))
             raise
 
+    async def _check_metadata(self, source: InstanceRecord, metadata: dict[str, Any] | None) -> None:
+        """Raise BadRequestError where a guest with this machine could not be told this."""
+        if metadata is None:
+            return
+        directory = self._inventory.layout.instance(source.id)
+
+        def check() -> None:
+            config = own_config(directory)
+            check_metadata(source.name, metadata, config)
+            try:
+                check_fits(source.name, metadata, config, directory)
+            except OSError as error:
+                raise MachineFileError(f"{source.name}: {error.filename}: {error.strerror}; put it back") from error
+
+        await asyncio.to_thread(check)
+
     def _check_template(self, source: InstanceRecord, template_id: str) -> None:
         template = self._inventory.templates.get(template_id)
         if template is None or template.instance_id != source.id:
@@ -160,6 +181,8 @@ class Forks:
 def _given(options: ForkOptions, plan: ForkPlan) -> dict[str, object]:
     """Return what the first record of a fork says of what was asked for, however it is made."""
     given: dict[str, object] = {"intent": plan.intent}
+    if options.metadata is not None:
+        given["metadata"] = options.metadata
     if options.readiness is not None:
         loads = plan.first_state is State.STANDBY and plan.target is not State.STOPPED
         given["ready_on_load" if loads else "ready_on_boot"] = options.readiness

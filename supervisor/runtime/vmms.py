@@ -14,6 +14,7 @@ from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
 from supervisor.runtime.consoles import Consoles
+from supervisor.runtime.guest_metadata import for_mmds, prepared, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
@@ -151,9 +152,12 @@ class Vmms:
             with interruptible():
                 version = await known_faults.version_of(record, vmm)
                 tracking = known_faults.tracking_of(record, version)
+                mmds = await for_mmds(record, self._layout.instance(record.id))
                 step("load")
                 with watch.phase("load"):
-                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, tracking=tracking)
+                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=not mmds, tracking=tracking)
+                if mmds:
+                    await resume(vmm, mmds, watch)
                 told = await self._started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
@@ -200,17 +204,18 @@ class Vmms:
         state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
         version = await known_faults.version_of(record, vmm)
         tracking = known_faults.tracking_of(record, version)
+        mmds = await for_mmds(record, self._layout.instance(record.id))
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
-                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, tracking=tracking)
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not (wait or mmds), tracking=tracking)
+            if mmds and not wait:
+                await resume(vmm, mmds, watch)
             step("prefetch")
             with watch.phase("prefetch"):
                 await served
         if wait:
-            step("resume")
-            with watch.phase("resume"):
-                await vmm.api.resume()
+            await resume(vmm, mmds, watch)
         return await self._started(record, vmm, version)
 
     @contextlib.asynccontextmanager
@@ -344,17 +349,20 @@ class Vmms:
         config_file: str | None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Vmm:
-        await asyncio.to_thread(make_way_for_vmm, record.name, self._layout.instance(record.id))
+        directory = self._layout.instance(record.id)
+        await asyncio.to_thread(make_way_for_vmm, record.name, directory)
+        metadata = await prepared(record, directory)
         share = await self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),
                 instance_id=record.id,
-                directory=self._layout.instance(record.id),
+                directory=directory,
                 api_socket=self._layout.api_socket(record.id),
                 config_file=config_file,
                 consoles=self._consoles,
                 name=record.name,
+                metadata=metadata if config_file is not None else None,
                 meanwhile=meanwhile,
             )
         except BaseException:

@@ -13,6 +13,7 @@ from typing import Final, get_args
 
 from supervisor.models import State, is_id
 from supervisor.models.base import ID_LENGTH, MAX_VCPUS
+from supervisor.models.metadata import checked
 from supervisor.models.readiness import LONGEST_READINESS, parse_readiness
 from supervisor.models.validation import quoted
 from supervisor.rules.lifecycle import HAS_VMM
@@ -250,7 +251,7 @@ def _of_counters(record: TemplateRecord) -> Iterator[str]:
 
 def _of_shown(record: InstanceRecord) -> Iterator[str]:
     """Yield what could not be told to a client: it would take the whole list with it."""
-    yield from _of_readiness(record)
+    yield from _of_guest(record)
     for field in ("created_at", "started_at", "stopped_at", "ready_at"):
         at: datetime | None = getattr(record, field)
         if at is not None and (at.tzinfo is None or at.year not in YEARS):
@@ -260,7 +261,7 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     for phase in record.phases:
         if not math.isfinite(phase.milliseconds) or phase.milliseconds < 0 or len(phase.name) > LONGEST_TEXT:
             yield f"phases: {phase.milliseconds} ms is no duration, or its name is too long"
-    for field in ("image", "exit_message", "firecracker_version"):
+    for field in ("image", "exit_message", "firecracker_version", "source_name"):
         if len(getattr(record, field) or "") > LONGEST_TEXT:
             yield f"{field}: it is longer than {LONGEST_TEXT} characters"
     versions = (record.vmm_snapshot_version, record.snapshot.snapshot_version if record.snapshot else None)
@@ -270,7 +271,7 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
         yield f"devices: {told} are not devices that matter: {', '.join(sorted(DEVICES))}"
 
 
-def _of_readiness(record: InstanceRecord) -> Iterator[str]:
+def _of_guest(record: InstanceRecord) -> Iterator[str]:
     for field in ("ready_on_boot", "ready_on_load", "readiness"):
         text = getattr(record, field)
         try:
@@ -280,6 +281,10 @@ def _of_readiness(record: InstanceRecord) -> Iterator[str]:
                 parse_readiness(text)
         except ValueError as error:
             yield f"{field}: {quoted(text)}: {error}"
+    try:
+        checked(record.metadata or {})
+    except ValueError as error:
+        yield f"metadata: {error}"
     for field in ("ready_ms", "runs_since"):
         number = getattr(record, field)
         if number is not None and not 0 <= number < MOST_OFFSET:

@@ -1,7 +1,7 @@
 """What the supervisor remembers on disk of an instance and of a template."""
 
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -123,6 +123,10 @@ class InstanceRecord(Record):
     ready_at: datetime | None = None
     ready_ms: float | None = None
     """Milliseconds from the beginning of the present start until then."""
+    metadata: dict[str, Any] | None = None
+    """What its guest is told of what it is for, beside who it is."""
+    source_name: str | None = None
+    """What it was forked from was called then."""
     runs_since: float | None = None
     """Seconds of the boot clock at which its VMM had come to run it."""
 
@@ -189,6 +193,8 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         track_dirty_pages=source.track_dirty_pages,
         firecracker_version=source.firecracker_version,
         devices=source.devices,
+        metadata=source.metadata,
+        source_name=source.name,
         ready_on_boot=source.ready_on_boot,
         ready_on_load=on_load(source.ready_on_load),
     )

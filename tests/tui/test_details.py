@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from forktui.model.family import family_of
 from forktui.model.reducing import reduce
 from forktui.model.world import World
-from forktui.view.columns import BY_WORD
 from forktui.view.facts import in_full, overview
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs
 from forktui.view.panels import Fact, fact_lines, flowed, in_columns, in_sections
@@ -111,29 +110,6 @@ def family(*more: Instance) -> World:
             InstanceStatistics(id="broken", faults=12_345, guest=Guest(corrupt="0x1000")),
         ],
     )
-
-
-@pytest.mark.parametrize(
-    ("fields", "row", "detail"),
-    [
-        ({}, "Running", None),
-        ({"readiness": "console:login:"}, "unready", "ready     not yet, waits for console:login:"),
-        (
-            {"readiness": "vsock:52", "ready_at": BEGIN, "ready_ms": 1250.0},
-            "Running",
-            "ready     after 1.2 s  vsock:52",
-        ),
-    ],
-)
-def test_whether_its_guest_is_ready_is_told_on_the_row_and_in_the_details(
-    fields: dict[str, object], row: str, detail: str | None
-) -> None:
-    world = world_of(instance("vm", **fields))
-    shown, _ = BY_WORD["state"].cell(world, world.instances["vm"], UNICODE)
-    assert row in shown
-    said = told(world, "vm")
-    assert (detail in said) if detail else ("ready" not in said)
-    assert detail is None or detail.split()[-1] in told_in_full(world, "vm")
 
 
 # Who locks what
