@@ -86,6 +86,8 @@ class DiskInfo(Wire):
     id: str
     file: str
     read_only: bool
+    tells: bool = False
+    """Whether it is what each instance has of its own, to be told who it is."""
 
 
 class InterfaceInfo(Wire):

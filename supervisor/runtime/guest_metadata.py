@@ -6,7 +6,7 @@ from typing import Any
 
 from supervisor.concurrency.progress import step
 from supervisor.images.machine_files import own_config
-from supervisor.images.metadata import document, has_mmds, write_metadata
+from supervisor.images.metadata import document, has_mmds, metadata_drive, write_metadata
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.store.records import InstanceRecord
 from supervisor.vmm.driver import Vmm
@@ -20,8 +20,11 @@ async def for_mmds(record: InstanceRecord, directory: Path) -> dict[str, Any] | 
 
 async def prepared(record: InstanceRecord, directory: Path) -> dict[str, Any] | None:
     """Write an instance's disk that has it, before a VMM opens that; returns the same as `for_mmds`."""
-    await asyncio.to_thread(write_metadata, record, directory)
-    return await for_mmds(record, directory)
+    config = await asyncio.to_thread(own_config, directory)
+    if metadata_drive(config) is not None:
+        step("metadata")
+        await asyncio.to_thread(write_metadata, record, directory)
+    return document(record) if has_mmds(config) else None
 
 
 async def resume(vmm: Vmm, metadata: dict[str, Any] | None, watch: Stopwatch) -> None:

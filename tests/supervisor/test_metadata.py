@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forktui.client.api import ApiError, SupervisorClient
+from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance, State
 from tests.harness.supervisor_process import Home, supervisor
@@ -174,4 +175,39 @@ async def test_a_disk_that_is_half_written_when_the_supervisor_is_killed_is_swep
     await asyncio.to_thread(left.write_bytes, b"{")
     async with supervisor(firecracker_home) as running:
         assert not await asyncio.to_thread(left.exists)
+        await running.client.delete("web")
+
+
+async def test_a_fork_that_is_made_where_the_supervisor_is_killed_is_told_or_not_there(firecracker_home: Home) -> None:
+    """Its disk is written in a step of its own, which a new supervisor has done anew or undone."""
+    home = firecracker_home
+    await asyncio.to_thread(lambda: write_image(home))
+    failpoint = home.root / "failpoint"
+    await asyncio.to_thread(failpoint.touch)
+    home.options, home.environment = ("--log-level", "debug"), {"FORKTUI_FAILPOINT": str(failpoint)}
+    wanted = ForkRequest(name="fork", share_memory=True, target_state="Running", metadata=ROLE)
+    async with supervisor(home) as running:
+        await running.client.create(CreateRequest(name="web", image="told"))
+        await running.client.standby("web")
+        await running.client.fork("web", wanted)
+        await running.client.delete("fork")
+        steps = re.findall(
+            r"supervisor\.concurrency\.progress: fork: (.*)", await asyncio.to_thread(running.log.read_text)
+        )
+    first = steps.index("metadata") + 1
+    for number in (first, first + 1):
+        async with supervisor(home) as running:
+            await asyncio.to_thread(failpoint.write_text, f"fork:{number}")
+            with pytest.raises((ApiError, SupervisorUnreachableError)):
+                await running.client.fork("web", wanted)
+            await asyncio.to_thread(failpoint.write_text, "")
+            await running.process.wait()
+        async with supervisor(home) as running:
+            if "fork" in [one.name for one in await running.client.instances()]:
+                assert (await read(running.client, "fork"))["role"] == "web"
+                await running.client.delete("fork")
+            fork = await running.client.fork("web", wanted)
+            assert await read(running.client, "fork") == {"forktui": told(fork, "web"), **ROLE}
+            await running.client.delete("fork")
+    async with supervisor(home) as running:
         await running.client.delete("web")
