@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from forktui.actions.action import Group, Outcome, Targets, Verb, unasked
-from forktui.actions.form import Field, Form, Look, Values
+from forktui.actions.form import METADATA, READINESS, Field, Form, Look, Values
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.model.world import World
 from forktui.text.quantities import size
@@ -24,6 +24,8 @@ _FIELDS: Final = (
     Field("hypervisor", "hypervisor", choices=(ANY,), asked_alone=False),
     Field("track_dirty_pages", "diff snapshots", choices=("true", "false")),
     Field("cmd", "command line", hint="words for the kernel"),
+    READINESS,
+    METADATA,
 )
 
 

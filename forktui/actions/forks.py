@@ -5,7 +5,7 @@ from typing import Final, get_args
 
 from forktui.actions.action import Group, Outcome, Targets, Verb, unasked
 from forktui.actions.fan_out_estimate import look, review
-from forktui.actions.form import Field, Form, Values, filled
+from forktui.actions.form import METADATA, READINESS, Field, Form, Values, filled
 from forktui.actions.requests import done_to_each, first
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.model.world import World
@@ -32,6 +32,8 @@ _SHARED: Final = (
     Field("memory_backend", "backend", choices=get_args(MemoryBackend)),
     Field("prefetch", "prefetch", choices=get_args(PrefetchMode)),
     Field("record", "record", choices=get_args(RecordMode)),
+    READINESS,
+    METADATA,
 )
 _ONE_NAME: Final = Field("name", "name", hint="its source's name and a number")
 _MANY: Final = (
@@ -58,7 +60,7 @@ def _fork_form(world: World, targets: Targets) -> Form:
             "A copy: paused while its memory is written, and then it runs on.",
             "For forks that share memory make a checkpoint first: C.",
         )
-        return Form(f"Copy {whom} while it runs", says, (*name, _TARGET), ForkRequest, taken=taken)
+        return Form(f"Copy {whom} while it runs", says, (*name, _TARGET, READINESS, METADATA), ForkRequest, taken=taken)
     copied = ("Those that run are paused and copied.",) if any(one.state is State.RUNNING for one in targets) else ()
     facts = (_memory(world, targets[0]), _prefetched(world, targets[0]), *copied)
     return Form(f"Fork {whom}", facts, (*name, *_SHARED), ForkRequest, taken=taken)
@@ -120,7 +122,7 @@ def _checkpoint_form(world: World, targets: Targets) -> Form:
     )
     name = (_ONE_NAME,) if len(targets) == 1 else ()
     taken = frozenset(one.name for one in world.instances.values())
-    return Form(f"Checkpoint {whom}", says, name, CheckpointRequest, taken=taken)
+    return Form(f"Checkpoint {whom}", says, (*name, METADATA), CheckpointRequest, taken=taken)
 
 
 async def _checkpoint(client: SupervisorClient, world: World, instance_ids: Sequence[str], values: Values) -> Outcome:
@@ -186,6 +188,6 @@ CHECKPOINT: Final = Verb(
     guard=_checkpoint_guard,
     question=unasked,
     form=_checkpoint_form,
-    fields=(_ONE_NAME,),
+    fields=(_ONE_NAME, METADATA),
     do=_checkpoint,
 )

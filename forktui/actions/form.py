@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from pydantic import ValidationError
 
+from forktui.actions.metadata import parse_metadata
 from forktui.client.api import SupervisorClient
 from supervisor.models import Request, what_is_wrong
 
@@ -43,6 +45,12 @@ class Field:
     def default(self) -> str:
         """What it is until something else is typed or chosen."""
         return self.choices[0] if self.choices else self.value
+
+
+METADATA: Final = Field("metadata", "metadata", hint="key=value words, or a JSON object")
+"""What a guest is told beside who it is."""
+READINESS: Final = Field("readiness", "ready by", hint="console:PATTERN, tcp:ADDRESS:PORT or vsock:PORT")
+"""What a guest is ready by."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +102,20 @@ class Form:
 
     def request(self, values: Values) -> dict[str, object]:
         """The fields of the request that say something."""
-        given = filled(values)
-        return {name: value.split() if name in self.words else value for name, value in given.items()}
+        return {
+            name: value.split() if name in self.words and isinstance(value, str) else value
+            for name, value in filled(values).items()
+        }
 
     def refused(self, values: Values) -> dict[str, str]:
         """Why values cannot be used, by the field's name; empty where they can."""
         reasons: dict[str, str] = {}
         try:
-            self.model.model_validate(self.request(values))
+            request = self.request(values)
+        except ValueError as error:
+            return {METADATA.name: str(error)}
+        try:
+            self.model.model_validate(request)
         except ValidationError as error:
             for problem in error.errors():
                 name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -111,6 +125,7 @@ class Form:
         return reasons
 
 
-def filled(values: Values) -> dict[str, str]:
-    """The fields that say something."""
-    return {name: value.strip() for name, value in values.items() if value.strip()}
+def filled(values: Values) -> dict[str, object]:
+    """The fields that say something, as the request has them; raises ValueError for metadata that cannot be read."""
+    given = {name: value.strip() for name, value in values.items() if value.strip()}
+    return {name: parse_metadata(value) if name == METADATA.name else value for name, value in given.items()}

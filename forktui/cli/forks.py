@@ -2,11 +2,14 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from forktui.actions import forks
 from forktui.cli.command import command_of, reference, request
+from forktui.cli.metadata import metadata_of, metadata_option
 from forktui.cli.printing import complain, show
+from forktui.cli.waiting import check_wait, percentiles, summary, wait_options, waited
 from forktui.client.api import SupervisorClient
 from forktui.text.quantities import fits, plural, size
 from forktui.text.remedies import in_commands
@@ -16,7 +19,9 @@ from supervisor.models import (
     CheckpointRequest,
     FanOutEstimate,
     FanOutRequest,
+    FanOutResult,
     ForkRequest,
+    Instance,
     MemoryBackend,
     PrefetchMode,
     RecordMode,
@@ -43,6 +48,8 @@ def _fork_options(parser: ArgumentParser) -> None:
     parser.add_argument("--memory-backend", choices=get_args(MemoryBackend))
     parser.add_argument("--prefetch", choices=get_args(PrefetchMode))
     parser.add_argument("--record", choices=get_args(RecordMode))
+    metadata_option(parser)
+    wait_options(parser)
 
 
 def _fork_arguments(parser: ArgumentParser) -> None:
@@ -61,25 +68,32 @@ def _fan_out_arguments(parser: ArgumentParser) -> None:
 
 def _given(options: Namespace, *names: str) -> dict[str, object]:
     """Return the fields of a fork's request that were given, besides `names`; the supervisor has the other defaults."""
-    fields = ("target_state", "memory_backend", "prefetch", "record", *names)
+    check_wait(options)
+    fields = ("target_state", "memory_backend", "prefetch", "record", "readiness", *names)
     given = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+    if options.metadata is not None:
+        given["metadata"] = metadata_of(options.metadata)
     if options.from_running:
         return given | {"from_running": True, "share_memory": False}
     return given | {"share_memory": options.share_memory}
 
 
 async def _fork(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    show(await client.fork(options.source, request(ForkRequest, _given(options, "name"))), settings)
-    return True
+    made = await client.fork(options.source, request(ForkRequest, _given(options, "name")))
+    made_and_ready, done = await waited(client, [made], options)
+    show(made_and_ready[0], settings)
+    return done
 
 
 def _checkpoint_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=reference, help="a Running instance's name, id or unique id prefix")
     parser.add_argument("--name", help="of the checkpoint; SOURCE-<n> if not given")
+    metadata_option(parser)
 
 
 async def _checkpoint(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
-    given = {"name": options.name} if options.name is not None else {}
+    wanted = {"name": options.name, "metadata": metadata_of(options.metadata)}
+    given = {name: value for name, value in wanted.items() if value is not None}
     made = await client.checkpoint(options.source, request(CheckpointRequest, given))
     show(made, settings)
     if not settings.json_output:
@@ -98,18 +112,33 @@ async def _fan_out(client: SupervisorClient, options: Namespace, settings: Setti
             complain(refusal)
         return refusal is None
     result = await client.fan_out(options.source, wanted)
+    made, done = await waited(client, [one.instance for one in result.children if one.instance is not None], options)
+    return _show_forks(result, made, options.wait, settings) and done
+
+
+def _show_forks(result: FanOutResult, made: Sequence[Instance], told: bool, settings: Settings) -> bool:
+    """Print what came of a fan-out, with its forks as they are by now; return whether all of them were made."""
+    by_id = {one.id: one for one in made}
+    children = [
+        child if child.instance is None else child.model_copy(update={"instance": by_id[child.instance.id]})
+        for child in result.children
+    ]
     if settings.json_output:
-        print(json.dumps(result.model_dump(mode="json"), indent=2))
-        return all(child.error is None for child in result.children)
-    for child in result.children:
+        shown = result.model_copy(update={"children": tuple(children)}).model_dump(mode="json")
+        found = {name: {"p50": p50, "p95": p95} for name, (p50, p95) in percentiles(made).items()} if told else {}
+        print(json.dumps(shown | ({"percentiles_ms": found} if told else {}), indent=2))
+        return all(child.error is None for child in children)
+    for child in children:
         if child.instance is not None:
             print(safe_text(f"{child.name} {child.instance.state}"))
         if child.error is not None and child.error.code != CANCELLED:
             complain(f"{child.name}: {in_commands(child.error)}")
-    unmade = [child.error for child in result.children if child.error is not None and child.error.code == CANCELLED]
+    if told and (line := summary(made)):
+        print(line)
+    unmade = [child.error for child in children if child.error is not None and child.error.code == CANCELLED]
     if unmade:
         complain(f"{plural(len(unmade), 'fork')} not made: {unmade[0].message}")
-    return all(child.error is None for child in result.children)
+    return all(child.error is None for child in children)
 
 
 def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> None:

@@ -8,7 +8,9 @@ from typing import Final
 
 from forktui.actions import creation, deletion, states
 from forktui.cli.command import Command, Run, command_of, references, request
+from forktui.cli.metadata import metadata_of, metadata_option
 from forktui.cli.printing import each, instances_of, show, show_each
+from forktui.cli.waiting import check_wait, wait_options, waited
 from forktui.client.api import ApiError, SupervisorClient
 from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
@@ -32,6 +34,8 @@ def _create_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="write only changed pages at standby and checkpoint (the default), or do without what the tracking costs",
     )
+    metadata_option(parser)
+    wait_options(parser)
 
 
 async def _create(client: SupervisorClient, options: Namespace, settings: Settings) -> bool:
@@ -44,10 +48,14 @@ async def _create(client: SupervisorClient, options: Namespace, settings: Settin
         "hypervisor": chosen,
         "cmd": options.cmd and tuple(options.cmd),
         "track_dirty_pages": options.track_dirty_pages,
+        "readiness": options.readiness,
+        "metadata": metadata_of(options.metadata),
     }
+    check_wait(options)
     given = {name: value for name, value in wanted.items() if value is not None}
-    show(await client.create(request(CreateRequest, given)), settings)
-    return True
+    made, done = await waited(client, [await client.create(request(CreateRequest, given))], options)
+    show(made[0], settings)
+    return done
 
 
 def _for_each(verb_of: Callable[[SupervisorClient], Verb]) -> Run:

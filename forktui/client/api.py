@@ -139,13 +139,20 @@ class SupervisorClient(Transport):
         dry = request.model_copy(update={"dry_run": True})
         return await self._ask(FanOutEstimate, "POST", _path(reference, "fan-out"), dry, patience=READ)
 
-    async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
-        """Wait until the instance is in a state, as often as the supervisor bounds the wait."""
+    async def wait(
+        self, reference: str, state: State, seconds: float, *, ready: bool = False, readiness: str | None = None
+    ) -> WaitResult:
+        """Wait until the instance is in a state, as often as the supervisor bounds the wait.
+
+        With `ready` also until its guest is, by its own readiness, or with `readiness` by that; or until it has ended.
+        """
         instance_id = (await self.instance(reference)).id
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             query = {"state": state.value, "timeout": f"{left * 1e3:.0f}ms"}
+            query |= {"ready": "true"} if ready else {}
+            query |= {"readiness": readiness} if readiness is not None else {}
             result = await self._ask(WaitResult, "GET", _path(instance_id, "wait"), query=query, patience=VERB)
             if not result.timed_out or asyncio.get_running_loop().time() >= deadline:
                 return result

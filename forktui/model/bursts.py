@@ -12,6 +12,7 @@ from typing import Final
 
 from immutables import Map
 
+from forktui.text.quantities import percentile
 from supervisor.models import FanOutProgress, HostStatistics, Instance, Phase, State
 
 KEPT: Final = 10
@@ -73,6 +74,8 @@ class Burst:
     """Milliseconds of each that is made, the shortest first."""
     spent: Map[str, float] = field(default_factory=Map)
     """Milliseconds of all that are made, by the step."""
+    ready: tuple[float, ...] = ()
+    """Milliseconds of each until its guest was ready, where that is waited for, the shortest first."""
     slowest: str | None = None
     cpu_percent: float = 0.0
     """The most that the host's processors were used while it went on."""
@@ -96,7 +99,11 @@ class Burst:
         """Milliseconds within which this share of the forks was made; None before the first."""
         if not self.durations:
             return None
-        return self.durations[min(int(share * len(self.durations)), len(self.durations) - 1)]
+        return percentile(self.durations, share)
+
+    def ready_percentile(self, share: float) -> float | None:
+        """Milliseconds within which this share of the forks was ready; None before the first."""
+        return percentile(self.ready, share) if self.ready else None
 
     def elapsed(self, now: datetime | None) -> float:
         """Milliseconds since it began, or all that it took."""
@@ -134,6 +141,8 @@ class Bursts:
     order: tuple[str, ...] = ()
     making: Map[str, str] = field(default_factory=Map)
     """The id of the fan-out of each instance that is being made."""
+    waiting: Map[str, str] = field(default_factory=Map)
+    """The same of each that is made, and whose guest is waited for until it is ready."""
     running: int = 0
     """How many go on."""
 
@@ -168,11 +177,14 @@ class Bursts:
             member = Member(instance.id, instance.name, began, instance.created_at, step, instance.phases)
             changed = self.all[burst_id].with_member(member)
             return replace(self._with(changed), making=self.making.set(instance.id, burst_id))
-        return self._end(instance.id, instance) if instance.id in self.making else self
+        if instance.id in self.making:
+            return self._end(instance.id, instance)
+        return self._waited(instance) if instance.id in self.waiting else self
 
     def delete(self, instance_id: str) -> "Bursts":
         """The fan-outs after an instance has gone: one that was being made has come to nothing."""
-        return self._end(instance_id, None) if instance_id in self.making else self
+        found = self._end(instance_id, None) if instance_id in self.making else self
+        return replace(found, waiting=found.waiting.delete(instance_id)) if instance_id in found.waiting else found
 
     def count(self, host: HostStatistics) -> "Bursts":
         """The fan-outs after the host was measured."""
@@ -184,8 +196,8 @@ class Bursts:
                 found = found._with(replace(burst, cpu_percent=host.cpu_percent))
         return found
 
-    def after_reset(self, fan_outs: Iterable[FanOutProgress], known: Iterable[str]) -> "Bursts":
-        """The fan-outs after a snapshot of the host; `known` are the ids of its instances.
+    def after_reset(self, fan_outs: Iterable[FanOutProgress], instances: Iterable[Instance]) -> "Bursts":
+        """The fan-outs after a snapshot of the host with these instances.
 
         One that went on and is not told of any more has ended with its supervisor.
         """
@@ -197,8 +209,11 @@ class Bursts:
                 found = found.told(burst.told.model_copy(update={"operation": operation}))
         for one in told.values():
             found = found.told(one, seen=one.operation.outcome is None)
-        for gone in set(self.making) - set(known):
+        known = {one.id: one for one in instances}
+        for gone in {*self.making, *self.waiting} - set(known):
             found = found.delete(gone)
+        for waiting in found.waiting:
+            found = found._waited(known[waiting])
         return found
 
     def _end(self, instance_id: str, instance: Instance | None) -> "Bursts":
@@ -207,7 +222,23 @@ class Bursts:
         if burst is None:
             return found
         member = burst.members[instance_id]
-        return found._with(burst.with_made(_made(member, instance)))
+        found = found._with(burst.with_made(_made(member, instance)))
+        if instance is None or instance.readiness is None:
+            return found
+        return replace(found, waiting=found.waiting.set(instance_id, burst.id))._waited(instance)
+
+    def _waited(self, instance: Instance) -> "Bursts":
+        """The fan-outs after a fork was told of whose guest is to be ready: it may be, or be waited for no more."""
+        if instance.unready:
+            return self
+        burst = self.all.get(self.waiting[instance.id])
+        found = replace(self, waiting=self.waiting.delete(instance.id))
+        if burst is None or instance.ready_ms is None:
+            return found
+        member = burst.members[instance.id]
+        whole = member.milliseconds(member.ended or member.begun)
+        since = instance.ready_ms - sum(phase.milliseconds for phase in instance.phases)
+        return found._with(replace(burst, ready=tuple(sorted((*burst.ready, whole + max(since, 0.0))))))
 
     def _with(self, burst: Burst) -> "Bursts":
         return replace(self, all=self.all.set(burst.id, burst))

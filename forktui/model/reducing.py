@@ -195,7 +195,7 @@ class _Draft:
             )
         )
         kept.activities = self.activities
-        kept.bursts = self.bursts.after_reset(snapshot.fan_outs, (one.id for one in snapshot.instances))
+        kept.bursts = self.bursts.after_reset(snapshot.fan_outs, snapshot.instances)
         kept._supervisor, kept._host, kept._everything = snapshot.supervisor, snapshot.host, True
         for instance in snapshot.instances:
             kept.put(instance)

@@ -1,6 +1,7 @@
 """Numbers as an operator reads them: short, aligned, with their unit."""
 
 import re
+from collections.abc import Sequence
 
 from supervisor.models import FanOutEstimate, Operation
 
@@ -39,6 +40,11 @@ def count(number: int) -> str:
         if amount < 999.5:
             return f"{amount:.0f}{unit}"
     return f"{amount:.0f}G"
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of the values, in their order, is below; there has to be one."""
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def plural(number: int, thing: str) -> str:

@@ -107,4 +107,8 @@ def _safe_value(value: object) -> object:
     if isinstance(value, tuple):
         items = list(map(_safe_value, value))
         return value if all(map(is_, items, value)) else tuple(items)
+    if isinstance(value, list):
+        return list(map(_safe_value, value))
+    if isinstance(value, dict):
+        return {_safe_value(key): _safe_value(one) for key, one in value.items()}
     return value

@@ -67,6 +67,9 @@ def figures(burst: Burst, now: datetime | None) -> list[Line]:
     if median is None or most is None:
         return [[("no fork is made yet" if burst.running else "no fork was made", "muted")]]
     parts: list[Line] = [_named("p50", milliseconds(median)), _named("p95", milliseconds(most))]
+    ready, last = burst.ready_percentile(0.5), burst.ready_percentile(0.95)
+    if ready is not None and last is not None:
+        parts += [_named("ready p50", milliseconds(ready)), _named("p95", milliseconds(last))]
     slowest = burst.members.get(burst.slowest or "")
     if slowest is not None:
         parts.append([("slowest ", "muted"), (f"{slowest.name} {milliseconds(burst.durations[-1])}", "warning")])

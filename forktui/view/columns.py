@@ -64,6 +64,9 @@ def _state(world: World, instance: Instance, glyphs: Glyphs) -> Piece:
         if operation.total is not None and len(counted) > _COUNTED_WIDTH:
             counted = f"{100 * operation.done // max(operation.total, 1)}%"
         return f"{glyphs.working} {operation.verb if operation.total is None else counted}", "waiting"
+    if instance.unready:
+        # A guest that runs, and is not what is waited for yet.
+        return f"{glyphs.working} unready", "waiting"
     if instance.died:
         return f"{glyphs.died} {DEATHS.get(instance.exit_reason, 'died')}", "broken"
     said = world.statistics_of(instance.id).last_words

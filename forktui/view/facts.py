@@ -13,8 +13,10 @@ from forktui.view.machine_facts import (
     issue_facts,
     last_words_facts,
     machine_fact,
+    metadata_facts,
     origin_facts,
     process_facts,
+    ready_facts,
     source_line,
     under_way_facts,
     version_facts,
@@ -67,6 +69,7 @@ def overview(subject: Subject) -> list[Fact]:
         *alarms(subject),
         *end_facts(subject),
         *last_words_facts(subject),
+        *ready_facts(subject),
         *source_facts(subject),
         Fact("source", source_line(subject)),
         *fork_facts(subject),
@@ -101,7 +104,16 @@ def start(subject: Subject, width: int) -> list[Line]:
 def in_full(subject: Subject, width: int) -> list[Section]:
     """All that is known of it, by what it is about."""
     return [
-        Section("", (*under_way_facts(subject), *alarms(subject), *end_facts(subject), *last_words_facts(subject))),
+        Section(
+            "",
+            (
+                *under_way_facts(subject),
+                *alarms(subject),
+                *end_facts(subject),
+                *last_words_facts(subject),
+                *ready_facts(subject),
+            ),
+        ),
         Section("Lock", _lock(subject)),
         Section("Origin", (Fact("source", source_line(subject)), *origin_facts(subject))),
         Section("Memory", (*memory_facts(subject), *layer_facts(subject))),
@@ -109,6 +121,7 @@ def in_full(subject: Subject, width: int) -> list[Section]:
         Section("Prefetch", (*prefetch_facts(subject), *template_facts(subject))),
         Section("Processes", (machine_fact(subject), *process_facts(subject), *guest_facts(subject))),
         Section("Clone hygiene", tuple(hygiene(subject))),
+        Section("Metadata", tuple(metadata_facts(subject))),
         Section("Firecracker", (*version_facts(subject), *issue_facts(subject, shown=99))),
         Section("Start", _start(subject, width)),
         Section("Page map", _page_map(subject, width)),

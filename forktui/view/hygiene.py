@@ -96,14 +96,22 @@ def _vsock(machine: MachineInfo, instance: Instance) -> Line:
 
 def _disks(machine: MachineInfo) -> Line:
     own = [one.id for one in machine.disks if not one.read_only]
-    others = [one.id for one in machine.disks if one.read_only]
-    if not own and not others:
+    told = [one.id for one in machine.disks if one.tells]
+    others = [one.id for one in machine.disks if one.read_only and not one.tells]
+    if not own and not others and not told:
         return [("it has none", "muted")]
     line: Line = []
     if own:
         line += [("different", "running"), (f": {names(own, shown=4)}, each a copy of the source's", "plain")]
+    if told:
+        line += [("; " if own else "", "plain"), ("different", "running")]
+        line += [(f": {names(told, shown=4)}, which tells it who it is", "plain")]
     if others:
-        line += [("; " if own else "", "plain"), ("same", "plain"), (f": {names(others, shown=4)}, read-only", "plain")]
+        line += [
+            ("; " if own or told else "", "plain"),
+            ("same", "plain"),
+            (f": {names(others, shown=4)}, read-only", "plain"),
+        ]
     return line
 
 

@@ -1,6 +1,9 @@
 """What there is to say of an instance as a machine: where it comes from, what runs it, and how it ended. Pure."""
 
-from forktui.text.quantities import count, deleted, names, progress, size
+import json
+
+from forktui.text.quantities import count, deleted, milliseconds, names, progress, size
+from forktui.text.safe import safe_text
 from forktui.view.columns import MAYBE
 from forktui.view.panels import Fact
 from forktui.view.styled_lines import Ink, Line, Piece, joined
@@ -37,6 +40,31 @@ def last_words_facts(subject: Subject) -> list[Fact]:
         return []
     halted: Line = [(f"its console says {said.line}", "warning"), ("; its VM goes on", "plain")]
     return [Fact(MAYBE[said.says], [*halted, ("; stop it if that is so", "muted")])]
+
+
+def ready_facts(subject: Subject) -> list[Fact]:
+    """Whether its guest is ready by what its start waits for, and how long that took; nothing where nobody waits."""
+    instance = subject.instance
+    if instance.readiness is None:
+        return []
+    if instance.ready_at is None:
+        return [Fact("ready", [("not yet, waits for ", "waiting"), (instance.readiness, "plain")])]
+    took = f"after {milliseconds(instance.ready_ms)}" if instance.ready_ms is not None else "yes"
+    return [Fact("ready", [(took, "running"), (f"  {instance.readiness}", "muted")])]
+
+
+def metadata_facts(subject: Subject) -> list[Fact]:
+    """What its guest is told of itself, and by what; nothing where it is told nothing."""
+    told, instance = subject.machine, subject.instance
+    if told is None or not told.metadata_ways:
+        return []
+    ways = ", ".join({"mmds": "MMDS", "drive": "its disk metadata"}.get(way, way) for way in told.metadata_ways)
+    lines: list[Line] = []
+    for key, value in sorted((told.metadata or {}).items()):
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        lines.append([(f"{key} ", "muted"), (safe_text(text), "plain")])
+    who: Line = [(f"it is {instance.name}, number {instance.number}", "plain"), (f"  by {ways}", "muted")]
+    return [Fact("told", who, tuple(lines))]
 
 
 def source_line(subject: Subject) -> Line:

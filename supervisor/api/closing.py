@@ -1,8 +1,16 @@
-"""How a stopping server ends the requests that wait for something."""
+"""How requests that wait for something end: with the server, or with whoever asked."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+LOOK_SECONDS: Final = 0.5
+"""How often it is looked whether somebody still waits for an answer."""
+
+Result = TypeVar("Result")
 
 
 class Closing:
@@ -30,3 +38,17 @@ class Closing:
             latest = now + grace
             if not bound.expired():
                 bound.reschedule(min(latest, bound.when() or latest))
+
+
+async def while_read(request: web.Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` comes to; TimeoutError, and it is cancelled, where nobody waits for the answer any more."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait((task,), timeout=LOOK_SECONDS))[0] and request.transport is not None:
+            continue
+        if not task.done():
+            raise TimeoutError("whoever waited has gone")
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

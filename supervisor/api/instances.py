@@ -8,9 +8,10 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from supervisor.api.answers import JSON, answer
-from supervisor.api.closing import Closing
+from supervisor.api.closing import Closing, while_read
 from supervisor.api.dispatch import Asked, Route
 from supervisor.api.log_file import LogFile
+from supervisor.api.peer import check_may_ask
 from supervisor.api.requests import (
     CancelQuery,
     DeleteQuery,
@@ -35,6 +36,7 @@ from supervisor.models import (
     StartRequest,
     WaitResult,
 )
+from supervisor.models.readiness import parse_readiness
 
 if TYPE_CHECKING:
     from supervisor.host.host import Host
@@ -105,7 +107,7 @@ class Routes:
         return answer(await self._host.create(asked.body), HTTPStatus.CREATED)
 
     async def _get(self, asked: Asked[Nothing, Nothing]) -> web.Response:
-        return answer(self._host.queries.instance(asked.reference))
+        return answer(self._host.queries.instance_in_full(asked.reference))
 
     async def _delete(self, asked: Asked[DeleteQuery, Nothing]) -> web.Response:
         if asked.query.dry_run:
@@ -128,11 +130,15 @@ class Routes:
         return answer(await self._host.checkpoint(asked.reference, asked.body), HTTPStatus.CREATED)
 
     async def _wait(self, asked: Asked[WaitQuery, Nothing]) -> web.Response:
-        seconds = wait_bound(asked.query, asked.request.headers)
-        instance_id = self._host.queries.instance(asked.reference).id
+        query, queries = asked.query, self._host.queries
+        seconds = wait_bound(query, asked.request.headers)
+        if query.readiness is not None and parse_readiness(query.readiness).kind != "console":
+            check_may_ask(asked.request)
+        instance_id = queries.instance(asked.reference).id
+        wait = queries.wait(instance_id, query.state, seconds, ready=query.ready, readiness=query.readiness)
         try:
             async with self._closing.bound(None):
-                return answer(await self._host.queries.wait(instance_id, asked.query.state, seconds))
+                return answer(await while_read(asked.request, wait))
         except TimeoutError:
             now = self._host.queries.instance(instance_id)
             return answer(WaitResult(state=now.state, timed_out=True, state_error=now.state_error))

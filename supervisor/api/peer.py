@@ -56,6 +56,16 @@ def peer_of(request: web.Request) -> Peer:
     return Peer(credentials.pid, credentials.uid)
 
 
+def check_may_ask(request: web.Request) -> None:
+    """Raise ForbiddenError for a peer that may only look: what it asks for has a port spoken to."""
+    peer = peer_of(request)
+    if not peer.writable:
+        raise ForbiddenError(
+            f"uid {peer.uid} may look, and have no port asked; wait for console:PATTERN, or ask the supervisor's owner "
+            f"(uid {os.geteuid()})"
+        )
+
+
 @web.middleware
 async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let everybody look, and only some change."""

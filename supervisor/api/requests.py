@@ -15,6 +15,7 @@ from supervisor.api.answers import JSON
 from supervisor.api.closing import Closing
 from supervisor.errors import BadRequestError, SupervisorError
 from supervisor.models import MOST_LOG_LINES, State, explain, quoted
+from supervisor.models.readiness import ReadinessText
 from supervisor.models.validation import QUOTED_LENGTH
 
 BODY_LIMIT: Final = 1 << 20
@@ -89,6 +90,10 @@ class WaitQuery(Query):
     state: State
     timeout: Annotated[float, BeforeValidator(seconds_of)] = WAIT_SECONDS
     """Seconds; on the wire a Go duration."""
+    ready: bool = False
+    """Wait also until its guest is ready by its own readiness, if it has one, or has ended."""
+    readiness: ReadinessText | None = None
+    """Wait also until its guest is ready by this, or has ended."""
 
 
 class LogsQuery(Query):

@@ -73,6 +73,7 @@ class Host:
             self._parts.telemetry,
             hypervisor,
             self._parts.fan_out.shown,
+            self._parts.probes,
             problem if isinstance(problem, str) else None,
         )
 
@@ -117,6 +118,7 @@ class Host:
         parts.images.stop()
         await parts.unpausing.close()
         await self.end_verbs()
+        await parts.readying.close()
         await parts.background.join()
         self.events.close()
         await parts.vmms.close()

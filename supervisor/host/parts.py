@@ -17,6 +17,7 @@ from supervisor.operations.forks import Forks
 from supervisor.operations.holding import Holding
 from supervisor.operations.in_progress import InProgress
 from supervisor.operations.instances import Instances
+from supervisor.operations.readying import Readying
 from supervisor.operations.recovery import HostRecovery
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
@@ -25,6 +26,7 @@ from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.log_losses import LogLosses
 from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.runtime.run_files import RunFiles
 from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
@@ -67,7 +69,14 @@ class Parts:
         )
         self._add_bulk_operations(events)
         self.recovery = HostRecovery(
-            self.inventory, self.transitions, self.vmms, self.page_servers, self.consoles, self.unpausing, report
+            self.inventory,
+            self.transitions,
+            self.vmms,
+            self.page_servers,
+            self.consoles,
+            self.unpausing,
+            self.readying,
+            report,
         )
 
     def _add_runtime(self, settings: Settings, found: Mapping[HypervisorName, Hypervisor | str]) -> None:
@@ -91,13 +100,15 @@ class Parts:
             self._on_exit,
             self._on_paused,
         )
+        self.probes = ReadinessProbes(self.inventory.layout)
         self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers, self.consoles)
 
     def _add_operations(self, default_hypervisor: HypervisorName) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers
         self.in_progress = InProgress(inventory.publisher)
         self.holding = Holding(inventory, self.in_progress, vmms.kill)
-        self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self._report)
+        self.readying = Readying(inventory, self.holding, vmms, self.probes, self._report)
+        self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self.readying, self._report)
         self.snapshots = Snapshots(inventory, self.transitions, vmms, layers)
         self.unpausing = Unpausing(self.holding, vmms, self._report)
         self.creation = Creation(
@@ -122,7 +133,15 @@ class Parts:
         )
         self.acceptance = Acceptance(inventory, self.holding, vmms, self.templates, self.page_servers)
         self.forks = Forks(
-            inventory, self.holding, self.transitions, self.snapshots, vmms, layers, self.templates, self._report
+            inventory,
+            self.holding,
+            self.transitions,
+            self.snapshots,
+            vmms,
+            layers,
+            self.templates,
+            self.probes,
+            self._report,
         )
 
     def _add_bulk_operations(self, events: EventBus) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from supervisor.concurrency.tasks import beside
 from supervisor.errors import BadRequestError, NotFoundError
 from supervisor.images.machine_info import machine_info
 from supervisor.models import (
@@ -23,6 +25,7 @@ from supervisor.models import (
 )
 from supervisor.operations.shown_fan_outs import ShownFanOuts
 from supervisor.remedies import Remedy
+from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
 from supervisor.telemetry.sampler import Sampler
@@ -39,12 +42,14 @@ class Queries:
         telemetry: Sampler,
         hypervisor: Hypervisor,
         fan_outs: ShownFanOuts,
+        probes: ReadinessProbes,
         firecracker_problem: str | None,
     ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
         self._hypervisor = hypervisor
         self._fan_outs = fan_outs
+        self._probes = probes
         self._firecracker_problem = firecracker_problem
         self._started_at = datetime.now(UTC)
 
@@ -77,21 +82,62 @@ class Queries:
         """Return one instance."""
         return self._inventory.publisher.view(self._inventory.resolve(reference))
 
-    async def wait(self, reference: str, state: State, seconds: float) -> WaitResult:
-        """Return when the instance is in `state`, or after `seconds`."""
+    def instance_in_full(self, reference: str) -> Instance:
+        """Return one instance with what may be large of it, and is told to nobody else."""
+        record = self._inventory.resolve(reference)
+        return self._inventory.publisher.view(record).model_copy(update={"metadata": record.metadata})
+
+    async def wait(
+        self, reference: str, state: State, seconds: float, *, ready: bool = False, readiness: str | None = None
+    ) -> WaitResult:
+        """Return when the instance is in `state`, or after `seconds`.
+
+        With `ready` also its guest is, if anything says by what, or with `readiness` by that; and where it has ended,
+        it is waited for no longer. Raises BadRequestError where nothing could tell.
+        """
         found = self._inventory.resolve(reference)
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            record = self._inventory.instances.get(found.id)
-            if record is None:
-                raise NotFoundError(f"{found.name}: deleted while it was waited for")
-            if record.state is state:
-                return WaitResult(state=state, timed_out=False)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._inventory.publisher.changed()
-            except TimeoutError:
-                return WaitResult(state=record.state, timed_out=True)
+        await self._probes.check(found, readiness)
+        more = ready or readiness is not None
+        try:
+            async with asyncio.timeout(seconds):
+                record = await self._until(found, lambda now: now.state is state or (more and self._at_rest(now)))
+                if record.process is not None and ready and record.readiness is not None:
+                    record = await self._until(found, lambda now: now.ready_at is not None or self._at_rest(now))
+                if record.process is not None and readiness is not None:
+                    return await self._probed(record, readiness)
+        except TimeoutError:
+            record = self._present(found)
+            return WaitResult(state=record.state, timed_out=True)
+        is_ready = record.process is not None and (record.readiness is None or record.ready_at is not None)
+        ended = record.exit_message if record.state is not state else None
+        return WaitResult(state=record.state, timed_out=False, ready=is_ready, state_error=ended)
+
+    async def _probed(self, record: InstanceRecord, readiness: str) -> WaitResult:
+        """Return whether a guest that runs is ready, when it is, or has ended."""
+        ends = self._until(record, lambda now: now.process != record.process)
+        async with beside(self._probes.until(record, readiness)) as probe, beside(ends) as end:
+            await asyncio.wait((probe, end), return_when=asyncio.FIRST_COMPLETED)
+            if not probe.done():
+                ended = await end
+                return WaitResult(state=ended.state, timed_out=False, state_error=ended.exit_message)
+            probe.result()
+        return WaitResult(state=self._present(record).state, timed_out=False, ready=True)
+
+    async def _until(self, found: InstanceRecord, holds: Callable[[InstanceRecord], bool]) -> InstanceRecord:
+        """Return an instance when something holds of it."""
+        while not holds(record := self._present(found)):
+            await self._inventory.publisher.changed()
+        return record
+
+    def _present(self, found: InstanceRecord) -> InstanceRecord:
+        record = self._inventory.instances.get(found.id)
+        if record is None:
+            raise NotFoundError(f"{found.name}: deleted while it was waited for")
+        return record
+
+    def _at_rest(self, record: InstanceRecord) -> bool:
+        """Return whether nothing runs of an instance, and nothing is being done that would have it run."""
+        return record.process is None and self._inventory.publisher.view(record).operation is None
 
     def lineage(self, reference: str) -> Lineage:
         """Return the instance's sources and the tree below it."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from supervisor.errors import MachineFileError
 from supervisor.images.machine_files import own_config
+from supervisor.images.metadata import metadata_drive, ways
 from supervisor.images.vm_json import VmJson
 from supervisor.models import DiskInfo, InterfaceInfo, LayerInfo, MachineInfo
 from supervisor.store.records import InstanceRecord
@@ -25,7 +26,7 @@ def machine_info(directory: Path, record: InstanceRecord) -> MachineInfo:
     except MachineFileError:
         config = None
     if config is None:
-        return MachineInfo(id=record.id, directory=str(directory), layers=layers)
+        return MachineInfo(id=record.id, directory=str(directory), layers=layers, metadata=record.metadata)
     return MachineInfo(
         id=record.id,
         directory=str(directory),
@@ -35,6 +36,8 @@ def machine_info(directory: Path, record: InstanceRecord) -> MachineInfo:
         interfaces=tuple(map(_interface, _entries(config))),
         vsock_cid=_number((config.vsock.model_extra or {}).get("guest_cid")) if config.vsock else None,
         vsock_socket=config.vsock.uds_path if config.vsock else None,
+        metadata_ways=ways(config),
+        metadata=record.metadata,
     )
 
 
@@ -49,8 +52,14 @@ def _layers(directory: Path, record: InstanceRecord) -> Iterator[LayerInfo]:
 
 
 def _disks(config: VmJson) -> tuple[DiskInfo, ...]:
+    told = metadata_drive(config)
     drives = (
-        DiskInfo(id=one.drive_id, file=one.path_on_host or one.socket or "", read_only=bool(one.is_read_only))
+        DiskInfo(
+            id=one.drive_id,
+            file=one.path_on_host or one.socket or "",
+            read_only=bool(one.is_read_only),
+            tells=one is told,
+        )
         for one in config.drives
     )
     pmem = (DiskInfo(id=one.id, file=one.path_on_host, read_only=one.read_only) for one in config.pmem)

@@ -11,10 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from supervisor.models import explain, quoted
 from supervisor.models.base import MAX_VCPUS
+from supervisor.models.readiness import ReadinessText
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 from supervisor.vmm.configuration import SECTIONS
 
-IGNORED_SECTIONS: Final = ("logger", "metrics")
+OWN_SECTION: Final = "forktui"
+"""What is said to the supervisor alone; Firecracker passes over a section that it does not know."""
+IGNORED_SECTIONS: Final = ("logger", "metrics", OWN_SECTION)
 """The supervisor says itself where the VMM writes."""
 MOST_MIB: Final = 1 << 27
 """A VMM maps all guest memory in its own address space, of 47 bits (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -100,6 +103,15 @@ class MemoryHotplug(Section):
     total_size_mib: int = Field(default=0, ge=0, le=MOST_MIB)
 
 
+class Own(Section):
+    """What an image says to the supervisor."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    readiness: ReadinessText | None = None
+    """What a guest of it is ready by when it has booted."""
+
+
 class VmJson(Section):
     """The whole file."""
 
@@ -110,6 +122,7 @@ class VmJson(Section):
     vsock: Vsock | None = None
     cpu_config: RelativePath | dict[str, Any] | None = Field(default=None, alias="cpu-config")
     memory_hotplug: MemoryHotplug | None = Field(default=None, alias="memory-hotplug")
+    own: Own = Field(default=Own(), alias=OWN_SECTION)
 
     @model_validator(mode="after")
     def _check_sections(self) -> "VmJson":

@@ -1,6 +1,7 @@
 """What there is: instances, templates, their statistics, the host."""
 
 from datetime import datetime
+from typing import Any
 
 from supervisor.models.base import (
     ExitReason,
@@ -124,6 +125,14 @@ class Instance(Wire):
     track_dirty_pages: bool = True
     """Whether its snapshots are diff layers."""
     phases: tuple[Phase, ...] = ()
+    metadata: dict[str, Any] | None = None
+    """What its guest is told beside who it is: `GET /instances/{id}` alone has it."""
+    readiness: str | None = None
+    """What its present start waits for: `console:PATTERN`, `tcp:ADDRESS:PORT` or `vsock:PORT`."""
+    ready_at: datetime | None = None
+    """None before that."""
+    ready_ms: float | None = None
+    """Milliseconds from the beginning of its start until it was ready."""
     vmm_pid: int | None = None
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it last; None before the first, and where that is no Firecracker."""
@@ -138,6 +147,11 @@ class Instance(Wire):
     def busy(self) -> str | None:
         """The verb of the operation in progress."""
         return self.operation.verb if self.operation else None
+
+    @property
+    def unready(self) -> bool:
+        """Whether its guest is still to be ready by what its start waits for."""
+        return self.readiness is not None and self.ready_at is None
 
 
 class Template(Wire):

@@ -1,7 +1,7 @@
 """What the supervisor answers to those who look."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from supervisor.models.base import ForkKind, HypervisorName, ImageKind, State, Wire
 from supervisor.models.instances import InstanceStatistics
@@ -31,6 +31,8 @@ class WaitResult(Wire):
     state: State
     timed_out: bool
     state_error: str | None = None
+    ready: bool = False
+    """Whether what was waited for beside the state is so too."""
 
 
 class ResourceStats(Wire):
@@ -84,6 +86,8 @@ class DiskInfo(Wire):
     id: str
     file: str
     read_only: bool
+    tells: bool = False
+    """Whether it is what each instance has of its own, to be told who it is."""
 
 
 class InterfaceInfo(Wire):
@@ -109,6 +113,10 @@ class MachineInfo(Wire):
     vsock_cid: int | None = None
     vsock_socket: str | None = None
     """On the host, in its directory."""
+    metadata_ways: tuple[str, ...] = ()
+    """By which its guest is told who it is: `mmds`, `drive`."""
+    metadata: dict[str, Any] | None = None
+    """What it is told beside that."""
 
 
 class LineageNode(Wire):

@@ -22,6 +22,8 @@ from supervisor.models.base import (
 )
 from supervisor.models.errors import ErrorBody
 from supervisor.models.instances import Instance
+from supervisor.models.metadata import Metadata
+from supervisor.models.readiness import ReadinessText
 
 
 class CreateRequest(Request):
@@ -63,6 +65,10 @@ class CreateRequest(Request):
     """Words appended to the kernel command line."""
     track_dirty_pages: bool = True
     """Whether the VMM logs which pages are written, which costs, so that standby and checkpoint write only those."""
+    readiness: ReadinessText | None = None
+    """What its guest is ready by when it has booted; None: what the image's vm.json says."""
+    metadata: Metadata | None = None
+    """What its guest is told, beside who it is."""
 
 
 class StartRequest(Request):
@@ -87,6 +93,10 @@ class ForkOptions(Request):
     memory_backend: MemoryBackend = "uffd"
     prefetch: PrefetchMode = "before_resume"
     record: RecordMode = "auto"
+    readiness: ReadinessText | None = None
+    """What its guest is ready by once it runs."""
+    metadata: Metadata | None = None
+    """What its guest is told, beside who it is; None: what its source's was."""
 
 
 class ForkRequest(ForkOptions):
@@ -99,6 +109,8 @@ class CheckpointRequest(Request):
     """`POST /instances/{id}/checkpoint`; without a name the supervisor takes `<source>-<n>`."""
 
     name: Name | None = None
+    metadata: Metadata | None = None
+    """What the guest of it is told once it runs; None: what its source's was."""
 
 
 class AcceptRequest(Request):

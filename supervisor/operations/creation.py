@@ -10,13 +10,18 @@ from typing import Final
 from supervisor.errors import InvalidImageError
 from supervisor.images import boot_image, builtin_image, snapshot_image
 from supervisor.images.catalog import ImageCatalog
+from supervisor.images.machine_files import own_config
 from supervisor.images.memory_size import parse_size
+from supervisor.images.metadata import check_fits, check_metadata
 from supervisor.images.threads import ImageThreads
+from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName, State
 from supervisor.models.base import MIB
+from supervisor.models.readiness import on_load
 from supervisor.operations.holding import Holding
 from supervisor.operations.transitions import Transitions
 from supervisor.rules.lifecycle import Verb
+from supervisor.runtime.readiness_probes import check_vsock
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layers import Layers
 from supervisor.store.layout import Layout
@@ -73,7 +78,7 @@ class Creation:
         machine = image.config.machine_config
         size = parse_size(request.size or f"{machine.mem_size_mib}MB")
         vcpus = request.vcpus or machine.vcpu_count
-        record = self._record(request, hypervisor, size, vcpus, machine.page_size)
+        record = self._record(request, hypervisor, size, vcpus, machine.page_size, image.config)
         populate = partial(
             boot_image.prepare,
             image,
@@ -83,7 +88,7 @@ class Creation:
             track_dirty_pages=record.track_dirty_pages,
         )
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            record = await self._add(record, populate)
+            record = await self._add(record, partial(_told, request, populate))
             try:
                 return await self._transitions.boot(record)
             except BaseException:
@@ -95,21 +100,34 @@ class Creation:
         snapshot_image.check_snapshot(image, hypervisor)
         snapshot_image.check_request(image, request)
         page_size = image.config.machine_config.page_size if image.config else SMALL_PAGE_BYTES
-        created = self._record(request, image.hypervisor, image.size_bytes, image.vcpus, page_size)
+        created = self._record(request, image.hypervisor, image.size_bytes, image.vcpus, page_size, image.config)
+        if request.readiness is not None:
+            # It is loaded first, and booted by what its image says once it was stopped.
+            says = image.config.own.readiness if image.config else None
+            created = created.model_copy(update={"ready_on_load": request.readiness, "ready_on_boot": says})
         standby = {"state": State.STANDBY, "memory_backend": "file", "next_layer": 1, "intent": None}
         files = snapshot_image.snapshot_files(image)
         record = created.model_copy(update={**standby, "snapshot": files, "stopped_at": created.created_at})
         place = partial(snapshot_image.place_snapshot, image, files, record.track_dirty_pages)
         async with self._holding.hold_new(record.id, record.name, Verb.CREATE):
-            return await self._add(record, place)
+            return await self._add(record, partial(_told, request, place))
 
     async def _add(self, record: InstanceRecord, populate: Callable[[Path], None]) -> InstanceRecord:
         """Write the record and the image's files: none of these where they cannot be read, or that is cancelled."""
         return await self._transitions.add(record, populate, partial(self._threads.place, record.image))
 
     def _record(
-        self, request: CreateRequest, hypervisor: HypervisorName, size_bytes: int, vcpus: int, page_size: int
+        self,
+        request: CreateRequest,
+        hypervisor: HypervisorName,
+        size_bytes: int,
+        vcpus: int,
+        page_size: int,
+        config: VmJson | None,
     ) -> InstanceRecord:
+        readiness = request.readiness or (config.own.readiness if config is not None else None)
+        check_vsock(request.name, readiness, config is not None and config.vsock is not None)
+        check_metadata(request.name, request.metadata, config)
         return InstanceRecord(
             id=new_id(),
             name=request.name,
@@ -121,8 +139,17 @@ class Creation:
             vcpus=vcpus,
             created_at=datetime.now(UTC),
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
+            metadata=request.metadata,
+            ready_on_boot=readiness,
+            ready_on_load=on_load(readiness),
             intent="create",
         )
+
+
+def _told(request: CreateRequest, populate: Callable[[Path], None], directory: Path) -> None:
+    """Put an image's files into an instance's directory; BadRequestError where its metadata has no room there."""
+    populate(directory)
+    check_fits(request.name, request.metadata, own_config(directory), directory)
 
 
 def _listed(names: Sequence[str]) -> str:

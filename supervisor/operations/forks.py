@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
-from supervisor.errors import BadRequestError
-from supervisor.images.machine_files import copy_machine
+from supervisor.errors import BadRequestError, MachineFileError
+from supervisor.images.machine_files import copy_machine, own_config
+from supervisor.images.metadata import check_fits, check_metadata
 from supervisor.models import NAME_LENGTH, CheckpointRequest, ForkOptions, ForkRequest, State
 from supervisor.models.base import Report
 from supervisor.operations.holding import Holding
@@ -13,6 +15,7 @@ from supervisor.operations.transitions import Transitions
 from supervisor.remedies import Remedy
 from supervisor.rules.fork_plan import ForkPlan, plan_fork
 from supervisor.rules.lifecycle import Verb
+from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.runtime.templates import Templates
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import link
@@ -37,6 +40,7 @@ class Forks:
         vmms: Vmms,
         layers: Layers,
         templates: Templates,
+        probes: ReadinessProbes,
         report: Report,
     ) -> None:
         self._inventory = inventory
@@ -46,6 +50,7 @@ class Forks:
         self._vmms = vmms
         self._layers = layers
         self._templates = templates
+        self._probes = probes
         self._report = report
 
     async def fork(self, reference: str, request: ForkRequest) -> InstanceRecord:
@@ -62,7 +67,9 @@ class Forks:
         with self._inventory.reserved(name, child_id):
             async with self._holding.hold(source.id, Verb.CHECKPOINT) as held:
                 self._holding.check(Verb.CHECKPOINT, held)
-                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", None)
+                await self._check_metadata(held, request.metadata)
+                given = {} if request.metadata is None else {"metadata": request.metadata}
+                child = await self._snapshots.checkpoint(held, child_id, name, "checkpoint", given)
         self._report_pause(held, child)
         return child
 
@@ -73,7 +80,8 @@ class Forks:
                 async with self._holding.hold(source_id, Verb.FORK) as source:
                     plan = await self.plan(source, options)
                     if plan.from_running:
-                        child = await self._snapshots.checkpoint(source, child_id, name, plan.kind, plan.intent)
+                        given = _given(options, plan)
+                        child = await self._snapshots.checkpoint(source, child_id, name, plan.kind, given)
                         self._report_pause(source, child)
                     else:
                         child = await self._add(source, child_id, name, options, plan)
@@ -89,6 +97,8 @@ class Forks:
         await self._vmms.check_machine(source, source.snapshot if loads else None)
         if plan.backend == "uffd":
             self._vmms.check_userfaultfd(source.hypervisor)
+        await self._probes.check(source, options.readiness)
+        await self._check_metadata(source, options.metadata)
         if options.template_id is not None:
             self._check_template(source, options.template_id)
         return plan
@@ -107,8 +117,8 @@ class Forks:
                 "attached": plan.shares_memory,
                 "memory_backend": plan.backend if source.snapshot else None,
                 "prefetch": options.prefetch,
-                "intent": plan.intent,
                 "record_hot_pages": options.record if template else "off",
+                **_given(options, plan),
             }
         )
         source_directory = self._inventory.layout.instance(source.id)
@@ -136,6 +146,22 @@ class Forks:
             await asyncio.shield(self._transitions.discard(child))
             raise
 
+    async def _check_metadata(self, source: InstanceRecord, metadata: dict[str, Any] | None) -> None:
+        """Raise BadRequestError where a guest with this machine could not be told this."""
+        if metadata is None:
+            return
+        directory = self._inventory.layout.instance(source.id)
+
+        def check() -> None:
+            config = own_config(directory)
+            check_metadata(source.name, metadata, config)
+            try:
+                check_fits(source.name, metadata, config, directory)
+            except OSError as error:
+                raise MachineFileError(f"{source.name}: {error.filename}: {error.strerror}; put it back") from error
+
+        await asyncio.to_thread(check)
+
     def _check_template(self, source: InstanceRecord, template_id: str) -> None:
         template = self._inventory.templates.get(template_id)
         if template is None or template.instance_id != source.id:
@@ -150,6 +176,17 @@ class Forks:
     def _report_pause(self, source: InstanceRecord, child: InstanceRecord) -> None:
         paused = f"which was paused for {child.phases[0].milliseconds:.1f} ms"
         self._report("info", f"{child.name}: checkpoint of {source.name}, {paused}", child.id)
+
+
+def _given(options: ForkOptions, plan: ForkPlan) -> dict[str, object]:
+    """Return what the first record of a fork says of what was asked for, however it is made."""
+    given: dict[str, object] = {"intent": plan.intent}
+    if options.metadata is not None:
+        given["metadata"] = options.metadata
+    if options.readiness is not None:
+        loads = plan.first_state is State.STANDBY and plan.target is not State.STOPPED
+        given["ready_on_load" if loads else "ready_on_boot"] = options.readiness
+    return given
 
 
 def name_prefix(name: str) -> str:

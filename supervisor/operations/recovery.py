@@ -5,6 +5,7 @@ import asyncio
 from supervisor.errors import SupervisorError
 from supervisor.models.base import Report
 from supervisor.operations.endings import explained
+from supervisor.operations.readying import Readying
 from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
 from supervisor.rules import lifecycle
@@ -29,6 +30,7 @@ class HostRecovery:
         page_servers: PageServers,
         consoles: Consoles,
         unpausing: Unpausing,
+        readying: Readying,
         report: Report,
     ) -> None:
         self._inventory = inventory
@@ -38,6 +40,7 @@ class HostRecovery:
         self._page_servers = page_servers
         self._consoles = consoles
         self._unpausing = unpausing
+        self._readying = readying
         self._report = report
 
     async def recover(self) -> None:
@@ -79,6 +82,8 @@ class HostRecovery:
 
     async def _recover(self, record: InstanceRecord) -> None:
         alive = await self._vmms.adopt(record)
+        if alive:
+            self._readying.follow(record)
         match lifecycle.recovery(record.state, record.intent, alive=alive):
             case Recovery.DISCARD:
                 await self._transitions.discard(record)

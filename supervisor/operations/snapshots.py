@@ -14,7 +14,6 @@ from supervisor.images.machine_files import copy_disks, copy_fixed, memory_sizes
 from supervisor.images.readiness import own_disk_marks
 from supervisor.models import ForkKind, State
 from supervisor.operations.transitions import Transitions
-from supervisor.rules.lifecycle import Intent
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layer_files import link
@@ -22,7 +21,7 @@ from supervisor.snapshots.layers import Layers, all_names, own_snapshot
 from supervisor.snapshots.written_files import keep
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import staged
-from supervisor.store.records import InstanceRecord, child_of
+from supervisor.store.records import NOT_READY, InstanceRecord, child_of
 
 
 class Snapshots:
@@ -36,18 +35,19 @@ class Snapshots:
 
     async def standby(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Running instance to Standby."""
-        changes = {"state": State.STANDBY, "attached": False, "memory_backend": "file"}
+        changes = {"state": State.STANDBY, "attached": False, "memory_backend": "file", **NOT_READY}
         standby = await self._take(record, changes, runs_on=False)
         await self._vmms.terminate(record)
         standby = await self._transitions.settle(standby.model_copy(update={"process": None}))
         return await self._layers.compact(standby)
 
     async def checkpoint(
-        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, intent: Intent | None
+        self, source: InstanceRecord, child_id: str, name: str, kind: ForkKind, given: Mapping[str, Any]
     ) -> InstanceRecord:
         """Return a new Standby instance with the memory and disks of a Running one, which runs on.
 
-        Its name is reserved. Its first phase is how long the source was paused; `intent` is what its first record says.
+        Its name is reserved. Its first phase is how long the source was paused; `given` is what its first record says
+        beside that.
         """
         directory = self._inventory.layout.instance(source.id)
         staging = staged(self._inventory.layout.instance(child_id))
@@ -58,7 +58,7 @@ class Snapshots:
             snapshotted = await self._take(source, {}, runs_on=True, watch=watch, while_paused=copies)
             base = await self._layers.compact(snapshotted)
             changes = {"state": State.STANDBY, "memory_backend": "file", "phases": tuple(watch.phases)}
-            child = child_of(base, child_id, name, kind).model_copy(update={**changes, "intent": intent})
+            child = child_of(base, child_id, name, kind).model_copy(update={**changes, **given})
 
             def populate(target: Path) -> None:
                 copy_fixed(directory, target)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.concurrency.progress import step
+from supervisor.consoles.rotation import end_of
 from supervisor.errors import InvalidStateError, StorageError, VmmError
 from supervisor.images.builtin_image import announces_ready
 from supervisor.images.machine_files import bootable
 from supervisor.models import ExitReason, LetGo, State
 from supervisor.models.base import Report
+from supervisor.operations.readying import Readying
 from supervisor.rules.firecracker_versions import NO_CLOCK
 from supervisor.rules.lifecycle import Intent, named
 from supervisor.runtime.page_servers import PageServers
@@ -34,12 +36,19 @@ class Transitions:
     """Each is done, or the instance is as it was."""
 
     def __init__(
-        self, inventory: Inventory, vmms: Vmms, layers: Layers, page_servers: PageServers, report: Report
+        self,
+        inventory: Inventory,
+        vmms: Vmms,
+        layers: Layers,
+        page_servers: PageServers,
+        readying: Readying,
+        report: Report,
     ) -> None:
         self._inventory = inventory
         self._vmms = vmms
         self._layers = layers
         self._page_servers = page_servers
+        self._readying = readying
         self._report = report
 
     async def add(
@@ -84,11 +93,11 @@ class Transitions:
                 "make another instance of the image, or put a vm.json into it"
             )
         watch = Stopwatch()
-        offset = self._vmms.console_offset(record.id)
+        offset = self._console_end(record.id)
         vmm = await self._vmms.boot(record, watch)
         state = State.INITIALIZING if announces_ready(record.image) else State.RUNNING
         cold = let_go(record, "booted").model_copy(update={"attached": False, "memory_backend": None})
-        return await self._save_running(running(cold, state, vmm, tuple(watch.phases), offset))
+        return await self._save_running(running(cold, state, vmm, tuple(watch.phases), offset, record.ready_on_boot))
 
     async def load(self, record: InstanceRecord) -> InstanceRecord:
         """Bring a Standby instance to Running by its snapshot; on failure it is in Standby as before.
@@ -99,11 +108,12 @@ class Transitions:
         if record.memory_backend == "file" and len(own_snapshot(record).layers) > 1:
             with watch.phase("flatten"):
                 record = await self._layers.flatten(record)
-        offset = self._vmms.console_offset(record.id)
+        offset = self._console_end(record.id)
         vmm = await self._load(record, watch)
         own = record if record.attached else let_go(record, "restored")
         whole = own.model_copy(update={"snapshot_unfinished": False})
-        loaded = await self._save_running(running(whole, State.RUNNING, vmm, tuple(watch.phases), offset))
+        phases, readiness = tuple(watch.phases), record.ready_on_load
+        loaded = await self._save_running(running(whole, State.RUNNING, vmm, phases, offset, readiness))
         await self._page_servers.confirm(loaded)
         return loaded
 
@@ -169,6 +179,16 @@ class Transitions:
             raise
         await self._inventory.remove(record)
 
+    def _console_end(self, instance_id: str) -> int:
+        """Return the position after all that the guest has printed: where what comes next begins.
+
+        0 where something else is in the place of its console.
+        """
+        try:
+            return end_of(self._inventory.layout.console_log(instance_id))
+        except OSError:
+            return 0
+
     async def _save_running(self, record: InstanceRecord) -> InstanceRecord:
         """Write that an instance has a VMM now, or end that again; whoever lets go of its source by that says so."""
         before = self._inventory.instances[record.id]
@@ -178,6 +198,7 @@ class Transitions:
             await asyncio.shield(self._vmms.terminate(record))
             raise
         self.tell_let_go(before, saved)
+        self._readying.follow(saved)
         return saved
 
     async def _settled(self, record: InstanceRecord) -> InstanceRecord:

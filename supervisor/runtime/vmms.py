@@ -8,13 +8,13 @@ from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
-from supervisor.consoles.rotation import end_of
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.images.readiness import check_machine, make_way_for_vmm
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
 from supervisor.runtime.consoles import Consoles
+from supervisor.runtime.guest_metadata import for_mmds, prepared, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
@@ -94,15 +94,10 @@ class Vmms:
         """Return whether the instance has a VMM."""
         return instance_id in self._running
 
-    def console_offset(self, instance_id: str) -> int:
-        """Return the position after all that the guest has printed: where what comes next begins.
-
-        0 where something else is in the place of its console.
-        """
-        try:
-            return end_of(self._layout.console_log(instance_id))
-        except OSError:
-            return 0
+    def exited(self, instance_id: str) -> "asyncio.Future[Exit] | None":
+        """Return what tells of the end of the instance's VMM; None where it has none."""
+        vmm = self._running.get(instance_id)
+        return None if vmm is None else vmm.exited
 
     async def check_machine(self, record: InstanceRecord, snapshot: SnapshotFiles | None) -> None:
         """Raise MachineFileError where a file is gone that a VMM opens to boot, or changed since this snapshot.
@@ -157,9 +152,12 @@ class Vmms:
             with interruptible():
                 version = await known_faults.version_of(record, vmm)
                 fields = known_faults.load_fields(record, version)
+                mmds = await for_mmds(record, self._layout.instance(record.id))
                 step("load")
                 with watch.phase("load"):
-                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=True, fields=fields)
+                    await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=not mmds, fields=fields)
+                if mmds:
+                    await resume(vmm, mmds, watch)
                 told = await self._started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
@@ -206,17 +204,18 @@ class Vmms:
         state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
         version = await known_faults.version_of(record, vmm)
         fields = known_faults.load_fields(record, version)
+        mmds = await for_mmds(record, self._layout.instance(record.id))
         step("load")
         async with beside(server.served(record.id)) as served:
             with watch.phase("load"):
-                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not wait, fields=fields)
+                await vmm.api.load_snapshot(state, "Uffd", listen, resume=not (wait or mmds), fields=fields)
+            if mmds and not wait:
+                await resume(vmm, mmds, watch)
             step("prefetch")
             with watch.phase("prefetch"):
                 await served
         if wait:
-            step("resume")
-            with watch.phase("resume"):
-                await vmm.api.resume()
+            await resume(vmm, mmds, watch)
         return await self._started(record, vmm, version)
 
     @contextlib.asynccontextmanager
@@ -350,17 +349,20 @@ class Vmms:
         config_file: str | None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Vmm:
-        await asyncio.to_thread(make_way_for_vmm, record.name, self._layout.instance(record.id))
+        directory = self._layout.instance(record.id)
+        await asyncio.to_thread(make_way_for_vmm, record.name, directory)
+        metadata = await prepared(record, directory)
         share = await self._huge_pages.promise(record.name, record.huge_pages)
         try:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),
                 instance_id=record.id,
-                directory=self._layout.instance(record.id),
+                directory=directory,
                 api_socket=self._layout.api_socket(record.id),
                 config_file=config_file,
                 consoles=self._consoles,
                 name=record.name,
+                metadata=metadata if config_file is not None else None,
                 meanwhile=meanwhile,
             )
         except BaseException:

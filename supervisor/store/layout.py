@@ -52,6 +52,8 @@ HOT_PAGES: Final = "hot_pages"
 VM_JSON: Final = "vm.json"
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
+METADATA: Final = "metadata.json"
+"""What the disk is written as that has an instance's metadata, before it is in its place."""
 
 PARTIAL: Final = ".new"
 STAGED: Final = ".new-"

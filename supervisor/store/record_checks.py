@@ -13,6 +13,8 @@ from typing import Final, get_args
 
 from supervisor.models import State, is_id
 from supervisor.models.base import ID_LENGTH, MAX_VCPUS
+from supervisor.models.metadata import checked
+from supervisor.models.readiness import LONGEST_READINESS, parse_readiness
 from supervisor.models.validation import quoted
 from supervisor.rules.lifecycle import HAS_VMM
 from supervisor.rules.lineage import in_circles
@@ -251,7 +253,8 @@ def _of_counters(record: TemplateRecord) -> Iterator[str]:
 
 def _of_shown(record: InstanceRecord) -> Iterator[str]:
     """Yield what could not be told to a client: it would take the whole list with it."""
-    for field in ("created_at", "started_at", "stopped_at"):
+    yield from _of_guest(record)
+    for field in ("created_at", "started_at", "stopped_at", "ready_at"):
         at: datetime | None = getattr(record, field)
         if at is not None and (at.tzinfo is None or at.year not in YEARS):
             yield f"{field}: {at.isoformat()} is no time with a zone of the years {YEARS[0]} to {YEARS[-1]}"
@@ -260,7 +263,7 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     for phase in record.phases:
         if not math.isfinite(phase.milliseconds) or phase.milliseconds < 0 or len(phase.name) > LONGEST_TEXT:
             yield f"phases: {phase.milliseconds} ms is no duration, or its name is too long"
-    for field in ("image", "exit_message", "firecracker_version"):
+    for field in ("image", "exit_message", "firecracker_version", "source_name"):
         if len(getattr(record, field) or "") > LONGEST_TEXT:
             yield f"{field}: it is longer than {LONGEST_TEXT} characters"
     versions = (record.vmm_snapshot_version, record.snapshot.snapshot_version if record.snapshot else None)
@@ -268,6 +271,26 @@ def _of_shown(record: InstanceRecord) -> Iterator[str]:
     if not DEVICES.issuperset(record.devices or ()):
         told = quoted(", ".join(record.devices or ()))
         yield f"devices: {told} are not devices that matter: {', '.join(sorted(DEVICES))}"
+
+
+def _of_guest(record: InstanceRecord) -> Iterator[str]:
+    for field in ("ready_on_boot", "ready_on_load", "readiness"):
+        text = getattr(record, field)
+        try:
+            if text is not None and len(text) > LONGEST_READINESS:
+                yield f"{field}: it is longer than {LONGEST_READINESS} characters"
+            elif text is not None:
+                parse_readiness(text)
+        except ValueError as error:
+            yield f"{field}: {quoted(text)}: {error}"
+    try:
+        checked(record.metadata or {})
+    except ValueError as error:
+        yield f"metadata: {error}"
+    for field in ("ready_ms", "runs_since"):
+        number = getattr(record, field)
+        if number is not None and not 0 <= number < MOST_OFFSET:
+            yield f"{field}: {number} is no duration"
 
 
 def _in_range(field: str, value: int, least: int, most: int) -> Iterator[str]:

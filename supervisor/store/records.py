@@ -1,7 +1,7 @@
 """What the supervisor remembers on disk of an instance and of a template."""
 
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -17,9 +17,11 @@ from supervisor.models import (
     RecordMode,
     State,
 )
+from supervisor.models.readiness import on_load
 from supervisor.rules.firecracker_versions import GIVING_BACK, Machine
 from supervisor.rules.lifecycle import Intent
 from supervisor.store.layer_marks import LayerMark
+from supervisor.system.processes import boot_seconds
 from supervisor.uffd.huge_pages import HUGE_PAGE_BYTES, SMALL_PAGE_BYTES
 
 SCHEMA_VERSION: Final = 1
@@ -118,6 +120,21 @@ class InstanceRecord(Record):
     """Whether the load that it came to run by has set its clock, or is to, where its VMM's version can."""
     console_offset: int = 0
     """Where in console.log (bytes) the present boot or restore begins."""
+    ready_on_boot: str | None = None
+    """What its guest is ready by when it has booted; None where nobody has said it."""
+    ready_on_load: str | None = None
+    """The same of a guest that comes from a snapshot."""
+    readiness: str | None = None
+    """What of these the present start waits for."""
+    ready_at: datetime | None = None
+    ready_ms: float | None = None
+    """Milliseconds from the beginning of the present start until then."""
+    metadata: dict[str, Any] | None = None
+    """What its guest is told of what it is for, beside who it is."""
+    source_name: str | None = None
+    """What it was forked from was called then."""
+    runs_since: float | None = None
+    """Seconds of the boot clock at which its VMM had come to run it."""
 
     @field_validator("record_hot_pages", mode="before")
     @classmethod
@@ -183,13 +200,26 @@ def child_of(source: InstanceRecord, child_id: str, name: str, kind: ForkKind) -
         track_dirty_pages=source.track_dirty_pages,
         firecracker_version=source.firecracker_version,
         devices=source.devices,
+        metadata=source.metadata,
+        source_name=source.name,
+        ready_on_boot=source.ready_on_boot,
+        ready_on_load=on_load(source.ready_on_load),
     )
 
 
+NOT_READY: Final = {"readiness": None, "ready_at": None, "ready_ms": None}
+"""What is known of the readiness of a guest that does not run."""
+
+
 def running(
-    record: InstanceRecord, state: State, vmm: StartedVmm, phases: tuple[Phase, ...], console_offset: int
+    record: InstanceRecord,
+    state: State,
+    vmm: StartedVmm,
+    phases: tuple[Phase, ...],
+    console_offset: int,
+    readiness: str | None,
 ) -> InstanceRecord:
-    """Return an instance as it is with a VMM that has just come to run."""
+    """Return an instance as it is with a VMM that has just come to run, whose guest is ready by `readiness`."""
     return record.model_copy(
         update={
             "state": state,
@@ -207,6 +237,9 @@ def running(
             "died": False,
             "console_offset": console_offset,
             "intent": None,
+            **NOT_READY,
+            "readiness": readiness,
+            "runs_since": boot_seconds(),
         }
     )
 
@@ -231,6 +264,7 @@ def stopped(
             "intent": None,
             "attached": False,
             "memory_backend": None,
+            **NOT_READY,
             "stopped_at": datetime.now(UTC),
             "exit_code": code,
             "exit_message": message,

@@ -16,6 +16,7 @@ from supervisor.rules.lineage import Link
 from supervisor.store.layout import (
     DELETED,
     INSTANCE_RECORD,
+    METADATA,
     STAGED,
     TEMPLATE_RECORD,
     Layout,
@@ -166,7 +167,7 @@ class Registry:
             *(self.layout.template(record.id) for record in loaded.templates),
         ]
         for directory in directories:
-            for name in (INSTANCE_RECORD, TEMPLATE_RECORD):
+            for name in (INSTANCE_RECORD, TEMPLATE_RECORD, METADATA):
                 with contextlib.suppress(OSError):
                     partial_record(directory / name).unlink()
         return loaded

@@ -17,6 +17,7 @@ SHOWN_AS_RECORDED: Final = (
     "id", "name", "image", "state", "number", "created_at", "hypervisor", "vcpus", "started_at", "stopped_at",
     "exit_code", "exit_message", "exit_reason", "died", "source_id", "fork_kind", "let_go", "template_id",
     "memory_backend", "prefetch", "phases", "size_bytes", "track_dirty_pages", "firecracker_version", "clock_set",
+    "readiness", "ready_at", "ready_ms",
 )  # fmt: skip
 
 OPERATION_FIELDS: Final = (

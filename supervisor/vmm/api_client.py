@@ -47,6 +47,7 @@ ANSWER_BYTES: Final = 1 << 20
 FAULT_LENGTH: Final = 1000
 """Characters of a refusal that are told."""
 
+_COMPACT: Final = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 _MALFORMED: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What comes of reading JSON that is not what was expected, or is nested for ever."""
 _WORD: Final = re.compile("[A-Za-z0-9 ._+-]{1,64}")
@@ -129,6 +130,10 @@ class ApiClient:
     async def configure(self, path: str, body: Any) -> None:
         """Set one part of the configuration of a VM that is not started; BadRequestError where that is refused."""
         await self._put(path, body, QUICK)
+
+    async def put_metadata(self, document: Any) -> None:
+        """Have the guest told this by MMDS, in the place of all that it was told; raises BadRequestError."""
+        await self._put("/mmds", document, QUICK)
 
     async def start(self) -> None:
         """Boot the VM that was configured; BadRequestError where its configuration is refused as a whole."""
@@ -237,7 +242,9 @@ class ApiClient:
         return answer.body
 
     async def _exchange(self, method: str, path: str, body: Any) -> _Answer:
-        async with self._session.request(method, path, json=body, allow_redirects=False) as answer:
+        # Firecracker counts the bytes of what it is told.
+        data = None if body is None else aiohttp.JsonPayload(body, dumps=_COMPACT)
+        async with self._session.request(method, path, data=data, allow_redirects=False) as answer:
             return _Answer(answer.status, await answer.read())
 
 

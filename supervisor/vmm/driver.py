@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -55,14 +55,15 @@ class Vmm(OfProcess[Exit]):
         config_file: str | None,
         consoles: Holding,
         name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Self:
         """Start a VMM with `directory` as its working directory; its API answers when this returns.
 
-        With a config file (a path in `directory`) its VM runs as well. What is to be done with its pid can be done
-        while it starts. Errors call the VM by its `name`, or its id. On failure nothing is left but the logs. Raises
-        VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path is too long or
-        the VMM refuses the configuration, and what `meanwhile` raises.
+        With a config file (a path in `directory`) its VM runs as well, and is told `metadata`. What is to be done with
+        its pid can be done while it starts. Errors call the VM by its `name`, or its id. On failure nothing is left but
+        the logs. Raises VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path
+        is too long or the VMM refuses the configuration, and what `meanwhile` raises.
         """
         name = name or instance_id
         try:
@@ -79,7 +80,7 @@ class Vmm(OfProcess[Exit]):
                         await vmm._until_it_listens(created)
                         await other
                     if config_file is not None:
-                        await vmm._boot(directory / config_file)
+                        await vmm._boot(directory / config_file, metadata)
                 except BaseException:
                     await to_its_end(vmm._abandon())
                     raise
@@ -164,7 +165,7 @@ class Vmm(OfProcess[Exit]):
             raise VmmError(f"{self._name}: the VMM has ended: {self.exited.result().text}")
         raise VmmError(f"{self._name}: the VMM does not listen on {self._api_socket} after {LISTEN_TIMEOUT:.0f} s")
 
-    async def _boot(self, config_file: Path) -> None:
+    async def _boot(self, config_file: Path, metadata: Mapping[str, Any] | None) -> None:
         """Configure and start the VM by requests.
 
         Not by --config-file: the API accepts before that VM is built, and a request that meets a failing build kills
@@ -183,6 +184,8 @@ class Vmm(OfProcess[Exit]):
             raise BadRequestError(f"{self._name}: {config_file.name} is not a VM's configuration: {error}") from error
         for path, body in configuration:
             await self.api.configure(path, body)
+        if metadata is not None:
+            await self.api.put_metadata(metadata)
         await self.api.start()
 
     async def _why_gone(self) -> str:

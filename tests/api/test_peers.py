@@ -87,7 +87,7 @@ def first_event():
         text += peer.recv(65536)
     return b'"writable":true' in text
 print(json.dumps([os.getpid(), ask("GET", "/instances"), ask("POST", "/instances"), ask("DELETE", "/instances/a"),
-    ask("PATCH", "/"), first_event()]))
+    ask("PATCH", "/"), first_event(), ask("GET", "/instances/a/wait?state=Running&readiness=tcp:127.0.0.1:22")]))
 """
 
 
@@ -112,12 +112,13 @@ def test_another_user_may_look_but_not_change(served: Served) -> None:
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
-    pid, listed, created, deleted, patched, writable = json.loads(child.stdout)
+    pid, listed, created, deleted, patched, writable, asked = json.loads(child.stdout)
     assert listed == [200, []]
     for status, error in (created, deleted, patched):
         assert (status, error["code"]) == (403, "forbidden")
         assert error["message"] == "uid 65534 may look but not change; ask the supervisor's owner (uid 0)"
     assert writable is False
+    assert asked[0] == 403 and "may look, and have no port asked" in asked[1]["message"]
     log = served.log.read_text()
     assert f"POST /instances by uid {NOBODY}, pid {pid}: 403" in log
     assert f"DELETE /instances/a by uid {NOBODY}, pid {pid}: 403" in log

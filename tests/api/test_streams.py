@@ -24,6 +24,7 @@ from supervisor.api.server import serve
 from supervisor.host.host import Host
 from supervisor.models import Activity, CreateRequest, Event, InstanceChanged, InstanceDeleted, Reset, State
 from supervisor.settings import Settings
+from tests.harness import waiting
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor, walking_source
 
@@ -371,3 +372,21 @@ async def test_what_is_no_log_is_told_by_an_answer(embedded: Home, follow: str) 
         assert "console.log: it is a symbolic link, and no file: remove it" in told["message"]
         assert "Traceback" not in running.log.read_text()
         await running.client.delete("source")
+
+
+async def test_a_wait_ends_with_whoever_waited(opened: Opened) -> None:
+    _, client = opened
+    made = await client.create(CreateRequest(name="web", image="pagewalker", readiness="console:never"))
+    await client.wait(made.id, State.RUNNING, PATIENCE)
+
+    def waits() -> int:
+        return sum("Queries.wait" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    tasks = [
+        asyncio.create_task(client.wait(made.id, State.RUNNING, PATIENCE, ready=True)),
+        asyncio.create_task(client.wait(made.id, State.RUNNING, PATIENCE, readiness="console:nor this")),
+    ]
+    await waiting.until(lambda: waits() == 2)
+    for task in tasks:
+        task.cancel()
+    await waiting.until(lambda: waits() == 0)

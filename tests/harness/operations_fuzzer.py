@@ -51,6 +51,7 @@ FITTING: Final = {str(verb): states for verb, states in ALLOWED_FROM.items()} | 
 NEWEST: Final = 3
 SMALL: Final = ("hot_mib=1", "passes=2")
 SIZE: Final = "40MB"
+READINESSES: Final = (None, "console:^restored", "console:never", "tcp:127.0.0.1:1")
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ class Fuzzer:
         return await self._boot(client, self._name(chance))
 
     async def _boot(self, client: SupervisorClient, name: str) -> str:
-        return (await client.create(CreateRequest(name=name, image="pagewalker", size=SIZE, cmd=SMALL))).name
+        made = CreateRequest(name=name, image="pagewalker", size=SIZE, cmd=SMALL, readiness="console:^pass 1$")
+        return (await client.create(made)).name
 
     async def _accept(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         return (await client.accept(one.id, AcceptRequest(changed=chance.random() < 0.5))).name
@@ -260,6 +262,7 @@ class Fuzzer:
             memory_backend=chance.choice(["uffd", "uffd", "file"]),
             prefetch=chance.choice(["before_resume", "concurrent", "off"]),
             record=chance.choice(["auto", "on", "off"]),
+            readiness=chance.choice(READINESSES),
         )
         fork = await client.fork(one.id, request)
         return f"{fork.name} of {one.name}: {fork.fork_kind} {fork.state}"
@@ -276,6 +279,7 @@ class Fuzzer:
             share_memory=chance.random() < 0.8,
             target_state=chance.choice(["Running", "Standby", "Stopped"]),
             memory_backend=chance.choice(["uffd", "file"]),
+            readiness=chance.choice(READINESSES),
         )
         result = await client.fan_out(one.id, request)
         for child in result.children:

@@ -101,6 +101,12 @@ def four(**last: object) -> World:
     return after([*events, told(**ending)])
 
 
+def unready(event: InstanceChanged, **fields: object) -> InstanceChanged:
+    """The same fork, whose guest is to be ready by a line."""
+    changed = {"readiness": "console:login:", "ready_at": None, "ready_ms": None, **fields}
+    return InstanceChanged(instance=event.instance.model_copy(update=changed))
+
+
 # What belongs to a fan-out
 
 
@@ -237,6 +243,34 @@ def test_it_tells_percentiles_the_slowest_and_the_rate() -> None:
     ]
     nothing = burst_of(after([reset([]), told()]))
     assert text(figures(nothing, None)) == "no fork is made yet"
+
+
+def test_it_tells_how_long_forks_took_until_they_were_ready_beside_how_long_until_they_ran() -> None:
+    whole = sum(phase.milliseconds for phase in PHASES)
+    runs = [unready(made(f"web-{number}")) for number in range(3)]
+    events: list[Event] = [reset([locked_source("source", [])]), told(total=3)]
+    for number in range(3):
+        events += [making(f"web-{number}"), runs[number]]
+    world = after(events)
+    assert "ready" not in text(figures(burst_of(world), None))
+    done = [unready(runs[n], ready_at=BEGIN, ready_ms=whole + late) for n, late in ((0, 900.0), (1, 100.0))]
+    world = after([done[0], done[1], done[1], InstanceDeleted(id="web-2")], world)
+    burst = burst_of(world)
+    assert (burst.ready, set(world.bursts.waiting)) == ((175.0, 975.0), set())
+    assert text(figures(burst, None)).split("\n")[:4] == [
+        "p50 75.0 ms",
+        "p95 75.0 ms",
+        "ready p50 975 ms",
+        "p95 975 ms",
+    ]
+
+
+def test_a_reset_tells_which_forks_have_become_ready_meanwhile() -> None:
+    runs = [unready(made(f"web-{number}")) for number in range(3)]
+    world = after([reset([locked_source("source", [])]), told(), making("web-0"), runs[0], making("web-1"), runs[1]])
+    ready = unready(runs[0], ready_at=BEGIN, ready_ms=60.0).instance
+    world = after([reset([locked_source("source", []), ready])], world)
+    assert (burst_of(world).ready, set(world.bursts.waiting)) == ((75.0,), set())
 
 
 @pytest.mark.parametrize(

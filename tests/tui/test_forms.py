@@ -166,6 +166,7 @@ async def test_every_choice_is_made_with_the_arrows() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: app.wishes == [("fork", ("source",), 1)])
     chosen = {"name": "", "target_state": "Standby", "memory_backend": "file", "prefetch": "off", "record": "auto"}
+    chosen |= {"readiness": "", "metadata": ""}
     assert app.values == [chosen]
 
 
