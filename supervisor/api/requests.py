@@ -129,6 +129,18 @@ class MemoryQuery(Query):
     width: int = Field(default=64, ge=1, le=65_536)
 
 
+class UploadQuery(Query):
+    """`POST /images`, `PUT /images/{id}`."""
+
+    bytes: int | None = Field(default=None, ge=1, le=1 << 62)
+    """How many are to come, to show how far it is; Content-Length says so too."""
+
+
+def parse_query(request: web.Request, query: type[QueryModel]) -> QueryModel:
+    """Return what a request's query says; raises BadRequestError."""
+    return _parse_query(request, query, Nothing)
+
+
 async def parse(
     request: web.Request, query: type[QueryModel], body: type[BodyModel], closing: Closing
 ) -> tuple[QueryModel, BodyModel]:
@@ -150,7 +162,7 @@ def _parse_query(request: web.Request, model: type[QueryModel], body: type[BaseM
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise _refusal(error, elsewhere) from error
+        raise refusal(error, elsewhere) from error
 
 
 def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query: type[BaseModel]) -> BodyModel:
@@ -173,7 +185,7 @@ def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query
     except ValidationError as error:
         if model is Nothing and error.errors()[0]["type"] != "extra_forbidden":
             raise BadRequestError("no body is read here; leave it out") from error
-        raise _refusal(error, elsewhere) from error
+        raise refusal(error, elsewhere) from error
     return parsed
 
 
@@ -202,15 +214,9 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
         return b""
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
-    encodings = ", ".join(request.headers.getall("Content-Encoding", [PLAIN]))
-    if encodings.strip().lower() != PLAIN:
-        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encodings)}; send it plain")
     try:
         async with closing.bound(BODY_SECONDS):
-            if "Expect" in request.headers and request.version >= HttpVersion11:
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                # Of the answer itself nothing is written yet.
-                request.writer.output_size = 0
+            await accept_body(request)
             return (await request.read()).strip()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error
@@ -218,6 +224,17 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
         raise BadRequestError(f"the body did not arrive within {BODY_SECONDS:.0f} s; send it whole") from error
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
         raise BadRequestError("the body ended before its announced length; send it whole") from error
+
+
+async def accept_body(request: web.Request) -> None:
+    """Have the peer go on to the body where that was asked; UnsupportedMediaTypeError for one that is encoded."""
+    encodings = ", ".join(request.headers.getall("Content-Encoding", [PLAIN]))
+    if encodings.strip().lower() != PLAIN:
+        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encodings)}; send it plain")
+    if "Expect" in request.headers and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # Of the answer itself nothing is written yet.
+        request.writer.output_size = 0
 
 
 def _too_large() -> BodyTooLargeError:
@@ -237,7 +254,9 @@ def wait_bound(query: WaitQuery, headers: Mapping[str, str]) -> float:
     return min(bound, patience * _READ_TIMEOUT_SHARE) if patience > 0 else bound
 
 
-def _refusal(error: ValidationError, elsewhere: Callable[[str, Any], str | None]) -> BadRequestError:
+def refusal(
+    error: ValidationError, elsewhere: Callable[[str, Any], str | None] = lambda field, value: None
+) -> BadRequestError:
     """Return one line that names the fields and says what they may be; the details have a line for each.
 
     `elsewhere` says of a field that is not known where it is read, if anywhere.

@@ -39,6 +39,7 @@ from supervisor.models.events import (
     TemplateChanged,
     TemplateDeleted,
 )
+from supervisor.models.images import BootWord, BuildImageRequest, KernelFinding, MadeImage
 from supervisor.models.instances import (
     FanOutFailure,
     FanOutProgress,
@@ -93,6 +94,8 @@ __all__ = [
     "NAME_PATTERN",
     "AcceptRequest",
     "Activity",
+    "BootWord",
+    "BuildImageRequest",
     "CheckpointRequest",
     "CreateRequest",
     "Deletion",
@@ -124,12 +127,14 @@ __all__ = [
     "InstanceDeleted",
     "InstanceStatistics",
     "InterfaceInfo",
+    "KernelFinding",
     "KnownFault",
     "LayerInfo",
     "Level",
     "Lineage",
     "LineageNode",
     "MachineInfo",
+    "MadeImage",
     "MemoryBackend",
     "Name",
     "Operation",

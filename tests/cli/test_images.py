@@ -1,0 +1,67 @@
+"""Images by commands: what is sent of a kernel and a root, and what is printed."""
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Forktui
+from tests.harness.kernels import bzimage, vmlinux
+from tests.harness.programs import DONE, FAILED, USAGE
+from tests.harness.supervisor_process import Home, supervisor
+
+
+def module(*needed: str) -> bytes:
+    return b"\x7fELF" + bytes(60) + b"depends=" + ",".join(needed).encode() + b"\0"
+
+
+def kernel_package(directory: Path) -> Path:
+    """Make what a distribution's kernel package has, and return its kernel."""
+    modules = directory / "lib/modules/6.1.0/kernel"
+    modules.mkdir(parents=True)
+    for name, needed in (("virtio_blk", ("virtio",)), ("virtio", ()), ("nouveau", ()), ("ext4", ())):
+        (modules / f"{name}.ko").write_bytes(module(*needed))
+    (directory / "boot").mkdir()
+    (directory / "boot/config-6.1.0").write_text("CONFIG_VIRTIO_BLK=m\nCONFIG_VMGENID=y\nCONFIG_OVERLAY_FS=m\n")
+    kernel = directory / "boot/vmlinuz-6.1.0"
+    kernel.write_bytes(bzimage(vmlinux(), size_behind=False))
+    return kernel
+
+
+async def test_a_kernel_package_and_a_directory_become_an_image(
+    embedded: Home, forktui: Forktui, tmp_path: Path
+) -> None:
+    kernel = kernel_package(tmp_path / "kernel")
+    root = tmp_path / "root"
+    (root / "sbin").mkdir(parents=True)
+    (root / "sbin/init").write_text("#!/bin/sh\n")
+    async with supervisor(embedded):
+        code, output, errors = await forktui("image", "build", "web", "--kernel", str(kernel), "--rootfs", str(root))
+        assert (code, errors) == (DONE, "")
+        assert "image web is made" in output and "taken out of a bzImage" in output
+        assert "modules: virtio virtio_blk ext4" in output
+        assert "CONFIG_VIRTIO_BLK" in output and "no-kvmapf" in output and "WHICH MEANS" in output
+        code, output, _ = await forktui("images", "--json")
+        assert {one["name"]: one["status"] for one in json.loads(output)}["web"] == "ready"
+        code, output, errors = await forktui("image", "build", "web", "--kernel", str(kernel))
+        assert (code, output) == (FAILED, "")
+        assert "image web: image build refused: there is one" in errors
+        code, output, _ = await forktui("image", "add", "other", str(embedded.data / "images/web"), "--json")
+        assert (code, json.loads(output)["name"]) == (DONE, "other")
+        assert await forktui("image", "rm", "web") == (DONE, "", "")
+        assert [path.name for path in (embedded.data / "images").iterdir()] == ["other"]
+        code, _, errors = await forktui("image", "rm", "web")
+        assert (code, "there is none of this name" in errors) == (FAILED, True)
+
+
+async def test_what_cannot_be_read_or_meant_is_one_line(embedded: Home, forktui: Forktui, tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux())
+    async with supervisor(embedded):
+        for arguments, expected, said in (
+            (("--kernel", "/no/such"), FAILED, "No such file or directory: '/no/such'"),
+            (("--kernel", str(tmp_path / "vmlinux"), "--rootfs", "/no/such"), FAILED, "'/no/such'"),
+            (("--kernel", str(tmp_path / "vmlinux"), "--vcpus", "99"), USAGE, "vcpus: 99 is refused"),
+            (("--kernel", str(tmp_path / "vmlinux"), "--init", "sh", "--rootfs", str(tmp_path)), USAGE, "init"),
+        ):
+            code, output, errors = await forktui("image", "build", "web", *arguments)
+            assert (code, output, errors.count("\n")) == (expected, "", 1), errors
+            assert said in errors
+        assert list((embedded.data / "images").iterdir()) == []
