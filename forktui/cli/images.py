@@ -8,11 +8,11 @@ from typing import Final
 
 from forktui.cli.command import Command, UsageError, request
 from forktui.client.api import SupervisorClient
-from forktui.client.uploads import SentFile, tar_of_bytes, tar_of_image, tar_of_root, whole_file
+from forktui.client.uploads import SentFile, standard_input, tar_of_bytes, tar_of_image, tar_of_root, whole_file
 from forktui.text.quantities import mebibytes
 from forktui.text.safe import safe_model
 from forktui.text.table import text_table
-from supervisor.models import BuildImageRequest, MadeImage
+from supervisor.models import BuildImageRequest, KernelFinding, MadeImage
 from supervisor.settings import Settings
 from supervisor.system.kernel_modules import WANTED, in_order, module_name
 
@@ -31,7 +31,10 @@ def _build_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", help="what it is called: letters, digits, dots, dashes, underscores")
     parser.add_argument("--kernel", required=True, type=Path, metavar="FILE", help="a vmlinux or a bzImage (vmlinuz)")
     parser.add_argument(
-        "--rootfs", type=Path, metavar="DIR|TAR", help="the root: a directory, or a tar as `docker export` writes it"
+        "--rootfs",
+        type=Path,
+        metavar="DIR|TAR",
+        help="the root: a directory, or a tar as `docker export` writes it, from standard input where it is -",
     )
     parser.add_argument("--initrd", type=Path, metavar="FILE", help="in place of the one that is made")
     parser.add_argument(
@@ -78,8 +81,14 @@ def _files(options: Namespace) -> dict[str, SentFile]:
         if modules is not None:
             files["modules"] = _modules(modules)
     if options.rootfs is not None:
-        files["rootfs"] = tar_of_root(options.rootfs) if options.rootfs.is_dir() else whole_file(options.rootfs)
+        files["rootfs"] = _root(options.rootfs)
     return files
+
+
+def _root(given: Path) -> SentFile:
+    if str(given) == "-":
+        return standard_input()
+    return tar_of_root(given) if given.is_dir() else whole_file(given)
 
 
 def _there(path: Path | str | None) -> Path | None:
@@ -135,10 +144,14 @@ def _show(made: MadeImage, settings: Settings) -> None:
     if safe.boot_words:
         print(text_table([("BOOT ARGUMENT", "WHY"), *((one.word, one.why) for one in safe.boot_words)]))
     if safe.findings:
-        rows = ((f"CONFIG_{one.option}", one.status, one.meaning) for one in safe.findings)
+        rows = ((f"CONFIG_{one.option}", one.status, _meaning(one)) for one in safe.findings)
         print(text_table([("KERNEL", "IS", "WHICH MEANS"), *rows]))
     for note in safe.notes:
         print(note)
+
+
+def _meaning(found: KernelFinding) -> str:
+    return f"it does not boot: {found.meaning}" if found.level == "alarm" else found.meaning
 
 
 BUILD: Final = Command("build", "make an image of a kernel and a root", _build_arguments, _build)

@@ -55,6 +55,16 @@ def whole_file(path: Path) -> SentFile:
     return SentFile(size, pieces)
 
 
+def standard_input() -> SentFile:
+    """Return what is read from there, of which nobody knows how much it is."""
+
+    def pieces() -> Iterator[bytes]:
+        while piece := os.read(0, _PIECE):
+            yield piece
+
+    return SentFile(0, pieces)
+
+
 def tar_of_bytes(files: Iterable[tuple[str, bytes]]) -> SentFile:
     """Return a tar of files that are in memory."""
     kept = list(files)

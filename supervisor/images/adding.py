@@ -35,7 +35,7 @@ def unpack(name: str, tar: Path, directory: Path) -> None:
                     make_directories(directory, path)
                 elif member.isreg() and path.parts:
                     make_directories(directory, path.parent)
-                    _write(directory / path, data, member.size, member.mtime)
+                    _write(directory / path, data, member.size)
                 else:
                     raise TarError(f"{member.name!r} is no file and no directory")
     except (FileExistsError, NotADirectoryError) as error:
@@ -44,7 +44,7 @@ def unpack(name: str, tar: Path, directory: Path) -> None:
         raise InvalidImageError(f"image {name}: {error}") from error
 
 
-def _write(path: Path, data: Source, size: int, mtime: float) -> None:
+def _write(path: Path, data: Source, size: int) -> None:
     with new_file(path) as file:
         for start in range(0, size, _HOLE):
             piece = data.read(min(_HOLE, size - start))

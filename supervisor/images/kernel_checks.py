@@ -1,6 +1,5 @@
 """What a guest under Firecracker, and forks of it, need of their kernel, and what a kernel says that it has."""
 
-import mmap
 import re
 import zlib
 from collections.abc import Collection, Mapping
@@ -13,7 +12,9 @@ from supervisor.models import KernelFinding
 LARGEST_CONFIG: Final = 4 << 20
 """Bytes of a kernel's configuration; a distribution's has some 300 000."""
 
-_EMBEDDED: Final = re.compile(rb"IKCFG_ST(.*?)IKCFG_ED", re.DOTALL)
+_MARK: Final = b"IKCFG_ST"
+"""In front of it, gzipped: kernel/configs.c."""
+_PIECE: Final = 1 << 20
 _LINE: Final = re.compile(r"^CONFIG_(\w+)=([ym])$", re.MULTILINE)
 _ANY: Final = re.compile(r"^(# )?CONFIG_\w+[ =]", re.MULTILINE)
 
@@ -56,11 +57,12 @@ NEEDS: Final = (
 
 def embedded_config(vmlinux: Path) -> str | None:
     """Return the configuration that a kernel has in it (CONFIG_IKCONFIG), None without one. Blocks on the disk."""
-    with vmlinux.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(b"IKCFG_ST")
-        if start < 0:
-            return None
-        given = content[start + 8 : start + 8 + LARGEST_CONFIG]
+    start = _places(vmlinux, (_MARK,)).get(_MARK)
+    if start is None:
+        return None
+    with vmlinux.open("rb") as file:
+        file.seek(start + len(_MARK))
+        given = file.read(LARGEST_CONFIG)
     try:
         return zlib.decompressobj(31).decompress(given, LARGEST_CONFIG).decode("ascii", "replace")
     except zlib.error:
@@ -76,8 +78,24 @@ def settings_of(config: str) -> Mapping[str, Setting]:
 
 def strings_in(vmlinux: Path) -> frozenset[str]:
     """Return the options whose code a kernel seems to have, by words in it. Blocks on the disk."""
-    with vmlinux.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return frozenset(one.option for one in NEEDS if any(content.find(word) >= 0 for word in one.strings))
+    found = _places(vmlinux, tuple(word for need in NEEDS for word in need.strings))
+    return frozenset(need.option for need in NEEDS if any(word in found for word in need.strings))
+
+
+def _places(path: Path, words: Collection[bytes]) -> dict[bytes, int]:
+    """Return where each word that is there is first; a piece at a time, so that other threads have their turn."""
+    found: dict[bytes, int] = {}
+    longest = max(map(len, words))
+    with path.open("rb") as file:
+        start, piece = 0, b""
+        while more := file.read(_PIECE):
+            piece += more
+            for word in words:
+                if word not in found and (place := piece.find(word)) >= 0:
+                    found[word] = start + place
+            kept = min(len(piece), longest - 1)
+            start, piece = start + len(piece) - kept, piece[len(piece) - kept :]
+    return found
 
 
 def findings(

@@ -1,8 +1,12 @@
 """Images by commands: what is sent of a kernel and a root, and what is printed."""
 
+import asyncio
 import json
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
+from forktui.client.uploads import tar_of_root
 from tests.cli.conftest import Forktui
 from tests.harness.kernels import bzimage, vmlinux
 from tests.harness.programs import DONE, FAILED, USAGE
@@ -65,3 +69,16 @@ async def test_what_cannot_be_read_or_meant_is_one_line(embedded: Home, forktui:
             assert (code, output, errors.count("\n")) == (expected, "", 1), errors
             assert said in errors
         assert list((embedded.data / "images").iterdir()) == []
+
+
+async def test_a_root_comes_from_standard_input(embedded: Home, environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux())
+    (tmp_path / "root").mkdir()
+    tar = b"".join(tar_of_root(tmp_path / "root").pieces())
+    async with supervisor(embedded):
+        words = ("image", "build", "web", "--kernel", str(tmp_path / "vmlinux"), "--rootfs", "-", "--json")
+        command = (sys.executable, "-P", "-m", "forktui", *words)
+        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+        output, _ = await process.communicate(tar)
+        assert (process.returncode, json.loads(output)["entries"]) == (DONE, 0)
+        assert (embedded.data / "images/web/root.ext4").exists()
