@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
+import pytest
+
 from forktui.client.uploads import tar_of_root
 from tests.cli.conftest import Forktui
+from tests.cli.test_users import NO_USER, PROGRAM
 from tests.harness.kernels import bzimage, vmlinux
 from tests.harness.programs import DONE, FAILED, USAGE
 from tests.harness.supervisor_process import Home, supervisor
@@ -82,3 +86,34 @@ async def test_a_root_comes_from_standard_input(embedded: Home, environment: dic
         output, _ = await process.communicate(tar)
         assert (process.returncode, json.loads(output)["entries"]) == (DONE, 0)
         assert (embedded.data / "images/web/root.ext4").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+async def test_files_that_the_supervisors_user_may_not_read_are_sent_by_who_may(
+    forktui: Forktui, run_dir: Path, tmp_path: Path
+) -> None:
+    # The interpreter's own files need not be that user's to read: what is imported late is imported before.
+    os.chown(run_dir, NO_USER, NO_USER)
+    kernel, root = tmp_path / "vmlinux", tmp_path / "root"
+    kernel.write_bytes(vmlinux())
+    root.mkdir(mode=0o700)
+    (root / "secret").write_text("of root's")
+    for path in (kernel, root / "secret"):
+        path.chmod(0o600)
+    places = ("--data-dir", str(run_dir / "data"), "--run-dir", str(run_dir / "run"), "--hypervisor", "embedded")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"import importlib.readers\n{PROGRAM}", "forktui-supervisor", *places),
+        stdout=PIPE,
+        env={"HOME": "/"},
+    )
+    try:
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).startswith(b"ready ")
+        words = ("image", "build", "web", "--kernel", str(kernel), "--rootfs", str(root), "--json")
+        code, output, errors = await forktui(*words, "--supervisor-user", str(NO_USER))
+        assert (code, errors, json.loads(output)["entries"]) == (DONE, "", 1)
+        made = run_dir / "data/images/web"
+        assert {path.stat().st_uid for path in (made, *made.iterdir())} == {NO_USER}
+    finally:
+        process.terminate()
+        await process.wait()
