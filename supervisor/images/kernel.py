@@ -21,6 +21,8 @@ LARGEST_KERNEL: Final = 1 << 30
 _PIECE: Final = 1 << 20
 _ZSTD_PIECE: Final = 256
 """Bytes of which 8 MiB come at most: a block of 4 says 128 KiB of one byte (RFC 8878, 3.1.1.2)."""
+_LZ4: Final = b"\x02\x21\x4c\x18"
+_LZ4_BLOCK: Final = 8 << 20
 _MOST_MEMORY: Final = 256 << 20
 """Bytes that a payload may ask for to be uncompressed; the kernel's own makefiles take a dictionary of 128 MiB."""
 _ELF: Final = b"\x7fELF\x02\x01"
@@ -147,12 +149,38 @@ class _Zstandard:
         return b""
 
 
+class _Lz4:
+    """The same of lz4's old format, which the kernel takes: blocks of 8 MiB, each behind its length."""
+
+    def __init__(self, window: "Readable") -> None:
+        self._window = window
+        self._begun = False
+
+    def read(self, size: int, /) -> bytes:
+        """Return a block more, none at the end; raises EOFError where that is cut off."""
+        import lz4.block  # type: ignore[import-untyped]
+
+        if not self._begun:
+            self._window.read(len(_LZ4))
+            self._begun = True
+        length = int.from_bytes(self._window.read(4), "little")
+        # What cannot be compressed becomes a little longer than it was.
+        block = self._window.read(min(length, 2 * _LZ4_BLOCK))
+        if not block:
+            # What comes last is no length: it is how much all of it comes to, where the makefiles put that.
+            return b""
+        if len(block) < length:
+            raise EOFError("a block ends before its end, or has no length that one may have")
+        return bytes(lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK))
+
+
 _COMPRESSIONS: Final[tuple[tuple[str, bytes, Callable[[Any], "Readable"]], ...]] = (
     ("gzip", b"\x1f\x8b", lambda window: gzip.GzipFile(fileobj=window)),
     ("xz", b"\xfd7zXZ\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=_MOST_MEMORY))),
     ("bzip2", b"BZh", lambda window: _OneStream(window, bz2.BZ2Decompressor())),
     ("lzma", b"\x5d\0\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=_MOST_MEMORY))),
     ("zstd", b"\x28\xb5\x2f\xfd", _Zstandard),
+    ("lz4", _LZ4, _Lz4),
     ("nothing", b"\x7fELF", lambda window: window),
 )
 

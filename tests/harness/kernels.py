@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import lz4.block  # type: ignore[import-untyped]
 import zstandard
 
 from supervisor.guests.boot import kernel_path
@@ -15,12 +16,22 @@ SETUP_SECTORS: Final = 4
 OFFSET: Final = 0x2C4
 """Of the payload, from the end of the setup code."""
 
+
+def _lz4(data: bytes) -> bytes:
+    out = b"\x02\x21\x4c\x18"
+    for start in range(0, len(data), 8 << 20):
+        block = lz4.block.compress(data[start : start + (8 << 20)], store_size=False)
+        out += struct.pack("<I", len(block)) + block
+    return out
+
+
 COMPRESSIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "gzip": gzip.compress,
     "xz": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32),
     "bzip2": bz2.compress,
     "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
     "zstd": zstandard.ZstdCompressor().compress,
+    "lz4": _lz4,
     "nothing": bytes,
 }
 

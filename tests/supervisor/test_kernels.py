@@ -50,7 +50,9 @@ def test_the_payload_of_a_bzimage_is_taken_out(tmp_path: Path, name: str, size_b
         (bzimage(gzip.compress(vmlinux())[:-900], size_behind=False), "cannot be uncompressed"),
         (bzimage(COMPRESSIONS["xz"](vmlinux())[:-900], size_behind=False), "cannot be uncompressed"),
         (bzimage(gzip.compress(b"no kernel"), size_behind=False), "no ELF file"),
-        (bzimage(b"\x02\x21\x4c\x18" + bytes(99)), "begins with 02214c18"),
+        (bzimage(b"\x89LZO\0\r\n" + bytes(99)), "begins with 894c5a4f000d"),
+        (bzimage(b"\x02\x21\x4c\x18\x09\0\0\0" + b"\xff" * 9), "cannot be uncompressed"),
+        (bzimage(COMPRESSIONS["lz4"](vmlinux())[:-900], size_behind=False), "cannot be uncompressed"),
         (bzimage(b"", size_behind=False), "payload ends at"),
         (bzimage(vmlinux(), length=1 << 31), "payload ends at"),
         (bzimage(vmlinux(), version=0x207), "before 2.6.26"),
@@ -62,7 +64,7 @@ def test_what_is_no_kernel_is_refused_with_the_reason(tmp_path: Path, given: byt
         taken(tmp_path, given)
 
 
-@pytest.mark.parametrize("name", ["gzip", "xz", "bzip2", "zstd"])
+@pytest.mark.parametrize("name", ["gzip", "xz", "bzip2", "zstd", "lz4"])
 def test_a_payload_that_grows_without_end_is_given_up(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
