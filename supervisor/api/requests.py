@@ -179,13 +179,18 @@ def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query
         return f"{field} is read from the query: {request.method} {request.rel_url.raw_path}?{shown}"
 
     try:
-        parsed = model.model_validate_json(body or b"{}")
-        # It takes the last of several values. Numbers are left as text, which has no bound on its digits.
-        json.loads(body or b"{}", object_pairs_hook=_once, parse_int=str, parse_float=str)
+        return parse_json(body or b"{}", model)
     except ValidationError as error:
         if model is Nothing and error.errors()[0]["type"] != "extra_forbidden":
             raise BadRequestError("no body is read here; leave it out") from error
         raise refusal(error, elsewhere) from error
+
+
+def parse_json(text: bytes, model: type[BodyModel]) -> BodyModel:
+    """Return what a text says by a model; raises ValidationError, and BadRequestError where it says it twice."""
+    parsed = model.model_validate_json(text)
+    # It takes the last of several values. Numbers are left as text, which has no bound on its digits.
+    json.loads(text, object_pairs_hook=_once, parse_int=str, parse_float=str)
     return parsed
 
 

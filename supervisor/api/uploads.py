@@ -10,7 +10,7 @@ from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
 from pydantic import ValidationError
 
 from supervisor.api.closing import Closing
-from supervisor.api.requests import BODY_LIMIT, BodyModel, UnsupportedMediaTypeError, accept_body, refusal
+from supervisor.api.requests import BODY_LIMIT, BodyModel, UnsupportedMediaTypeError, accept_body, parse_json, refusal
 from supervisor.errors import BadRequestError
 from supervisor.models import quoted
 from supervisor.operations.images import DIRECTORY, Part
@@ -47,7 +47,7 @@ async def multipart(
         if len(text) > BODY_LIMIT:
             raise BadRequestError(f"the part {REQUEST} has more than {BODY_LIMIT >> 20} MiB")
     try:
-        return model.model_validate_json(bytes(text)), _parts(reader, closing)
+        return parse_json(bytes(text), model), _parts(reader, closing)
     except ValidationError as error:
         raise refusal(error) from error
 

@@ -23,6 +23,7 @@ from supervisor.images.threads import ImageThreads
 from supervisor.models import BuildImageRequest, HypervisorName, MadeImage
 from supervisor.operations.image_users import ImageUsers
 from supervisor.operations.in_progress import InProgress
+from supervisor.remedies import Remedy
 from supervisor.store.layout import Layout, deleted, staged
 from supervisor.store.registry import sync_directory
 from supervisor.system import headroom
@@ -180,7 +181,7 @@ def _too_large(image: str, part: str, most: int) -> Exception:
 
 
 def _unknown(name: str) -> NotFoundError:
-    return NotFoundError(f"image {name[:64]!r}: there is none of this name; GET /images lists them")
+    return NotFoundError(f"image {name[:64]!r}: there is none of this name", remedy=Remedy.LIST_IMAGES)
 
 
 def _stage(directory: Path, verb: str) -> Path:
