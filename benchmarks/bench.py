@@ -36,6 +36,8 @@ class Sizes:
     image_mib: int = 4096
     extents: tuple[int, ...] = (1_000, 10_000, 100_000)
     """Of the images in `image`."""
+    disks_mib: tuple[int, int] = (1024, 4096)
+    """Of the disks in `disks`."""
     forks: int = 1_000
     """Whose statistics are read in `statistics`."""
     crowds: tuple[int, int] = (10, 1000)
@@ -69,6 +71,7 @@ QUICK: Final = Sizes(
     storm_mib=32,
     image_mib=64,
     extents=(100, 1_000),
+    disks_mib=(1, 4),
     forks=20,
     crowds=(2, 4),
     idle_seconds=0.5,

@@ -13,6 +13,7 @@ class Remedy(StrEnum):
 
     LIST_INSTANCES = "list_instances"
     LIST_OPERATIONS = "list_operations"
+    LIST_IMAGES = "list_images"
     READ_EVENTS = "read_events"
     CASCADE = "cascade"
     FORCE = "force"
@@ -34,6 +35,7 @@ class Remedy(StrEnum):
 API_WORDS: Final[Mapping[Remedy, str]] = {
     Remedy.LIST_INSTANCES: "; GET /instances lists them",
     Remedy.LIST_OPERATIONS: "; GET /operations lists them",
+    Remedy.LIST_IMAGES: "; GET /images lists them",
     Remedy.READ_EVENTS: ", or read GET /events",
     Remedy.CASCADE: ", or give cascade=true to delete the whole tree",
     Remedy.FORCE: ", or give force=true",

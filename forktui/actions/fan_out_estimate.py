@@ -29,7 +29,8 @@ def estimate_lines(estimate: FanOutEstimate) -> tuple[str, ...]:
     if estimate.count > estimate.fits:
         line = f"{estimate.count} do not fit: {fits(estimate).replace('up to', 'at most')}"
     taken = _taken(estimate)
-    return (line, f"{estimate.count} take {taken}") if taken else (line,)
+    copies = f"; each copies {size(estimate.copied_bytes)} of disks first" if estimate.copied_bytes else ""
+    return (line, f"{estimate.count} take {taken}{copies}") if taken else (line,)
 
 
 def question(estimate: FanOutEstimate) -> Question | None:

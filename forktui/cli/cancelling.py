@@ -20,7 +20,7 @@ def _cancel_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         type=reference,
         metavar="OPERATION",
-        help="an operation's id, or an instance that something is done to",
+        help="an operation's id, or an instance or an image that something is done to",
     )
     parser.add_argument(
         "--delete-made", action="store_true", help="delete the forks that a fan-out has made by then, which stay else"
@@ -39,8 +39,13 @@ async def _cancel(client: SupervisorClient, options: Namespace, settings: Settin
 
 async def _operation_id(client: SupervisorClient, reference: str) -> str:
     """Return the id of an operation, or of what an instance is the longest at: the others are most often its parts."""
-    if any(one.id == reference for one in await client.operations()):
+    operations = await client.operations()
+    if any(one.id == reference for one in operations):
         return reference
+    # An image's is an operation of no instance.
+    of_images = [one.id for one in operations if not one.instance_id and one.name == reference]
+    if of_images:
+        return of_images[0]
     operation = (await client.instance(reference)).operation
     if operation is None:
         raise ApiError(404, "not_found", f"{reference}: nothing is under way on it; `forktui ls` shows what is")

@@ -29,6 +29,8 @@ class Command:
     arguments: Callable[[ArgumentParser], None]
     run: Run
     options: tuple[str, ...] = ("json_output",)
+    nested: tuple["Command", ...] = ()
+    """Commands of which one has to follow; it takes and does nothing itself then."""
 
 
 def command_of(

@@ -4,7 +4,8 @@ from typing import Final
 
 from forktui.cli.cancelling import CANCEL
 from forktui.cli.forks import CHECKPOINT, FAN_OUT, FORK
+from forktui.cli.images import IMAGE
 from forktui.cli.instances import CREATE, DELETE, VERBS
 from forktui.cli.looking import IMAGES, LOGS, LS
 
-COMMANDS: Final = (LS, IMAGES, CREATE, FORK, CHECKPOINT, FAN_OUT, *VERBS, DELETE, CANCEL, LOGS)
+COMMANDS: Final = (LS, IMAGES, IMAGE, CREATE, FORK, CHECKPOINT, FAN_OUT, *VERBS, DELETE, CANCEL, LOGS)

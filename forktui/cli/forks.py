@@ -148,6 +148,8 @@ def _show_estimate(estimate: FanOutEstimate, settings: Settings) -> None:
     head = ("RESOURCE", "EACH", f"FOR {estimate.count}", "AVAILABLE", "FITS", "FROM")
     print(text_table([head, *map(_estimate_row, estimate.resources)]))
     print(f"fits: {fits(estimate)}")
+    if estimate.copied_bytes:
+        print(f"each fork copies {size(estimate.copied_bytes)} of disks before it runs")
 
 
 def _does_not_fit(source: str, estimate: FanOutEstimate) -> str | None:

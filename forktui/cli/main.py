@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Final
+from typing import Any, Final
 
 from forktui.cli.command import Command, UsageError
 from forktui.cli.commands import COMMANDS
@@ -91,11 +91,20 @@ def parser() -> argparse.ArgumentParser:
     demo.set_defaults(command="demo")
     add_options(demo, DEMO_OPTIONS)
     for command in COMMANDS:
-        own = commands.add_parser(command.name, given=top.given, help=command.help, description=command.help)
-        own.set_defaults(command=command)
-        add_options(own, (*CLIENT_OPTIONS, *command.options))
-        command.arguments(own)
+        _add_command(commands, command, top.given)
     return top
+
+
+def _add_command(commands: Any, command: Command, given: dict[str, object]) -> None:
+    own = commands.add_parser(command.name, given=given, help=command.help, description=command.help)
+    if command.nested:
+        below = own.add_subparsers(title="commands", metavar="COMMAND", required=True)
+        for one in command.nested:
+            _add_command(below, one, given)
+        return
+    own.set_defaults(command=command)
+    add_options(own, (*CLIENT_OPTIONS, *command.options))
+    command.arguments(own)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, Literal
 from urllib.parse import quote
@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 from forktui.client.decoding import EVENT_TYPES, decode
 from forktui.client.silence import ANSWER_SECONDS, ASK_SECONDS, READ, VERB, Patience
 from forktui.client.transport import ApiError, SupervisorUnreachableError, Transport
+from forktui.client.uploads import SentFile, parts_of
 from supervisor.models import (
     AcceptRequest,
+    BuildImageRequest,
     CheckpointRequest,
     CreateRequest,
     DeletionPlan,
@@ -27,6 +29,7 @@ from supervisor.models import (
     Instance,
     Lineage,
     MachineInfo,
+    MadeImage,
     Operation,
     PageMapFold,
     Reset,
@@ -75,6 +78,20 @@ class SupervisorClient(Transport):
     async def images(self) -> list[ImageInfo]:
         """Return every image, usable or with what is wrong with it."""
         return self._understood(_IMAGES.validate_json, await self._call("GET", "/images"))
+
+    async def build_image(self, request: BuildImageRequest, files: Mapping[str, SentFile]) -> MadeImage:
+        """Make an image of files, which are read here and sent: `kernel` and perhaps others."""
+        query = {"bytes": str(max(sum(one.size for one in files.values()), 1))}
+        return await self._ask(MadeImage, "POST", "/images", parts_of(request, files), query)
+
+    async def add_image(self, name: str, directory: SentFile) -> MadeImage:
+        """Make an image of a directory that is ready, sent as a tar."""
+        query = {"bytes": str(max(directory.size, 1))}
+        return await self._ask(MadeImage, "PUT", f"/images/{quote(name, safe='')}", directory.payload(), query)
+
+    async def remove_image(self, name: str) -> None:
+        """Remove an image that no instance was made of."""
+        await self._call("DELETE", f"/images/{quote(name, safe='')}")
 
     async def create(self, request: CreateRequest) -> Instance:
         """Boot a new instance."""

@@ -121,7 +121,7 @@ class Transport:
         model: type[Model],
         method: str,
         path: str,
-        body: BaseModel | None = None,
+        body: BaseModel | aiohttp.Payload | None = None,
         query: Mapping[str, str] | None = None,
         patience: Patience | None = None,
     ) -> Model:
@@ -138,13 +138,15 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: BaseModel | None = None,
+        body: BaseModel | aiohttp.Payload | None = None,
         query: Mapping[str, str] | None = None,
         patience: Patience | None = None,
     ) -> bytes:
         """Return an answer's body; what reads has less patience than what does something."""
         options: dict[str, Any] = {"params": query}
-        if body is not None:
+        if isinstance(body, aiohttp.Payload):
+            options["data"] = body
+        elif body is not None:
             options["data"] = body.model_dump_json(exclude_unset=True).encode()
             options["headers"] = {"Content-Type": "application/json"}
         patience = patience or (READ if method == "GET" else VERB)

@@ -32,6 +32,7 @@ class Wording(NamedTuple):
 WORDINGS: Final[Mapping[Remedy, Wording]] = {
     Remedy.LIST_INSTANCES: Wording("; `forktui ls` lists them", "; the tree has those that there are"),
     Remedy.LIST_OPERATIONS: Wording("; `forktui ls` shows what is under way", "; the tree shows what is under way"),
+    Remedy.LIST_IMAGES: Wording("; `forktui images` lists them", "; `forktui images` lists them"),
     Remedy.READ_EVENTS: Wording(", or look at the dashboard's event pane", ", or look at the event pane (e)"),
     Remedy.CASCADE: Wording(
         ", or give --cascade to delete the whole tree", ", or press d on it alone to delete the whole tree"

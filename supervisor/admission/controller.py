@@ -20,7 +20,7 @@ from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.system import headroom
 from supervisor.system.cgroups import Group
 from supervisor.system.processes import age_of
-from supervisor.system.sparse_files import allocated
+from supervisor.system.sparse_files import allocated, shares_blocks
 
 BACKENDS: Final[tuple[MemoryBackend, ...]] = get_args(MemoryBackend)
 
@@ -83,11 +83,12 @@ class Admission:
         huge_pages = await self._huge_pages.left(source.huge_pages * count) if source.huge_pages else None
         try:
             resources = await asyncio.to_thread(self._resources, plan, family, others, huge_pages, self._vmms(source))
+            copied = await asyncio.to_thread(self._copied, source)
         except FileNotFoundError as error:
             raise MachineFileError(
                 f"{source.name}: its forks cannot be estimated: {error.filename} is gone; put it back"
             ) from error
-        return capacity.estimate(count, resources)
+        return capacity.estimate(count, resources, copied)
 
     @contextlib.asynccontextmanager
     async def admit(self, source: InstanceRecord, plan: ForkPlan, count: int, *, force: bool) -> AsyncIterator[Promise]:
@@ -136,12 +137,13 @@ class Admission:
     ) -> list[Resource]:
         source, template = family.source, family.template
         directory = self._inventory.layout.instance(source.id)
-        fork_disk = capacity.FORK_DISK_BYTES + copied_bytes(directory)
+        copied = self._copied(source)
         disk = headroom.disk(self._inventory.layout.data_dir)
         if disk.amount is not None and plan.needs_one_file and source.snapshot and len(source.snapshot.layers) > 1:
             # Once for all of them, and beside its layers: others may have names of those.
             disk = disk._replace(amount=disk.amount - _data_bytes(directory, source))
-        found = [self._resource("disk", fork_disk, disk, "a record, logs and copies of its disks")]
+        basis = "a record, logs and copies of its disks" if copied else "a record and logs"
+        found = [self._resource("disk", capacity.FORK_DISK_BYTES + copied, disk, basis)]
         if not plan.runs:
             return found
         found.insert(0, self._memory(family, others, vmms))
@@ -157,6 +159,12 @@ class Admission:
             found.append(self._resource("page_server_descriptors", share, server, "in the page server"))
         found.append(self._resource("processes", tasks, headroom.processes(vmms), "threads of a VMM"))
         return found
+
+    def _copied(self, source: InstanceRecord) -> int:
+        """Return the bytes of disks that are copied for a fork. Raises FileNotFoundError where one is gone."""
+        layout = self._inventory.layout
+        found = copied_bytes(layout.instance(source.id))
+        return found if found and not shares_blocks(layout.instances) else 0
 
     def _memory(self, family: Family, others: list[Family], vmms: list[int]) -> Resource:
         # The pool of huge pages is no part of what MemAvailable tells, and has shares of its own for its guests.

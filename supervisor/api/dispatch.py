@@ -9,7 +9,7 @@ from aiohttp import web
 
 from supervisor.api.closing import Closing
 from supervisor.api.connections import Connections
-from supervisor.api.requests import BodyModel, QueryModel, expect, parse
+from supervisor.api.requests import BodyModel, QueryModel, expect, parse, parse_query
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,17 @@ class Route(Generic[QueryModel, BodyModel]):
     answer: Callable[[Asked[QueryModel, BodyModel]], Awaitable[web.StreamResponse]]
     endless: bool = False
     """Whether an answer may have no end, so that a HEAD would get none, and a user has only so many."""
+    uploads: bool = False
+    """Whether the body is files, which are read as they come by what answers; the model of the body is empty."""
 
     def definition(self, closing: Closing, connections: Connections) -> web.RouteDef:
         """Return the route for aiohttp."""
 
         async def dispatch(request: web.Request) -> web.StreamResponse:
-            asked = Asked(request, *await parse(request, self.query, self.body, closing))
+            if self.uploads:
+                asked = Asked(request, parse_query(request, self.query), self.body())
+            else:
+                asked = Asked(request, *await parse(request, self.query, self.body, closing))
             with connections.endless(request) if self.endless else nullcontext():
                 return await self.answer(asked)
 

@@ -19,12 +19,15 @@ from supervisor.api.requests import (
     LogsQuery,
     MemoryQuery,
     Nothing,
+    UploadQuery,
     WaitQuery,
     wait_bound,
 )
 from supervisor.api.streaming import Streams
+from supervisor.api.uploads import multipart, one_file
 from supervisor.models import (
     AcceptRequest,
+    BuildImageRequest,
     CheckpointRequest,
     CreateRequest,
     FanOutRequest,
@@ -63,6 +66,9 @@ class Routes:
             Route("GET", "/capabilities", Nothing, Nothing, self._capabilities),
             Route("GET", "/events", Nothing, Nothing, self._events, endless=True),
             Route("GET", "/images", Nothing, Nothing, self._images),
+            Route("POST", "/images", UploadQuery, Nothing, self._build_image, uploads=True),
+            Route("PUT", "/images/{id}", UploadQuery, Nothing, self._add_image, uploads=True),
+            Route("DELETE", "/images/{id}", Nothing, Nothing, self._remove_image),
             Route("GET", "/instances", ListQuery, Nothing, self._list),
             Route("POST", "/instances", Nothing, CreateRequest, self._create),
             Route("GET", one, Nothing, Nothing, self._get),
@@ -98,6 +104,20 @@ class Routes:
 
     async def _images(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_IMAGES.dump_json(await self._host.images()), content_type=JSON)
+
+    async def _build_image(self, asked: Asked[UploadQuery, Nothing]) -> web.Response:
+        request, parts = await multipart(asked.request, BuildImageRequest, self._closing)
+        told = asked.query.bytes or asked.request.content_length
+        return answer(await self._host.build_image(request, parts, told), HTTPStatus.CREATED)
+
+    async def _add_image(self, asked: Asked[UploadQuery, Nothing]) -> web.Response:
+        told = asked.query.bytes or asked.request.content_length
+        files = one_file(asked.request, self._closing)
+        return answer(await self._host.add_image(asked.reference, files, told), HTTPStatus.CREATED)
+
+    async def _remove_image(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        await self._host.remove_image(asked.reference)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _list(self, asked: Asked[ListQuery, Nothing]) -> web.Response:
         instances = self._host.queries.instances(asked.query.state)

@@ -134,6 +134,18 @@ class MemoryQuery(Query):
     width: int = Field(default=64, ge=1, le=65_536)
 
 
+class UploadQuery(Query):
+    """`POST /images`, `PUT /images/{id}`."""
+
+    bytes: int | None = Field(default=None, ge=1, le=1 << 62)
+    """How many are to come, to show how far it is; Content-Length says so too."""
+
+
+def parse_query(request: web.Request, query: type[QueryModel]) -> QueryModel:
+    """Return what a request's query says; raises BadRequestError."""
+    return _parse_query(request, query, Nothing)
+
+
 async def parse(
     request: web.Request, query: type[QueryModel], body: type[BodyModel], closing: Closing
 ) -> tuple[QueryModel, BodyModel]:
@@ -155,7 +167,7 @@ def _parse_query(request: web.Request, model: type[QueryModel], body: type[BaseM
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise _refusal(error, elsewhere) from error
+        raise refusal(error, elsewhere) from error
 
 
 def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query: type[BaseModel]) -> BodyModel:
@@ -172,13 +184,18 @@ def _parse_body(request: web.Request, body: bytes, model: type[BodyModel], query
         return f"{field} is read from the query: {request.method} {request.rel_url.raw_path}?{shown}"
 
     try:
-        parsed = model.model_validate_json(body or b"{}")
-        # It takes the last of several values. Numbers are left as text, which has no bound on its digits.
-        json.loads(body or b"{}", object_pairs_hook=_once, parse_int=str, parse_float=str)
+        return parse_json(body or b"{}", model)
     except ValidationError as error:
         if model is Nothing and error.errors()[0]["type"] != "extra_forbidden":
             raise BadRequestError("no body is read here; leave it out") from error
-        raise _refusal(error, elsewhere) from error
+        raise refusal(error, elsewhere) from error
+
+
+def parse_json(text: bytes, model: type[BodyModel]) -> BodyModel:
+    """Return what a text says by a model; raises ValidationError, and BadRequestError where it says it twice."""
+    parsed = model.model_validate_json(text)
+    # It takes the last of several values. Numbers are left as text, which has no bound on its digits.
+    json.loads(text, object_pairs_hook=_once, parse_int=str, parse_float=str)
     return parsed
 
 
@@ -207,15 +224,9 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
         return b""
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
-    encodings = ", ".join(request.headers.getall("Content-Encoding", [PLAIN]))
-    if encodings.strip().lower() != PLAIN:
-        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encodings)}; send it plain")
     try:
         async with closing.bound(BODY_SECONDS):
-            if "Expect" in request.headers and request.version >= HttpVersion11:
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                # Of the answer itself nothing is written yet.
-                request.writer.output_size = 0
+            await accept_body(request)
             return (await request.read()).strip()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error
@@ -223,6 +234,17 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
         raise BadRequestError(f"the body did not arrive within {BODY_SECONDS:.0f} s; send it whole") from error
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
         raise BadRequestError("the body ended before its announced length; send it whole") from error
+
+
+async def accept_body(request: web.Request) -> None:
+    """Have the peer go on to the body where that was asked; UnsupportedMediaTypeError for one that is encoded."""
+    encodings = ", ".join(request.headers.getall("Content-Encoding", [PLAIN]))
+    if encodings.strip().lower() != PLAIN:
+        raise UnsupportedMediaTypeError(f"the body is encoded by {quoted(encodings)}; send it plain")
+    if "Expect" in request.headers and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # Of the answer itself nothing is written yet.
+        request.writer.output_size = 0
 
 
 def _too_large() -> BodyTooLargeError:
@@ -242,7 +264,9 @@ def wait_bound(query: WaitQuery, headers: Mapping[str, str]) -> float:
     return min(bound, patience * _READ_TIMEOUT_SHARE) if patience > 0 else bound
 
 
-def _refusal(error: ValidationError, elsewhere: Callable[[str, Any], str | None]) -> BadRequestError:
+def refusal(
+    error: ValidationError, elsewhere: Callable[[str, Any], str | None] = lambda field, value: None
+) -> BadRequestError:
     """Return one line that names the fields and says what they may be; the details have a line for each.
 
     `elsewhere` says of a field that is not known where it is read, if anywhere.

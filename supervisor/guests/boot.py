@@ -21,6 +21,11 @@ def kernel_path() -> Path:
     return Path(str(files(__package__) / "pagewalker.elf"))
 
 
+def first_init_path() -> Path:
+    """Return the path of first_init.elf, which a Linux guest of `image build` runs first."""
+    return Path(str(files(__package__) / "first_init.elf"))
+
+
 def boot_args(
     hot_mib: int = DEFAULT_HOT_MIB,
     passes: int = DEFAULT_PASSES,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final, TypeVar
@@ -18,6 +18,7 @@ from supervisor.host.refusals import Refusals
 from supervisor.models import (
     AcceptRequest,
     Activity,
+    BuildImageRequest,
     CheckpointRequest,
     CreateRequest,
     DeletionPlan,
@@ -31,9 +32,11 @@ from supervisor.models import (
     ImageInfo,
     Instance,
     Level,
+    MadeImage,
     Operation,
 )
 from supervisor.operations.fan_out import FAN_OUT
+from supervisor.operations.images import Part
 from supervisor.runtime.run_files import PutBackFiles
 from supervisor.settings import Settings
 from supervisor.store.layout import PAGES_MODE
@@ -115,7 +118,7 @@ class Host:
         """Let go of everything; VMs, and the page servers that forks need, go on."""
         parts = self._parts
         parts.telemetry.stop()
-        parts.images.stop()
+        parts.catalog.stop()
         await parts.unpausing.close()
         await self.end_verbs()
         await parts.readying.close()
@@ -135,7 +138,23 @@ class Host:
 
     async def images(self) -> list[ImageInfo]:
         """Return every image, usable or with what is wrong with it."""
-        return await self._parts.images.images()
+        return await self._parts.catalog.images()
+
+    async def build_image(
+        self, request: BuildImageRequest, parts: AsyncIterator[Part], bytes_told: int | None
+    ) -> MadeImage:
+        """Make an image of a kernel, and of a root where one is given."""
+        made = await self._finish(self._parts.images.build(request, parts, bytes_told))
+        return self._made(made, "built")
+
+    async def add_image(self, name: str, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
+        """Make an image of a directory that is ready, or a snapshot."""
+        return self._made(await self._finish(self._parts.images.add(name, parts, bytes_told)), "added")
+
+    async def remove_image(self, name: str) -> None:
+        """Remove an image that no instance was made of."""
+        await self._finish(self._parts.images.remove(name))
+        self._report("info", f"image {name}: removed", None)
 
     async def create(self, request: CreateRequest) -> Instance:
         """Make a new instance: it boots, or is in Standby where its image is a snapshot."""
@@ -250,10 +269,14 @@ class Host:
         if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
             self._report("warning", f"no VM runs on firecracker: {problem}", None)
         parts.background.spawn(parts.telemetry.run())
-        parts.background.spawn(parts.images.watch())
+        parts.background.spawn(parts.catalog.watch())
 
     def _snapshot(self) -> HostSnapshot:
         return self.queries.snapshot()
+
+    def _made(self, image: MadeImage, how: str) -> MadeImage:
+        self._report("info", f"image {image.name}: {how}", None)
+        return image
 
     def _view(self, record: InstanceRecord) -> Instance:
         return self._parts.inventory.publisher.view(record)

@@ -15,6 +15,8 @@ from supervisor.operations.deletion import Deletions
 from supervisor.operations.fan_out import FanOut
 from supervisor.operations.forks import Forks
 from supervisor.operations.holding import Holding
+from supervisor.operations.image_users import ImageUsers
+from supervisor.operations.images import Images
 from supervisor.operations.in_progress import InProgress
 from supervisor.operations.instances import Instances
 from supervisor.operations.readying import Readying
@@ -56,9 +58,9 @@ class Parts:
         self.background = Background("a background task")
         self.inventory = Inventory(Registry(Layout(settings.data_dir, settings.run_dir)), events.publish)
         self.image_threads = ImageThreads()
-        self.images = ImageCatalog(self.inventory.layout.images, found, report, self.image_threads)
+        self.catalog = ImageCatalog(self.inventory.layout.images, found, report, self.image_threads)
         self._add_runtime(settings, found)
-        self._add_operations(default_hypervisor)
+        self._add_operations(default_hypervisor, found)
         self.telemetry = Sampler(
             self.inventory,
             self.page_servers,
@@ -103,7 +105,9 @@ class Parts:
         self.probes = ReadinessProbes(self.inventory.layout)
         self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers, self.consoles)
 
-    def _add_operations(self, default_hypervisor: HypervisorName) -> None:
+    def _add_operations(
+        self, default_hypervisor: HypervisorName, found: Mapping[HypervisorName, Hypervisor | str]
+    ) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers
         self.in_progress = InProgress(inventory.publisher)
         self.holding = Holding(inventory, self.in_progress, vmms.kill)
@@ -111,14 +115,17 @@ class Parts:
         self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self.readying, self._report)
         self.snapshots = Snapshots(inventory, self.transitions, vmms, layers)
         self.unpausing = Unpausing(self.holding, vmms, self._report)
+        image_users = ImageUsers(inventory)
+        self.images = Images(inventory.layout, self.in_progress, image_users, self.image_threads, found)
         self.creation = Creation(
             inventory.layout,
             self.holding,
             self.transitions,
             vmms,
             layers,
-            self.images,
+            self.catalog,
             self.image_threads,
+            image_users,
             default_hypervisor,
         )
         self.instances = Instances(

@@ -21,7 +21,7 @@ from supervisor.store.layout import VM_JSON
 from supervisor.system.regular_files import shown
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_NAME_RULE: Final = (
+NAME_RULE: Final = (
     "a name has up to 63 letters, digits, dots, dashes and underscores, no blanks, a letter or digit first"
 )
 
@@ -52,7 +52,7 @@ def load_image(images: Path, name: str) -> BootImage:
     if name == PAGEWALKER:
         return BootImage(PAGEWALKER, builtin_image.directory(), builtin_image.configuration())
     if not _NAME.fullmatch(name):
-        raise UnknownImageError(f"image '{shown(name[:64])}' is refused: {_NAME_RULE}: choose another name")
+        raise UnknownImageError(f"image '{shown(name[:64])}' is refused: {NAME_RULE}: choose another name")
     directory = images / name
     check_directory(directory)
     try:

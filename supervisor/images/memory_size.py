@@ -11,8 +11,22 @@ from supervisor.models.base import MIB
 MINIMUM: Final = 32 * MIB
 """Bytes; Firecracker starts with less, and no guest does."""
 
+LARGEST_DISK: Final = 1 << 42
+"""Bytes of a disk that is made here; it is a file of which little need be on the host's disk."""
+
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": MIB, "G": 1 << 30, "T": 1 << 40}
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+
+
+def parse_disk_size(text: str) -> int:
+    """Return the bytes of a disk, written as memory is; raises InvalidSizeError."""
+    matched = _SIZE.fullmatch(text.strip())
+    size = int(matched[1]) * _UNITS[matched[2].upper()] if matched else 0
+    if not MIB <= size <= LARGEST_DISK or size % MIB:
+        raise InvalidSizeError(
+            f"disk size {text[:40]!r} is refused: write a whole number of MiB with its unit, such as 512MB or 4G"
+        )
+    return size
 
 
 def parse_size(text: str, maximum: int | None = None) -> int:

@@ -43,6 +43,7 @@ from supervisor.models.events import (
     TemplateChanged,
     TemplateDeleted,
 )
+from supervisor.models.images import BootWord, BuildImageRequest, KernelFinding, MadeImage
 from supervisor.models.instances import (
     FanOutFailure,
     FanOutProgress,
@@ -98,6 +99,8 @@ __all__ = [
     "NAME_PATTERN",
     "AcceptRequest",
     "Activity",
+    "BootWord",
+    "BuildImageRequest",
     "CheckpointRequest",
     "CreateRequest",
     "Deletion",
@@ -131,6 +134,7 @@ __all__ = [
     "InstanceDeleted",
     "InstanceStatistics",
     "InterfaceInfo",
+    "KernelFinding",
     "KnownFault",
     "LastWords",
     "LayerInfo",
@@ -139,6 +143,7 @@ __all__ = [
     "Lineage",
     "LineageNode",
     "MachineInfo",
+    "MadeImage",
     "MemoryBackend",
     "Name",
     "Operation",

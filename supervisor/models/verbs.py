@@ -172,6 +172,9 @@ class FanOutEstimate(Wire):
     limiting: ResourceName | None = None
     """None where FAN_OUT_LIMIT forks fit."""
     resources: tuple[ResourceEstimate, ...]
+    copied_bytes: int = 0
+    """Of disks that are copied for each fork before it runs; 0 where it has none that it may write to, or shares their
+    blocks."""
 
 
 class Deletion(Wire):

@@ -19,6 +19,7 @@ from supervisor.models import CreateRequest, HypervisorName, State
 from supervisor.models.base import MIB
 from supervisor.models.readiness import on_load
 from supervisor.operations.holding import Holding
+from supervisor.operations.image_users import ImageUsers
 from supervisor.operations.transitions import Transitions
 from supervisor.rules.lifecycle import Verb
 from supervisor.runtime.readiness_probes import check_vsock
@@ -45,6 +46,7 @@ class Creation:
         layers: Layers,
         images: ImageCatalog,
         threads: ImageThreads,
+        users: ImageUsers,
         default_hypervisor: HypervisorName,
     ) -> None:
         self._layout = layout
@@ -54,14 +56,16 @@ class Creation:
         self._layers = layers
         self._images = images
         self._threads = threads
+        self._users = users
         self._default_hypervisor = default_hypervisor
 
     async def create(self, request: CreateRequest) -> InstanceRecord:
         """Boot a new instance of an image, or leave one of a snapshot in Standby."""
-        image = await self._load(request.image)
-        if isinstance(image, snapshot_image.SnapshotImage):
-            return await self._in_standby(request, image)
-        return await self._booted(request, image)
+        with self._users.using(request.image, request.name):
+            image = await self._load(request.image)
+            if isinstance(image, snapshot_image.SnapshotImage):
+                return await self._in_standby(request, image)
+            return await self._booted(request, image)
 
     async def _load(self, name: str) -> boot_image.BootImage | snapshot_image.SnapshotImage:
         """Return an image; UnknownImageError names those that there are."""

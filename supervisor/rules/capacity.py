@@ -109,13 +109,14 @@ def _usual(sizes: Sequence[int]) -> int:
     return sorted(sizes)[math.ceil(SIBLING_PERCENTILE * len(sizes)) - 1]
 
 
-def estimate(count: int, resources: Iterable[Resource]) -> FanOutEstimate:
+def estimate(count: int, resources: Iterable[Resource], copied_bytes: int = 0) -> FanOutEstimate:
     """Return how many forks fit, what limits them, and each resource's share for `count` of them."""
     rows = list(resources)
     bounds = [(row.fits, row.name) for row in rows if row.fits is not None]
     fits, limiting = min(bounds, key=lambda bound: bound[0], default=(FAN_OUT_LIMIT, None))
     return FanOutEstimate(
         count=count,
+        copied_bytes=copied_bytes,
         fits=min(fits, FAN_OUT_LIMIT),
         limiting=limiting if fits < FAN_OUT_LIMIT else None,
         resources=tuple(

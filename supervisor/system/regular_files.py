@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import BinaryIO, Final
 
 from supervisor.system.log_text import escaped
 
@@ -32,6 +32,11 @@ _CHUNK: Final = 1 << 20
 def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Return a descriptor of a regular file; raises OSError, which says what else is there."""
     return _opened(str(path), str(path), None, flags, mode)
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Open a new file of mode 0600 for reading and writing; raises FileExistsError where anything is there."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb+")
 
 
 def open_within(directory: Path, name: str) -> int:

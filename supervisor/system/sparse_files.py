@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,8 @@ from supervisor.system.regular_files import open_regular
 # What copy_file_range(2) says where it cannot copy from one file to the other: they are in two file systems, or in one
 # that does not have the call.
 _UNSUPPORTED: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_FICLONE: Final = 0x40049409
+"""_IOW(0x94, 9, int) of include/uapi/linux/fs.h: ioctl_ficlone(2)."""
 _PORTION: Final = 32 << 20
 """Bytes that are copied between two words about it: some ten milliseconds' worth of a disk."""
 
@@ -52,10 +56,35 @@ def copy_opened(source_fd: int, target: Path, copied: Copied) -> None:
     """Do the same with a file that is open; raises as `sparse_copy`."""
     with created(target) as target_fd:
         size = os.fstat(source_fd).st_size
+        if _cloned(source_fd, target_fd):
+            copied(size)
+            os.fsync(target_fd)
+            return
         os.ftruncate(target_fd, size)
         for start, end in extents(source_fd, size):
             copy_range(source_fd, target_fd, start, end, copied)
         os.fsync(target_fd)
+
+
+def shares_blocks(directory: Path) -> bool:
+    """Return whether a copy of a file in a directory takes no room of its own until it is written to."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as source, tempfile.TemporaryFile(dir=directory) as target:
+            source.write(bytes(4096))
+            source.flush()
+            return _cloned(source.fileno(), target.fileno())
+    except OSError:
+        return False
+
+
+def _cloned(source: int, target: int) -> bool:
+    """Have one file share all blocks of another, if that can be: on btrfs, XFS, bcachefs, and others."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        # Whatever is wrong with it, a copy is tried, which says so.
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ PROGRAMS = {"forktui": main.main, "forktui-supervisor": supervisor_main}
 VERBS = (
     "ls",
     "images",
+    "image",
     "create",
     "fork",
     "checkpoint",

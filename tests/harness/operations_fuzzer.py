@@ -14,8 +14,11 @@ from itertools import count
 from typing import Final
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
+from forktui.client.uploads import whole_file
+from supervisor.guests.boot import kernel_path
 from supervisor.models import (
     AcceptRequest,
+    BuildImageRequest,
     CheckpointRequest,
     CreateRequest,
     Event,
@@ -69,7 +72,7 @@ EVERYTHING: Final = Mix(
     {
         "create": 4, "fork": 14, "fork_from_running": 4, "fan_out": 4, "checkpoint": 5, "standby": 9, "restore": 8,
         "start": 3, "stop": 4, "detach": 5, "accept": 3, "delete": 8, "cascade": 1, "cancel": 4, "plan": 3,
-        "estimate": 2, "look": 4,
+        "estimate": 2, "look": 4, "image": 2,
     },
     sources=4,
     limit=40,
@@ -326,6 +329,14 @@ class Fuzzer:
     async def _plan(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         plan = await client.deletion_plan(one.id, cascade=chance.random() < 0.5)
         return f"{len(plan.deletions)} would go"
+
+    async def _image(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
+        name = f"image-{chance.randrange(2)}"
+        if chance.random() < 0.5:
+            await client.remove_image(name)
+            return f"{name} removed"
+        made = await client.build_image(BuildImageRequest(name=name), {"kernel": whole_file(kernel_path())})
+        return f"{made.name} built"
 
     async def _estimate(self, chance: random.Random, client: SupervisorClient, one: Instance) -> str:
         return f"{(await client.fan_out_estimate(one.id, FanOutRequest(count=chance.randint(1, 64)))).fits} would fit"

@@ -35,6 +35,7 @@ MODES = {
     "checkpoint": ["64 KiB", "128 KiB", "1 MiB"],
     "merge": ["flatten", "compact"],
     "image": ["100 extents", "1,000 extents"],
+    "disks": ["none", "shared, 1 MiB", "shared, 4 MiB", "sparse, 1 MiB", "sparse, 4 MiB", "full, 1 MiB", "full, 4 MiB"],
     "statistics": ["20 of 20 change", "2 of 20 change"],
     "thousand": [
         "a fork of a fan-out every ms",

@@ -50,6 +50,12 @@ def test_the_image(tmp_path: Path) -> None:
     assert load_image(tmp_path, "alpine").config.boot_source.kernel_image_path == "vmlinux"
 
 
+def test_the_way_to_eight_forked_linux_vms_is_the_same_in_both_documents() -> None:
+    three = block("sh", "image build")
+    assert len(three.splitlines()) == 3
+    assert three in (ROOT / "docs" / "images.md").read_text()
+
+
 def test_the_options_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORKTUI_FIRECRACKER", raising=False)
     file = tmp_path / "forktui.toml"

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from supervisor.guests.boot import kernel_path
-from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
+from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance
+from supervisor.system.sparse_files import shares_blocks
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
@@ -86,6 +87,24 @@ async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(firec
             os.pwrite(written.fileno(), b"mine", 0)
         heads = await asyncio.to_thread(lambda: [head(disk) for disk in disks])
         assert [one for one in heads if one == b"mine"] == [b"mine"]
+
+
+async def test_what_is_copied_of_disks_is_said_before(firecracker_home: Home) -> None:
+    """Unless the file system shares the blocks of both: then a copy costs nothing before it is written to."""
+    write_image(firecracker_home, "disked")
+    async with supervisor(firecracker_home) as running:
+        client = running.client
+        source = await client.create(CreateRequest(name="source", image="disked"))
+        await until_console_says(directory(firecracker_home, source) / "console.log", "pass 1")
+        await client.standby("source")
+        found = await client.fan_out_estimate("source", FanOutRequest(count=4))
+        (disk,) = [row for row in found.resources if row.name == "disk"]
+        if shares_blocks(firecracker_home.data):
+            assert (found.copied_bytes, disk.basis) == (0, "a record and logs; free blocks")
+        else:
+            written = (directory(firecracker_home, source) / "disk.data").stat().st_blocks * 512
+            assert (found.copied_bytes, disk.per_fork > written) == (written, True)
+            assert disk.basis == "a record, logs and copies of its disks; free blocks"
 
 
 def head(disk: Path) -> bytes:

@@ -157,6 +157,8 @@ def test_a_number_is_said_to_fit_or_not_with_what_it_takes() -> None:
         "fits: up to 100 (memory)",
         "8 take 144 MiB of 1.8 GiB memory",
     )
+    copying = estimate(8, 100).model_copy(update={"copied_bytes": 4 << 30})
+    assert estimate_lines(copying)[1] == "8 take 144 MiB of 1.8 GiB memory; each copies 4 GiB of disks first"
     assert estimate_lines(estimate(8, 5))[0] == "8 do not fit: at most 5 (memory)"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.errors import BadRequestError, DependencyMissingError, InvalidSizeError
 from supervisor.guests import build as build_module
-from supervisor.guests.boot import boot_args, kernel_path
+from supervisor.guests.boot import boot_args, first_init_path, kernel_path
 from supervisor.guests.build import build
 from supervisor.guests.pagewalker import (
     DEFAULT_BALLAST_MIB,
@@ -34,6 +34,14 @@ def test_the_shipped_elf_is_what_its_source_builds(tmp_path: Path) -> None:
         pytest.skip("gcc")
     build(tmp_path / "pagewalker.elf")
     assert (tmp_path / "pagewalker.elf").read_bytes() == kernel_path().read_bytes()
+
+
+def test_the_shipped_first_init_is_what_its_source_builds(tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc")
+    build(tmp_path / "first_init.elf", "first_init.s")
+    assert (tmp_path / "first_init.elf").read_bytes() == first_init_path().read_bytes()
+    assert first_init_path().stat().st_size < PAGE_SIZE
 
 
 def test_the_elf_is_a_static_x86_64_program_of_a_few_kib_at_kernel_base() -> None:

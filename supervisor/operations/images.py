@@ -1,0 +1,227 @@
+"""Images that are built, added and removed."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from supervisor.concurrency.progress import advance, counted, interruptible, step
+from supervisor.errors import (
+    BadRequestError,
+    InsufficientResourcesError,
+    InvalidStateError,
+    NameConflictError,
+    NotFoundError,
+    StorageError,
+)
+from supervisor.images import adding, boot_image, building, snapshot_image
+from supervisor.images.builtin_image import PAGEWALKER
+from supervisor.images.threads import ImageThreads
+from supervisor.models import BuildImageRequest, HypervisorName, MadeImage
+from supervisor.operations.image_users import ImageUsers
+from supervisor.operations.in_progress import InProgress
+from supervisor.remedies import Remedy
+from supervisor.store.layout import Layout, deleted, staged
+from supervisor.store.registry import sync_directory
+from supervisor.system import headroom
+from supervisor.system.regular_files import discard
+from supervisor.vmm.hypervisor import Hypervisor
+
+BUILD: Final = "image build"
+ADD: Final = "image add"
+REMOVE: Final = "image rm"
+DIRECTORY: Final = "directory"
+DISK_KEPT: Final = 64 << 20
+"""Bytes of the disk that are left: the records of all else have to be written."""
+MOST_BYTES: Final = {"kernel": 1 << 30, "config": 4 << 20, "initrd": 1 << 30, "modules": 2 << 30}
+"""Of what is given; a root, or a directory, may have what the disk has room for."""
+_WRITTEN: Final = 1 << 20
+
+
+class Part(NamedTuple):
+    """A file that is given: what it is, and its bytes as they come."""
+
+    name: str
+    data: AsyncIterator[bytes]
+
+
+class Images:
+    """Makes images in a directory that no other looks at, and gives it its name once all is there and usable."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        in_progress: InProgress,
+        users: ImageUsers,
+        threads: ImageThreads,
+        hypervisors: Mapping[HypervisorName, Hypervisor | str],
+    ) -> None:
+        self._layout = layout
+        self._in_progress = in_progress
+        self._users = users
+        self._threads = threads
+        self._hypervisors = hypervisors
+
+    async def build(self, request: BuildImageRequest, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
+        """Make an image of a kernel, perhaps an initrd, and a root; `bytes_told` is how many are to come."""
+        async with self._making(request.name, BUILD) as (staging, directory):
+            files = await self._receive(request.name, parts, building.PARTS, staging, bytes_told)
+            building.check(request, files)
+            firecracker = self._hypervisors["firecracker"]
+            version = None if isinstance(firecracker, str) else firecracker.version
+            limit = max(await self._room() - DISK_KEPT, 0)
+            given = building.Given(request, files, version, limit)
+            return await self._work(request.name, partial(building.build, given, directory))
+
+    async def add(self, name: str, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
+        """Make an image of a directory that is ready."""
+        async with self._making(name, ADD) as (staging, directory):
+            files = await self._receive(name, parts, (DIRECTORY,), staging, bytes_told)
+            step("unpack")
+            await self._work(name, partial(adding.unpack, name, files[DIRECTORY], directory))
+            return MadeImage(name=name)
+
+    async def remove(self, name: str) -> None:
+        """Remove an image of which there is no instance: where one came from is not taken from under it."""
+        if name == PAGEWALKER:
+            raise InvalidStateError(f"image {PAGEWALKER}: {REMOVE} refused: it is built in")
+        if not boot_image.is_name(name):
+            raise _unknown(name)
+        with self._users.changing(name, REMOVE), self._in_progress.begin(REMOVE, "", name):
+            self._users.check_unused(name, REMOVE)
+            await asyncio.to_thread(_remove, self._layout.image(name))
+
+    @contextlib.asynccontextmanager
+    async def _making(self, name: str, verb: str) -> AsyncIterator[tuple[Path, Path]]:
+        """Give a directory for what is received, and one in it that becomes the image once the body has filled it."""
+        if not boot_image.is_name(name):
+            why = f"{boot_image.NAME_RULE}, and {PAGEWALKER} is taken"
+            raise BadRequestError(f"image {name[:64]!r}: {verb} refused: {why}")
+        with self._users.changing(name, verb), self._in_progress.begin(verb, "", name) as operation:
+            directory = self._layout.image(name)
+            try:
+                made = await asyncio.to_thread(_stage, directory, verb)
+                yield staged(directory), made
+                await self._work(name, partial(snapshot_image.load, made.parent, name))
+                operation.check()
+                await asyncio.to_thread(_commit, made, directory)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise StorageError(
+                    f"image {name}: it cannot be made: {why}; free space or make the data directory writable"
+                ) from error
+            finally:
+                await asyncio.shield(asyncio.to_thread(_discard, staged(directory)))
+
+    async def _receive(
+        self, name: str, parts: AsyncIterator[Part], wanted: Sequence[str], staging: Path, told: int | None
+    ) -> dict[str, Path]:
+        """Return the files that were given, by what they are."""
+        step("receive")
+        files: dict[str, Path] = {}
+        room = await self._room() - DISK_KEPT
+        with counted(told, "bytes") if told else contextlib.nullcontext():
+            async for part in parts:
+                if part.name not in wanted or part.name in files:
+                    raise BadRequestError(
+                        f"image {name}: the part {part.name[:64]!r} is not read, or is given twice; parts are "
+                        f"{', '.join(wanted)}"
+                    )
+                files[part.name] = path = staging / part.name
+                most = min(MOST_BYTES.get(part.name, room), room)
+                room -= await _write(part.data, path, partial(_too_large, name, part.name, most), most)
+        missing = [one for one in wanted[:1] if one not in files]
+        if missing:
+            raise BadRequestError(f"image {name}: the part {missing[0]} is missing; give it")
+        return files
+
+    async def _room(self) -> int:
+        left = await asyncio.to_thread(headroom.disk, self._layout.images)
+        return 1 << 62 if left.amount is None else left.amount
+
+    async def _work(self, name: str, work: Callable[[], object]) -> MadeImage:
+        """Return what is done in a thread that may be cancelled, and that is given up where it stands still."""
+        made: list[object] = []
+        await self._threads.place(name, lambda: made.append(work()))
+        return made[0] if isinstance(made[0], MadeImage) else MadeImage(name=name)
+
+
+async def _write(data: AsyncIterator[bytes], path: Path, too_large: Callable[[], Exception], most: int) -> int:
+    """Write what comes to a new file, and return how much that was."""
+    written, waiting = 0, bytearray()
+    file = await asyncio.to_thread(path.open, "xb")
+    try:
+        while True:
+            with interruptible():
+                piece = await anext(data, b"")
+            waiting += piece
+            written += len(piece)
+            advance(len(piece))
+            if written > most:
+                raise too_large()
+            if waiting and (not piece or len(waiting) >= _WRITTEN):
+                await asyncio.to_thread(file.write, bytes(waiting))
+                waiting.clear()
+            if not piece:
+                return written
+    finally:
+        await asyncio.shield(asyncio.to_thread(file.close))
+
+
+def _too_large(image: str, part: str, most: int) -> Exception:
+    bound = MOST_BYTES.get(part)
+    if bound == most:
+        return BadRequestError(f"image {image}: {part}: it has more than {most >> 20} MiB, the most that is read")
+    return InsufficientResourcesError(
+        f"image {image}: {part}: it has more than the {max(most, 0) >> 20} MiB that the disk has left; free some of it"
+    )
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(f"image {name[:64]!r}: there is none of this name", remedy=Remedy.LIST_IMAGES)
+
+
+def _stage(directory: Path, verb: str) -> Path:
+    """Make the directory of what is received for an image, and return the one in it that is to be the image's."""
+    if os.path.lexists(directory):
+        raise NameConflictError(f"image {directory.name}: {verb} refused: there is one; remove it, or name another")
+    staging = staged(directory)
+    discard(staging)
+    made = staging / directory.name
+    staging.mkdir(mode=0o750)
+    made.mkdir(mode=0o750)
+    return made
+
+
+def _commit(made: Path, directory: Path) -> None:
+    step("commit")
+    sync_directory(made)
+    made.rename(directory)
+    sync_directory(directory.parent)
+
+
+def _discard(staging: Path) -> None:
+    with contextlib.suppress(OSError):
+        discard(staging)
+
+
+def _remove(directory: Path) -> None:
+    """Remove an image's directory, or the link to it."""
+    if not os.path.lexists(directory):
+        raise _unknown(directory.name)
+    try:
+        if directory.is_symlink():
+            directory.unlink()
+            return
+        gone = deleted(directory)
+        discard(gone)
+        directory.rename(gone)
+        step("remove files")
+        _discard(gone)
+    except OSError as error:
+        raise StorageError(
+            f"image {directory.name}: it cannot be removed: {error.strerror}; make the data directory writable"
+        ) from error
