@@ -324,6 +324,7 @@ async def test_any_http_client_builds_an_image(embedded: Home) -> None:
                 {"kernel": vmlinux()},
                 {"request": b"{"},
                 {"request": b'{"name": "x", "nmae": "y"}'},
+                {"request": b'{"name": "x", "name": "y"}'},
             ]
             for wrong in wrongs:
                 answer = await client.post("/images", files=wrong)
