@@ -87,8 +87,10 @@ def test_a_whole_tree_waits_for_its_plan_and_goes_by_cascade() -> None:
 def test_a_fork_of_what_runs_is_a_copy_without_the_options_of_shared_memory() -> None:
     world = world_of(*family())
     copied, shared = (FORK.form(world, [world.instances[i]]) for i in ("fork-1", "source"))  # type: ignore[misc]
-    assert [field.name for field in copied.fields] == ["name", "target_state"]
-    assert [field.name for field in shared.fields] == ["name", "target_state", "memory_backend", "prefetch", "record"]
+    guest = ["readiness", "metadata"]
+    assert [field.name for field in copied.fields] == ["name", "target_state", *guest]
+    shares = ["memory_backend", "prefetch", "record"]
+    assert [field.name for field in shared.fields] == ["name", "target_state", *shares, *guest]
     assert "A copy" in copied.says[0]
 
 
