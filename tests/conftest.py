@@ -17,7 +17,7 @@ from tests.harness import leftovers
 from tests.harness.firecracker import Unavailable, find_firecracker
 from tests.harness.supervisor_process import Home, home_at
 
-SUPERVISED = frozenset({"home", "embedded", "firecracker_home"})
+SUPERVISED = frozenset({"home", "embedded", "firecracker_home", "nested_host"})
 """The fixtures of a test that starts supervisors."""
 
 # How long an example takes says nothing of what is tested where others use the machine too.
