@@ -51,6 +51,12 @@ def large(nested_host: NestedHost) -> Report:
     return nested_host.run("large")
 
 
+@pytest.fixture(scope="session")
+def devices(nested_host: NestedHost) -> Report:
+    """Return what was seen of a guest with a balloon and a network interface; its clock follows the host's."""
+    return nested_host.run("devices")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Have a failure show what the job did and what its guests printed last."""

@@ -35,6 +35,8 @@ IMAGES: Final[Mapping[str, Mapping[str, Any]]] = {
     "large": {"mem_size_mib": LARGE_MIB, "drives": [DISK], "arguments": "clock=phc2sys"},
     "huge": {"huge_pages": "2M"},
     "devices": {
+        # Its snapshots are whole ones, for it has a balloon.
+        "mem_size_mib": 128,
         "drives": [DISK],
         "arguments": "clock=chrony",
         "balloon": {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1},

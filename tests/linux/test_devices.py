@@ -9,12 +9,6 @@ from tests.linux.told import OOPS, without_gap
 
 
 @pytest.fixture(scope="module")
-def devices(nested_host: NestedHost) -> Report:
-    """Run the job with a balloon and a network interface."""
-    return nested_host.run("devices")
-
-
-@pytest.fixture(scope="module")
 def huge(nested_host: NestedHost) -> Report:
     """Run the job with pages of 2 MiB."""
     return nested_host.run("huge")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 RESEEDED: Final = "random: crng reseeded due to virtual machine fork"
-OOPS: Final = re.compile(r"Oops|BUG:|WARNING: CPU|rcu_.*stall|soft lockup")
+OOPS: Final = re.compile(r"Oops|BUG:|rcu_.*stall|soft lockup")
 _TICK: Final = re.compile(r"^tick (\d+) date (\d+) memory (\S+) disk (\S+) uuid (\S+)\r?$", re.MULTILINE)
 
 

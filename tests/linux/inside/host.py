@@ -23,6 +23,8 @@ LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at a console: each costs the guests of this one CPU."""
 SLOW: Final = 5.0
 """Seconds of a query that is told among the steps."""
+CLOCK_STEP: Final = 1.0
+"""Seconds that a guest's stamp may be off: its ticks have whole ones, and half of one is let pass (guest_init.sh)."""
 OWN_LOCK: Final = "lock"
 """The file in the run directory that the supervisor has locked."""
 ENDED: Final = ("Stopped", "Unknown")
@@ -121,6 +123,21 @@ class Host:
         wanted = {name: len(self.ticks(name)) + more for name in names}
         for name in names:
             self.until(name, f"{more} more ticks", partial(_has_ticks, wanted[name]))
+
+    def clock(self, name: str) -> list[float]:
+        """Return a tick's date between two stamps of this host's clock: before it was taken, and after.
+
+        It is the first tick that is right, give or take CLOCK_STEP, and the last that is not where none is in time.
+        """
+        began = time.monotonic()
+        while True:
+            # A tick takes its date a second after the one before, so that this stamp is the earlier.
+            self.goes_on(name, more=1)
+            known, before = len(self.ticks(name)), time.time()
+            self.goes_on(name, more=1)
+            date, after = self.ticks(name)[known].date, time.time()
+            if before - CLOCK_STEP <= date <= after + CLOCK_STEP or time.monotonic() - began > PATIENCE:
+                return [before, date, after]
 
     def until_state(self, name: str, *states: str) -> Any:
         """Wait until an instance is in one of these states, and return it then."""

@@ -1,4 +1,4 @@
-"""A guest with a balloon and a network interface."""
+"""A guest with a balloon and a network interface, whose clock is set by the host's."""
 
 import subprocess
 import time
@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.linux.inside.host import LOOK_AGAIN, PATIENCE, Host, Stopped
 
-BALLOON_MIB: Final = 96
+BALLOON_MIB: Final = 32
 TAP: Final = "tap0"
 
 
@@ -32,6 +32,7 @@ def run(host: Host) -> None:
     host.verb(fork, "standby")
     host.verb(fork, "restore")
     host.goes_on(fork)
+    host.see("stamps", host.clock(fork))
     host.delete("devices")
 
 
