@@ -1,5 +1,6 @@
 """One nested host for the session, and what its guests printed beside each failure."""
 
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ def nested_host() -> Iterator[NestedHost]:
         # Below the checkout, which the host has as it is here; /tmp is its own.
         with tempfile.TemporaryDirectory(prefix="built-", dir=CACHE) as directory:
             machines = build(packages, Path(directory))
-            with NestedHost.running(packages, machines, firecracker) as host:
+            vmm = Path(directory, "firecracker")
+            shutil.copy(firecracker, vmm)
+            with NestedHost.running(packages, machines, vmm) as host:
                 yield host
     except Unavailable as reason:
         pytest.skip(str(reason))

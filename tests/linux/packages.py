@@ -56,7 +56,7 @@ class Debian:
 
     def libraries(self, program: Path) -> list[tuple[str, str]]:
         """Return the name and the place of each shared library of a program; its loader is named `loader`."""
-        told = _run(*self._with_libraries(), "ldd", str(program))
+        told = _run(*self._with_libraries(), "ldd", str(program)).stdout
         found = re.findall(r"^\s*(\S+) => (/\S+)", told, re.MULTILINE)
         return [*found, *(("loader", loader) for loader in re.findall(r"^\s*(/\S*ld-linux\S*) \(", told, re.MULTILINE))]
 
@@ -98,41 +98,54 @@ def _packages_of_missing_programs() -> Iterator[str]:
 
 
 def _fill(unpacked: Path, wanted: list[str]) -> None:
-    """Unpack packages, and what they depend on that is not installed, beside what is there; then put it in place."""
+    """Unpack packages, and what they depend on that is not installed; then put them in place."""
     apt = CACHE / "apt"
     archives = apt / "archives"
     for folder in (apt / "lists", archives):
         (folder / "partial").mkdir(parents=True, exist_ok=True)
     own = {"Dir::State::lists": apt / "lists", "Dir::Cache": apt, "APT::Sandbox::User": "root", "Debug::NoLocking": "1"}
-    options = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
-    _run("apt-get", *options, "update", "-qq")
-    depends = _run("apt-cache", *options, "depends", "--important", KERNEL_OF).split()
-    kernel = next((word for word in depends if word.startswith("linux-image-") and word != KERNEL_OF), None)
-    if kernel is None:
-        raise Unavailable(f"real Linux guests: {KERNEL_OF}, which this distribution does not have; a Debian has")
-    install = ("install", "-y", "-qq", "--download-only", "--reinstall", "--no-install-recommends")
-    _run("apt-get", *options, *install, *(name for name in wanted if name != KERNEL_OF))
-    _run("apt-get", *options, "download", "-qq", kernel, directory=archives)
+    options = tuple(word for name, value in own.items() for word in ("-o", f"{name}={value}"))
+    # It exits with 0 where it could fetch some lists only, which may be enough.
+    warned = _run("apt-get", *options, "update", "-qq").stderr
+    try:
+        _download(archives, options, wanted)
+    except Unavailable as error:
+        raise Unavailable(f"real Linux guests: {_last_line(warned)}; see: {TO_SEE_WHY}") if warned else error from error
     complete = unpacked.with_name("debian.new")
     shutil.rmtree(complete, ignore_errors=True)
     for package in sorted(archives.glob("*.deb")):
         _run("dpkg-deb", "-x", str(package), str(complete))
-        package.unlink()
     (complete / "wanted.json").write_text(json.dumps(wanted))
     shutil.rmtree(unpacked, ignore_errors=True)
     complete.rename(unpacked)
     shutil.rmtree(apt)
 
 
-def _run(*command: str, directory: Path = ROOT) -> str:
+def _download(archives: Path, options: tuple[str, ...], wanted: list[str]) -> None:
+    depends = _run("apt-cache", *options, "depends", "--important", KERNEL_OF).stdout.split()
+    kernel = next((word for word in depends if word.startswith("linux-image-") and word != KERNEL_OF), None)
+    if kernel is None:
+        raise Unavailable(f"real Linux guests: {KERNEL_OF}, which this distribution does not have; a Debian has")
+    install = ("install", "-y", "-qq", "--download-only", "--reinstall", "--no-install-recommends")
+    _run("apt-get", *options, *install, *(name for name in wanted if name != KERNEL_OF))
+    # What it depends on is there to install it.
+    _run("apt-get", *options, "download", "-qq", kernel, directory=archives)
+
+
+def _run(*command: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. Raises Unavailable where it fails."""
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=PACKAGES_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"real Linux guests: packages, in {error.timeout:.0f} s; see: {TO_SEE_WHY}") from error
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise Unavailable(f"real Linux guests: {' '.join(command[:1])} says {last!r}; see: {TO_SEE_WHY}")
-    return done.stdout
+        told = _last_line(done.stderr) or f"exit code {done.returncode}"
+        raise Unavailable(f"real Linux guests: {command[0]} says {told!r}; see: {TO_SEE_WHY}")
+    return done
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
 
 
 if __name__ == "__main__":

@@ -45,6 +45,16 @@ def test_where_apt_fails_a_skip_names_the_line_that_shows_why(
     assert not (cache / "debian").exists()
 
 
+def test_where_lists_cannot_be_fetched_a_skip_says_that(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = 'case "$*" in *update*) echo "W: Some index files failed to download." >&2;; esac'
+    failing = "echo E: No packages found >&2; exit 100"
+    programs(tmp_path / "bin", monkeypatch, apt_get=offline, apt_cache=failing, dpkg_deb="")
+    with pytest.raises(Unavailable, match=r"^real Linux guests: W: Some index files failed to download\.; see: cd "):
+        packages.debian()
+
+
 def test_a_distribution_without_debians_kernel_is_named_as_that(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,10 +92,6 @@ class Host:
         """Return what an instance's guest has printed."""
         return _text(_console_of(self.get(name)))
 
-    def vmm_log(self, name: str) -> str:
-        """Return what an instance's VMM has said."""
-        return _text(_directory_of(self.get(name)) / "vmm.log")
-
     def ticks(self, name: str) -> list[Tick]:
         """Return a guest's looks at its memory and its disk."""
         return ticks(self.console(name))

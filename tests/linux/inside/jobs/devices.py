@@ -25,7 +25,7 @@ def run(host: Host) -> None:
     before = host.statistics(fork)
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": BALLOON_MIB})
     until_balloon_has(host, fork, BALLOON_MIB)
-    host.see("memory", [before, host.statistics(fork)])
+    host.see("statistics", [before, host.statistics(fork)])
     host.goes_on(fork, more=1)
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": 0})
     until_balloon_has(host, fork, 0)

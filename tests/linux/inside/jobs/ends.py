@@ -22,4 +22,3 @@ def run(host: Host) -> None:
         if name != GOES_ON:
             host.until_state(name, *ENDED)
     host.see("instances", {name: host.get(name) for name in ways})
-    host.see("vmm_logs", {name: host.vmm_log(name) for name in ways})
