@@ -19,11 +19,10 @@ TAIL = 40
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes the nested host, and have one worker run all of it: there is one host."""
+    """Mark what takes the nested host."""
     for item in items:
         if "nested_host" in getattr(item, "fixturenames", ()):
             item.add_marker("linux")
-            item.add_marker(pytest.mark.xdist_group("linux"))
 
 
 @pytest.fixture(scope="session")

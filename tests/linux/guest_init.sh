@@ -33,7 +33,7 @@ while :; do
   read uuid </proc/sys/kernel/random/uuid
   [ "$(md5sum </blob)" = "$right" ] && memory=same || memory=WRONG
   disk=none
-  [ -d /disk/bin ] && echo "$tick $uuid" >/disk/tick && sync /disk/tick && read disk rest </disk/tick
+  [ -d /disk/bin ] && echo "$tick $uuid" >/disk/new && mv /disk/new /disk/tick && sync /disk/tick && read disk rest </disk/tick
   echo "tick $tick date $EPOCHSECONDS memory $memory disk $disk uuid $uuid"
   sleep 1
 done

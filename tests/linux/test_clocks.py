@@ -24,12 +24,12 @@ def test_with_chrony_the_clock_of_a_clone_is_between_two_stamps_of_its_host(devi
     assert_between(devices["stamps"])
 
 
-@pytest.mark.parametrize("name", ["warm", "fork-1", "fork-2"])
+@pytest.mark.parametrize("name", ["fork-1", "fork-2"])
 def test_the_clock_of_a_clone_that_does_not_is_behind_for_as_long_as_its_source_lay_in_standby(
     forks: Report, name: str
 ) -> None:
-    host, guest = forks["clocks"][name]
-    assert host - guest >= SLEPT
+    before, stamp, _ = forks["stamps"][name]
+    assert before - stamp >= SLEPT - CLOCK_STEP
 
 
 def test_a_guest_can_read_its_hosts_clock(large: Report) -> None:

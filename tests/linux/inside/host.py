@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.harness.unix_http import request
+from tests.harness.unix_http import connected, request
 from tests.linux.told import Tick, ticks
 
 DATA: Final = Path("/tmp/data")
@@ -75,6 +74,12 @@ class Host:
         """Fork a Standby instance by userfaultfd, or by what `body` says, and have it run."""
         return self.verb(source, "fork", name=name, share_memory=True, target_state="Running", **body)
 
+    def fan_out(self, source: str, count: int, prefix: str) -> None:
+        """Fork a Standby instance so many times. Raises Stopped where one of them is not made."""
+        answer = self.verb(source, "fan-out", count=count, name_prefix=prefix)
+        if failed := [child["error"]["message"] for child in answer["children"] if child.get("error")]:
+            raise Stopped(f"fan-out of {source}: {failed}")
+
     def delete(self, name: str) -> None:
         """Delete an instance with all that was forked of it; what their guests printed is kept."""
         self._keep_consoles()
@@ -120,18 +125,19 @@ class Host:
         for name in names:
             self.until(name, f"{more} more ticks", partial(_has_ticks, wanted[name]))
 
-    def clock(self, name: str) -> list[float]:
-        """Return a tick's date between two stamps of this host's clock: before it was taken, and after.
+    def stamps(self, name: str) -> list[float]:
+        """Return a tick's date between two stamps of this host's clock: before it was taken, and after."""
+        # A tick takes its date a second after the one before, so that the first stamp is the earlier.
+        self.goes_on(name, more=1)
+        known, before = len(self.ticks(name)), time.time()
+        self.goes_on(name, more=1)
+        return [before, self.ticks(name)[known].date, time.time()]
 
-        It is the first tick that is right, give or take CLOCK_STEP, and the last that is not where none is in time.
-        """
+    def stamps_once_right(self, name: str) -> list[float]:
+        """Return the same of the first tick that is right, give or take CLOCK_STEP, or of the last in PATIENCE."""
         began = time.monotonic()
         while True:
-            # A tick takes its date a second after the one before, so that this stamp is the earlier.
-            self.goes_on(name, more=1)
-            known, before = len(self.ticks(name)), time.time()
-            self.goes_on(name, more=1)
-            date, after = self.ticks(name)[known].date, time.time()
+            before, date, after = self.stamps(name)
             if before - CLOCK_STEP <= date <= after + CLOCK_STEP or time.monotonic() - began > PATIENCE:
                 return [before, date, after]
 
@@ -153,17 +159,14 @@ class Host:
         return answer
 
     def over_vsock(self, name: str, port: int) -> str:
-        """Return what a guest answers at a port of its vsock device."""
+        """Return what a guest answers at a port of its vsock device. Raises Stopped where nobody does."""
         place = _directory_of(self.get(name)) / "v.sock"
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(PATIENCE)
-            peer.connect(str(place))
+        with connected(place, PATIENCE) as peer, peer.makefile("r") as answer:
             peer.sendall(f"CONNECT {port}\n".encode())
-            with peer.makefile("r") as answer:
-                first = answer.readline()
-                if not first.startswith("OK "):
-                    raise Stopped(f"{name}: nobody answers at port {port} of its vsock: {first!r}")
-                return answer.readline().strip()
+            first = answer.readline()
+            if not first.startswith("OK "):
+                raise Stopped(f"{name}: nobody answers at port {port} of its vsock: {first!r}")
+            return answer.readline().strip()
 
     def kill_supervisor(self) -> None:
         """Kill the supervisor, and start another one."""

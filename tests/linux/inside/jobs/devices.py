@@ -32,7 +32,7 @@ def run(host: Host) -> None:
     host.verb(fork, "standby")
     host.verb(fork, "restore")
     host.goes_on(fork)
-    host.see("stamps", host.clock(fork))
+    host.see("stamps", host.stamps_once_right(fork))
     host.delete("devices")
 
 

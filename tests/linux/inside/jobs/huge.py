@@ -16,7 +16,7 @@ def run(host: Host) -> None:
     host.create("huge", "huge")
     host.goes_on("huge")
     host.verb("huge", "standby")
-    host.verb("huge", "fan-out", count=2, name_prefix="leaf")
+    host.fan_out("huge", 2, "leaf")
     host.goes_on("leaf-1", "leaf-2")
     host.see("pages", {name: host.statistics(name)["pages"] for name in ("leaf-1", "leaf-2")})
     host.delete("huge")
