@@ -5,31 +5,25 @@ import re
 import pytest
 
 from tests.harness.checkout import ROOT
-from tests.linux.inside.host import CLOCK_STEP
-from tests.linux.inside.jobs.forks import SLEPT
+from tests.linux.inside.jobs.forks import are_behind
 from tests.linux.report import Report
-
-
-def assert_between(stamps: list[float]) -> None:
-    before, stamp, after = stamps
-    assert before - CLOCK_STEP <= stamp <= after + CLOCK_STEP
+from tests.linux.told import Stamps
 
 
 @pytest.mark.parametrize("name", ["big-1", "big-2"])
 def test_with_phc2sys_the_clock_of_a_clone_is_between_two_stamps_of_its_host(large: Report, name: str) -> None:
-    assert_between(large["stamps"][name])
+    assert Stamps(*large["stamps"][name]).agree()
 
 
 def test_with_chrony_the_clock_of_a_clone_is_between_two_stamps_of_its_host(devices: Report) -> None:
-    assert_between(devices["stamps"])
+    assert Stamps(*devices["stamps"]).agree()
 
 
 @pytest.mark.parametrize("name", ["fork-1", "fork-2"])
 def test_the_clock_of_a_clone_that_does_not_is_behind_for_as_long_as_its_source_lay_in_standby(
     forks: Report, name: str
 ) -> None:
-    before, stamp, _ = forks["stamps"][name]
-    assert before - stamp >= SLEPT - CLOCK_STEP
+    assert are_behind(Stamps(*forks["stamps"][name]))
 
 
 def test_a_guest_can_read_its_hosts_clock(large: Report) -> None:

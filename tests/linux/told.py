@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 RESEEDED: Final = "random: crng reseeded due to virtual machine fork"
 OOPS: Final = re.compile(r"Oops|BUG:|rcu_.*stall|soft lockup")
+CLOCK_STEP: Final = 1.0
+"""Seconds that a guest's stamp may be off: its ticks have whole ones, and half of one is let pass (guest_init.sh)."""
 _TICK: Final = re.compile(r"^tick (\d+) date (\d+) memory (\S+) disk (\S+) uuid (\S+)\r?$", re.MULTILINE)
 
 
@@ -20,6 +22,18 @@ class Tick(NamedTuple):
     """The number that is read back from the disk."""
     uuid: str
     """Of the guest's random numbers, and written to its disk."""
+
+
+class Stamps(NamedTuple):
+    """A tick's date between two stamps of its host, in seconds since the epoch: before it was taken, and after."""
+
+    before: float
+    guest: int
+    after: float
+
+    def agree(self) -> bool:
+        """Say whether the guest's clock is its host's, give or take CLOCK_STEP."""
+        return self.before - CLOCK_STEP <= self.guest <= self.after + CLOCK_STEP
 
 
 def ticks(console: str) -> list[Tick]:

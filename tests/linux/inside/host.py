@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.harness.unix_http import connected, request
-from tests.linux.told import Tick, ticks
+from tests.linux.told import Stamps, Tick, ticks
 
 DATA: Final = Path("/tmp/data")
 RUN: Final = Path("/tmp/run")
@@ -22,8 +22,6 @@ LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at a console: each costs the guests of this one CPU."""
 SLOW: Final = 5.0
 """Seconds of a query that is told among the steps."""
-CLOCK_STEP: Final = 1.0
-"""Seconds that a guest's stamp may be off: its ticks have whole ones, and half of one is let pass (guest_init.sh)."""
 OWN_LOCK: Final = "lock"
 """The file in the run directory that the supervisor has locked."""
 ENDED: Final = ("Stopped", "Unknown")
@@ -125,21 +123,17 @@ class Host:
         for name in names:
             self.until(name, f"{more} more ticks", partial(_has_ticks, wanted[name]))
 
-    def stamps(self, name: str) -> list[float]:
-        """Return a tick's date between two stamps of this host's clock: before it was taken, and after."""
-        # A tick takes its date a second after the one before, so that the first stamp is the earlier.
-        self.goes_on(name, more=1)
-        known, before = len(self.ticks(name)), time.time()
-        self.goes_on(name, more=1)
-        return [before, self.ticks(name)[known].date, time.time()]
-
-    def stamps_once_right(self, name: str) -> list[float]:
-        """Return the same of the first tick that is right, give or take CLOCK_STEP, or of the last in PATIENCE."""
+    def stamps(self, name: str, holds: Callable[[Stamps], bool]) -> Stamps:
+        """Return the stamps of the first tick of which something holds, or of the last in PATIENCE."""
         began = time.monotonic()
         while True:
-            before, date, after = self.stamps(name)
-            if before - CLOCK_STEP <= date <= after + CLOCK_STEP or time.monotonic() - began > PATIENCE:
-                return [before, date, after]
+            # A tick takes its date a second after the one before, so that the first stamp is the earlier.
+            self.goes_on(name, more=1)
+            known, before = len(self.ticks(name)), time.time()
+            self.goes_on(name, more=1)
+            found = Stamps(before, self.ticks(name)[known].date, time.time())
+            if holds(found) or time.monotonic() - began > PATIENCE:
+                return found
 
     def until_state(self, name: str, *states: str) -> Any:
         """Wait until an instance is in one of these states, and return it then."""

@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 from tests.linux.inside.host import LOOK_AGAIN, PATIENCE, Host, Stopped
+from tests.linux.told import Stamps
 
 BALLOON_MIB: Final = 32
 TAP: Final = "tap0"
@@ -32,7 +33,7 @@ def run(host: Host) -> None:
     host.verb(fork, "standby")
     host.verb(fork, "restore")
     host.goes_on(fork)
-    host.see("stamps", host.stamps_once_right(fork))
+    host.see("stamps", host.stamps(fork, Stamps.agree))
     host.delete("devices")
 
 

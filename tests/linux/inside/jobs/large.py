@@ -4,6 +4,7 @@ import time
 from typing import Any, Final
 
 from tests.linux.inside.host import Host
+from tests.linux.told import Stamps
 
 IMAGE: Final = "large"
 SLEPT: Final = 5.0
@@ -19,7 +20,7 @@ def run(host: Host) -> None:
     time.sleep(SLEPT)
     host.fan_out("large", 2, "big")
     host.goes_on("big-1", "big-2")
-    host.see("stamps", {name: host.stamps_once_right(name) for name in ("big-1", "big-2")})
+    host.see("stamps", {name: host.stamps(name, Stamps.agree) for name in ("big-1", "big-2")})
     host.verb("big-1", "standby")
     host.see("layers", _machine(host, "big-1"))
     host.verb("big-1", "restore")
