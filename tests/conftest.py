@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,9 +16,10 @@ from supervisor.uffd import kernel
 from supervisor.vmm.hypervisor import Hypervisor, available, embedded_hypervisor
 from tests.harness import leftovers
 from tests.harness.firecracker import Unavailable, find_firecracker
+from tests.harness.one_host_scheduler import OneHostScheduling
 from tests.harness.supervisor_process import Home, home_at
 
-SUPERVISED = frozenset({"home", "embedded", "firecracker_home"})
+SUPERVISED = frozenset({"home", "embedded", "firecracker_home", "nested_host"})
 """The fixtures of a test that starts supervisors."""
 
 # How long an example takes says nothing of what is tested where others use the machine too.
@@ -34,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneHostScheduling:
+    """Have one worker run all that takes the nested host."""
+    return OneHostScheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -61,6 +61,17 @@ def status_field(pid: int | str, name: str) -> str | None:
     return None
 
 
+def cpu_wait_seconds(pid: int) -> float:
+    """Return for how long a process has been ready to run and had no CPU (the second of its schedstat's numbers).
+
+    Of its first thread; 0 where the process is gone, or the kernel does not count it.
+    """
+    try:
+        return int(proc_file(pid, "schedstat").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 @functools.cache
 def boot_id() -> str:
     """Return what names the present boot of the host: no pid or start time means the same in another one."""

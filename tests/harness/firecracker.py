@@ -34,10 +34,15 @@ def find_firecracker() -> Path:
 
     Raises Unavailable where none can be had or none could run.
     """
+    _check_kvm()
+    return firecracker_binary()
+
+
+def firecracker_binary() -> Path:
+    """Return the same, also where this machine has no KVM for it. Raises Unavailable where none can be had."""
     named = os.environ.get("FORKTUI_FIRECRACKER")
     if named and not os.access(named, os.X_OK):
         raise Unavailable(f"FORKTUI_FIRECRACKER={named} is not an executable file")
-    _check_kvm()
     if found := named or shutil.which("firecracker"):
         return Path(found).resolve()
     if platform.machine() != "x86_64":

@@ -13,18 +13,18 @@ TIMEOUT = 20.0
 class UnixConnection(http.client.HTTPConnection):
     """An HTTP connection to a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float = TIMEOUT) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        self.sock = connected(self._path)
+        self.sock = connected(self._path, self.timeout)
 
 
-def connected(path: Path) -> socket.socket:
+def connected(path: Path, timeout: float | None = TIMEOUT) -> socket.socket:
     """Return a connection for bytes as they are."""
     peer = socket.socket(socket.AF_UNIX)
-    peer.settimeout(TIMEOUT)
+    peer.settimeout(timeout)
     try:
         peer.connect(str(path))
     except OSError:
@@ -33,9 +33,9 @@ def connected(path: Path) -> socket.socket:
     return peer
 
 
-def request(path: Path, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+def request(path: Path, method: str, target: str, body: Any = None, timeout: float = TIMEOUT) -> tuple[int, Any]:
     """Make one request; returns the status and the value of the answer's body, None where it has none."""
-    connection = UnixConnection(path)
+    connection = UnixConnection(path, timeout)
     try:
         headers = {"Content-Type": "application/json"}
         connection.request(method, target, None if body is None else json.dumps(body), headers)

@@ -1,0 +1,1 @@
+"""Real Linux guests under real Firecracker, on a host that QEMU emulates."""

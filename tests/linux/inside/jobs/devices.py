@@ -1,0 +1,46 @@
+"""A guest with a balloon and a network interface, whose clock is set by the host's."""
+
+import subprocess
+import time
+from typing import Final
+
+from tests.linux.inside.host import LOOK_AGAIN, PATIENCE, Host, Stopped
+from tests.linux.told import Stamps
+
+BALLOON_MIB: Final = 32
+TAP: Final = "tap0"
+
+
+def run(host: Host) -> None:
+    """Begin with a source; end with nothing left."""
+    subprocess.run(f"ip tuntap add {TAP} mode tap && ip link set {TAP} up", shell=True, check=True)
+    host.create("devices", "devices")
+    host.goes_on("devices")
+    host.verb("devices", "standby")
+    answer = host.verb("devices", "fan-out", count=2, name_prefix="twin")
+    host.see("errors", [one["error"]["message"] for one in answer["children"] if one.get("error")])
+    # There is one tap: which of the two is first is nobody's to say.
+    (fork,) = (one["name"] for one in answer["children"] if not one.get("error"))
+    host.see("fork", fork)
+    host.goes_on(fork)
+    before = host.statistics(fork)
+    host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": BALLOON_MIB})
+    until_balloon_has(host, fork, BALLOON_MIB)
+    host.see("statistics", [before, host.statistics(fork)])
+    host.goes_on(fork, more=1)
+    host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": 0})
+    until_balloon_has(host, fork, 0)
+    host.verb(fork, "standby")
+    host.verb(fork, "restore")
+    host.goes_on(fork)
+    host.see("stamps", host.stamps(fork, Stamps.agree))
+    host.delete("devices")
+
+
+def until_balloon_has(host: Host, name: str, mib: int) -> None:
+    """Wait until a guest has given so much to its balloon, or all but so much back."""
+    began = time.monotonic()
+    while (had := host.ask_vmm(name, "GET", "/balloon/statistics"))["actual_mib"] != mib:
+        if time.monotonic() - began > PATIENCE:
+            raise Stopped(f"{name}: its balloon has not {mib} MiB after {PATIENCE:.0f} s: {had}")
+        time.sleep(LOOK_AGAIN)

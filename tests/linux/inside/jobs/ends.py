@@ -1,0 +1,24 @@
+"""Guests that end by themselves, each in its own way."""
+
+from typing import Final
+
+from tests.linux.inside.host import ENDED, Host
+
+END: Final = {"panic": r"Rebooting in 1 seconds", "reboot": r"reboot: Restarting system", "poweroff": r"System halted"}
+"""The last that each prints."""
+GOES_ON: Final = "poweroff"
+"""There is no ACPI to switch off by: the kernel halts, and its VMM waits for it."""
+TRIPLE_FAULT: Final = ("do=reboot", "reboot=t")
+
+
+def run(host: Host) -> None:
+    """Begin with a guest for each end; end with nothing left."""
+    ways = {name: (f"do={name}",) for name in END} | {"triple-fault": TRIPLE_FAULT}
+    for name, words in ways.items():
+        host.create(name, "plain", cmd=words)
+    for name in ways:
+        host.until_says(name, END.get(name, END["reboot"]))
+    for name in ways:
+        if name != GOES_ON:
+            host.until_state(name, *ENDED)
+    host.see("instances", {name: host.get(name) for name in ways})
