@@ -3,7 +3,7 @@
 import pytest
 
 from forktui.tui.app import ForkTui
-from tests.harness.pilot import screen_text, tree, until_shown, until_told
+from tests.harness.pilot import screen_text, until_shown, until_told
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
 pytestmark = pytest.mark.usefixtures("plain_environment")
