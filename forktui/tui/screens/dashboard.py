@@ -69,7 +69,8 @@ class Dashboard(Sparing, Screen[None]):
         super().__init__()
         self.world = World()
         self.connection = Connection()
-        self.fork_tree = ForkTree(id="tree")
+        # At once, not by a message: what a key changes is drawn together, not a frame later.
+        self.fork_tree = ForkTree(self._show_selected, id="tree")
         self._now = now
         self._clock = clock
         self._attachment = attachment
@@ -205,10 +206,6 @@ class Dashboard(Sparing, Screen[None]):
     @on(KeyBar.Clicked)
     def _key_clicked(self, event: KeyBar.Clicked) -> None:
         self.action_do(event.action.word)
-
-    @on(ForkTree.Moved)
-    def _tree_moved(self) -> None:
-        self._show_selected()
 
     def key_escape(self) -> None:
         """End the filter."""

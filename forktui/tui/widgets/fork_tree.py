@@ -1,7 +1,7 @@
 """The fork tree: one line per instance, drawn line by line, so that ten thousand cost what fifty do."""
 
 import textwrap
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import ClassVar, Final
 
 from textual import events
@@ -45,9 +45,6 @@ class ForkTree(InkedScroll):
         Binding("end,G", "edge(-1)", "Last line", key_display="End G"),
     ]
 
-    class Moved(Message):
-        """The cursor is on another instance, or on none, or the marks have changed."""
-
     class Arranged(Message):
         """The rows are others, or seen otherwise."""
 
@@ -61,9 +58,11 @@ class ForkTree(InkedScroll):
             super().__init__()
             self.choices = choices
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, moved: Callable[[], object], *, id: str | None = None) -> None:  # noqa: A002
+        """`moved` is called where the cursor is on another instance, or on none, or the marks have changed."""
         super().__init__(id=id)
         self.shown = Tree()
+        self._moved = moved
         self.columns: Mapping[str, str] = {}
         """What its user has said of columns, by their words: those of `view.tree_lines.Choice`."""
         self._sorted_at = float("-inf")
@@ -224,7 +223,7 @@ class ForkTree(InkedScroll):
         if tree.cursor_id != before.cursor_id or tree.marked != before.marked:
             self._refresh_row(before.cursor)
             self._refresh_row(tree.cursor)
-            self._tell(self.Moved())
+            self._moved()
 
     def _tell(self, message: Message) -> None:
         # Else what its parent has caused, such as by a filter, would go no further than to the parent.

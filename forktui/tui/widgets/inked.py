@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from itertools import zip_longest
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from rich.segment import Segment
 from rich.style import Style
@@ -62,6 +62,21 @@ class Inked(Widget):
         app = self.app
         assert isinstance(app, InkedApp)
         return app
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        """Draw anew with the screen's next frame.
+
+        Textual tells the screen by a message of the widget's own, at its next pause: what one key changes in several
+        widgets was drawn in two frames then.
+        """
+        super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+        if self._repaint_required and not layout and self.is_attached and self.display:
+            screen = self.screen
+            if self in screen._compositor:
+                self._repaint_required = False
+                screen._dirty_widgets.add(self)
+                screen.check_idle()
+        return self
 
     def refresh_difference(self, y: int, before: Line, after: Line) -> None:
         """Have those cells of a line of the widget drawn that are different."""
