@@ -312,7 +312,11 @@ hosts = st.builds(
 events = st.one_of(
     st.builds(InstanceChanged, instance=instances),
     st.builds(InstanceDeleted, id=st.sampled_from(IDS)),
-    st.builds(lambda some, host: sampled(1, *some, host=host), st.lists(counters, max_size=3), hosts),
+    st.builds(
+        lambda some, host: sampled(1, *some, host=host),
+        st.lists(counters, max_size=3, unique_by=lambda one: one.id),
+        hosts,
+    ),
     st.builds(TemplateChanged, template=templates),
     st.just(TemplateDeleted(id="t")),
     st.builds(lambda name: alarm(f"{name}: x", instance_id=name), st.sampled_from([*IDS, None])),

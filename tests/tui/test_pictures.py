@@ -67,7 +67,13 @@ async def picture(recording: Recording, size: tuple[int, int], focus: str, keys:
         ("80x24-command", (80, 24), "source", ("colon", *"f", "tab"), "fan-out, filter, fork"),
         ("80x24-filter", (80, 24), "source", ("slash", *"fork-3 state:run", "enter", "asterisk"), "3 of 14 match"),
         ("120x40-columns", README_SIZE, "source", ("o", *"jjj", "space", *"jjj", "s"), "never"),
-        ("120x40-sorted", README_SIZE, "fork-2", ("colon", *"sort private sums", "enter", "full_stop"), "ended hidden"),
+        (
+            "120x40-sorted",
+            README_SIZE,
+            "fork-2",
+            ("colon", *"sort private sums", "enter", "full_stop"),
+            "ended hidden & 81 a cell",
+        ),
         ("200x50", (200, 50), "fork-3-2", (), "around 4 & 188 MiB"),
     ],
 )

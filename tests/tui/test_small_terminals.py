@@ -3,7 +3,7 @@
 import pytest
 
 from forktui.tui.app import ForkTui
-from tests.harness.pilot import screen_text, tree, until, until_shown
+from tests.harness.pilot import screen_text, until_shown, until_told
 from tests.harness.recorded_supervisor import RecordedSupervisor, Recording
 
 pytestmark = pytest.mark.usefixtures("plain_environment")
@@ -33,7 +33,7 @@ async def test_what_is_asked_and_how_one_answers_is_on_the_screen(
     source = RecordedSupervisor(recording.events, recording.page_maps)
     app = ForkTui(source, on_mount_focus="fork-3-2", now=lambda: recording.clock)
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
+        await until_told(pilot, recording)
         await pilot.press(*keys)
         for one in words:
             await until_shown(pilot, one)
@@ -44,7 +44,7 @@ async def test_a_question_and_its_answers_stay_where_what_goes_is_long() -> None
     source = RecordedSupervisor(recording.events, recording.page_maps)
     app = ForkTui(source, on_mount_focus="source", now=lambda: recording.clock)
     async with app.run_test(size=LOW) as pilot:
-        await until(pilot, lambda: tree(pilot).cursor_id is not None and app.dashboard.world == app.world)
+        await until_told(pilot, recording)
         await pilot.press("d")
         await until_shown(pilot, "and 8 more")
         shown = screen_text(pilot)
