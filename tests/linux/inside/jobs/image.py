@@ -1,0 +1,58 @@
+"""README's way from a kernel package and a root to eight forks, by its own commands; then what a guest may write to."""
+
+import os
+import subprocess
+import sys
+from typing import Any, Final
+
+from tests.linux.inside.host import DATA, RUN, Host, Stopped
+
+FORKS: Final = tuple(f"web-{number}" for number in range(1, 9))
+
+
+def run(host: Host, commands: list[str], kernel: str, rootfs: str) -> None:
+    """Run the commands, each once the guest is up; end with nothing left."""
+    host.ask("GET", "/health")
+    for command in commands:
+        if command.startswith("sleep"):
+            # That is how long it takes elsewhere.
+            host.goes_on("web", more=2)
+        else:
+            host.see(command, _shell(command))
+    for name in FORKS:
+        host.verb(name, "standby")
+    for name in FORKS:
+        # One at a time: each guest that runs makes all others slower.
+        host.verb(name, "restore")
+        host.goes_on(name, more=1)
+        host.verb(name, "standby")
+    host.see("roots", _disks("disk.root"))
+    host.see("refusal", host.ask("DELETE", "/images/linux")[1])
+    host.delete("web")
+    for option in ("--scratch 64MB", "--writable"):
+        name = option.split()[0].strip("-")
+        _shell(f"forktui image build {name} --kernel {kernel} --rootfs {rootfs} {option}")
+        host.ask("POST", "/instances", {"name": name, "image": name})
+        host.goes_on(name, more=2)
+        host.verb(name, "standby")
+        host.fork(name, f"{name}-fork")
+        host.goes_on(f"{name}-fork")
+        host.delete(name)
+        host.ask("DELETE", f"/images/{name}")
+    host.ask("DELETE", "/images/linux")
+    host.see("left", [*host.left(), *(path.name for path in (DATA / "images").iterdir() if path.name[0] != ".")])
+
+
+def _shell(command: str) -> str:
+    """Return what a command prints, which says `forktui` for the checkout's own."""
+    own = f'forktui() {{ "{sys.executable}" -P -m forktui "$@"; }}; '
+    environment = os.environ | {"FORKTUI_RUN_DIR": str(RUN)}
+    ran = subprocess.run(("sh", "-c", own + command), capture_output=True, text=True, env=environment)
+    if ran.returncode:
+        raise Stopped(f"{command}: {ran.returncode}: {ran.stderr}")
+    return ran.stdout
+
+
+def _disks(name: str) -> list[list[Any]]:
+    found = [path.stat() for path in (DATA / "instances").glob(f"*/{name}")]
+    return [[status.st_ino, status.st_nlink] for status in found]
