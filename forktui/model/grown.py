@@ -40,8 +40,9 @@ class Grown:
         trees, root_of = dict(self._trees), self._root_of.mutate()
         for root in touched:
             del trees[root]
-        for gone in members.difference(world.instances):
-            root_of.pop(gone, None)
+        for member in members:
+            if member not in world.instances:
+                root_of.pop(member, None)
         roots = [root for root in self._roots if root not in touched]
         for root, tree in _trees(fresh):
             if _is_circular(world, root):

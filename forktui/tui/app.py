@@ -54,10 +54,6 @@ REDUCE_SECONDS = 0.004
 """For which events are reduced at a time, with as long a pause: a key passes through many turns of the loop."""
 REDUCED_AT_ONCE = 50
 """Events between two looks at the clock."""
-GATHER_SECONDS = 0.03
-"""For which events wait for others where many come: a turn of the loop brings a few of them only."""
-MANY = 5
-"""Events in one turn of the loop."""
 TICK_SECONDS = 1.0
 
 
@@ -108,8 +104,6 @@ class ForkTui(TerminalApp):
         """What is not reduced yet; a message that asks for that is under way while there is any."""
         self._change = NOTHING
         """What is not drawn yet."""
-        self._rests_until = float("-inf")
-        """Until when events wait for others."""
         self._pace = Pace()
         self._drawing: asyncio.TimerHandle | None = None
         self._toasts = Toasts(self, clock)
@@ -136,13 +130,12 @@ class ForkTui(TerminalApp):
     def on_heard(self, message: Heard) -> None:
         for event in message.events:
             self._inbox.extend(in_pieces(event))
-        many, pause = len(self._inbox), self._clock() + REDUCE_SECONDS
+        pause = self._clock() + REDUCE_SECONDS
         while self._inbox and self._clock() < pause:
             only_counters = self._reduce_some()
             # What nobody has seen yet waits for nothing.
             waits = STATISTICS_SECONDS if only_counters else CHANGE_SECONDS
             self._draw_in(0.0 if self._change.everything else waits)
-        self._rests_until = self._clock() + (GATHER_SECONDS if many >= MANY else 0.0)
         if self._inbox:
             later(self, REDUCE_SECONDS, partial(self.post_message, Heard()))
 
@@ -206,8 +199,7 @@ class ForkTui(TerminalApp):
     def _post_heard(self, event: Event) -> None:
         # One message for all that waits: Textual takes longer for a message than an event does.
         if not self._inbox:
-            rest = self._rests_until - self._clock()
-            later(self, max(rest, 0.0), partial(self.post_message, Heard()))
+            self.post_message(Heard())
         self._inbox.extend(in_pieces(event))
 
     def _reduce_some(self) -> bool:

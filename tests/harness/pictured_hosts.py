@@ -35,6 +35,7 @@ class Leaving(RecordedSupervisor):
         silence: float = 0.0,
         alive: Callable[[], object] = lambda: None,
         silent: Callable[[str], object] = lambda line: None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         if self.left:
             await asyncio.Event().wait()
