@@ -62,9 +62,7 @@ def safe_model(model: Model) -> Model:
     for name in _fields_with_text(type(model)):
         value = values[name]
         # What most of it is costs no call: nothing at all, or a word.
-        if not value or (
-            type(value) is str and value.isascii() and value.isprintable() and len(value) <= TEXT_LIMIT
-        ):
+        if not value or (type(value) is str and value.isascii() and value.isprintable() and len(value) <= TEXT_LIMIT):
             continue
         safe = _safe_value(value)
         if safe is not value:

@@ -17,7 +17,7 @@ from textual.scrollbar import ScrollBar, ScrollBarRender
 from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.feed import Connection, Feed
-from forktui.model.change import NOTHING
+from forktui.model.change import NOTHING, Change
 from forktui.model.reducing import in_pieces, reduce_all
 from forktui.model.world import World
 from forktui.text.remedies import in_dashboard
@@ -98,7 +98,10 @@ class ForkTui(TerminalApp):
         self._clock = clock
         self._ahead = 0.0
         """How far the supervisor's clock is ahead of this one's, by its last statistics."""
-        self._focus = on_mount_focus
+        self._sought = on_mount_focus
+        """Whose name the cursor is to go to, once there is one of it."""
+        self._made: str | None = None
+        """The id of what its user has made, where the cursor goes once it is told of."""
         self._companion = companion
         self._inbox: deque[Event] = deque()
         """What is not reduced yet; a message that asks for that is under way while there is any."""
@@ -156,7 +159,7 @@ class ForkTui(TerminalApp):
                 return
             dialog.taken()
         if outcome.made:
-            self._focus = outcome.made
+            self._made = outcome.made
             self._draw_in(CHANGE_SECONDS)
         if outcome.done:
             self._say(outcome.done, "information")
@@ -263,14 +266,17 @@ class ForkTui(TerminalApp):
                 screen.show(self.world)
         self._toasts.review()
         self._pace.drawn(began, self._clock())
-        if self._focus is not None:
-            self._focus_first()
+        self._move_to_what_came(change)
 
-    def _focus_first(self) -> None:
-        chosen = [one.id for one in self.world.instances.values() if self._focus in (one.id, one.name)]
-        if chosen:
-            self.dashboard.fork_tree.move_to(chosen[0])
-            self._focus = None
+    def _move_to_what_came(self, change: Change) -> None:
+        known = self.world.instances
+        if self._sought is not None:
+            came = known if change.everything else change.shown
+            if named := [one for one in came if one in known and known[one].name == self._sought]:
+                self._sought, self._made = None, self._made or named[0]
+        if self._made in known:
+            self.dashboard.fork_tree.move_to(self._made)
+            self._made = None
 
     def _until_connected_again(self) -> Holds:
         """A cause that lasts until a connection that is, or will be, lost is there again."""
