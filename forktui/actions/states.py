@@ -70,10 +70,12 @@ def _restore_question(world: World, targets: Targets) -> Question | None:
             "Its memory stays as it is, and it runs on from there.",
         )
     if cold:
-        whose = cold[0].name if len(cold) == 1 else f"{len(cold)} of them"
+        one = len(cold) == 1
+        whose, boots = (cold[0].name, "It boots") if one else (f"{len(cold)} of them", "They boot")
+        like, image = ("it was", "its image") if one else ("they were", "their images")
         says += (
-            f"{whose}: Stopped, thus without memory. It boots anew from its image,",
-            "not from its source's memory. For another like it was, fork the source: f.",
+            f"{whose}: Stopped, thus without memory. {boots} anew from {image},",
+            f"not from a source's memory. For another like {like}, fork the source: f.",
         )
     if not says:
         return None

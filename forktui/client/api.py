@@ -215,15 +215,24 @@ class SupervisorClient(Transport):
         silence: float = SILENCE_SECONDS,
         alive: Callable[[], object] = lambda: None,
         silent: Callable[[str], object] = lambda line: None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         """Yield (event id, event) from `last_event_id` on, or from a Reset; events of unknown types are passed over.
 
-        `alive` is called at each sign of life, events or not, and `silent` with a line where they stay out.
+        `alive` is called at each sign of life, events or not, and `silent` with a line where they stay out. Where many
+        come at once, others are waited for, for `gather` seconds.
         Raises SupervisorUnreachableError where the stream ends or is silent for `silence` seconds.
         """
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         async with aclosing(
-            self._stream("/events", headers=headers, patience=Patience(silence, silence), alive=alive, silent=silent)
+            self._stream(
+                "/events",
+                headers=headers,
+                patience=Patience(silence, silence),
+                alive=alive,
+                silent=silent,
+                gather=gather,
+            )
         ) as stream:
             async for sent in stream:
                 if sent.type in EVENT_TYPES:

@@ -18,6 +18,8 @@ from supervisor.models import Activity, Event, Level, Reset
 
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 8.0
+GATHER_SECONDS: Final = 0.03
+"""For which events wait for others where many come."""
 QUIET_SECONDS: Final = 10.0
 """Without an event from a supervisor that shows life: it tells of its counters twice a second and more."""
 
@@ -112,7 +114,9 @@ class Feed:
             await self._wait()
 
     async def _follow(self) -> None:
-        following = self._client.events(self._last_event_id, alive=self._alive, silent=self._silent)
+        following = self._client.events(
+            self._last_event_id, alive=self._alive, silent=self._silent, gather=GATHER_SECONDS
+        )
         async with aclosing(following) as events:
             async for event_id, event in events:
                 lost, before = self.connection, self._pid

@@ -24,6 +24,9 @@ from supervisor.settings import SOCKET_NAME, default_run_dir
 ANSWER_BYTES: Final = 128 << 20
 """Of one answer or event: a host of ten thousand VMs needs a tenth of it."""
 
+MANY: Final = 5
+"""Events at once, with which more come soon."""
+
 READ_ONLY: Final = "refused: this would change something, and --read-only (FORKTUI_READ_ONLY) is set; leave it out"
 
 DATA_DIR: Final = "DATA_DIR"
@@ -97,8 +100,13 @@ class Transport:
         patience: Patience = READ,
         alive: Callable[[], object] = lambda: None,
         silent: Callable[[str], object] | None = None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[ServerSentEvent, None]:
-        """Yield the events of a stream; `alive` is called at each sign of life, `silent` where they stay out."""
+        """Yield the events of a stream; `alive` is called at each sign of life, `silent` where they stay out.
+
+        Where many came at once, others are waited for, for `gather` seconds: read as they come, they would be a few in
+        each turn of the loop, and a turn costs as much as some events.
+        """
         parser = Parser(ANSWER_BYTES)
         vigil = self._vigil(patience, alive, silent)
         async with self._request("GET", path, READ, params=query, headers=headers) as response:
@@ -115,6 +123,8 @@ class Transport:
                     raise self._endless() from error
                 for sent in complete:
                     yield sent
+                if gather and len(complete) >= MANY:
+                    await asyncio.sleep(gather)
 
     async def _ask(
         self,

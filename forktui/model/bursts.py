@@ -13,7 +13,7 @@ from typing import Final
 from immutables import Map
 
 from forktui.text.quantities import percentile
-from supervisor.models import FanOutProgress, HostStatistics, Instance, Phase, State
+from supervisor.models import FanOutProgress, HostStatistics, Instance, Operation, Phase, State
 
 KEPT: Final = 10
 """Fan-outs that can be looked at; of those in progress all are kept."""
@@ -164,11 +164,9 @@ class Bursts:
     def put(self, instance: Instance) -> "Bursts":
         """The fan-outs after an instance was told of, of which it may be a part."""
         operation = instance.operation
-        if operation is not None and (known := self.all.get(operation.id)) is not None:
-            # Its source tells how far it is between two words of its own.
-            if operation.done <= known.told.operation.done or not known.running:
-                return self
-            return self._with(replace(known, told=known.told.model_copy(update={"operation": operation})))
+        if operation is not None and operation.id in self.all:
+            # Its source tells how far it is between two words of its own; that may be a fork of another, and be made.
+            return self._advanced(operation)._ended(instance)
         burst_id = operation.part_of if operation is not None else None
         if operation is not None and burst_id is not None and burst_id in self.all:
             if operation.since is None:
@@ -177,9 +175,7 @@ class Bursts:
             member = Member(instance.id, instance.name, began, instance.created_at, step, instance.phases)
             changed = self.all[burst_id].with_member(member)
             return replace(self._with(changed), making=self.making.set(instance.id, burst_id))
-        if instance.id in self.making:
-            return self._end(instance.id, instance)
-        return self._waited(instance) if instance.id in self.waiting else self
+        return self._ended(instance)
 
     def delete(self, instance_id: str) -> "Bursts":
         """The fan-outs after an instance has gone: one that was being made has come to nothing."""
@@ -215,6 +211,17 @@ class Bursts:
         for waiting in found.waiting:
             found = found._waited(known[waiting])
         return found
+
+    def _advanced(self, operation: Operation) -> "Bursts":
+        known = self.all[operation.id]
+        if operation.done <= known.told.operation.done or not known.running:
+            return self
+        return self._with(replace(known, told=known.told.model_copy(update={"operation": operation})))
+
+    def _ended(self, instance: Instance) -> "Bursts":
+        if instance.id in self.making:
+            return self._end(instance.id, instance)
+        return self._waited(instance) if instance.id in self.waiting else self
 
     def _end(self, instance_id: str, instance: Instance | None) -> "Bursts":
         burst = self.all.get(self.making[instance_id])

@@ -29,7 +29,7 @@ def fault_history(samples: Iterable[HostFaults], instance_id: str) -> list[Fault
     return [FaultSample(sample.at, sample.of[instance_id]) for sample in samples if instance_id in sample.of]
 
 
-def fault_rates(history: Iterable[FaultSample], now: float, buckets: int, seconds: float) -> list[float]:
+def rates_over_time(history: Iterable[FaultSample], now: float, buckets: int, seconds: float) -> list[float]:
     """Faults per second in the last `buckets` spans of `seconds`, newest last; `now` is of the samples' clock.
 
     The spans begin at multiples of their length, so that a sample stays in its span while `now` goes on.

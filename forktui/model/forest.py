@@ -9,11 +9,11 @@ from typing import Any
 
 from forktui.model.change import EVERYTHING, Change
 from forktui.model.filter import Filter
-from forktui.model.grown import Grown
 from forktui.model.matches import Matches
 from forktui.model.preorder import Preorder, preorder, tree_sums
 from forktui.model.sorting import Ranking, Sort, ordered
 from forktui.model.tree_rows import Rows, visible
+from forktui.model.trees_by_root import TreesByRoot
 from forktui.model.world import World
 
 
@@ -36,7 +36,7 @@ class Forest:
     rows: Rows = field(default_factory=Rows)
     sums: Mapping[str, Any] = field(default_factory=dict)
     """Over each instance and all below it, where that is what they are sorted by."""
-    _grown: Grown = field(default_factory=Grown)
+    _trees: TreesByRoot = field(default_factory=TreesByRoot)
     _ranking: Ranking = field(default_factory=Ranking)
     _preorder: Preorder = field(default_factory=lambda: Preorder([], [], [], []))
     _matches: Matches = field(default_factory=Matches)
@@ -46,19 +46,19 @@ class Forest:
 
         Where it does not sort, rows stay in the order of the live values that they were in.
         """
-        grown = self._grown.after(world, change)
+        trees = self._trees.after(world, change)
         ranking = self._ranking.after(world, change, view.sort, sorts)
         found, sums = self._preorder, self.sums
-        if grown is not self._grown or ranking.values is not self._ranking.values or view.sort != self.view.sort:
-            found, sums = _sorted(world, grown, ranking)
+        if trees is not self._trees or ranking.values is not self._ranking.values or view.sort != self.view.sort:
+            found, sums = _sorted(world, trees, ranking)
             found = self._preorder if found == self._preorder else found
         matches = self._matches.after(world, change, view.filter, view.hides_ended)
         if found is self._preorder and view == self.view and matches.ids is self._matches.ids:
-            if ranking is self._ranking and sums is self.sums and grown is self._grown and matches is self._matches:
+            if ranking is self._ranking and sums is self.sums and trees is self._trees and matches is self._matches:
                 return self
-            return Forest(view, self.rows, sums, grown, ranking, found, matches)
+            return Forest(view, self.rows, sums, trees, ranking, found, matches)
         rows = visible(found, view.collapsed, matches.among(found.ids))
-        return Forest(view, rows, sums, grown, ranking, found, matches)
+        return Forest(view, rows, sums, trees, ranking, found, matches)
 
     @property
     def matching(self) -> list[str]:
@@ -113,12 +113,12 @@ def descendants(world: World, instance_id: str) -> list[str]:
     return found
 
 
-def _sorted(world: World, grown: Grown, ranking: Ranking) -> tuple[Preorder, Mapping[str, Any]]:
+def _sorted(world: World, trees: TreesByRoot, ranking: Ranking) -> tuple[Preorder, Mapping[str, Any]]:
     """The forest as it is sorted, and the sums that it is sorted by."""
     if ranking.sort == Sort():
-        return grown.whole, {}
+        return trees.whole, {}
     values, sums = ranking.values, {}
     if ranking.sort.summed:
-        values = sums = tree_sums(values, grown.whole)
+        values = sums = tree_sums(values, trees.whole)
     # As they grew, so that those of one value are in the order in which they were made.
-    return preorder(ordered(grown.whole.ids, values, ranking.sort.falling), world), sums
+    return preorder(ordered(trees.whole.ids, values, ranking.sort.falling), world), sums

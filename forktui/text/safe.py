@@ -61,10 +61,8 @@ def safe_model(model: Model) -> Model:
     values = model.__dict__
     for name in _fields_with_text(type(model)):
         value = values[name]
-        # What most of it is costs no call.
-        if value is None or (
-            type(value) is str and value.isascii() and value.isprintable() and len(value) <= TEXT_LIMIT
-        ):
+        # What most of it is costs no call: nothing at all, or a word.
+        if not value or (type(value) is str and value.isascii() and value.isprintable() and len(value) <= TEXT_LIMIT):
             continue
         safe = _safe_value(value)
         if safe is not value:
@@ -105,7 +103,7 @@ def _safe_value(value: object) -> object:
     if isinstance(value, BaseModel):
         return safe_model(value)
     if isinstance(value, tuple):
-        items = list(map(_safe_value, value))
+        items = [safe_model(item) if isinstance(item, BaseModel) else _safe_value(item) for item in value]
         return value if all(map(is_, items, value)) else tuple(items)
     if isinstance(value, list):
         return list(map(_safe_value, value))

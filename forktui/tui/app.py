@@ -17,7 +17,7 @@ from textual.scrollbar import ScrollBar, ScrollBarRender
 from forktui.actions.registry import ACTIONS
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.feed import Connection, Feed
-from forktui.model.change import NOTHING
+from forktui.model.change import NOTHING, Change
 from forktui.model.reducing import in_pieces, reduce_all
 from forktui.model.world import World
 from forktui.text.remedies import in_dashboard
@@ -54,10 +54,6 @@ REDUCE_SECONDS = 0.004
 """For which events are reduced at a time, with as long a pause: a key passes through many turns of the loop."""
 REDUCED_AT_ONCE = 50
 """Events between two looks at the clock."""
-GATHER_SECONDS = 0.03
-"""For which events wait for others where many come: a turn of the loop brings a few of them only."""
-MANY = 5
-"""Events in one turn of the loop."""
 TICK_SECONDS = 1.0
 
 
@@ -102,14 +98,15 @@ class ForkTui(TerminalApp):
         self._clock = clock
         self._ahead = 0.0
         """How far the supervisor's clock is ahead of this one's, by its last statistics."""
-        self._focus = on_mount_focus
+        self._sought = on_mount_focus
+        """Whose name the cursor is to go to, once there is one of it."""
+        self._made: str | None = None
+        """The id of what its user has made, where the cursor goes once it is told of."""
         self._companion = companion
         self._inbox: deque[Event] = deque()
         """What is not reduced yet; a message that asks for that is under way while there is any."""
         self._change = NOTHING
         """What is not drawn yet."""
-        self._rests_until = float("-inf")
-        """Until when events wait for others."""
         self._pace = Pace()
         self._drawing: asyncio.TimerHandle | None = None
         self._toasts = Toasts(self, clock)
@@ -136,13 +133,12 @@ class ForkTui(TerminalApp):
     def on_heard(self, message: Heard) -> None:
         for event in message.events:
             self._inbox.extend(in_pieces(event))
-        many, pause = len(self._inbox), self._clock() + REDUCE_SECONDS
+        pause = self._clock() + REDUCE_SECONDS
         while self._inbox and self._clock() < pause:
             only_counters = self._reduce_some()
             # What nobody has seen yet waits for nothing.
             waits = STATISTICS_SECONDS if only_counters else CHANGE_SECONDS
             self._draw_in(0.0 if self._change.everything else waits)
-        self._rests_until = self._clock() + (GATHER_SECONDS if many >= MANY else 0.0)
         if self._inbox:
             later(self, REDUCE_SECONDS, partial(self.post_message, Heard()))
 
@@ -163,7 +159,7 @@ class ForkTui(TerminalApp):
                 return
             dialog.taken()
         if outcome.made:
-            self._focus = outcome.made
+            self._made = outcome.made
             self._draw_in(CHANGE_SECONDS)
         if outcome.done:
             self._say(outcome.done, "information")
@@ -206,8 +202,7 @@ class ForkTui(TerminalApp):
     def _post_heard(self, event: Event) -> None:
         # One message for all that waits: Textual takes longer for a message than an event does.
         if not self._inbox:
-            rest = self._rests_until - self._clock()
-            later(self, max(rest, 0.0), partial(self.post_message, Heard()))
+            self.post_message(Heard())
         self._inbox.extend(in_pieces(event))
 
     def _reduce_some(self) -> bool:
@@ -271,14 +266,17 @@ class ForkTui(TerminalApp):
                 screen.show(self.world)
         self._toasts.review()
         self._pace.drawn(began, self._clock())
-        if self._focus is not None:
-            self._focus_first()
+        self._move_to_what_came(change)
 
-    def _focus_first(self) -> None:
-        chosen = [one.id for one in self.world.instances.values() if self._focus in (one.id, one.name)]
-        if chosen:
-            self.dashboard.fork_tree.move_to(chosen[0])
-            self._focus = None
+    def _move_to_what_came(self, change: Change) -> None:
+        known = self.world.instances
+        if self._sought is not None:
+            came = known if change.everything else change.shown
+            if named := [one for one in came if one in known and known[one].name == self._sought]:
+                self._sought, self._made = None, self._made or named[0]
+        if self._made in known:
+            self.dashboard.fork_tree.move_to(self._made)
+            self._made = None
 
     def _until_connected_again(self) -> Holds:
         """A cause that lasts until a connection that is, or will be, lost is there again."""

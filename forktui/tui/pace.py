@@ -5,7 +5,7 @@ from typing import Final
 LEAST_SECONDS: Final = 0.1
 MOST_SECONDS: Final = 0.25
 """Between two draws, where one is wanted."""
-SHARE: Final = 0.04
+SHARE: Final = 0.03
 """Of the time that draws may take, as long as that leaves four a second: the rest is for keys, and for others."""
 CHANGE_SECONDS: Final = 0.05
 """For which a change waits for others, so that a burst is drawn once; what a key did must show at once."""

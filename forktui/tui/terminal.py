@@ -22,8 +22,8 @@ MIN_LINES = 12
 SSH_FRAMES_PER_SECOND = "15"
 TMUX_SECONDS = 1.0
 FRAMES_PER_SECOND = "120"
-"""A key is drawn in two frames, its row and then the details: with Textual's own sixty that is a thirtieth of a second.
-What events draw has a pace of its own."""
+"""What a key changes waits for the next frame: with Textual's own sixty for a sixtieth of a second at most. What events
+draw has a pace of its own."""
 USAGE = 2
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from forktui.model.faults import FaultSample, fault_rates
+from forktui.model.faults import FaultSample, rates_over_time
 from forktui.text.quantities import plural, rate
 from forktui.view.glyphs import Glyphs
 from forktui.view.panels import Fact
@@ -22,7 +22,7 @@ def rates_of(subject: Subject, buckets: int) -> tuple[str, list[float]]:
     whose = f"faults/s of {plural(len(subject.family.below), 'fork')}"
     if subject.instance.vmm_pid is not None or not subject.family.below:
         history, whose = subject.world.fault_history(subject.instance.id), "faults/s"
-    return whose, fault_rates(history, subject.now, buckets, SAMPLE_SECONDS)
+    return whose, rates_over_time(history, subject.now, buckets, SAMPLE_SECONDS)
 
 
 def rate_title(whose: str, rates: Sequence[float], width: int) -> Line:

@@ -28,6 +28,8 @@ class Leaving(RecordedSupervisor):
     """Tells events and goes; nobody answers the next time."""
 
     left = False
+    more = ""
+    """What the reason goes on with."""
 
     async def events(
         self,
@@ -35,6 +37,7 @@ class Leaving(RecordedSupervisor):
         silence: float = 0.0,
         alive: Callable[[], object] = lambda: None,
         silent: Callable[[str], object] = lambda line: None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         if self.left:
             await asyncio.Event().wait()
@@ -42,7 +45,7 @@ class Leaving(RecordedSupervisor):
         for number, event in enumerate(self._events):
             yield f"recorded-{number}", event
         start = "start one with: forktui-supervisor"
-        raise SupervisorUnreachableError(f"{self.socket}: the supervisor there is gone; {start}")
+        raise SupervisorUnreachableError(f"{self.socket}: the supervisor there is gone; {start}{self.more}")
 
 
 def happened(second: int, message: str, level: str = "info", **more: object) -> Activity:

@@ -100,6 +100,7 @@ class RecordedSupervisor(SupervisorClient):
         silence: float = 0.0,
         alive: Callable[[], object] = lambda: None,
         silent: Callable[[str], object] = lambda line: None,
+        gather: float = 0.0,
     ) -> AsyncGenerator[tuple[str, Event], None]:
         for number, event in enumerate(self._events):
             yield f"recorded-{number}", event

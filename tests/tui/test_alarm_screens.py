@@ -38,7 +38,9 @@ from supervisor.models import (
     Statistics,
     TemplateChanged,
 )
+from tests.harness.pictured_hosts import Leaving
 from tests.harness.pilot import hear, host, screen_text, told, tree, until, until_shown
+from tests.harness.recorded_supervisor import Recording
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.told_hosts import BEGIN, family, fork_of, instance, locked_source, reset, said, world_of
 from tests.harness.verified_guests import standby_source
@@ -79,6 +81,28 @@ def test_a_row_shows_the_worst_that_holds_before_what_is_over() -> None:
     world = reduce(world, sampled(1, InstanceStatistics(id="fork-1")))
     assert mark(world, world.instances["fork-1"]) == ("(LAYER)", "warning")
     assert mark(world, world.instances["fork-2"]) is None
+
+
+def test_what_is_over_hides_no_lock_and_what_holds_does() -> None:
+    badge = BY_WORD["lock"].cell
+    world = reduce(world_of(*family()), alarm("source: layer", "source", code="layer_changed"))
+    assert badge(world, world.instances["source"], UNICODE) == (f"{UNICODE.lock} locked", "standby")
+    world = reduce(world, alarm("fork-1: layer", "fork-1", code="layer_changed"))
+    assert badge(world, world.instances["fork-1"], UNICODE) == ("layer", "warning")
+    corrupt = InstanceStatistics(id="source", guest=Guest(corrupt="0x1000"))
+    world = reduce(world, sampled(1, corrupt))
+    assert badge(world, world.instances["source"], UNICODE) == ("CORRUPT", "alarm")
+
+
+async def test_without_the_supervisor_nothing_is_said_to_be_all_right() -> None:
+    recording = Recording(0.0, (reset(family()),), {})
+    app = ForkTui(Leaving(recording.events), now=lambda: 0.0)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until_shown(pilot, "Not connected: data is")
+        await pilot.press("a")
+        shown = await until_shown(pilot, "nobody knows since")
+        assert "Nothing is wrong" not in shown
+        assert "as it was known last: not connected" in shown
 
 
 def test_forks_that_wait_for_a_page_server_are_marked_and_others_are_not() -> None:
@@ -162,12 +186,12 @@ async def test_a_stuck_guest_is_on_its_row_and_in_the_status_line_and_goes(
     async with host(family()).run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: tree(pilot).rows)
         await hear(pilot, sampled(1, InstanceStatistics(id="fork-2", oldest_fault_ms=1500, stalled="stuck")))
-        shown = await until_shown(pilot, " 1 STUCK ")
-        assert sum("STUCK" in line for line in shown.splitlines()) == 3
-        assert characters == "0" or shown.isascii()
+        await until(pilot, lambda: sum("STUCK" in line for line in screen_text(pilot).splitlines()) == 3)
+        assert " 1 STUCK " in screen_text(pilot)
+        assert characters == "0" or screen_text(pilot).isascii()
         await hear(pilot, sampled(2, InstanceStatistics(id="fork-2")))
         await until(pilot, lambda: " 1 STUCK " not in screen_text(pilot))
-        assert "(STUCK)" in screen_text(pilot)
+        await until_shown(pilot, "(STUCK)")
 
 
 @pytest.mark.parametrize(("size", "lines"), [((120, 40), 3), ((80, 24), 1), ((60, 20), 1)])

@@ -7,8 +7,10 @@ import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
+from forktui.actions.action import Outcome
 from forktui.tui.app import ForkTui
 from forktui.tui.choices import FILE_NAME, KeptChoices
+from forktui.tui.messages import Finished
 from forktui.tui.widgets.fork_tree import MARK_WIDTH
 from supervisor.models import (
     Guest,
@@ -254,6 +256,37 @@ async def test_the_cursor_keeps_its_line_of_the_screen_when_rows_above_it_come_a
         await until(pilot, lambda: len(tree(pilot).rows) == 105)
         assert tree(pilot).cursor_id == before
         assert tree(pilot).cursor - tree(pilot).scroll_offset.y == line
+
+
+async def test_forks_that_come_below_the_cursor_come_on_the_screen() -> None:
+    alone = [instance(f"vm-{number:02}", age=number) for number in range(30)]
+    async with host(alone).run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        await pilot.press("G")
+        await until(pilot, lambda: tree(pilot).cursor_id == "vm-29")
+        assert " vm-29 " in screen_text(pilot)
+        for number in range(12):
+            await hear(pilot, InstanceChanged(instance=fork_of("vm-29", f"fork-{number:02}", age=100 + number)))
+        await until(pilot, lambda: len(tree(pilot).rows) == 42)
+        shown = await until_shown(pilot, "fork-03")
+        assert tree(pilot).cursor_id == "vm-29"
+        assert " vm-29 " in shown
+
+
+async def test_the_cursor_goes_to_what_its_user_has_made_once_it_is_told_of() -> None:
+    app = host([instance(f"vm-{number:02}", age=number) for number in range(30)])
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: tree(pilot).rows)
+        app.post_message(Finished(Outcome("created web", made="web")))
+        await hear(pilot, InstanceChanged(instance=instance("other", age=99)))
+        await until(pilot, lambda: len(tree(pilot).rows) == 31)
+        assert tree(pilot).cursor_id == "vm-00"
+        await hear(pilot, InstanceChanged(instance=instance("web", age=100)))
+        await until(pilot, lambda: tree(pilot).cursor_id == "web")
+        await pilot.press("k")
+        await hear(pilot, InstanceChanged(instance=instance("web", age=100, recording=True)))
+        await until_shown(pilot, "● rec")
+        assert tree(pilot).cursor_id == "other"
 
 
 async def test_a_chain_of_ten_thousand_is_drawn_to_its_end_within_the_width() -> None:

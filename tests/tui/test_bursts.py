@@ -133,6 +133,16 @@ def test_a_fork_belongs_to_the_fan_out_that_its_operation_is_a_part_of() -> None
     assert (set(burst.making), burst.durations, set(world.bursts.making)) == (set(), (75.0,), set())
 
 
+def test_a_fork_that_is_fanned_out_itself_is_made() -> None:
+    begun = after([reset([locked_source("source", [])]), told(), making("web-1")])
+    fanned = told("op-2", instance_id="web-1", name="web-1").fan_out
+    its_own = made("web-1").instance.model_copy(update={"operation": fanned.operation.model_copy(update={"done": 2})})
+    world = after([FanOutChanged(fan_out=fanned), InstanceChanged(instance=its_own)], begun)
+    assert burst_of(world).durations == (75.0,)
+    assert (dict(burst_of(world).making), dict(world.bursts.making)) == ({}, {})
+    assert burst_of(world, "op-2").told.operation.done == 2
+
+
 def test_its_time_is_told_by_steps_that_follow_one_another() -> None:
     burst = burst_of(four())
     steps = {step.name: step.milliseconds for step in burst.members["web-0"].steps(BEGIN)}

@@ -3,7 +3,7 @@
 import pytest
 
 from forktui.actions.action import Verb
-from forktui.actions.command_line import Command, NotUnderstoodError, completed, completions, understood
+from forktui.actions.command_line import Command, NotUnderstoodError, completed, completions, understood, usage
 from forktui.actions.registry import ACTIONS, BY_WORD
 from forktui.model.world import World
 from forktui.view.columns import NAME
@@ -66,6 +66,30 @@ def test_an_action_on_the_screen_takes_the_words_that_follow(line: str, word: st
     command = parsed(line)
     assert command is not None
     assert (command.action.word, command.words) == (word, words)
+
+
+@pytest.mark.parametrize(
+    ("line", "takes"),
+    [
+        ("fan-out", ""),
+        ("nothing ", ""),
+        ("quit ", ""),
+        ("stop ", "stop [INSTANCE...]"),
+        ("create ", "create NAME image="),
+        ("fan-out 20 ", "fan-out [INSTANCE] [COUNT] name-prefix="),
+        ("sort faults", "sort name | state |"),
+    ],
+)
+def test_below_the_line_is_what_the_verb_takes(line: str, takes: str) -> None:
+    assert usage(line).startswith(takes)
+    assert bool(usage(line)) is bool(takes)
+
+
+@pytest.mark.parametrize("verb", [one for one in ACTIONS if isinstance(one, Verb)], ids=lambda verb: verb.word)
+def test_it_names_every_option_that_the_verb_has(verb: Verb) -> None:
+    said = usage(f"{verb.word} ").split()
+    for field in verb.fields:
+        assert any(field.name.upper() in word or word.startswith(f"{field.assigned}=") for word in said), field.name
 
 
 @pytest.mark.parametrize(

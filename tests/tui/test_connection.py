@@ -8,13 +8,15 @@ import pytest
 from textual.pilot import Pilot
 
 from forktui.client.feed import QUIET_SECONDS, Connection, Feed, Link
+from forktui.client.transport import DATA_DIR
 from forktui.tui.app import ForkTui
 from forktui.tui.widgets.banner import Banner
 from forktui.view.rows import text_of
 from supervisor.models import Activity, FanOutRequest
+from tests.harness.pictured_hosts import Leaving
 from tests.harness.pilot import screen_text, tree, until, until_shown
 from tests.harness.supervisor_process import Home, supervisor
-from tests.harness.told_hosts import SUPERVISOR, instance, reset
+from tests.harness.told_hosts import SUPERVISOR, family, instance, reset
 from tests.harness.verified_guests import standby_source
 from tests.tui.test_feed import Told, answering, following, sent
 
@@ -26,7 +28,7 @@ SIZE = (120, 40)
 def banner(connection: Connection, now: float) -> str:
     """What the banner says; empty while it is not there."""
     shown = Banner()
-    shown.repaint = lambda: None  # type: ignore[method-assign]
+    shown.lay_out = lambda: None  # type: ignore[method-assign]
     shown.show(connection, now)
     return "\n".join(map(text_of, shown.paint(120, 2))) if shown.display else ""
 
@@ -47,6 +49,31 @@ def test_the_banner_says_how_old_the_data_is(connection: Connection, says: str) 
     assert said.strip().startswith(says)
     assert bool(said) is bool(says)
     assert connection.reason in said
+
+
+@pytest.mark.parametrize(("height", "rows", "whole"), [(4, 3, True), (2, 1, False)])
+def test_a_reason_wraps_names_the_directory_and_is_marked_where_it_is_cut(height: int, rows: int, whole: bool) -> None:
+    shown = Banner()
+    shown.lay_out = lambda: None  # type: ignore[method-assign]
+    reason = f"/run/forktui/forktui.sock: nobody listens: start it: forktui-supervisor --data-dir {DATA_DIR}"
+    shown.show(Connection(Link.LOST, 9, 12, 1, reason, event_at=5), 10, "/var/lib/my forks")
+    _, *lines = map(text_of, shown.paint(50, height))
+    assert len(lines) == rows
+    assert all(len(line) <= 50 for line in lines)
+    assert (" ".join(" ".join(lines).split()).endswith("--data-dir '/var/lib/my forks'")) is whole
+    assert lines[-1].endswith("…") is not whole
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
+async def test_at_any_size_the_tree_is_below_the_banner(size: tuple[int, int]) -> None:
+    source = Leaving([reset(family())])
+    source.more = ", a word" * 99
+    app = ForkTui(source, now=lambda: 0.0)
+    async with app.run_test(size=size) as pilot:
+        shown = await until_shown(pilot, "Not connected")
+        assert " source " in shown
+        assert "…" in shown
+        assert app.dashboard.query_one(Banner).size.height <= 1 + size[1] // 6
 
 
 def test_what_is_shown_is_stale_only_where_there_is_something_to_show() -> None:

@@ -12,12 +12,12 @@ from forktui.model.forest import View, forest, rows
 from forktui.model.sorting import Sort
 from forktui.model.world import World
 from forktui.text.quantities import age, count, mebibytes, milliseconds, names, percentage, plural, rate, size
-from forktui.view.columns import COLUMNS
+from forktui.view.columns import COLUMNS, Column
 from forktui.view.glyphs import ASCII, UNICODE, Glyphs, glyphs
 from forktui.view.page_heat import heat_lines, heat_piece, legend, no_page_map
 from forktui.view.sparkline import bars
 from forktui.view.styled_lines import Line, line_width
-from forktui.view.tree_lines import guides, header, layout, row_line
+from forktui.view.tree_lines import MIN_NAME_WIDTH, guides, header, layout, row_line
 from supervisor.models import (
     Guest,
     InstanceStatistics,
@@ -91,6 +91,18 @@ def test_a_row_is_as_wide_as_its_layout_and_the_header(width: int) -> None:
 def test_at_80_columns_lock_forks_faults_prefetch_and_memory_are_there() -> None:
     titles = [column.title for column in layout(77).columns]
     assert titles == ["state", "lock", "forks", "faults/s", "prefetch", "residual", "priv MiB"]
+
+
+@pytest.mark.parametrize("width", [40, 77, 117, 200])
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.word)
+def test_a_blank_is_before_the_arrow_of_what_is_sorted_by(column: Column, width: int) -> None:
+    sort = Sort(column.measure)
+    shape = layout(width, sort=sort)
+    found = text(header(shape, sort, UNICODE))
+    assert len(found) == width
+    assert shape.name_width >= min(MIN_NAME_WIDTH, layout(width).name_width)
+    if column in shape.columns and shape.name_width > MIN_NAME_WIDTH:
+        assert f" {UNICODE.falling if sort.falling else UNICODE.rising}{column.title}" in found
 
 
 def test_on_a_wide_terminal_every_column_is_there_and_names_have_the_rest() -> None:

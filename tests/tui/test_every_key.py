@@ -154,7 +154,7 @@ ENDING: Sequence[Step] = (
     ("d", "Delete single?"),
     ("y", "single: deleted"),
     ("home", "web  ■ Standby"),
-    ("d", "Delete web and the 4 forks below it?"),
+    ("d", "What goes: 5 instances"),
     ("y", "There is no instance yet."),
 )
 

@@ -13,6 +13,7 @@ from forktui.view.meanwhile import changes
 from supervisor.models import (
     FanOutEstimate,
     ImageInfo,
+    Instance,
     InstanceStatistics,
     ResourceEstimate,
     State,
@@ -68,6 +69,26 @@ def test_a_restore_is_asked_about_where_recorded_pages_are_lost() -> None:
     asked = RESTORE.question(reduce(world, TemplateChanged(template=template)), targets)
     assert asked is not None
     assert "4118 recorded hot pages" in asked.says[0]
+
+
+def test_a_fork_that_would_boot_anew_is_asked_about() -> None:
+    stopped = [fork_of("source", name, state=State.STOPPED) for name in FORKS]
+    rests, alone = fork_of("source", "rests", state=State.STANDBY), instance("alone", state=State.STOPPED)
+    world = world_of(locked_source("source", ["rests"]), *stopped, rests, alone)
+
+    def says(*targets: Instance) -> tuple[str, str, str]:
+        asked = RESTORE.question(world, targets)
+        assert asked is not None
+        return asked.asked, asked.yes, " ".join(asked.says)
+
+    assert RESTORE.question(world, [alone]) is None
+    assert RESTORE.question(world, [rests]) is None
+    asked, yes, one = says(stopped[0])
+    assert (asked, yes) == ("Start fork-1?", "Start")
+    assert one.startswith("fork-1: Stopped, thus without memory. It boots anew from its image,")
+    asked, yes, many = says(*stopped, rests)
+    assert (asked, yes) == ("Restore 4 instances?", "Restore")
+    assert many.startswith("3 of them: Stopped, thus without memory. They boot anew from their images,")
 
 
 def test_a_whole_tree_waits_for_its_plan_and_goes_by_cascade() -> None:

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from forktui.tui.app import ForkTui
 from forktui.tui.sparing import SparingUpdate
+from forktui.tui.widgets.details import Facts
 from supervisor.models import Guest, HostStatistics, InstanceChanged, InstanceDeleted, InstanceStatistics, Statistics
 from tests.harness.pilot import hear, screen_text, tree, until
 from tests.harness.recorded_supervisor import RecordedSupervisor
@@ -92,6 +93,21 @@ async def test_one_row_that_changes_costs_hundreds_of_bytes_at_most() -> None:
         await until(pilot, lambda: "● rec" in screen_text(pilot))
         await pilot.pause(0.1)
         assert 0 < app.sent - before < 500
+
+
+@pytest.mark.parametrize("size", [(120, 40), (200, 50)])
+async def test_what_one_key_changes_is_due_in_one_frame(size: tuple[int, int]) -> None:
+    app = ForkTui(RecordedSupervisor([reset(fan(60))]), now=lambda: 3.0)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: len(tree(pilot).rows) == 60)
+        await pilot.press("j", "j")
+        await until(pilot, lambda: not app.dashboard._dirty_widgets and not app.dashboard._layout_required)
+        # What is not due once the key has been dealt with is told by a message, and drawn a frame later.
+        tree(pilot).action_move(1)
+        facts, bar = app.dashboard.query_one(Facts), tree(pilot).vertical_scrollbar
+        assert {tree(pilot), facts} <= app.dashboard._dirty_widgets
+        tree(pilot).action_edge(-1)
+        assert {tree(pilot), facts, bar} <= app.dashboard._dirty_widgets
 
 
 async def test_what_is_held_up_while_it_puts_off_a_draw_draws_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forktui.model.faults import FAULT_HISTORY_LIMIT, FaultSample, fault_rates
+from forktui.model.faults import FAULT_HISTORY_LIMIT, FaultSample, rates_over_time
 from forktui.model.filter import filter_of
 from forktui.model.forest import View, descendants, rows
 from forktui.model.reducing import reduce
@@ -191,14 +191,14 @@ def test_fault_history_is_bounded() -> None:
 
 def test_fault_rates_are_per_second_and_end_now() -> None:
     history = [FaultSample(100.1, 8), FaultSample(109.6, 3), FaultSample(109.9, 2), FaultSample(50.0, 99)]
-    rates = fault_rates(history, now=109.95, buckets=20, seconds=0.5)
+    rates = rates_over_time(history, now=109.95, buckets=20, seconds=0.5)
     assert rates[-1] == pytest.approx(10.0)
     assert rates[0] == pytest.approx(16.0)
     assert sum(rates) == pytest.approx(26.0)
 
 
 def test_a_sample_from_the_near_future_is_in_the_newest_bucket() -> None:
-    assert fault_rates([FaultSample(110.2, 4)], now=110.0, buckets=3, seconds=1.0) == [0.0, 0.0, 4.0]
+    assert rates_over_time([FaultSample(110.2, 4)], now=110.0, buckets=3, seconds=1.0) == [0.0, 0.0, 4.0]
 
 
 def shown(world: World, collapsed: frozenset[str] = frozenset(), query: str = "", order: str = "age") -> list[str]:
@@ -349,4 +349,4 @@ def test_faults_are_dated_by_the_boot_clock_also_when_the_wall_clock_goes_back()
         for hour in range(3)
     ]
     history = after([reset([instance("a")]), *samples]).fault_history("a")
-    assert fault_rates(history, now=102.5, buckets=3, seconds=1.0) == [1.0, 1.0, 1.0]
+    assert rates_over_time(history, now=102.5, buckets=3, seconds=1.0) == [1.0, 1.0, 1.0]

@@ -7,11 +7,14 @@ from typing import Final
 from forktui.client.feed import Connection, Link
 from forktui.client.transport import DATA_DIR
 from forktui.text.quantities import age
+from forktui.text.safe import ELLIPSIS
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Line
 
 MOST_LINES: Final = 4
 """Of a reason: a path may be as long as a host likes."""
+_SHARE: Final = 6
+"""Lines of a terminal to one of a reason: a small one is for the tree."""
 
 
 class Banner(Painting):
@@ -35,7 +38,9 @@ class Banner(Painting):
 
     def lay_out(self) -> None:
         """Take the lines that what it says has need of."""
-        lines = 1 + len(self._reasons(self.content_size.width))
+        width, height = self.app.size
+        # Before it is shown it has no width of its own.
+        lines = 1 + len(self._reasons(self.content_size.width or width, height // _SHARE))
         if self.styles.height is None or self.styles.height.value != lines:
             self.styles.height = lines
         self.repaint()
@@ -44,16 +49,19 @@ class Banner(Painting):
         self.lay_out()
 
     def paint(self, width: int, height: int) -> list[Line]:
-        reasons: list[Line] = [[(f" {row}", "broken")] for row in self._reasons(width)]
+        reasons: list[Line] = [[(f" {row}", "broken")] for row in self._reasons(width, height - 1)]
         return [[(f" {self._notice()[0]} ", "alarm")], *reasons]
 
-    def _reasons(self, width: int) -> list[str]:
-        """Why that is so, in full: it ends in a command to type."""
+    def _reasons(self, width: int, height: int) -> list[str]:
+        """Why that is so, in full where there is room: it ends in a command to type."""
         why = self._notice()[1]
         if self._data_dir:
             why = why.replace(DATA_DIR, shlex.quote(self._data_dir))
-        rows = textwrap.wrap(why, max(width - 2, 20), break_on_hyphens=False)
-        return rows[:MOST_LINES] or [""]
+        most = min(max(height, 1), MOST_LINES)
+        wrapped = textwrap.wrap(
+            why, max(width - 2, 20), break_on_hyphens=False, max_lines=most, placeholder=f" {ELLIPSIS}"
+        )
+        return wrapped or [""]
 
     def _notice(self) -> tuple[str, str]:
         """What is wrong with the data, and why."""

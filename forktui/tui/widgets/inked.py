@@ -36,6 +36,20 @@ class InkedApp(KeysInOrder):
         return self._inks[1]
 
 
+def draw_with_others(widget: Widget) -> None:
+    """Have what is to be drawn of a widget drawn with the screen's next frame.
+
+    Textual tells the screen by a message of the widget's own, at its next pause: what one key changes in several
+    widgets would be drawn in two frames. Of one that nobody sees there is nothing to draw: when it is shown, all is.
+    """
+    if widget._repaint_required and widget.is_attached:
+        screen = widget.screen
+        widget._repaint_required = False
+        if widget in screen._compositor:
+            screen._dirty_widgets.add(widget)
+            screen.check_idle()
+
+
 class Inked(Widget):
     """A widget that draws with inks; its application is an InkedApp."""
 
@@ -64,18 +78,10 @@ class Inked(Widget):
         return app
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        """Draw anew with the screen's next frame.
-
-        Textual tells the screen by a message of the widget's own, at its next pause: what one key changes in several
-        widgets was drawn in two frames then.
-        """
+        """Draw anew with the screen's next frame."""
         super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
-        if self._repaint_required and not layout and self.is_attached and self.display:
-            screen = self.screen
-            if self in screen._compositor:
-                self._repaint_required = False
-                screen._dirty_widgets.add(self)
-                screen.check_idle()
+        if not layout:
+            draw_with_others(self)
         return self
 
     def refresh_difference(self, y: int, before: Line, after: Line) -> None:
@@ -117,6 +123,14 @@ class InkedScroll(ScrollView, Inked, can_focus=True):
         if shown:
             self.vertical_scrollbar.position = self.scroll_y
 
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._draw_bar()
+
+    def _draw_bar(self) -> None:
+        if self.show_vertical_scrollbar:
+            draw_with_others(self.vertical_scrollbar)
+
     def set_line_count(self, lines: int) -> None:
         """Have so many lines; nothing that is on the screen is drawn anew but a scroll bar that is another."""
         before, size = self.virtual_size, Size(self.size.width, lines)
@@ -129,6 +143,7 @@ class InkedScroll(ScrollView, Inked, can_focus=True):
                 self.vertical_scrollbar.set_reactive(ScrollBar.window_virtual_size, lines)
             else:
                 self.vertical_scrollbar.window_virtual_size = lines
+                self._draw_bar()
             self.scroll_y = self.validate_scroll_y(self.scroll_y)
         else:
             self._scroll_update(size)

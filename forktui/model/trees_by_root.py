@@ -17,7 +17,7 @@ from forktui.model.world import World
 
 
 @dataclass(frozen=True)
-class Grown:
+class TreesByRoot:
     """Every tree of a world by its root."""
 
     whole: Preorder = field(default_factory=lambda: Preorder([], [], [], []))
@@ -28,7 +28,7 @@ class Grown:
     _circular: bool = False
     """Whether some have their sources in a circle, which no tree has: then all are laid out anew."""
 
-    def after(self, world: World, change: Change) -> "Grown":
+    def after(self, world: World, change: Change) -> "TreesByRoot":
         """The same after a change; itself where nothing came, went or moved."""
         if change.everything or (change.moved and self._circular):
             return _all_of(world)
@@ -40,8 +40,9 @@ class Grown:
         trees, root_of = dict(self._trees), self._root_of.mutate()
         for root in touched:
             del trees[root]
-        for gone in members.difference(world.instances):
-            root_of.pop(gone, None)
+        for member in members:
+            if member not in world.instances:
+                root_of.pop(member, None)
         roots = [root for root in self._roots if root not in touched]
         for root, tree in _trees(fresh):
             if _is_circular(world, root):
@@ -51,7 +52,7 @@ class Grown:
                 if root_of.get(member) != root:
                     root_of[member] = root
             insort(roots, root, key=lambda one: created(world.instances[one]))
-        return Grown(joined([trees[root] for root in roots]), roots, trees, root_of.finish())
+        return TreesByRoot(joined([trees[root] for root in roots]), roots, trees, root_of.finish())
 
     def _touched(self, world: World, moved: Iterable[str]) -> set[str]:
         """The roots of the trees that these were in, and of those that they are in now or have forks in."""
@@ -63,12 +64,12 @@ class Grown:
         return {self._root_of[instance_id] for instance_id in near if instance_id in self._root_of}
 
 
-def _all_of(world: World) -> Grown:
+def _all_of(world: World) -> TreesByRoot:
     """All trees from the beginning."""
     whole = preorder(_by_creation(world, world.instances), world)
     trees = dict(_trees(whole))
     root_of = Map({instance_id: root for root, tree in trees.items() for instance_id in tree.ids})
-    return Grown(whole, list(trees), trees, root_of, any(_is_circular(world, root) for root in trees))
+    return TreesByRoot(whole, list(trees), trees, root_of, any(_is_circular(world, root) for root in trees))
 
 
 def _by_creation(world: World, instance_ids: Iterable[str]) -> list[str]:
