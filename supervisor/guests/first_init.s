@@ -3,12 +3,15 @@
 # It loads the modules /modules/000, 001, ... in this order, mounts the disk /dev/vda, and goes on with the image's own
 # init in it. The disk is read-only and shared by all forks: an overlay takes what the guest writes, in a tmpfs, or on
 # /dev/vdb where there is a file /scratch. Where there is a file /writable the disk is the guest's own, and mounted so.
+# The disk behind those has the instance's metadata, and is linked to as /dev/metadata.
+#
 # /next_init may name the image's init, with a NUL behind it.
 #
 # What must not fail ends it with a line on the console, and so the guest: the kernel panics without an init.
 
     .set READ, 0; .set WRITE, 1; .set OPEN, 2; .set CLOSE, 3; .set ACCESS, 21; .set NANOSLEEP, 35; .set EXECVE, 59
-.set EXIT, 60; .set CHDIR, 80; .set MKDIR, 83; .set UNLINK, 87; .set CHROOT, 161; .set MOUNT, 165; .set FINIT_MODULE, 313
+.set EXIT, 60; .set CHDIR, 80; .set MKDIR, 83; .set UNLINK, 87; .set SYMLINK, 88; .set CHROOT, 161; .set MOUNT, 165
+.set FINIT_MODULE, 313
 .set MS_RDONLY, 1; .set MS_MOVE, 8192; .set ERRNOS, -4095; .set ENOENT, -2
 
 # A system call with its arguments, and what is said where it fails; 0 where that is nothing.
@@ -217,6 +220,9 @@ path dev, "/dev"
 path devtmpfs, "devtmpfs"
 path root_disk, "/dev/vda"
 path scratch_disk, "/dev/vdb"
+path second_disk, "vdb"
+path third_disk, "vdc"
+path metadata, "/dev/metadata"
 path ext4, "ext4"
 path tmpfs, "tmpfs"
 path tmpfs_mode, "mode=0755"
@@ -276,6 +282,7 @@ on_tmpfs:
     .quad -1
 on_scratch_disk:
     step MOUNT, no_scratch, scratch_disk, upper_directory, ext4
+    step SYMLINK, 0, third_disk, metadata
     .quad -1
 overlay:
     step MKDIR, 0, upper_data, 0755
@@ -283,6 +290,7 @@ overlay:
     step MOUNT, no_overlay, overlay_type, root, overlay_type, 0, overlay_options
     .quad -1
 into_root:
+    step SYMLINK, 0, second_disk, metadata      # it fails where the third has that name already
     step MKDIR, 0, root_dev, 0755
     step MKDIR, 0, root_proc, 0555
     step MKDIR, 0, root_sys, 0555

@@ -18,6 +18,7 @@ from supervisor.images.boot_arguments import boot_words
 from supervisor.images.ext4 import Ext4Error
 from supervisor.images.kernel import KernelError, to_elf
 from supervisor.images.memory_size import parse_disk_size, parse_size
+from supervisor.images.metadata import METADATA_DRIVE
 from supervisor.images.root_disk import TarError, members, write_empty, write_root
 from supervisor.models import BuildImageRequest, MadeImage
 from supervisor.models.base import MIB
@@ -32,6 +33,9 @@ KERNEL: Final = "vmlinux"
 INITRD: Final = "initrd"
 ROOT: Final = "root.ext4"
 SCRATCH: Final = "scratch.ext4"
+METADATA_FILE: Final = "metadata.img"
+METADATA_BYTES: Final = 64 << 10
+"""Room for all the metadata that may be given, and for who the instance is."""
 SPARE: Final = 512 * MIB
 """Bytes of room that a root has without a size where its guest may write to it: holes, on the host's disk."""
 MOST_MODULES: Final = 20_000
@@ -98,6 +102,9 @@ class _Builder:
             (self._directory / INITRD).hardlink_to(self._files["initrd"])
         elif "rootfs" in self._files:
             drives += self._own_initrd(modules)
+        with new_file(self._directory / METADATA_FILE) as file:
+            file.truncate(METADATA_BYTES)
+        drives.append(_drive(METADATA_DRIVE, METADATA_FILE, read_only=True))
         made["modules"] = tuple(name for name, _ in modules)
         made["findings"] = self._of("config", lambda: self._findings(made["modules"]))
         made["boot_words"] = self._boot_words()

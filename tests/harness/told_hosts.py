@@ -13,6 +13,7 @@ from supervisor.models import (
     InstanceStatistics,
     Reset,
     State,
+    Statistics,
     SupervisorInfo,
     Template,
 )
@@ -102,3 +103,22 @@ def fan(width: int) -> list[Instance]:
 def said(second: int, message: str) -> Activity:
     """Something that happened."""
     return Activity(at=BEGIN + timedelta(seconds=second), level="info", message=message)
+
+
+def sampled(seconds: float, *counters: InstanceStatistics, host: HostStatistics | None = None) -> Statistics:
+    """Counters of some instances so long after BEGIN; of one that is there twice the last."""
+    each = {one.id: one for one in counters}
+    return Statistics(
+        at=BEGIN + timedelta(seconds=seconds),
+        clock=seconds,
+        instances=tuple(each.values()),
+        host=host or HostStatistics(),
+    )
+
+
+def pager(pid: int | None, restarts: int = 0, forks: int = 2) -> Template:
+    """The template of `source`, with its page server."""
+    return Template(
+        id="t", instance_id="source", size_bytes=1, page_size=4096, fork_count=forks, layers=1, page_server_pid=pid,
+        page_server_restarts=restarts,
+    )  # fmt: skip

@@ -4,14 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from supervisor.images.kernel import KernelError, to_elf
+from supervisor.system.kernel_modules import in_order, module_name
 from tests.harness.checkout import ROOT
+from tests.harness.firecracker import Unavailable
 from tests.linux.cpio import archive
-from tests.linux.kernel import modules, vmlinux
 from tests.linux.packages import CACHE, Debian
 
 HERE: Final = Path(__file__).parent
@@ -59,7 +61,7 @@ def build(debian: Debian, directory: Path) -> Machines:
     files = directory / "files"
     files.mkdir()
     _elf(debian.vmlinuz, files / "vmlinux")
-    guest = modules(debian.modules, GUEST_MODULES)
+    guest = _modules(debian, GUEST_MODULES)
     (files / "initrd").write_bytes(_initramfs(debian, "guest_init.sh", guest, {}))
     _disk(debian, files / "disk.ext4")
     for name, configuration in IMAGES.items():
@@ -69,7 +71,7 @@ def build(debian: Debian, directory: Path) -> Machines:
     )
     initrd = directory / "host.initrd"
     own = {"checkout": str(ROOT).encode(), "session": session.encode()}
-    initrd.write_bytes(_initramfs(debian, "host_init.sh", modules(debian.modules, HOST_MODULES), own))
+    initrd.write_bytes(_initramfs(debian, "host_init.sh", _modules(debian, HOST_MODULES), own))
     return Machines(debian.vmlinuz, initrd, directory / "images")
 
 
@@ -86,12 +88,21 @@ def _initramfs(debian: Debian, init: str, loaded: Mapping[str, bytes], own: Mapp
     return archive({**files, **own})
 
 
+def _modules(debian: Debian, names: Iterable[str]) -> dict[str, bytes]:
+    """Return modules and what they need, each behind what it needs; what is built in is left out."""
+    files = {name: str(path) for path in debian.modules.rglob("*.ko*") if (name := module_name(path.name)) is not None}
+    return dict(in_order(names, files, lambda path: Path(path).read_bytes()))
+
+
 def _elf(vmlinuz: Path, target: Path) -> None:
     """Have the kernel's ELF there, which takes seconds to unpack: the cache keeps it."""
     kept = CACHE / f"vmlinux-{vmlinuz.name.partition('-')[2]}"
     if not kept.exists():
         new = target.with_name("vmlinux.new")
-        new.write_bytes(vmlinux(vmlinuz))
+        try:
+            to_elf(vmlinuz, new)
+        except KernelError as error:
+            raise Unavailable(f"real Linux guests: {vmlinuz.name}: {error}") from error
         new.rename(kept)
     target.hardlink_to(kept)
 

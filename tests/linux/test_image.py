@@ -1,10 +1,11 @@
 """Images by `image build`: README's way to eight forked Linux VMs, as it stands there."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -15,16 +16,24 @@ from tests.linux.report import Report
 from tests.linux.told import OOPS, RESEEDED
 
 FORKS: Final = tuple(f"web-{number}" for number in range(1, 9))
-INIT: Final = """#!/bin/busybox sh
+RC: Final = """#!/bin/sh
+# What busybox's init runs before it says that it is up: a program that looks at its memory, its disk and its metadata.
 /bin/busybox --install -s /bin
-blob=/tmp/blob; dd if=/dev/urandom of=$blob bs=1M count=1 2>/dev/null; good=$(md5sum <$blob); n=0
 echo "guest: root is $(grep ' / ' /proc/mounts)"
-while :; do
-  n=$((n+1)); [ "$(md5sum <$blob)" = "$good" ] && sum=same || sum=WRONG
-  echo $n >>/ticks
-  echo "tick $n date $(date +%s) memory $sum disk $(tail -n 1 /ticks) uuid $(cat /proc/sys/kernel/random/uuid)"
-  sleep 2
-done
+blob=/tmp/blob; dd if=/dev/urandom of=$blob bs=1M count=1 2>/dev/null; good=$(md5sum <$blob)
+(
+  n=0 known=
+  while :; do
+    blockdev --flushbufs /dev/metadata; told=$(tr -d '\\n' </dev/metadata)
+    [ "$told" = "$known" ] || echo "guest: told $told"
+    known=$told
+    n=$((n+1)); [ "$(md5sum <$blob)" = "$good" ] && sum=same || sum=WRONG
+    echo $n >>/ticks
+    echo "tick $n date $(date +%s) memory $sum disk $(tail -n 1 /ticks) uuid $(cat /proc/sys/kernel/random/uuid)"
+    sleep 2
+  done
+) &
+until [ -s /ticks ]; do sleep 1; done
 """
 
 
@@ -34,12 +43,13 @@ def built(nested_host: NestedHost) -> Iterator[Report]:
     found = debian()
     rootfs = CACHE / "image-root"
     shutil.rmtree(rootfs, ignore_errors=True)
-    for folder in ("bin", "sbin", "dev", "proc", "sys", "tmp"):
+    for folder in ("bin", "dev", "etc/init.d", "proc", "sys", "tmp"):
         (rootfs / folder).mkdir(parents=True)
     shutil.copy(found.file("bin/busybox", "usr/bin/busybox"), rootfs / "bin/busybox")
-    (rootfs / "bin/sh").symlink_to("busybox")
-    (rootfs / "sbin/init").write_text(INIT)
-    (rootfs / "sbin/init").chmod(0o755)
+    for applet in ("sh", "init"):
+        (rootfs / "bin" / applet).symlink_to("busybox")
+    (rootfs / "etc/init.d/rcS").write_text(RC)
+    (rootfs / "etc/init.d/rcS").chmod(0o755)
     yield nested_host.run(
         "image", commands=commands(found.vmlinuz, rootfs), kernel=str(found.vmlinuz), rootfs=str(rootfs)
     )
@@ -52,7 +62,13 @@ def commands(kernel: Path, rootfs: Path) -> list[str]:
     build = build.replace("docker export $(docker create busybox)", f"tar -cC {rootfs} .")
     build = build.replace("kernel/boot/vmlinuz-*", str(kernel))
     assert str(rootfs) in build and str(kernel) in build
-    return [build, *run.split(" && ")]
+    # A guest here comes up in more than the minute for which is waited.
+    return [build, *run.replace("--wait", "--wait --timeout 240").split(" && ")]
+
+
+def told(built: Report, name: str) -> Any:
+    """What a guest has read last of the disk that says who it is."""
+    return json.loads(re.findall(r"guest: told (.*?)\r?$", built.console(name), re.MULTILINE)[-1])
 
 
 def test_the_answer_says_why_each_word_is_there_and_what_the_kernel_has(built: Report) -> None:
@@ -76,6 +92,17 @@ def test_each_fork_goes_on_with_its_memory_and_what_it_wrote(built: Report, name
     assert OOPS.findall(built.console(name)) == []
 
 
+@pytest.mark.parametrize("name", ["web", *FORKS])
+def test_each_says_its_own_name_from_its_metadata(built: Report, name: str) -> None:
+    assert told(built, name)["forktui"] == {**built["names"][name], "name": name}
+
+
+def test_a_fork_is_told_what_it_is_for(built: Report) -> None:
+    found = told(built, "canary")
+    assert found["role"] == "canary"
+    assert found["forktui"]["name"] == "canary"
+
+
 def test_all_forks_share_one_root(built: Report) -> None:
     roots = built["roots"]
     assert len(roots) == 9
@@ -89,6 +116,7 @@ def test_an_image_with_instances_is_not_removed(built: Report) -> None:
 @pytest.mark.parametrize(("name", "root"), [("scratch", "overlay / overlay rw"), ("writable", "/dev/vda / ext4 rw")])
 def test_what_a_guest_writes_is_on_its_own_disk_where_that_was_asked(built: Report, name: str, root: str) -> None:
     assert f"guest: root is {root}" in built.console(name)
+    assert told(built, f"{name}-fork")["forktui"]["name"] == f"{name}-fork"
     found = built.ticks(f"{name}-fork", name)
     assert [tick for tick in found if tick.memory != "same" or tick.disk != str(tick.number)] == []
 

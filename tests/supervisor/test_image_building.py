@@ -60,7 +60,7 @@ async def test_forks_of_a_built_image_share_its_root_and_have_copies_of_what_the
         await client.build_image(walking("writable", writable=True), files)
         directory = home.data / "images" / "scratched"
         assert {path.name for path in directory.iterdir()} == {
-            *("vmlinux", "initrd", "root.ext4", "scratch.ext4", "vm.json")
+            *("vmlinux", "initrd", "root.ext4", "scratch.ext4", "metadata.img", "vm.json")
         }
         assert {path.stat().st_mode & 0o077 for path in directory.iterdir()} == {0}
         assert (directory / "vmlinux").read_bytes() == vmlinux()
@@ -69,6 +69,10 @@ async def test_forks_of_a_built_image_share_its_root_and_have_copies_of_what_the
         scratches = await forked_disks(client, home, "scratched", "scratch", again=True)
         assert len({status.st_ino for status in scratches}) == len(scratches)
         assert all(status.st_blocks * 512 < MIB for status in scratches)
+        told = {one.name: (home.data / "instances" / one.id / "disk.metadata") for one in await client.instances()}
+        assert len(told) == 4
+        for name, disk in told.items():
+            assert json.loads(disk.read_bytes())["forktui"]["name"] == name
         own = await forked_disks(client, home, "writable", "root")
         assert len({status.st_ino for status in own}) == len(own)
 

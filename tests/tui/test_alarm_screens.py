@@ -42,9 +42,19 @@ from tests.harness.pictured_hosts import Leaving
 from tests.harness.pilot import hear, host, screen_text, told, tree, until, until_shown
 from tests.harness.recorded_supervisor import Recording
 from tests.harness.supervisor_process import Home, supervisor
-from tests.harness.told_hosts import BEGIN, family, fork_of, instance, locked_source, reset, said, world_of
+from tests.harness.told_hosts import (
+    BEGIN,
+    family,
+    fork_of,
+    instance,
+    locked_source,
+    pager,
+    reset,
+    said,
+    sampled,
+    world_of,
+)
 from tests.harness.verified_guests import standby_source
-from tests.tui.test_alarms import pager, sampled
 
 pytestmark = pytest.mark.usefixtures("plain_environment")
 

@@ -25,11 +25,10 @@ from supervisor.models import (
     Reset,
     State,
     Statistics,
-    Template,
     TemplateChanged,
     TemplateDeleted,
 )
-from tests.harness.told_hosts import BEGIN, fork_of, instance, locked_source, reset, world_of
+from tests.harness.told_hosts import BEGIN, fork_of, instance, locked_source, pager, reset, sampled, world_of
 
 GIB = 1 << 30
 IDS = ["source", "i1", "i2", "i3"]
@@ -47,20 +46,8 @@ def after(*events: Event, world: World | None = None) -> World:
     return world
 
 
-def sampled(seconds: float, *counters: InstanceStatistics, host: HostStatistics | None = None) -> Statistics:
-    each = {one.id: one for one in counters}
-    return Statistics(at=at(seconds), clock=seconds, instances=tuple(each.values()), host=host or HostStatistics())
-
-
 def alarm(message: str, level: Level = "alarm", second: float = 1, **more: object) -> Activity:
     return Activity.model_validate({"at": at(second), "level": level, "message": message, **more})
-
-
-def pager(pid: int | None, restarts: int = 0, forks: int = 2) -> Template:
-    return Template(
-        id="t", instance_id="source", size_bytes=1, page_size=4096, fork_count=forks, layers=1, page_server_pid=pid,
-        page_server_restarts=restarts,
-    )  # fmt: skip
 
 
 def family() -> list[Instance]:
