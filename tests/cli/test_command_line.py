@@ -32,6 +32,7 @@ VERBS = (
     "detach",
     "accept",
     "delete",
+    "wait",
     "cancel",
     "logs",
 )

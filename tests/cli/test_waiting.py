@@ -37,6 +37,29 @@ async def test_what_is_made_is_waited_for_until_it_is_ready(home: Home, forktui:
             await running.client.delete(name, cascade=True)
 
 
+async def test_what_is_there_is_waited_for_by_its_readiness_another_or_a_state(home: Home, forktui: Forktui) -> None:
+    async with supervisor(home) as running:
+        assert (await forktui("create", "web", "--readiness", "console:^pass 2$", *WALKS))[0] == DONE
+        assert await forktui("wait", "web") == (DONE, "web Running\n", "")
+        assert await forktui("wait", "web", "--readiness", "console:^pass 3$") == (DONE, "web Running\n", "")
+        code, output, errors = await forktui("wait", "web", "--state", "Standby", "--timeout", "0.2")
+        assert (code, output, errors) == (
+            FAILED,
+            "web Running\n",
+            "forktui: web: not Standby after 0.2 s: it is Running\n",
+        )
+        assert (await forktui("create", "other", *WALKS))[0] == DONE
+        assert (await forktui("wait", "other"))[0] == DONE
+        assert (await forktui("standby", "other"))[0] == DONE
+        both = await forktui("wait", "web", "other", "--timeout", "0.2", "--json")
+        assert both[0] == FAILED and both[2] == "forktui: other: not ready after 0.2 s: it is Standby\n"
+        assert [one["name"] for one in json.loads(both[1])] == ["web", "other"]
+        assert await forktui("wait", "other", "--state", "Standby") == (DONE, "other Standby\n", "")
+        assert (await forktui("wait", "nobody"))[0] == FAILED
+        for name in ("web", "other"):
+            await running.client.delete(name)
+
+
 async def test_what_does_not_become_ready_is_told_and_stays(embedded: Home, forktui: Forktui) -> None:
     async with supervisor(embedded) as running:
         never = ("--wait", "--timeout", "0.3", "--readiness", "console:never")
@@ -59,3 +82,8 @@ async def test_what_cannot_be_waited_for_is_a_usage_error(
 ) -> None:
     code, output, errors = await forktui("create", "web", *options)
     assert (code, output) == (USAGE, "") and told in errors
+
+
+async def test_a_guest_of_a_vm_that_rests_is_not_waited_for(forktui: Forktui) -> None:
+    code, output, errors = await forktui("wait", "web", "--state", "Standby", "--readiness", "console:up")
+    assert (code, output) == (USAGE, "") and "where its VM is Running only" in errors

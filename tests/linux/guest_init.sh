@@ -10,6 +10,8 @@ case $(word do) in
   reboot) reboot -f;;
   poweroff) poweroff -f;;
   panic) echo c >/proc/sysrq-trigger;;
+  reset) echo b >/proc/sysrq-trigger;;
+  exit) exit 3;;
 esac
 for module in $(cat /modules/order); do insmod /modules/$module.ko || echo "guest: no $module"; done
 [ -b /dev/vda ] && mount -t ext4 /dev/vda /disk

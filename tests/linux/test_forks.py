@@ -69,8 +69,8 @@ def test_a_source_with_forks_is_not_restored(forks: Report) -> None:
     assert "mem_locked by 3 share_memory forks (warm, fork-1, fork-2)" in refusal["message"]
 
 
-def test_a_detached_fork_holds_its_source_no_more(forks: Report) -> None:
-    assert forks["locked_by"] == ["warm", "fork-1"]
+def test_a_fork_that_is_detached_or_restored_from_its_own_standby_holds_its_source_no_more(forks: Report) -> None:
+    assert forks["locked_by"] == ["warm"]
 
 
 def test_every_vm_goes_on_when_the_supervisor_is_killed(forks: Report) -> None:

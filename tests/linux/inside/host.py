@@ -145,6 +145,16 @@ class Host:
         self._say(f"   {name}: {instance['state']} after {time.monotonic() - began:.1f} s")
         return instance
 
+    def until_statistics(self, name: str, what: str, holds: Callable[[Any], object]) -> Any:
+        """Wait until an instance's counters are such that something holds, and return them then."""
+        began = time.monotonic()
+        while not holds(counters := self.statistics(name)):
+            if time.monotonic() - began > PATIENCE:
+                raise Stopped(f"{name}: not {what} after {PATIENCE:.0f} s: {counters}")
+            time.sleep(LOOK_AGAIN)
+        self._say(f"   {name}: {what} after {time.monotonic() - began:.1f} s")
+        return counters
+
     def ask_vmm(self, name: str, method: str, target: str, body: Any = None) -> Any:
         """Make a request of an instance's Firecracker itself."""
         status, answer = request(RUN / f"{self.get(name)['id']}.sock", method, target, body, timeout=PATIENCE)

@@ -2,12 +2,14 @@
 
 import subprocess
 import time
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from tests.linux.inside.host import LOOK_AGAIN, PATIENCE, Host, Stopped
 from tests.linux.told import Stamps
 
 BALLOON_MIB: Final = 32
+BALLOON_PAGES: Final = (BALLOON_MIB << 20) // 4096
 TAP: Final = "tap0"
 
 
@@ -23,10 +25,12 @@ def run(host: Host) -> None:
     (fork,) = (one["name"] for one in answer["children"] if not one.get("error"))
     host.see("fork", fork)
     host.goes_on(fork)
-    before = host.statistics(fork)
+    removed = host.statistics(fork)["pages"]["removed_pages"]
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": BALLOON_MIB})
     until_balloon_has(host, fork, BALLOON_MIB)
-    host.see("statistics", [before, host.statistics(fork)])
+    # Counted by the page server, which is told of each after it has gone.
+    gone = host.until_statistics(fork, "less the balloon", partial(_has_lost, removed + BALLOON_PAGES))
+    host.see("removed", gone["pages"]["removed_pages"] - removed)
     host.goes_on(fork, more=1)
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": 0})
     until_balloon_has(host, fork, 0)
@@ -35,6 +39,10 @@ def run(host: Host) -> None:
     host.goes_on(fork)
     host.see("stamps", host.stamps(fork, Stamps.agree))
     host.delete("devices")
+
+
+def _has_lost(pages: int, statistics: Any) -> bool:
+    return bool(statistics["pages"]["removed_pages"] >= pages)
 
 
 def until_balloon_has(host: Host, name: str, mib: int) -> None:

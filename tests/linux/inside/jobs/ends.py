@@ -4,7 +4,13 @@ from typing import Final
 
 from tests.linux.inside.host import ENDED, Host
 
-END: Final = {"panic": r"Rebooting in 1 seconds", "reboot": r"reboot: Restarting system", "poweroff": r"System halted"}
+END: Final = {
+    "panic": r"Rebooting in 1 seconds",
+    "exit": r"Rebooting in 1 seconds",
+    "reboot": r"reboot: Restarting system",
+    "reset": r"sysrq: Resetting",
+    "poweroff": r"System halted",
+}
 """The last that each prints."""
 GOES_ON: Final = "poweroff"
 """There is no ACPI to switch off by: the kernel halts, and its VMM waits for it."""
@@ -21,4 +27,6 @@ def run(host: Host) -> None:
     for name in ways:
         if name != GOES_ON:
             host.until_state(name, *ENDED)
+    said = host.until_statistics(GOES_ON, "said to have ended", lambda statistics: statistics["last_words"])
+    host.see("last words", said["last_words"])
     host.see("instances", {name: host.get(name) for name in ways})

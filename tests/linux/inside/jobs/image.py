@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tests.linux.inside.host import DATA, RUN, Host, Stopped
 
+MADE: Final = ("linux", "scratch", "writable")
 FORKS: Final = tuple(f"web-{number}" for number in range(1, 9))
 
 
@@ -39,7 +40,7 @@ def run(host: Host, commands: list[str], kernel: str, rootfs: str) -> None:
         host.delete(name)
         host.ask("DELETE", f"/images/{name}")
     host.ask("DELETE", "/images/linux")
-    host.see("left", [*host.left(), *(path.name for path in (DATA / "images").iterdir() if path.name[0] != ".")])
+    host.see("left", [*host.left(), *(name for name in MADE if (DATA / "images" / name).exists())])
 
 
 def _shell(command: str) -> str:
