@@ -93,7 +93,8 @@ class _Wait:
             by = readiness or now.readiness
             complain(f"{self._late(now, 'ready')}: {f'it is {now.state}' if by is None else f'waits for {by}'}")
         elif not result.ready:
-            complain(f"{now.name}: it is {now.state}, and was not ready before: {now.exit_message or 'it ended'}")
+            why = f"was not ready before: {now.exit_message}" if now.exit_message else "its guest does not run"
+            complain(f"{now.name}: it is {now.state}, and {why}")
         return now, result.ready
 
     async def until_in(self, instance_id: str, state: State) -> tuple[Instance, bool]:

@@ -52,7 +52,7 @@ async def test_what_is_there_is_waited_for_by_its_readiness_another_or_a_state(h
         assert (await forktui("wait", "other"))[0] == DONE
         assert (await forktui("standby", "other"))[0] == DONE
         both = await forktui("wait", "web", "other", "--timeout", "0.2", "--json")
-        assert both[0] == FAILED and both[2] == "forktui: other: not ready after 0.2 s: it is Standby\n"
+        assert both[0] == FAILED and both[2] == "forktui: other: it is Standby, and its guest does not run\n"
         assert [one["name"] for one in json.loads(both[1])] == ["web", "other"]
         assert await forktui("wait", "other", "--state", "Standby") == (DONE, "other Standby\n", "")
         assert (await forktui("wait", "nobody"))[0] == FAILED
