@@ -1,11 +1,14 @@
 """The kernel command line of an image that is built, and why each word is there. Pure."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from supervisor.models import BootWord
 from supervisor.rules.firecracker_versions import parse
 
-_KVMAPF_SINCE = (1, 16, 0)
+_KVMAPF_SINCE: Final = (1, 16, 0)
+_PAUSE_TOLD_SINCE: Final = (1, 14, 0)
+"""KVM_KVMCLOCK_CTRL before a resume, by which a guest's watchdogs know that it was paused (PR 5494)."""
 
 
 def boot_words(*, version: str | None, root: str | None, extra: str = "") -> tuple[BootWord, ...]:
@@ -29,7 +32,14 @@ def _words(version: str | None, root: str | None, extra: str) -> Iterator[BootWo
     yield word(
         "random.trust_cpu=on", "random numbers are there at once, from the processor; nothing else fills the pool"
     )
-    if _before(version):
+    if _before(version, _PAUSE_TOLD_SINCE):
+        yield word(
+            "nosoftlockup",
+            "a load of Firecracker before 1.14 does not say that the guest was paused, and sets its clock forward: the "
+            "kernel would report a CPU that was stuck for as long",
+        )
+        yield word("rcupdate.rcu_cpu_stall_suppress=1", "as above, of RCU")
+    if _before(version, _KVMAPF_SINCE):
         yield word(
             "no-kvmapf",
             "a snapshot of Firecracker before 1.16 does not keep what asynchronous page faults are at: a fork would "
@@ -42,7 +52,7 @@ def _words(version: str | None, root: str | None, extra: str) -> Iterator[BootWo
         yield word(one, "given with --boot-args")
 
 
-def _before(version: str | None) -> bool:
-    """Return whether a version is before 1.16; one that is not known may be."""
+def _before(version: str | None, since: tuple[int, int, int]) -> bool:
+    """Return whether a version is before another; one that is not known may be."""
     found = parse(version) if version else None
-    return found is None or found[:3] < _KVMAPF_SINCE
+    return found is None or found[:3] < since

@@ -218,7 +218,8 @@ FAULTS: Final = (
     ),
     Fault(
         CLOCK_STAYS, EVER, ("1.14.4", "1.15.1", "1.16.0"),
-        "A load knows no clock_realtime: a guest's wall clock goes on from when the snapshot was written",
+        "A load knows no clock_realtime: a guest's wall clock goes on from when the snapshot was written, unless it is "
+        "kvm-clock",
         "warn", "It is said",
         "CHANGELOG 1.14.4, 1.15.1 and 1.16.0, PR 5809", _loaded,
     ),

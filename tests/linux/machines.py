@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from supervisor.images.boot_arguments import boot_words
 from supervisor.images.kernel import KernelError, to_elf
 from supervisor.system.kernel_modules import in_order, module_name
 from tests.harness.checkout import ROOT
@@ -26,14 +27,25 @@ GUEST_MODULES: Final = (
     "virtio_mmio", "virtio_blk", "virtio_rng", "virtio_net", "virtio_balloon", "vmw_vsock_virtio_transport",
     "crc32c_generic", "ext4", "ptp_kvm",
 )  # fmt: skip
-BOOT_ARGS: Final = "console=ttyS0 reboot=k panic=1 pci=off mitigations=off no_timer_check random.trust_cpu=on"
+BOOT_WORDS: Final = (
+    *(one.word for one in boot_words(version="1.12.1", root=None)),
+    # QEMU's processor is slow, and its timer late.
+    *("mitigations=off", "no_timer_check"),
+    # What Linux takes by itself on a processor whose TSC is invariant, as QEMU's is not.
+    *("clocksource=tsc", "tsc=reliable"),
+)
 DISK: Final = {"drive_id": "data", "path_on_host": "disk.ext4", "is_root_device": False, "is_read_only": False}
 GUEST_PROGRAMS: Final = {"socat": "usr/bin/socat", "phc2sys": "usr/sbin/phc2sys", "chronyd": "usr/sbin/chronyd"}
 LARGE_MIB: Final = 3584
 """More than the 3 GiB that lie below the gap which x86 has in its addresses: Firecracker makes two regions of it."""
 IMAGES: Final[Mapping[str, Mapping[str, Any]]] = {
     "plain": {},
-    "full": {"vcpu_count": 2, "drives": [DISK], "entropy": {}, "vsock": {"guest_cid": 3, "uds_path": "v.sock"}},
+    "full": {
+        "vcpu_count": 2,
+        "drives": [DISK],
+        "entropy": {},
+        "vsock": {"guest_cid": 3, "uds_path": "v.sock"},
+    },
     "large": {"mem_size_mib": LARGE_MIB, "drives": [DISK], "arguments": "clock=phc2sys"},
     "huge": {"huge_pages": "2M"},
     "devices": {
@@ -128,7 +140,7 @@ def _image(directory: Path, files: Path, configuration: Mapping[str, Any]) -> No
     rest = dict(configuration)
     machine = {"vcpu_count": 1, "mem_size_mib": 256}
     machine |= {name: rest.pop(name) for name in ("vcpu_count", "mem_size_mib", "huge_pages") if name in rest}
-    arguments = f"{BOOT_ARGS} {rest.pop('arguments', '')}".strip()
+    arguments = " ".join((*BOOT_WORDS, *rest.pop("arguments", "").split()))
     boot = {"kernel_image_path": "vmlinux", "initrd_path": "initrd", "boot_args": arguments}
     drives = rest.pop("drives", [])
     for name in ("vmlinux", "initrd", *(drive["path_on_host"] for drive in drives)):

@@ -60,6 +60,7 @@ def test_what_is_no_configuration_is_refused(text: str) -> None:
 def test_asynchronous_page_faults_are_off_where_snapshots_do_not_keep_them(version: str | None, there: bool) -> None:
     words = {one.word for one in boot_words(version=version, root=None, extra="quiet x=1")}
     assert ("no-kvmapf" in words) is there
+    assert ("nosoftlockup" in words) is (version in (None, "1.12.1"))
     assert {"quiet", "x=1"} <= words
 
 

@@ -1,6 +1,6 @@
 """Guests that end by themselves, each in its own way."""
 
-from typing import Final
+from typing import Any, Final
 
 from tests.linux.inside.host import ENDED, Host
 
@@ -27,6 +27,11 @@ def run(host: Host) -> None:
     for name in ways:
         if name != GOES_ON:
             host.until_state(name, *ENDED)
-    said = host.until_statistics(GOES_ON, "said to have ended", lambda statistics: statistics["last_words"])
-    host.see("last words", said["last_words"])
+    said = host.until_statistics(GOES_ON, "said to have ended", _says_its_last)
+    host.see("last words", said["pages"]["last_words"])
     host.see("instances", {name: host.get(name) for name in ways})
+
+
+def _says_its_last(statistics: Any) -> bool:
+    pages = statistics["pages"]
+    return pages is not None and pages["last_words"] is not None
