@@ -152,7 +152,7 @@ class Routes:
     async def _wait(self, asked: Asked[WaitQuery, Nothing]) -> web.Response:
         query, queries = asked.query, self._host.queries
         seconds = wait_bound(query, asked.request.headers)
-        if query.readiness is not None and parse_readiness(query.readiness).kind != "console":
+        if query.readiness is not None and not parse_readiness(query.readiness).is_cheap:
             check_may_ask(asked.request)
         instance_id = queries.instance(asked.reference).id
         wait = queries.wait(instance_id, query.state, seconds, ready=query.ready, readiness=query.readiness)

@@ -57,12 +57,12 @@ def peer_of(request: web.Request) -> Peer:
 
 
 def check_may_ask(request: web.Request) -> None:
-    """Raise ForbiddenError for a peer that may only look: what it asks for has a port spoken to."""
+    """Raise ForbiddenError for a peer that may only look: what it asks for has a port spoken to, or takes long."""
     peer = peer_of(request)
     if not peer.writable:
         raise ForbiddenError(
-            f"uid {peer.uid} may look, and have no port asked; wait for console:PATTERN, or ask the supervisor's owner "
-            f"(uid {os.geteuid()})"
+            f"uid {peer.uid} may look, and have no port asked nor pattern searched; wait for console: and plain words, "
+            f"or ask the supervisor's owner (uid {os.geteuid()})"
         )
 
 

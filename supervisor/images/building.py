@@ -18,8 +18,8 @@ from supervisor.images.boot_arguments import boot_words
 from supervisor.images.ext4 import Ext4Error
 from supervisor.images.kernel import KernelError, to_elf
 from supervisor.images.memory_size import parse_disk_size, parse_size
-from supervisor.images.metadata import METADATA_DRIVE
 from supervisor.images.root_disk import TarError, members, write_empty, write_root
+from supervisor.images.vm_json import OWN_SECTION
 from supervisor.models import BuildImageRequest, MadeImage
 from supervisor.models.base import MIB
 from supervisor.store.layout import VM_JSON
@@ -33,6 +33,7 @@ KERNEL: Final = "vmlinux"
 INITRD: Final = "initrd"
 ROOT: Final = "root.ext4"
 SCRATCH: Final = "scratch.ext4"
+METADATA_DRIVE: Final = "metadata"
 METADATA_FILE: Final = "metadata.img"
 METADATA_BYTES: Final = 64 << 10
 """Room for all the metadata that may be given, and for who the instance is."""
@@ -209,7 +210,13 @@ class _Builder:
         if (self._directory / INITRD).exists():
             boot_source["initrd_path"] = INITRD
         machine = {"vcpu_count": self._request.vcpus, "mem_size_mib": parse_size(self._request.memory) // MIB}
-        document = {"boot-source": boot_source, "drives": drives, "machine-config": machine, "entropy": {}}
+        document = {
+            "boot-source": boot_source,
+            "drives": drives,
+            "machine-config": machine,
+            "entropy": {},
+            OWN_SECTION: {"metadata_drive": METADATA_DRIVE},
+        }
         _write(self._directory / VM_JSON, json.dumps(document, indent=1).encode() + b"\n")
 
 

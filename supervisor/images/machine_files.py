@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from supervisor.concurrency.progress import advance
 from supervisor.errors import MachineFileError, check_descriptors
-from supervisor.images.vm_json import IGNORED_SECTIONS, VmJson, parse_vm_json
+from supervisor.images.vm_json import IGNORED_SECTIONS, OWN_SECTION, VmJson, parse_vm_json
 from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
 from supervisor.system.regular_files import make_directories, open_within, read_within
@@ -78,6 +78,11 @@ def place_machine(
     document: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for section in IGNORED_SECTIONS:
         document.pop(section, None)
+    # What its guest is ready by at a boot is in an instance's record.
+    own = document.pop(OWN_SECTION, {})
+    own.pop("readiness", None)
+    if own:
+        document[OWN_SECTION] = own
     document["machine-config"] = {**document.get("machine-config", {}), **machine}
     if boot_args is not None:
         document["boot-source"]["boot_args"] = boot_args

@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from supervisor.errors import BadRequestError, MachineFileError, StorageError
 from supervisor.images.machine_files import own_config
-from supervisor.images.vm_json import Drive, VmJson
+from supervisor.images.vm_json import OWN_SECTION, Drive, VmJson
 from supervisor.models import ID_LENGTH, NAME_LENGTH
 from supervisor.models.metadata import OWN_KEY, encoded
 from supervisor.store.layout import METADATA, partial_record
 from supervisor.store.records import InstanceRecord
 from supervisor.system.regular_files import open_regular, open_within
 
-METADATA_DRIVE: Final = "metadata"
-"""The drive_id of the disk that the supervisor writes."""
+LARGEST_DISK: Final = 1 << 20
+"""Bytes of a disk that has it, all of which are written at each start."""
 PADDING: Final = b"\n"
 """Behind the JSON up to the disk's end: white space to JSON, and `$(...)` of a shell drops it."""
 
@@ -39,11 +39,8 @@ def has_mmds(config: VmJson | None) -> bool:
 
 
 def metadata_drive(config: VmJson | None) -> Drive | None:
-    """Return the disk that has the metadata; one that its guest could write is a disk like any other."""
-    for drive in config.drives if config is not None else ():
-        if drive.drive_id == METADATA_DRIVE and drive.is_read_only and drive.path_on_host is not None:
-            return drive
-    return None
+    """Return the disk that has the metadata: what an image does not name as that is a disk like any other."""
+    return config.metadata_drive if config is not None else None
 
 
 def ways(config: VmJson | None) -> tuple[str, ...]:
@@ -56,21 +53,29 @@ def check_metadata(name: str, metadata: Mapping[str, Any] | None, config: VmJson
     """Raise BadRequestError where there is no way by which the instance `name` could be told this. Pure."""
     if metadata is not None and not ways(config):
         raise BadRequestError(
-            f"{name}: metadata needs a way into the guest: give vm.json of its image a drive with the drive_id "
-            f"{METADATA_DRIVE} that is read-only, or {_MMDS} for a network interface; or leave metadata out"
+            f"{name}: metadata needs a way into the guest: name a read-only drive in vm.json of its image, as "
+            f'{{"{OWN_SECTION}": {{"metadata_drive": ...}}}}, or give it {_MMDS}; or leave metadata out'
         )
 
 
 def check_fits(name: str, metadata: Mapping[str, Any] | None, config: VmJson | None, directory: Path) -> None:
-    """Raise BadRequestError where an instance's disk is too small for this, however it is called; OSError."""
+    """Raise BadRequestError where an instance's disk, however it is called, is too small or too large; OSError."""
     drive = metadata_drive(config)
-    if metadata is None or drive is None or drive.path_on_host is None:
+    if drive is None or drive.path_on_host is None:
+        return
+    size = _size(directory, drive.path_on_host)
+    if size > LARGEST_DISK:
+        raise BadRequestError(
+            f"{name}: its disk {drive.drive_id} for metadata has {size} bytes, and at most {LARGEST_DISK} are written "
+            "at each start; make that file of its image smaller"
+        )
+    if metadata is None:
         return
     longest = {"id": "i" * ID_LENGTH, "name": "n" * NAME_LENGTH, "number": _LARGEST_NUMBER, "source": "s" * NAME_LENGTH}
-    needed, size = len(_lines({OWN_KEY: longest, **metadata})), _size(directory, drive.path_on_host)
+    needed = len(_lines({OWN_KEY: longest, **metadata}))
     if needed > size:
         raise BadRequestError(
-            f"{name}: metadata is refused: it takes {needed} bytes, and the disk {METADATA_DRIVE} of its image has "
+            f"{name}: metadata is refused: it takes {needed} bytes, and the disk {drive.drive_id} of its image has "
             f"{size}; make that file larger, or the metadata smaller"
         )
 
@@ -88,9 +93,10 @@ def write_metadata(record: InstanceRecord, directory: Path) -> None:
     try:
         size = _size(directory, drive.path_on_host)
         lines = _lines(document(record))
-        if len(lines) > size:
+        if not len(lines) <= size <= LARGEST_DISK:
             raise MachineFileError(
-                f"{record.name}: its disk {path} has {size} bytes, and {len(lines)} are to be on it; make it larger"
+                f"{record.name}: its disk {path} has {size} bytes, and {len(lines)} are to be on it; it takes at least "
+                f"those, and at most {LARGEST_DISK}"
             )
         written.unlink(missing_ok=True)
         with os.fdopen(open_regular(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:

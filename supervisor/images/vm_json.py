@@ -17,7 +17,7 @@ from supervisor.vmm.configuration import SECTIONS
 
 OWN_SECTION: Final = "forktui"
 """What is said to the supervisor alone; Firecracker passes over a section that it does not know."""
-IGNORED_SECTIONS: Final = ("logger", "metrics", OWN_SECTION)
+IGNORED_SECTIONS: Final = ("logger", "metrics")
 """The supervisor says itself where the VMM writes."""
 MOST_MIB: Final = 1 << 27
 """A VMM maps all guest memory in its own address space, of 47 bits (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -110,6 +110,8 @@ class Own(Section):
 
     readiness: ReadinessText | None = None
     """What a guest of it is ready by when it has booted."""
+    metadata_drive: DeviceId | None = None
+    """The drive on which the supervisor writes who an instance is."""
 
 
 class VmJson(Section):
@@ -126,10 +128,24 @@ class VmJson(Section):
 
     @model_validator(mode="after")
     def _check_sections(self) -> "VmJson":
-        unknown = sorted(set(self.model_extra or ()) - set(SECTIONS) - set(IGNORED_SECTIONS))
+        unknown = sorted(set(self.model_extra or ()) - set(SECTIONS) - {*IGNORED_SECTIONS, OWN_SECTION})
         if unknown:
             raise ValueError(f"{quoted(unknown[0])} is none of Firecracker's sections: {', '.join(sorted(SECTIONS))}")
         return self
+
+    @model_validator(mode="after")
+    def _check_metadata_drive(self) -> "VmJson":
+        name = self.own.metadata_drive
+        if name is not None and self.metadata_drive is None:
+            raise ValueError(f"{OWN_SECTION}.metadata_drive: {name} has to be a drive with a path, and is_read_only")
+        return self
+
+    @property
+    def metadata_drive(self) -> Drive | None:
+        """The drive that is named as the one on which an instance's guest reads who it is."""
+        named = self.own.metadata_drive
+        found = (one for one in self.drives if one.drive_id == named and one.is_read_only and one.path_on_host)
+        return next(found, None)
 
 
 def parse_vm_json(text: bytes) -> VmJson:

@@ -14,7 +14,8 @@ LONGEST_PATTERN: Final = 200
 DEEPEST: Final = 20
 """Levels of parentheses."""
 MOST_STEPS: Final = 4096
-"""That are remembered of one pattern."""
+"""That are remembered of one pattern, and no more than lead to MOST_PLACES places in all: some megabytes."""
+MOST_PLACES: Final = 1 << 16
 
 _ANY: Final = frozenset(range(256)) - {ord("\n")}
 _DIGITS: Final = frozenset(string.digits.encode())
@@ -66,6 +67,8 @@ class LinePattern:
             raise ValueError(f"a pattern has 1 to {LONGEST_PATTERN} characters")
         self._program = [*_Parser(text).parsed(), _Found()]
         self._steps: dict[tuple[frozenset[int], int], frozenset[int]] = {}
+        self._kept = 0
+        """Places that the remembered steps lead to."""
         self.at_begin = self._reached({0}, begin=True)
         """The places to go on from where a line begins."""
         self.within = self._reached({0})
@@ -73,15 +76,22 @@ class LinePattern:
         if self.is_found(self.ended(self.at_begin)):
             raise ValueError("the pattern is found in an empty line")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is words alone, which are found as fast as they are read."""
+        return all(isinstance(one, _Set) and len(one.values) == 1 for one in self._program[:-1])
+
     def after(self, places: frozenset[int], byte: int) -> frozenset[int]:
         """Return the places to go on from after one more byte of a line."""
         key = places, byte
         known = self._steps.get(key)
         if known is None:
-            if len(self._steps) >= MOST_STEPS:
+            if len(self._steps) >= MOST_STEPS or self._kept >= MOST_PLACES:
                 self._steps.clear()
+                self._kept = 0
             moved = {at + 1 for at in places if isinstance(one := self._program[at], _Set) and byte in one.values}
             known = self._steps[key] = self._reached(moved) | self.within
+            self._kept += len(known)
         return known
 
     def ended(self, places: frozenset[int]) -> frozenset[int]:

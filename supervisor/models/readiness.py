@@ -26,6 +26,11 @@ class Readiness:
     address: str = ""
     port: int = 0
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether anybody may wait for it: no port is spoken to, and looking at the console takes next to no time."""
+        return self.pattern is not None and self.pattern.is_plain
+
 
 def parse_readiness(text: str) -> Readiness:
     """Return what is meant; raises ValueError, which says what may be given."""
@@ -49,6 +54,11 @@ def on_load(text: str | None) -> str | None:
     A line is printed once, and may lie in the past of what is restored; an address is another's once there are forks.
     """
     return text if text is not None and text.startswith("vsock:") else None
+
+
+def on_later_load(text: str | None) -> str | None:
+    """Return what of a readiness holds of an instance's loads but the first: not a line, which may lie in the past."""
+    return None if text is None or text.startswith("console:") else text
 
 
 def _address(text: str) -> str:

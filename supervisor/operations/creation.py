@@ -17,7 +17,7 @@ from supervisor.images.threads import ImageThreads
 from supervisor.images.vm_json import VmJson
 from supervisor.models import CreateRequest, HypervisorName, State
 from supervisor.models.base import MIB
-from supervisor.models.readiness import on_load
+from supervisor.models.readiness import on_later_load
 from supervisor.operations.holding import Holding
 from supervisor.operations.image_users import ImageUsers
 from supervisor.operations.transitions import Transitions
@@ -145,7 +145,7 @@ class Creation:
             track_dirty_pages=request.track_dirty_pages and self._layers.diff_layers,
             metadata=request.metadata,
             ready_on_boot=readiness,
-            ready_on_load=on_load(readiness),
+            ready_on_load=on_later_load(readiness),
             intent="create",
         )
 

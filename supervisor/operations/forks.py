@@ -9,6 +9,7 @@ from supervisor.images.machine_files import copy_machine, own_config
 from supervisor.images.metadata import check_fits, check_metadata
 from supervisor.models import NAME_LENGTH, CheckpointRequest, ForkOptions, ForkRequest, State
 from supervisor.models.base import Report
+from supervisor.models.readiness import on_later_load
 from supervisor.operations.holding import Holding
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
@@ -185,6 +186,8 @@ def _given(options: ForkOptions, plan: ForkPlan) -> dict[str, object]:
         given["metadata"] = options.metadata
     if options.readiness is not None:
         loads = plan.first_state is State.STANDBY and plan.target is not State.STOPPED
+        port = on_later_load(options.readiness)
+        given |= {"ready_on_load": port, "ready_on_boot": port} if port else {}
         given["ready_on_load" if loads else "ready_on_boot"] = options.readiness
     return given
 

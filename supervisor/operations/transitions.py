@@ -14,6 +14,7 @@ from supervisor.images.builtin_image import announces_ready
 from supervisor.images.machine_files import bootable
 from supervisor.models import ExitReason, LetGo, State
 from supervisor.models.base import Report
+from supervisor.models.readiness import on_later_load
 from supervisor.operations.readying import Readying
 from supervisor.rules.firecracker_versions import NO_CLOCK
 from supervisor.rules.lifecycle import Intent, named
@@ -50,6 +51,8 @@ class Transitions:
         self._page_servers = page_servers
         self._readying = readying
         self._report = report
+        self._without_clock: set[str] = set()
+        """Templates whose state has no time to set a clock by."""
 
     async def add(
         self,
@@ -111,7 +114,8 @@ class Transitions:
         offset = self._console_end(record.id)
         vmm = await self._load(record, watch)
         own = record if record.attached else let_go(record, "restored")
-        whole = own.model_copy(update={"snapshot_unfinished": False})
+        later = on_later_load(record.ready_on_load)
+        whole = own.model_copy(update={"snapshot_unfinished": False, "ready_on_load": later})
         phases, readiness = tuple(watch.phases), record.ready_on_load
         loaded = await self._save_running(running(whole, State.RUNNING, vmm, phases, offset, readiness))
         await self._page_servers.confirm(loaded)
@@ -120,12 +124,15 @@ class Transitions:
     async def _load(self, record: InstanceRecord, watch: Stopwatch) -> StartedVmm:
         """Load a snapshot with the guest's clock set, or as it is where the snapshot has nothing to set it by."""
         before = len(watch.phases)
-        try:
-            return await self._vmms.load(record.model_copy(update={"clock_set": True}), watch)
-        except VmmError as error:
-            if NO_CLOCK not in error.message:
-                raise
-        del watch.phases[before:]
+        if record.template_id is None or record.template_id not in self._without_clock:
+            try:
+                return await self._vmms.load(record.model_copy(update={"clock_set": True}), watch)
+            except VmmError as error:
+                if NO_CLOCK not in error.message:
+                    raise
+            if record.template_id is not None:
+                self._without_clock.add(record.template_id)
+            del watch.phases[before:]
         return await self._vmms.load(record.model_copy(update={"clock_set": False}), watch)
 
     async def drop_snapshot(self, record: InstanceRecord) -> InstanceRecord:

@@ -45,7 +45,8 @@ class ReadinessProbes:
             await _until_answered(lambda: _tcp_answers(readiness))
         else:
             directory = self._layout.instance(record.id)
-            await _until_answered(lambda: _vsock_answers(directory, readiness.port))
+            path = await asyncio.to_thread(_vsock_path, directory)
+            await _until_answered(lambda: _vsock_answers(directory, path, readiness.port))
 
     async def close(self) -> None:
         """Look no more; nobody may wait."""
@@ -78,9 +79,8 @@ async def _tcp_answers(readiness: Readiness) -> bool:
     return True
 
 
-async def _vsock_answers(directory: Path, port: int) -> bool:
+async def _vsock_answers(directory: Path, path: str | None, port: int) -> bool:
     """Ask the VMM for a port of its guest: docs/vsock.md of Firecracker, "Host-Initiated Connections"."""
-    path = await asyncio.to_thread(_vsock_path, directory)
     if path is None:
         return False
     reader, writer = await _connected(directory, path)
@@ -94,7 +94,8 @@ async def _vsock_answers(directory: Path, port: int) -> bool:
 
 async def _connected(directory: Path, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Return a connection to a socket in a directory, whose own path may be too long for sun_path."""
-    held = await asyncio.to_thread(os.open, directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # In the loop: a thread's answer to a wait that was cancelled would be a descriptor that nobody closes.
+    held = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:

@@ -83,6 +83,14 @@ class Watch:
                 self._of[directory] = number
                 self._watches.add(number)
 
+    def remove(self, directory: Path) -> None:
+        """Watch this one of those that were added no more."""
+        with self._lock:
+            number = self._of.pop(directory, None)
+            if number is not None and self._fd is not None and number not in self._of.values():
+                self._watches.discard(number)
+                _libc.inotify_rm_watch(self._fd, number)
+
     def keep(self, directories: Collection[Path]) -> None:
         """Watch none but these of those that were added."""
         with self._lock:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.models.line_patterns import LONGEST_PATTERN, LinePattern, LineSearch
+from supervisor.models.line_patterns import LONGEST_PATTERN, MOST_PLACES, LinePattern, LineSearch
 
 PIECES = ("a", "b", ".", "[ab]", "[^a]", r"\d", "(a|b)", "(ab|b)", "(?:a)", "^", "$", "é", r"\.", "[a-c-]", "[]a]")
 
@@ -74,3 +74,27 @@ def test_a_hostile_pattern_on_a_hostile_text_takes_no_longer_than_another() -> N
     search = LineSearch(LinePattern("(a+)+(a*)*(a|a?)+b$"))
     assert not search.feed(b"a" * 100_000)
     assert search.feed(b"b\n")
+
+
+def test_what_is_remembered_of_a_pattern_is_bounded() -> None:
+    pattern = LinePattern("[^e]" + "." * 190 + "#")
+    search = LineSearch(pattern)
+    for number in range(20):
+        search.feed(bytes(ord("a") + (number * 7 + at * at) % 23 for at in range(500)))
+    assert sum(map(len, pattern._steps.values())) <= MOST_PLACES + len(pattern._program)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "plain"),
+    [
+        ("login:", True),
+        (r"a\.b \(c\)", True),
+        ("é", True),
+        ("a.b", False),
+        ("^a", False),
+        ("[ab]", False),
+        ("ab*", False),
+    ],
+)
+def test_plain_words_are_told_from_what_may_take_long(pattern: str, plain: bool) -> None:
+    assert LinePattern(pattern).is_plain is plain

@@ -77,3 +77,7 @@ async def test_a_snapshot_that_has_no_clock_is_loaded_without_it(tmp_path: Path)
     started = await transitions._load(standby_record("vm", "vm"), watch)
     assert (asked, started.clock_set) == ([True, False], False)
     assert [phase.name for phase in watch.phases] == ["flatten", "spawn"]
+    fork = standby_record("fork", "fork").model_copy(update={"template_id": "t"})
+    for _ in range(2):
+        assert not (await transitions._load(fork, Stopwatch())).clock_set
+    assert asked == [True, False, True, False, False], "it is asked for once for all forks of a template"

@@ -13,6 +13,7 @@ import pytest
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.guests.boot import kernel_path
+from supervisor.images.metadata import LARGEST_DISK
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance, State
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.tap import tap
@@ -33,7 +34,8 @@ def write_image(
     (directory / "metadata.img").write_bytes(bytes(size))
     drive = {"drive_id": "metadata", "path_on_host": "metadata.img", "is_root_device": False, "is_read_only": read_only}
     config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=2"}, "drives": [drive]}
-    (directory / "vm.json").write_text(json.dumps({**config, **more}))
+    own = {"forktui": {"metadata_drive": "metadata"}} if read_only and not more else {}
+    (directory / "vm.json").write_text(json.dumps({**config, **own, **more}))
     return directory
 
 
@@ -134,7 +136,7 @@ async def test_each_clone_is_told_by_mmds_before_it_runs(firecracker_home: Home)
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"read_only": False}, "web: metadata needs a way into the guest: give vm.json of its image a drive"),
+        ({"read_only": False}, "web: metadata needs a way into the guest: name a read-only drive in vm.json"),
         ({"size": 512}, "web: metadata is refused: it takes "),
     ],
 )
@@ -211,3 +213,28 @@ async def test_a_fork_that_is_made_where_the_supervisor_is_killed_is_told_or_not
             await running.client.delete("fork")
     async with supervisor(home) as running:
         await running.client.delete("web")
+
+
+async def test_a_disk_that_is_named_so_and_not_meant_is_left_alone(firecracker_home: Home) -> None:
+    more = {"forktui": {"readiness": "console:pass 1"}}
+    await asyncio.to_thread(lambda: write_image(firecracker_home, more=more))
+    async with supervisor(firecracker_home) as running:
+        made = await running.client.create(CreateRequest(name="web", image="told"))
+        assert await asyncio.to_thread(opened, made) == bytes(SIZE)
+        await running.client.delete("web")
+
+
+async def test_a_disk_that_would_take_long_to_write_at_each_start_is_refused(firecracker_home: Home) -> None:
+    await asyncio.to_thread(lambda: write_image(firecracker_home, size=LARGEST_DISK + 512))
+    async with supervisor(firecracker_home) as running:
+        with pytest.raises(ApiError, match=f"web: its disk metadata for metadata has {LARGEST_DISK + 512} bytes"):
+            await running.client.create(CreateRequest(name="web", image="told"))
+        assert await running.client.instances() == []
+
+
+async def test_what_is_named_for_metadata_has_to_be_a_disk_that_the_guest_only_reads(firecracker_home: Home) -> None:
+    more = {"forktui": {"metadata_drive": "metadata"}}
+    await asyncio.to_thread(lambda: write_image(firecracker_home, read_only=False, more=more))
+    async with supervisor(firecracker_home) as running:
+        with pytest.raises(ApiError, match="metadata_drive: metadata has to be a drive with a path, and is_read_only"):
+            await running.client.create(CreateRequest(name="web", image="told"))

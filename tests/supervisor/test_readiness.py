@@ -107,6 +107,23 @@ async def test_a_fork_waits_for_its_own_line_and_not_for_the_one_of_its_sources_
         await client.delete("web", cascade=True)
 
 
+async def test_a_line_of_a_forks_first_start_is_not_waited_for_again_and_a_port_is(firecracker_home: Home) -> None:
+    write_image(firecracker_home)
+    async with supervisor(firecracker_home) as running:
+        client = running.client
+        source = await client.create(CreateRequest(name="web", image="own"))
+        await until_console_says(firecracker_home.data / "instances" / source.id / "console.log", "pass 1")
+        await client.standby("web")
+        for name, readiness, later in (("line", "console:^restored$", None), ("port", "vsock:52", "vsock:52")):
+            wanted = ForkRequest(name=name, share_memory=True, target_state="Running", readiness=readiness)
+            assert (await client.fork("web", wanted)).readiness == readiness
+            await client.standby(name)
+            assert (await client.restore(name)).readiness == later
+            await client.stop(name)
+            assert (await client.start(name)).readiness == later
+        await client.delete("web", cascade=True)
+
+
 async def test_being_ready_is_told_in_events_and_survives_the_supervisor(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         await running.client.create(asked("before", readiness="console:pass 2"))
