@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 RESEEDED: Final = "random: crng reseeded due to virtual machine fork"
-OOPS: Final = re.compile(r"Oops|BUG:|WARNING: CPU(?!.*fpu__init_system_xstate)|rcu_.*stall|soft lockup")
+OOPS: Final = re.compile(r"Oops|BUG:|WARNING: CPU(?!.*fpu__init_system_xstate)|INFO: rcu_.*stall|soft lockup")
 """A kernel's complaints, but for one at its boot: QEMU's processor has the size of its registers wrong (XSAVE)."""
 CLOCK_STEP: Final = 1.0
 """Seconds that a guest's stamp may be off: its ticks have whole ones, and half of one is let pass (guest_init.sh)."""
