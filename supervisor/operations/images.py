@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from supervisor.concurrency.progress import advance, counted, interruptible, step
 from supervisor.errors import (
     BadRequestError,
-    InsufficientResourcesError,
     InvalidStateError,
     NameConflictError,
     NotFoundError,
@@ -19,6 +18,7 @@ from supervisor.errors import (
 )
 from supervisor.images import adding, boot_image, building, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
+from supervisor.images.disk_room import DiskRoom
 from supervisor.images.threads import ImageThreads
 from supervisor.models import BuildImageRequest, HypervisorName, MadeImage
 from supervisor.operations.image_users import ImageUsers
@@ -26,7 +26,6 @@ from supervisor.operations.in_progress import InProgress
 from supervisor.remedies import Remedy
 from supervisor.store.layout import Layout, deleted, staged
 from supervisor.store.registry import sync_directory
-from supervisor.system import headroom
 from supervisor.system.regular_files import discard
 from supervisor.vmm.hypervisor import Hypervisor
 
@@ -34,8 +33,6 @@ BUILD: Final = "image build"
 ADD: Final = "image add"
 REMOVE: Final = "image rm"
 DIRECTORY: Final = "directory"
-DISK_KEPT: Final = 64 << 20
-"""Bytes of the disk that are left: the records of all else have to be written."""
 MOST_BYTES: Final = {"kernel": 1 << 30, "config": 4 << 20, "initrd": 1 << 30, "modules": 2 << 30}
 """Of what is given; a root, or a directory, may have what the disk has room for."""
 _WRITTEN: Final = 1 << 20
@@ -72,8 +69,7 @@ class Images:
             building.check(request, files)
             firecracker = self._hypervisors["firecracker"]
             version = None if isinstance(firecracker, str) else firecracker.version
-            limit = max(await self._room() - DISK_KEPT, 0)
-            given = building.Given(request, files, version, limit)
+            given = building.Given(request, files, version, self._room(request.name))
             return await self._work(request.name, partial(building.build, given, directory))
 
     async def add(self, name: str, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
@@ -81,7 +77,7 @@ class Images:
         async with self._making(name, ADD) as (staging, directory):
             files = await self._receive(name, parts, (DIRECTORY,), staging, bytes_told)
             step("unpack")
-            await self._work(name, partial(adding.unpack, name, files[DIRECTORY], directory))
+            await self._work(name, partial(adding.unpack, name, files[DIRECTORY], directory, self._room(name)))
             return MadeImage(name=name)
 
     async def remove(self, name: str) -> None:
@@ -122,7 +118,6 @@ class Images:
         """Return the files that were given, by what they are."""
         step("receive")
         files: dict[str, Path] = {}
-        room = await self._room() - DISK_KEPT
         with counted(told, "bytes") if told else contextlib.nullcontext():
             async for part in parts:
                 if part.name not in wanted or part.name in files:
@@ -131,16 +126,15 @@ class Images:
                         f"{', '.join(wanted)}"
                     )
                 files[part.name] = path = staging / part.name
-                most = min(MOST_BYTES.get(part.name, room), room)
-                room -= await _write(part.data, path, partial(_too_large, name, part.name, most), most)
+                most = MOST_BYTES.get(part.name)
+                await _write(part.data, path, self._room(f"{name}: {part.name}"), most, f"image {name}: {part.name}")
         missing = [one for one in wanted[:1] if one not in files]
         if missing:
             raise BadRequestError(f"image {name}: the part {missing[0]} is missing; give it")
         return files
 
-    async def _room(self) -> int:
-        left = await asyncio.to_thread(headroom.disk, self._layout.images)
-        return 1 << 62 if left.amount is None else left.amount
+    def _room(self, subject: str) -> DiskRoom:
+        return DiskRoom(f"image {subject}", self._layout.images)
 
     async def _work(self, name: str, work: Callable[[], object]) -> MadeImage:
         """Return what is done in a thread that may be cancelled, and that is given up where it stands still."""
@@ -149,9 +143,15 @@ class Images:
         return made[0] if isinstance(made[0], MadeImage) else MadeImage(name=name)
 
 
-async def _write(data: AsyncIterator[bytes], path: Path, too_large: Callable[[], Exception], most: int) -> int:
-    """Write what comes to a new file, and return how much that was."""
+async def _write(data: AsyncIterator[bytes], path: Path, room: DiskRoom, most: int | None, subject: str) -> None:
+    """Write what comes to a new file; `most` bytes of it are read."""
     written, waiting = 0, bytearray()
+
+    def write() -> None:
+        room.take(len(waiting))
+        file.write(waiting)
+        waiting.clear()
+
     file = await asyncio.to_thread(path.open, "xb")
     try:
         while True:
@@ -160,24 +160,14 @@ async def _write(data: AsyncIterator[bytes], path: Path, too_large: Callable[[],
             waiting += piece
             written += len(piece)
             advance(len(piece))
-            if written > most:
-                raise too_large()
+            if most is not None and written > most:
+                raise BadRequestError(f"{subject}: it has more than {most >> 20} MiB, the most that is read")
             if waiting and (not piece or len(waiting) >= _WRITTEN):
-                await asyncio.to_thread(file.write, bytes(waiting))
-                waiting.clear()
+                await asyncio.to_thread(write)
             if not piece:
-                return written
+                return
     finally:
         await asyncio.shield(asyncio.to_thread(file.close))
-
-
-def _too_large(image: str, part: str, most: int) -> Exception:
-    bound = MOST_BYTES.get(part)
-    if bound == most:
-        return BadRequestError(f"image {image}: {part}: it has more than {most >> 20} MiB, the most that is read")
-    return InsufficientResourcesError(
-        f"image {image}: {part}: it has more than the {max(most, 0) >> 20} MiB that the disk has left; free some of it"
-    )
 
 
 def _unknown(name: str) -> NotFoundError:
