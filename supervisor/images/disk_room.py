@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from supervisor.concurrency.progress import check
 from supervisor.errors import InsufficientResourcesError
 from supervisor.system import headroom
 
@@ -19,7 +20,11 @@ class Room:
         return _WITHOUT_END
 
     def take(self, amount: int) -> None:
-        """Raise InsufficientResourcesError where so many bytes more may not be written. Blocks on the disk."""
+        """Raise InsufficientResourcesError where so many bytes more may not be written. Blocks on the disk.
+
+        OperationCancelledError, too, as `check` raises it: who writes on is to end.
+        """
+        check()
         if amount > (left := self.left()):
             raise InsufficientResourcesError(self.refusal(left))
 
