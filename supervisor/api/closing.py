@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from supervisor.errors import BadRequestError, StoppingError
+
 LOOK_SECONDS: Final = 0.5
 """How often it is looked whether somebody still waits for an answer."""
 
@@ -29,6 +31,19 @@ class Closing:
                 yield
             finally:
                 del self._bounds[bound]
+
+    @asynccontextmanager
+    async def body(self, seconds: float, late: str) -> AsyncIterator[None]:
+        """Bound a read of a body; raises BadRequestError, which says `late`, or StoppingError where it closes first."""
+        try:
+            async with self.bound(seconds):
+                yield
+        except TimeoutError as error:
+            if self.closed:
+                raise StoppingError(
+                    "the body is read no further: the supervisor is stopping; ask the next one"
+                ) from error
+            raise BadRequestError(f"{late} within {seconds:.0f} s; send it whole") from error
 
     def close(self) -> None:
         """Bring every bound forward to its grace."""

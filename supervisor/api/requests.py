@@ -225,13 +225,11 @@ async def _read(request: web.Request, closing: Closing) -> bytes:
     if (request.content_length or 0) > BODY_LIMIT:
         raise _too_large()
     try:
-        async with closing.bound(BODY_SECONDS):
+        async with closing.body(BODY_SECONDS, "the body did not arrive"):
             await accept_body(request)
             return (await request.read()).strip()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error
-    except TimeoutError as error:
-        raise BadRequestError(f"the body did not arrive within {BODY_SECONDS:.0f} s; send it whole") from error
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
         raise BadRequestError("the body ended before its announced length; send it whole") from error
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Final, TypeVar
 
 from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from supervisor.api.closing import Closing
@@ -69,7 +70,11 @@ async def _parts(reader: MultipartReader, closing: Closing) -> AsyncIterator[Par
 
 
 async def _next(reader: MultipartReader, closing: Closing) -> BodyPartReader | None:
-    part = await _bounded(closing, reader.next())
+    try:
+        part = await _bounded(closing, reader.next())
+    except AssertionError as error:
+        # aiohttp's, where the boundary is longer than what it reads of such a part.
+        raise BadRequestError("the body begins with a part _charset_, which is not read here") from error
     if isinstance(part, MultipartReader):
         raise BadRequestError("a part is a multipart body itself, and only files are read")
     return part
@@ -82,9 +87,10 @@ async def _pieces(part: BodyPartReader, closing: Closing) -> AsyncIterator[bytes
 
 async def _bounded(closing: Closing, reading: Awaitable[Read]) -> Read:
     try:
-        async with closing.bound(PIECE_SECONDS):
+        async with closing.body(PIECE_SECONDS, "no more of the body arrived"):
             return await reading
-    except TimeoutError as error:
-        raise BadRequestError(f"no more of the body arrived within {PIECE_SECONDS:.0f} s; send it whole") from error
-    except (ConnectionError, ClientPayloadError, web.RequestPayloadError, ValueError) as error:
+    except HttpProcessingError as error:
+        raise BadRequestError("a part has a header that is none, is too long, or is one too many") from error
+    except (ConnectionError, ClientPayloadError, web.RequestPayloadError, RuntimeError, ValueError) as error:
+        # aiohttp raises RuntimeError where the connection has gone before a read.
         raise BadRequestError("the body ended before its end; send it whole") from error

@@ -79,13 +79,13 @@ class Operation:
             part.cancel(why)
 
     def check(self) -> None:
-        """Raise OperationCancelledError where it is to end; any thread may."""
-        if self.cancelled is not None:
+        """Raise OperationCancelledError where it is to end, or has failed and left a thread; any thread may."""
+        if self.cancelled is not None or self.outcome == "failed":
             raise self.cancellation()
 
     def cancellation(self) -> OperationCancelledError:
         """Return what is raised of it where it is ended."""
-        return OperationCancelledError(f"{self.name}: {self.verb} was cancelled: {self.cancelled}")
+        return OperationCancelledError(f"{self.name}: {self.verb} was cancelled: {self.cancelled or self.outcome}")
 
     async def wait(self) -> None:
         """Return when it has ended."""
@@ -173,8 +173,11 @@ def step(name: str) -> None:
 
 
 def check() -> None:
-    """Raise OperationCancelledError where the operation in progress is to end; any thread may."""
-    at = _in_progress()
+    """Raise OperationCancelledError where the operation of this context is to end, or has failed; any thread may.
+
+    It may have ended before: a thread that was given up ends here.
+    """
+    at = _current.get()
     if at is not None:
         at.check()
 
@@ -216,8 +219,8 @@ def counted(total: int, unit: str) -> Iterator[None]:
 
 
 def advance(amount: int) -> None:
-    """Count so much more as done; raises OperationCancelledError where the operation is to end. Any thread may."""
-    at = _in_progress()
+    """Count so much more as done; raises as `check`. Any thread may."""
+    at = _current.get()
     if at is not None:
         at.done += amount
         at.check()

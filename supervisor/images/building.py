@@ -15,6 +15,7 @@ from supervisor.errors import BadRequestError, InvalidImageError, SupervisorErro
 from supervisor.guests.boot import first_init_path
 from supervisor.images import initramfs, kernel_checks
 from supervisor.images.boot_arguments import boot_words
+from supervisor.images.disk_room import Room
 from supervisor.images.ext4 import Ext4Error
 from supervisor.images.kernel import KernelError, to_elf
 from supervisor.images.memory_size import parse_disk_size, parse_size
@@ -49,12 +50,15 @@ class Given:
     request: BuildImageRequest
     files: Mapping[str, Path]
     version: str | None
-    limit: int
-    """The most bytes that its root may take on the host's disk."""
+    room: Room
+    """What its files may take on the host's disk."""
 
 
 def build(given: Given, directory: Path) -> MadeImage:
-    """Put the image's files into an empty directory; raises InvalidImageError or BadRequestError, and OSError."""
+    """Put the image's files into an empty directory.
+
+    Raises InvalidImageError or BadRequestError, InsufficientResourcesError, and OSError.
+    """
     return _Builder(given, directory).build()
 
 
@@ -82,7 +86,7 @@ class _Builder:
         self._request = given.request
         self._files = given.files
         self._version = given.version
-        self._limit = given.limit
+        self._room = given.room
         self._directory = directory
         self._uses: set[str] = set()
         self._notes: list[str] = []
@@ -100,11 +104,12 @@ class _Builder:
         if "modules" in self._files:
             modules = self._of("modules", self._modules)
         if "initrd" in self._files:
-            (self._directory / INITRD).hardlink_to(self._files["initrd"])
+            self._given_initrd()
         elif "rootfs" in self._files:
             drives += self._own_initrd(modules)
         with new_file(self._directory / METADATA_FILE) as file:
             file.truncate(METADATA_BYTES)
+            os.fsync(file.fileno())
         drives.append(_drive(METADATA_DRIVE, METADATA_FILE, read_only=True))
         made["modules"] = tuple(name for name, _ in modules)
         made["findings"] = self._of("config", lambda: self._findings(made["modules"]))
@@ -125,7 +130,7 @@ class _Builder:
     def _kernel(self) -> str:
         given = self._files["kernel"]
         with counted(given.stat().st_size, "bytes"):
-            return to_elf(given, self._directory / KERNEL)
+            return to_elf(given, self._directory / KERNEL, self._room)
 
     def _root(self) -> dict[str, Any]:
         given, target, request = self._files["rootfs"], self._directory / ROOT, self._request
@@ -135,7 +140,7 @@ class _Builder:
                 given,
                 target,
                 size=size,
-                limit=self._limit,
+                room=self._room,
                 spare=SPARE if request.writable else 0,
                 journal=request.writable,
             )
@@ -153,8 +158,11 @@ class _Builder:
                 name = module_name(member.name)
                 if name is None or not member.isreg():
                     continue
-                if member.size > LARGEST_MODULE or len(files) >= MOST_MODULES:
+                if member.size > LARGEST_MODULE:
                     raise TarError(f"{member.name!r}: a module has at most {LARGEST_MODULE >> 20} MiB")
+                if len(files) >= MOST_MODULES:
+                    raise TarError(f"it has more than {MOST_MODULES} modules")
+                self._room.take(member.size)
                 # By a number: names in a tar are somebody else's.
                 path = kept / f"{len(files)}.{member.name.rpartition('.')[2]}"
                 path.write_bytes(data.read(member.size))
@@ -163,6 +171,11 @@ class _Builder:
         if not found:
             raise TarError("it has none of the modules that a guest here needs: " + ", ".join(WANTED))
         return found
+
+    def _given_initrd(self) -> None:
+        (self._directory / INITRD).hardlink_to(self._files["initrd"])
+        with (self._directory / INITRD).open("rb") as file:
+            os.fsync(file.fileno())
 
     def _own_initrd(self, modules: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
         """Write the initramfs, and the scratch disk where one is asked for, whose drive is returned."""
@@ -174,7 +187,7 @@ class _Builder:
             self._uses.add("shared root")
         if request.scratch is not None:
             markers = ["scratch"]
-            write_empty(self._directory / SCRATCH, parse_disk_size(request.scratch))
+            write_empty(self._directory / SCRATCH, parse_disk_size(request.scratch), self._room)
             drives.append(_drive("scratch", SCRATCH, read_only=False))
             self._notes.append("forks share the root; what one writes is on a scratch disk of its own")
         elif not request.writable:
@@ -184,6 +197,7 @@ class _Builder:
         data = initramfs.archive(
             first_init_path().read_bytes(), [module for _, module in modules], markers, request.init
         )
+        self._room.take(len(data))
         _write(self._directory / INITRD, data)
         return drives
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from supervisor.images import ext4_structures as structures
+from supervisor.images.disk_room import Room
 from supervisor.images.ext4_structures import BLOCK, BLOCKS_IN_GROUP, INODE_BYTES, Extent, Times, in_blocks
 
 INODES_IN_GROUP: Final = 8192
 """One for 16 KiB, as mke2fs has them; groups are added where there are more of them."""
-TABLE_BLOCKS: Final = INODES_IN_GROUP * INODE_BYTES // BLOCK
+INODES_IN_BLOCK: Final = BLOCK // INODE_BYTES
+TABLE_BLOCKS: Final = INODES_IN_GROUP // INODES_IN_BLOCK
 MOST_BLOCKS: Final = 1 << 30
 """4 TiB: the descriptors of so many lie in front of the data, in room that is free where they are fewer."""
 FIRST_DATA: Final = 1 + in_blocks(MOST_BLOCKS // BLOCKS_IN_GROUP * structures.DESCRIPTOR_BYTES)
@@ -29,6 +31,8 @@ HOLE: Final = 64 << 10
 """Bytes of zeros of a file, from a multiple of this, that take no room in it."""
 LONGEST_PATH: Final = 4096
 LONGEST_NAME: Final = 255
+MOST_NAME_BYTES: Final = 64 << 20
+"""Of all names together, which are in memory until the end; half a million files have some ten million."""
 MOST_LINKS: Final = 65_000
 """EXT4_LINK_MAX in fs/ext4/ext4.h: of more subdirectories a directory says 1, and a file may have no more names."""
 
@@ -51,7 +55,11 @@ class Attributes:
     uid: int = 0
     gid: int = 0
     mtime: int = 0
-    extended: tuple[tuple[str, bytes], ...] = ()
+    extended: bytes = structures.NO_ATTRIBUTES
+    """As `structures.extended_attributes` returns them."""
+
+
+_PLAIN: Final = Attributes()
 
 
 @dataclass(eq=False, slots=True)
@@ -64,11 +72,17 @@ class _Directory:
 
 
 class Ext4Writer:
-    """Writes one to an open, empty file. `limit` is the most bytes that it may come to have."""
+    """Writes one to an open, empty file.
 
-    def __init__(self, fd: int, limit: int, *, journal: bool = False) -> None:
+    `limit` is the most bytes that it may come to have; those of them that are no holes are taken of `room`, and whoever
+    puts something in has what that raises.
+    """
+
+    def __init__(self, fd: int, limit: int, room: Room, *, journal: bool = False) -> None:
         self._fd = fd
         self._limit = min(limit // BLOCK, MOST_BLOCKS)
+        self._room = room
+        self._name_bytes = 0
         self._journal = journal
         self._next_block = FIRST_DATA
         self._next_inode = LOST_AND_FOUND
@@ -233,9 +247,9 @@ class Ext4Writer:
         block = self._allocate(len(data) // BLOCK)
         self._write(block, data)
         links = 2 + below if 2 + below < MOST_LINKS else 1
-        self._write_inode(
-            one.number, stat.S_IFDIR, one.attributes, len(data), [Extent(0, len(data) // BLOCK, block)], links
-        )
+        extents: list[Extent] = []
+        structures.append(extents, Extent(0, len(data) // BLOCK, block))
+        self._write_inode(one.number, stat.S_IFDIR, one.attributes, len(data), extents, links)
 
     def _write_journal(self, uuid: bytes, now: int) -> bytes:
         """Write an empty journal and return what its inode says of where it is, for the superblock."""
@@ -262,7 +276,8 @@ class Ext4Writer:
         return at
 
     def _add_directory(self, parent: _Directory, name: bytes) -> _Directory:
-        made = _Directory(self._take_inode(), parent, Attributes())
+        self._count(name)
+        made = _Directory(self._take_inode(), parent, _PLAIN)
         parent.entries[name] = made
         self._directories.append(made)
         return made
@@ -280,13 +295,22 @@ class Ext4Writer:
         directory = self._descend(above, path)
         if not name or name in directory.entries:
             raise Ext4Error(f"{_shown(path)} is in it twice")
+        self._count(name)
         return directory, name
+
+    def _count(self, name: bytes) -> None:
+        """Count a name that is kept until the end."""
+        self._name_bytes += len(name)
+        if self._name_bytes > MOST_NAME_BYTES:
+            raise Ext4Error(f"its names have more than {MOST_NAME_BYTES >> 20} MiB")
 
     # Blocks and inodes
 
     def _take_inode(self) -> int:
         number = self._next_inode
         self._next_inode += 1
+        if number % INODES_IN_BLOCK == 0:
+            self._room.take(BLOCK)
         self._table_of(number)
         return number
 
@@ -307,6 +331,7 @@ class Ext4Writer:
         return first
 
     def _write(self, block: int, data: bytes) -> None:
+        self._room.take(len(data))
         view, at = memoryview(data), block * BLOCK
         while view:
             written = os.pwrite(self._fd, view, at)
@@ -335,7 +360,7 @@ class Ext4Writer:
         head = structures.inode(
             kind | attributes.mode & 0o7777, owner, size, Times(attributes.mtime), data, blocks, links, flags
         )
-        return head + structures.extended_attributes(attributes.extended, INODE_BYTES - len(head))
+        return head + attributes.extended
 
     def _put_inode(self, number: int, inode: bytes) -> None:
         os.pwrite(self._fd, inode, self._place(number))

@@ -20,6 +20,9 @@ EXTENTS: Final = 0x80000
 """EXT4_EXTENTS_FL."""
 _HEAD: Final = "<HHIIIIIHHIII60sIIIIHHHHHHHHIIIIII"
 _EXTRA_BYTES: Final = 32
+EXTENDED_BYTES: Final = INODE_BYTES - struct.calcsize(_HEAD) - 4
+"""Of an inode, for extended attributes."""
+NO_ATTRIBUTES: Final = bytes(EXTENDED_BYTES)
 _EXTENT_MAGIC: Final = 0xF30A
 _MOST_IN_EXTENT: Final = 1 << 15
 _IN_BLOCK: Final = (BLOCK - 12) // 12
@@ -110,10 +113,10 @@ def inode(
     ) + bytes(4)
 
 
-def extended_attributes(given: Iterable[tuple[str, bytes]], room: int) -> bytes:
+def extended_attributes(given: Iterable[tuple[str, bytes]]) -> bytes:
     """Return what of a file's extended attributes fits into the rest of its inode: of security.capability, all."""
     # A hash of 0 is none: ext2fs_ext_attr_hash_entry is compared where there is one only.
-    entries, values, left = b"", b"", room - 8
+    entries, values, left = b"", b"", EXTENDED_BYTES - 8
     for name, value in sorted(given):
         prefix = next((one for one in _XATTR_PREFIXES if name.startswith(one)), None)
         if prefix is None:
@@ -125,12 +128,12 @@ def extended_attributes(given: Iterable[tuple[str, bytes]], room: int) -> bytes:
             continue
         left -= needed
         values = padded + values
-        offset = room - 4 - len(values)
+        offset = EXTENDED_BYTES - 4 - len(values)
         head = struct.pack("<BBHIII", len(short), _XATTR_PREFIXES[prefix], offset, 0, len(value), 0)
         entries += head + short + bytes(-len(short) % 4)
     if not entries:
-        return bytes(room)
-    return struct.pack("<I", _XATTR_MAGIC) + entries.ljust(room - 4 - len(values), b"\0") + values
+        return NO_ATTRIBUTES
+    return struct.pack("<I", _XATTR_MAGIC) + entries.ljust(EXTENDED_BYTES - 4 - len(values), b"\0") + values
 
 
 def device(major: int, minor: int) -> bytes:

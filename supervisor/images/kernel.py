@@ -10,10 +10,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, cast
+from typing import IO, Any, Final, cast
 
 from supervisor.concurrency.progress import advance
 from supervisor.errors import OperationCancelledError
+from supervisor.images.compressed import MOST_MEMORY, Readable
+from supervisor.images.disk_room import Room
 from supervisor.system.regular_files import new_file
 
 LARGEST_KERNEL: Final = 1 << 30
@@ -23,8 +25,6 @@ _ZSTD_PIECE: Final = 256
 """Bytes of which 8 MiB come at most: a block of 4 says 128 KiB of one byte (RFC 8878, 3.1.1.2)."""
 _LZ4: Final = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK: Final = 8 << 20
-_MOST_MEMORY: Final = 256 << 20
-"""Bytes that a payload may ask for to be uncompressed; the kernel's own makefiles take a dictionary of 128 MiB."""
 _ELF: Final = b"\x7fELF\x02\x01"
 _X86_64: Final = 62
 
@@ -36,20 +36,14 @@ _PAYLOAD_AT: Final = 0x248
 _PAYLOAD_VERSION: Final = 0x208
 
 
-class Readable(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
 class KernelError(ValueError):
     """It is no kernel that can be booted; the message says why."""
 
 
-def to_elf(given: Path, target: Path) -> str:
+def to_elf(given: Path, target: Path, room: Room) -> str:
     """Write a kernel's ELF file to a new file, and return in words what it was taken out of.
 
-    Raises KernelError and OSError. The bytes of what is given count as done as they are read.
+    Raises KernelError, OSError, InsufficientResourcesError. The bytes of what is given count as done as they are read.
     """
     with given.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -68,6 +62,7 @@ def to_elf(given: Path, target: Path) -> str:
                 written += len(piece)
                 if written > LARGEST_KERNEL:
                     raise KernelError(f"it has more than {LARGEST_KERNEL >> 20} MiB once it is uncompressed")
+                room.take(len(piece))
                 out.write(piece)
             out.flush()
             os.fsync(out.fileno())
@@ -91,7 +86,7 @@ class _Window:
         return data
 
 
-def _bzimage(file: IO[bytes], head: bytes, size: int) -> tuple[str, "Readable"]:
+def _bzimage(file: IO[bytes], head: bytes, size: int) -> tuple[str, Readable]:
     """Return what a bzImage's payload is compressed with, and what its bytes are read from."""
     (version,) = struct.unpack_from("<H", head, _VERSION_AT)
     if version < _PAYLOAD_VERSION or len(head) < _PAYLOAD_AT + 8:
@@ -114,7 +109,7 @@ def _bzimage(file: IO[bytes], head: bytes, size: int) -> tuple[str, "Readable"]:
 class _OneStream:
     """Reads what one stream has, and nothing of what lies behind it: the size that the kernel's makefiles put there."""
 
-    def __init__(self, window: "Readable", decompressor: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+    def __init__(self, window: Readable, decompressor: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
         self._window = window
         self._decompressor = decompressor
 
@@ -132,11 +127,11 @@ class _OneStream:
 class _Zstandard:
     """The same of zstd, whose library bounds what it returns by what it is given alone."""
 
-    def __init__(self, window: "Readable") -> None:
+    def __init__(self, window: Readable) -> None:
         import zstandard
 
         self._window = window
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_MEMORY).decompressobj()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_MEMORY).decompressobj()
 
     def read(self, size: int, /) -> bytes:
         """Return some bytes more, none at the end; raises EOFError where that is cut off."""
@@ -152,7 +147,7 @@ class _Zstandard:
 class _Lz4:
     """The same of lz4's old format, which the kernel takes: blocks of 8 MiB, each behind its length."""
 
-    def __init__(self, window: "Readable") -> None:
+    def __init__(self, window: Readable) -> None:
         self._window = window
         self._begun = False
 
@@ -174,18 +169,18 @@ class _Lz4:
         return bytes(lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK))
 
 
-_COMPRESSIONS: Final[tuple[tuple[str, bytes, Callable[[Any], "Readable"]], ...]] = (
+_COMPRESSIONS: Final[tuple[tuple[str, bytes, Callable[[Any], Readable]], ...]] = (
     ("gzip", b"\x1f\x8b", lambda window: gzip.GzipFile(fileobj=window)),
-    ("xz", b"\xfd7zXZ\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=_MOST_MEMORY))),
+    ("xz", b"\xfd7zXZ\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=MOST_MEMORY))),
     ("bzip2", b"BZh", lambda window: _OneStream(window, bz2.BZ2Decompressor())),
-    ("lzma", b"\x5d\0\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=_MOST_MEMORY))),
+    ("lzma", b"\x5d\0\0", lambda window: _OneStream(window, lzma.LZMADecompressor(memlimit=MOST_MEMORY))),
     ("zstd", b"\x28\xb5\x2f\xfd", _Zstandard),
     ("lz4", _LZ4, _Lz4),
     ("nothing", b"\x7fELF", lambda window: window),
 )
 
 
-def _pieces(source: "Readable") -> Iterator[bytes]:
+def _pieces(source: Readable) -> Iterator[bytes]:
     """Yield what there is to read, never much of it at a time, whatever it comes to."""
     while True:
         try:

@@ -50,6 +50,13 @@ class ImageThreads:
 
         Where the operation in progress is cancelled `work` looks for that, and is waited for where it answers.
         """
+        try:
+            await self.write(name, work)
+        except TimeoutError as error:
+            raise InvalidImageError(f"image {name}: its files cannot be copied: {error}") from error
+
+    async def write(self, name: str, work: Callable[[], None]) -> None:
+        """Do the same for an image that is made; raises TimeoutError in words."""
         if name == PAGEWALKER:
             placing = asyncio.to_thread(work)
         else:
@@ -63,7 +70,4 @@ class ImageThreads:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             raise
-        try:
-            task.result()
-        except TimeoutError as error:
-            raise InvalidImageError(f"image {name}: its files cannot be copied: {error}") from error
+        task.result()

@@ -2,23 +2,27 @@
 
 import asyncio
 import contextlib
+import errno
 import os
+import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from supervisor.concurrency.progress import advance, counted, interruptible, step
 from supervisor.errors import (
     BadRequestError,
-    InsufficientResourcesError,
     InvalidStateError,
     NameConflictError,
     NotFoundError,
     StorageError,
+    check_descriptors,
 )
 from supervisor.images import adding, boot_image, building, snapshot_image
 from supervisor.images.builtin_image import PAGEWALKER
+from supervisor.images.disk_room import DiskRoom
 from supervisor.images.threads import ImageThreads
 from supervisor.models import BuildImageRequest, HypervisorName, MadeImage
 from supervisor.operations.image_users import ImageUsers
@@ -26,7 +30,6 @@ from supervisor.operations.in_progress import InProgress
 from supervisor.remedies import Remedy
 from supervisor.store.layout import Layout, deleted, staged
 from supervisor.store.registry import sync_directory
-from supervisor.system import headroom
 from supervisor.system.regular_files import discard
 from supervisor.vmm.hypervisor import Hypervisor
 
@@ -34,11 +37,12 @@ BUILD: Final = "image build"
 ADD: Final = "image add"
 REMOVE: Final = "image rm"
 DIRECTORY: Final = "directory"
-DISK_KEPT: Final = 64 << 20
-"""Bytes of the disk that are left: the records of all else have to be written."""
 MOST_BYTES: Final = {"kernel": 1 << 30, "config": 4 << 20, "initrd": 1 << 30, "modules": 2 << 30}
 """Of what is given; a root, or a directory, may have what the disk has room for."""
 _WRITTEN: Final = 1 << 20
+
+
+Result = TypeVar("Result")
 
 
 class Part(NamedTuple):
@@ -67,21 +71,20 @@ class Images:
 
     async def build(self, request: BuildImageRequest, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
         """Make an image of a kernel, perhaps an initrd, and a root; `bytes_told` is how many are to come."""
-        async with self._making(request.name, BUILD) as (staging, directory):
-            files = await self._receive(request.name, parts, building.PARTS, staging, bytes_told)
+        async with self._making(request.name, BUILD) as staging:
+            files = await self._receive(request.name, parts, building.PARTS, staging.path, bytes_told)
             building.check(request, files)
             firecracker = self._hypervisors["firecracker"]
             version = None if isinstance(firecracker, str) else firecracker.version
-            limit = max(await self._room() - DISK_KEPT, 0)
-            given = building.Given(request, files, version, limit)
-            return await self._work(request.name, partial(building.build, given, directory))
+            given = building.Given(request, files, version, self._room(request.name))
+            return await self._work(staging, partial(building.build, given, staging.made))
 
     async def add(self, name: str, parts: AsyncIterator[Part], bytes_told: int | None) -> MadeImage:
         """Make an image of a directory that is ready."""
-        async with self._making(name, ADD) as (staging, directory):
-            files = await self._receive(name, parts, (DIRECTORY,), staging, bytes_told)
+        async with self._making(name, ADD) as staging:
+            files = await self._receive(name, parts, (DIRECTORY,), staging.path, bytes_told)
             step("unpack")
-            await self._work(name, partial(adding.unpack, name, files[DIRECTORY], directory))
+            await self._work(staging, partial(adding.unpack, name, files[DIRECTORY], staging.made, self._room(name)))
             return MadeImage(name=name)
 
     async def remove(self, name: str) -> None:
@@ -95,26 +98,31 @@ class Images:
             await asyncio.to_thread(_remove, self._layout.image(name))
 
     @contextlib.asynccontextmanager
-    async def _making(self, name: str, verb: str) -> AsyncIterator[tuple[Path, Path]]:
-        """Give a directory for what is received, and one in it that becomes the image once the body has filled it."""
+    async def _making(self, name: str, verb: str) -> AsyncIterator["_Staging"]:
+        """Give what becomes the image once the body has filled it."""
         if not boot_image.is_name(name):
             why = f"{boot_image.NAME_RULE}, and {PAGEWALKER} is taken"
             raise BadRequestError(f"image {name[:64]!r}: {verb} refused: {why}")
         with self._users.changing(name, verb), self._in_progress.begin(verb, "", name) as operation:
-            directory = self._layout.image(name)
+            staging = _Staging(self._layout.image(name), verb)
             try:
-                made = await asyncio.to_thread(_stage, directory, verb)
-                yield staged(directory), made
-                await self._work(name, partial(snapshot_image.load, made.parent, name))
+                await asyncio.to_thread(staging.make)
+                yield staging
+                await self._work(staging, partial(snapshot_image.load, staging.path, name))
                 operation.check()
-                await asyncio.to_thread(_commit, made, directory)
+                await asyncio.to_thread(staging.commit)
+            except TimeoutError as error:
+                raise StorageError(
+                    f"image {name}: it cannot be made: {error} of the data directory's disk; try again once it answers"
+                ) from error
             except OSError as error:
+                check_descriptors(error, f"image {name}")
                 why = error.strerror or str(error)
                 raise StorageError(
                     f"image {name}: it cannot be made: {why}; free space or make the data directory writable"
                 ) from error
             finally:
-                await asyncio.shield(asyncio.to_thread(_discard, staged(directory)))
+                await asyncio.shield(asyncio.to_thread(staging.discard))
 
     async def _receive(
         self, name: str, parts: AsyncIterator[Part], wanted: Sequence[str], staging: Path, told: int | None
@@ -122,7 +130,6 @@ class Images:
         """Return the files that were given, by what they are."""
         step("receive")
         files: dict[str, Path] = {}
-        room = await self._room() - DISK_KEPT
         with counted(told, "bytes") if told else contextlib.nullcontext():
             async for part in parts:
                 if part.name not in wanted or part.name in files:
@@ -131,27 +138,87 @@ class Images:
                         f"{', '.join(wanted)}"
                     )
                 files[part.name] = path = staging / part.name
-                most = min(MOST_BYTES.get(part.name, room), room)
-                room -= await _write(part.data, path, partial(_too_large, name, part.name, most), most)
+                most = MOST_BYTES.get(part.name)
+                await _write(part.data, path, self._room(f"{name}: {part.name}"), most, f"image {name}: {part.name}")
         missing = [one for one in wanted[:1] if one not in files]
         if missing:
             raise BadRequestError(f"image {name}: the part {missing[0]} is missing; give it")
         return files
 
-    async def _room(self) -> int:
-        left = await asyncio.to_thread(headroom.disk, self._layout.images)
-        return 1 << 62 if left.amount is None else left.amount
+    def _room(self, subject: str) -> DiskRoom:
+        return DiskRoom(f"image {subject}", self._layout.images)
 
-    async def _work(self, name: str, work: Callable[[], object]) -> MadeImage:
+    async def _work(self, staging: "_Staging", work: Callable[[], Result]) -> Result:
         """Return what is done in a thread that may be cancelled, and that is given up where it stands still."""
-        made: list[object] = []
-        await self._threads.place(name, lambda: made.append(work()))
-        return made[0] if isinstance(made[0], MadeImage) else MadeImage(name=name)
+        made: list[Result] = []
+        await self._threads.write(staging.made.name, lambda: made.append(staging.filled(work)))
+        return made[0]
 
 
-async def _write(data: AsyncIterator[bytes], path: Path, too_large: Callable[[], Exception], most: int) -> int:
-    """Write what comes to a new file, and return how much that was."""
+class _Staging:
+    """One attempt at an image: a directory of its own, which goes with it, though a thread may go on to write there."""
+
+    def __init__(self, directory: Path, verb: str) -> None:
+        self._directory = directory
+        self._verb = verb
+        self.path = staged(directory.with_name(f"{directory.name}-{secrets.token_hex(4)}"))
+        """Of what is received."""
+        self.made = self.path / directory.name
+        """Of what is to be the image."""
+        self._over = False
+        self._changing = threading.Lock()
+
+    def make(self) -> None:
+        """Make the directories; raises NameConflictError where there is an image of this name."""
+        if os.path.lexists(self._directory):
+            raise self._taken()
+        with self._changing:
+            if not self._over:
+                self.path.mkdir(mode=0o750)
+                self.made.mkdir(mode=0o750)
+
+    def filled(self, work: Callable[[], Result]) -> Result:
+        """Return what is done there; whoever has given that up meanwhile has it removed behind it."""
+        try:
+            return work()
+        finally:
+            if self._over:
+                self.discard()
+
+    def commit(self) -> None:
+        """Give the image its name; raises NameConflictError where somebody else has done that meanwhile."""
+        step("commit")
+        with self._changing:
+            sync_directory(self.made)
+            try:
+                self.made.rename(self._directory)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise self._taken() from error
+                raise
+            sync_directory(self._directory.parent)
+
+    def discard(self) -> None:
+        """Remove what is left of it."""
+        self._over = True
+        with self._changing:
+            _discard(self.path)
+
+    def _taken(self) -> NameConflictError:
+        return NameConflictError(
+            f"image {self._directory.name}: {self._verb} refused: there is one; remove it, or name another"
+        )
+
+
+async def _write(data: AsyncIterator[bytes], path: Path, room: DiskRoom, most: int | None, subject: str) -> None:
+    """Write what comes to a new file; `most` bytes of it are read."""
     written, waiting = 0, bytearray()
+
+    def write() -> None:
+        room.take(len(waiting))
+        file.write(waiting)
+        waiting.clear()
+
     file = await asyncio.to_thread(path.open, "xb")
     try:
         while True:
@@ -160,47 +227,18 @@ async def _write(data: AsyncIterator[bytes], path: Path, too_large: Callable[[],
             waiting += piece
             written += len(piece)
             advance(len(piece))
-            if written > most:
-                raise too_large()
+            if most is not None and written > most:
+                raise BadRequestError(f"{subject}: it has more than {most >> 20} MiB, the most that is read")
             if waiting and (not piece or len(waiting) >= _WRITTEN):
-                await asyncio.to_thread(file.write, bytes(waiting))
-                waiting.clear()
+                await asyncio.to_thread(write)
             if not piece:
-                return written
+                return
     finally:
         await asyncio.shield(asyncio.to_thread(file.close))
 
 
-def _too_large(image: str, part: str, most: int) -> Exception:
-    bound = MOST_BYTES.get(part)
-    if bound == most:
-        return BadRequestError(f"image {image}: {part}: it has more than {most >> 20} MiB, the most that is read")
-    return InsufficientResourcesError(
-        f"image {image}: {part}: it has more than the {max(most, 0) >> 20} MiB that the disk has left; free some of it"
-    )
-
-
 def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"image {name[:64]!r}: there is none of this name", remedy=Remedy.LIST_IMAGES)
-
-
-def _stage(directory: Path, verb: str) -> Path:
-    """Make the directory of what is received for an image, and return the one in it that is to be the image's."""
-    if os.path.lexists(directory):
-        raise NameConflictError(f"image {directory.name}: {verb} refused: there is one; remove it, or name another")
-    staging = staged(directory)
-    discard(staging)
-    made = staging / directory.name
-    staging.mkdir(mode=0o750)
-    made.mkdir(mode=0o750)
-    return made
-
-
-def _commit(made: Path, directory: Path) -> None:
-    step("commit")
-    sync_directory(made)
-    made.rename(directory)
-    sync_directory(directory.parent)
 
 
 def _discard(staging: Path) -> None:

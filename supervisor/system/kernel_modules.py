@@ -4,11 +4,13 @@ import gzip
 import io
 import lzma
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 LARGEST_MODULE: Final = 32 << 20
 """Bytes of one, uncompressed; xfs, one of the largest, has five million with its symbols."""
+MOST_BYTES: Final = 64 << 20
+"""Of all that are loaded, uncompressed: they are in memory together, here and in the guest; Debian's come to 4 MB."""
 SUFFIXES: Final = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 WANTED: Final = (
@@ -17,7 +19,7 @@ WANTED: Final = (
 )
 """What a guest under Firecracker may need, where it is not built in; ext4 asks for crc32c by an algorithm's name."""
 
-_FIELD: Final = re.compile(rb"\0(depends|softdep)=([^\0]*)\0")
+_FIELD: Final = re.compile(rb"(?<=\0)(depends|softdep)=([^\0]{0,4096})(?=\0)")
 
 
 def module_name(file: str) -> str | None:
@@ -54,32 +56,35 @@ def in_order(names: Iterable[str], files: Mapping[str, str], read: Callable[[str
     """Return these modules with all that they need, each behind what it needs: its name and its bytes.
 
     `files` has a file for each name that there is, which `read` reads; a module that is not there is passed over, as
-    one that is built in. Raises ValueError.
+    one that is built in. Raises ValueError, for more than MOST_BYTES as well.
     """
     found: dict[str, bytes] = {}
     begun: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in begun or name not in files:
-            return
-        begun.add(name)
-        data = uncompressed(files[name], read(files[name]))
-        for needed in _needed(data):
-            visit(needed)
-        found[name] = data
-
-    for name in names:
-        visit(name)
+    taken = 0
+    # Not by a function that calls itself: a chain of modules may be longer than that goes.
+    pending: list[tuple[str, bytes, Iterator[str]]] = [("", b"", iter(names))]
+    while pending:
+        name, data, needed = pending[-1]
+        next_name = next((one for one in needed if one and one in files and one not in begun), None)
+        if next_name is None:
+            found[name] = data
+            pending.pop()
+            continue
+        begun.add(next_name)
+        module = uncompressed(files[next_name], read(files[next_name]))
+        taken += len(module)
+        if taken > MOST_BYTES:
+            raise ValueError(f"the modules that are needed have more than {MOST_BYTES >> 20} MiB: strip them")
+        pending.append((next_name, module, _needed(module)))
+    del found[""]
     return list(found.items())
 
 
-def _needed(module: bytes) -> list[str]:
-    found = []
-    # Each field ends with a NUL, which is where the next one begins.
-    for kind, names in _FIELD.findall(module.replace(b"\0", b"\0\0")):
-        split = names.decode("ascii", "replace").replace("-", "_")
-        if kind == b"depends":
-            found += [name for name in split.split(",") if name]
-        elif split.startswith("pre:"):
-            found += split.removeprefix("pre:").split()
-    return found
+def _needed(module: bytes) -> Iterator[str]:
+    """Yield the names as they are read: a module of nothing else has millions."""
+    for field in _FIELD.finditer(module):
+        names = field[2].decode("ascii", "replace").replace("-", "_")
+        if field[1] == b"depends":
+            yield from names.split(",")
+        elif names.startswith("pre:"):
+            yield from names.removeprefix("pre:").split()

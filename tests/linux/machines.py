@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from supervisor.images.boot_arguments import boot_words
+from supervisor.images.disk_room import Room
 from supervisor.images.kernel import KernelError, to_elf
 from supervisor.system.kernel_modules import in_order, module_name
 from tests.harness.checkout import ROOT
@@ -112,7 +113,7 @@ def _elf(vmlinuz: Path, target: Path) -> None:
     if not kept.exists():
         new = target.with_name("vmlinux.new")
         try:
-            to_elf(vmlinuz, new)
+            to_elf(vmlinuz, new, Room())
         except KernelError as error:
             raise Unavailable(f"real Linux guests: {vmlinuz.name}: {error}") from error
         new.rename(kept)

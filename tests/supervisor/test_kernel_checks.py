@@ -79,6 +79,25 @@ def test_modules_come_behind_those_that_they_need() -> None:
     assert [name for name, _ in order] == ["jbd2", "virtio_blk", "mbcache", "ext4"]
 
 
+def test_a_chain_of_modules_has_any_length() -> None:
+    files = {f"m{number}": module(f"m{number + 1}") for number in range(3000)} | {"": module("")}
+    order = in_order(["m0"], {name: name for name in files}, lambda name: files[name])
+    assert [name for name, _ in order] == [f"m{number}" for number in reversed(range(3000))]
+
+
+def test_modules_are_given_up_where_they_come_to_too_much() -> None:
+    data = module("m0", "m1", "m2", "m3") + bytes(20 << 20)
+    taken: list[str] = []
+
+    def read(name: str) -> bytes:
+        taken.append(name)
+        return data
+
+    with pytest.raises(ValueError, match="more than 64 MiB"):
+        in_order(["m0"], {f"m{number}": f"m{number}" for number in range(4)}, read)
+    assert len(taken) == 4
+
+
 @pytest.mark.parametrize("data", [b"", b"text", bytes(99)])
 def test_what_is_no_module_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no kernel module"):

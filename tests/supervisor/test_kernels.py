@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.images import kernel as kernel_module
+from supervisor.images.disk_room import Room
 from supervisor.images.kernel import KernelError, to_elf
 from tests.harness.kernels import COMPRESSIONS, bzimage, vmlinux
 
@@ -15,7 +16,7 @@ MIB = 1 << 20
 
 def taken(directory: Path, given: bytes) -> str:
     (directory / "given").write_bytes(given)
-    return to_elf(directory / "given", directory / "vmlinux")
+    return to_elf(directory / "given", directory / "vmlinux", Room())
 
 
 def test_a_vmlinux_is_taken_as_it_is_and_closed_to_others(tmp_path: Path) -> None:

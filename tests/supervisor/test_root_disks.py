@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.images import root_disk
+from supervisor.errors import InsufficientResourcesError
+from supervisor.images import ext4, ext4_structures, root_disk
+from supervisor.images.disk_room import Room
 from supervisor.images.ext4 import Attributes, Ext4Error, Ext4Writer
 from supervisor.images.ext4_structures import BLOCK
 from supervisor.images.root_disk import TarError, write_empty, write_root
@@ -42,8 +44,22 @@ def tar_of(path: Path, *entries: tuple[tarfile.TarInfo, bytes] | tarfile.TarInfo
     return path
 
 
+class LimitedRoom(Room):
+    """So many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def left(self) -> int:
+        return self._left
+
+    def take(self, amount: int) -> None:
+        super().take(amount)
+        self._left -= amount
+
+
 def made(directory: Path, tar: Path, *, size: int | None = None, limit: int = GIB, journal: bool = False) -> Path:
-    write_root(tar, directory / "root.ext4", size=size, limit=limit, spare=0, journal=journal)
+    write_root(tar, directory / "root.ext4", size=size, room=LimitedRoom(limit), spare=0, journal=journal)
     return directory / "root.ext4"
 
 
@@ -109,7 +125,7 @@ def test_owners_modes_devices_links_and_capabilities_are_as_in_the_tar(
 @needs_e2fsprogs
 def test_many_small_files_get_more_groups_of_inodes_and_large_directories_several_blocks(tmp_path: Path) -> None:
     with (tmp_path / "disk").open("xb+") as file:
-        writer = Ext4Writer(file.fileno(), GIB)
+        writer = Ext4Writer(file.fileno(), GIB, Room())
         for number in range(20_000):
             writer.file(f"many/{number}".encode(), Attributes(), 1, io.BytesIO(b"x"))
         for number in range(200):
@@ -130,7 +146,7 @@ def test_a_file_in_thousands_of_pieces_has_a_tree_of_them(tmp_path: Path) -> Non
 
 @needs_e2fsprogs
 def test_an_empty_disk_is_one(tmp_path: Path) -> None:
-    write_empty(tmp_path / "scratch", 64 * MIB)
+    write_empty(tmp_path / "scratch", 64 * MIB, Room())
     checked(tmp_path / "scratch")
     assert (tmp_path / "scratch").stat().st_blocks * 512 < MIB
 
@@ -203,15 +219,43 @@ def test_a_tar_of_too_many_entries_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_a_tar_that_grows_without_end_is_given_up_at_what_the_disk_may_have(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "root.tar", (entry("ones"), b"\1" * (64 * MIB)), mode="w:gz")
     assert tar.stat().st_size < MIB
-    with pytest.raises(Ext4Error, match="more than the 32 MiB"):
+    with pytest.raises(InsufficientResourcesError, match="more than"):
         made(tmp_path, tar, limit=32 * MIB)
-    assert (tmp_path / "root.ext4").stat().st_size <= 33 * MIB
+    assert (tmp_path / "root.ext4").stat().st_blocks * 512 <= 33 * MIB
 
 
 def test_what_does_not_fit_into_the_size_is_told(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "root.tar", (entry("a"), b"\1" * (9 * MIB)))
     with pytest.raises(Ext4Error, match="and may have 10"):
         made(tmp_path, tar, size=10 * MIB)
+
+
+def test_a_disk_of_any_size_takes_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "ones.tar", (entry("ones"), b"\1" * (64 * MIB)), mode="w:gz")
+    with pytest.raises(InsufficientResourcesError, match="more than"):
+        made(tmp_path, tar, size=1 << 40, limit=32 * MIB)
+    assert (tmp_path / "root.ext4").stat().st_blocks * 512 <= 33 * MIB
+    (tmp_path / "root.ext4").unlink()
+    small = tar_of(tmp_path / "small.tar", (entry("one"), b"\1"))
+    assert made(tmp_path, small, size=64 * GIB, limit=32 * MIB).stat().st_size == 64 * GIB, "holes take none"
+    with pytest.raises(InsufficientResourcesError, match="more than"):
+        write_empty(tmp_path / "scratch", 1 << 42, LimitedRoom(32 * MIB))
+
+
+@needs_e2fsprogs
+def test_a_directory_longer_than_an_extent_has_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ext4_structures, "_MOST_IN_EXTENT", 2)
+    tar = tar_of(tmp_path / "root.tar", *(entry(f"many/{number:0200}", tarfile.FIFOTYPE) for number in range(100)))
+    disk = checked(made(tmp_path, tar))
+    rows = [line.rpartition("-")[2].split() for line in debugfs(disk, "ex /many").splitlines()[1:]]
+    assert [int(row[-1]) for row in rows] == [2, 2, 2]
+
+
+def test_names_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ext4, "MOST_NAME_BYTES", MIB)
+    tar = tar_of(tmp_path / "root.tar", *(entry(f"{number:0250}", tarfile.DIRTYPE) for number in range(5000)))
+    with pytest.raises(Ext4Error, match="names have more than 1 MiB"):
+        made(tmp_path, tar)
 
 
 def test_nothing_of_a_tar_is_put_into_the_hosts_file_system(tmp_path: Path) -> None:
