@@ -69,7 +69,7 @@ def test_every_verb_has_all_of_its_parts() -> None:
 
 def test_every_verb_is_a_command_of_its_word_and_every_command_that_acts_an_action() -> None:
     commands = {command.name: command for command in COMMANDS}
-    looking = {"ls", "images", "image"}
+    looking = {"ls", "images", "image", "wait"}
     assert {*commands} - looking <= {*BY_WORD}
     for verb in VERBS:
         assert commands[verb.word].help == verb.command
