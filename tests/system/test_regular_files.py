@@ -141,7 +141,7 @@ def test_a_tree_is_removed_however_deep_it_is(tmp_path: Path, remove: Callable[[
     deep_tree(tmp_path / "tree")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The limit is one of numbers, of which other tests of this process may hold high ones.
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    highest = max(int(descriptor.name) for descriptor in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, hard))
     try:
         remove(tmp_path / "tree")
