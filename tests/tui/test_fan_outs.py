@@ -67,7 +67,8 @@ async def test_a_fan_out_is_shown_from_its_beginning_until_it_is_dismissed(embed
 async def test_it_is_cancelled_by_a_key_and_what_is_made_stays(embedded: Home) -> None:
     async with supervisor(embedded) as running:
         client = running.client
-        await standby_source(client, "source", "hot_mib=1", "passes=0")
+        # Forks that walk for ever would leave this process no CPU: sessions have equal shares of it, sched(7).
+        await standby_source(client, "source", "hot_mib=1", "passes=2")
         async with dashboard(running) as pilot:
             asked = asyncio.create_task(client.fan_out("source", FanOutRequest(count=300, concurrency=2)))
             await until_shown(pilot, " of 300 forks")
