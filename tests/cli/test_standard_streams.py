@@ -98,7 +98,8 @@ async def test_a_followed_log_ends_with_its_reader_though_nothing_is_printed(
         await running.client.wait("vm", State.RUNNING, PATIENCE)
         await running.client.standby("vm")
         follow = f"forktui logs vm --follow --socket {embedded.socket}"
-        assert shell(f"{follow} | head -n 1; exit ${{PIPESTATUS[0]}}", environment)[0] == READER_GONE
+        code, _, errors = shell(f"{follow} | head -n 1; exit ${{PIPESTATUS[0]}}", environment)
+        assert (code, errors) == (READER_GONE, "")
         await running.client.delete("vm")
 
 
