@@ -42,15 +42,17 @@ async def while_it_is_read() -> AsyncIterator[None]:
         gone.set()
         task.cancel()
 
-    # A file has no reader, and what a program embeds no descriptor.
-    with contextlib.suppress(OSError):
-        on_hang_up(sys.stdout.fileno(), hung_up)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone.is_set():
-            raise BrokenPipeError from None
-        raise
+    with contextlib.ExitStack() as listening:
+        # A file has no reader, and what a program embeds no descriptor.
+        with contextlib.suppress(OSError):
+            # A failed write may tell first: what is closed behind it is not to be cancelled.
+            listening.callback(on_hang_up(sys.stdout.fileno(), hung_up))
+        try:
+            yield
+        except asyncio.CancelledError:
+            if gone.is_set():
+                raise BrokenPipeError from None
+            raise
 
 
 def show(instance: Instance, settings: Settings) -> None:

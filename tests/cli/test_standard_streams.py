@@ -1,6 +1,7 @@
 """Standard streams that are closed, full, or that nobody reads any more; each is one line, and no traceback."""
 
 import asyncio
+import os
 import shlex
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import sys
 import pytest
 from watchfiles import awatch
 
+from forktui.cli.printing import while_it_is_read
 from forktui.client.private_supervisor import listens
 from supervisor.models import CreateRequest, State
+from supervisor.programs import flush_or_discard
 from tests.harness.checkout import ROOT
 from tests.harness.programs import DONE, FAILED, USAGE
 from tests.harness.supervisor_process import PATIENCE, Home, supervisor
@@ -101,6 +104,30 @@ async def test_a_followed_log_ends_with_its_reader_though_nothing_is_printed(
         code, _, errors = shell(f"{follow} | head -n 1; exit ${{PIPESTATUS[0]}}", environment)
         assert (code, errors) == (READER_GONE, "")
         await running.client.delete("vm")
+
+
+async def test_a_reader_that_a_write_has_told_of_ends_nothing_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is closed behind a failed write passes through the loop, which hears of the same reader."""
+    reader, writer = os.pipe()
+    output = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", output)
+
+    async def follow() -> None:
+        try:
+            async with while_it_is_read():
+                os.close(reader)
+                print("a line", flush=True)
+        finally:
+            for _ in range(10):
+                await asyncio.to_thread(int)
+
+    try:
+        with pytest.raises(BrokenPipeError):
+            await asyncio.create_task(follow())
+    finally:
+        # Closing it would try the line once more.
+        flush_or_discard(output)
+        output.close()
 
 
 @pytest.mark.parametrize("output", [">/dev/full", "> >(exec true)", ">&- <&- 2>&-"])
