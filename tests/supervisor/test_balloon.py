@@ -1,19 +1,19 @@
 """Pages that a guest gives back through its balloon are zeros afterwards, never the mem-file's: real remove events."""
 
 import contextlib
-import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from forktui.client.api import SupervisorClient
-from supervisor.guests.boot import boot_args, kernel_path
+from supervisor.guests.boot import boot_args
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
+from tests.harness.pagewalker_images import write_image
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.unix_http import request
@@ -51,20 +51,14 @@ class Fork:
         return counters.removed_pages, counters.zero_pages, counters.faults
 
 
-def write_image(directory: Path) -> None:
+def write_ballooned(directory: Path) -> None:
     """Make a directory with an endlessly walking pagewalker that has ballast, and a balloon that takes nothing yet."""
-    directory.mkdir(parents=True)
-    (directory / "kernel").write_bytes(kernel_path().read_bytes())
-    config = {
-        "boot-source": {
-            "kernel_image_path": "kernel",
-            "boot_args": boot_args(hot_mib=4, passes=0, ballast_mib=BALLAST_MIB),
-        },
+    sections = {
         "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB},
         "balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 0},
         "drives": [],
     }
-    (directory / "vm.json").write_text(json.dumps(config))
+    write_image(directory, sections, boot_args(hot_mib=4, passes=0, ballast_mib=BALLAST_MIB))
 
 
 async def page_server(run_dir: Path) -> PageServer:
@@ -86,7 +80,7 @@ async def page_server(run_dir: Path) -> PageServer:
 async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncIterator[Fork]:
     source, directory = run_dir / "source", run_dir / "fork"
     directory.mkdir()
-    write_image(source)
+    write_ballooned(source)
     booted = await Vmm.spawn(
         hypervisor,
         instance_id="source",
@@ -200,7 +194,7 @@ async def gets_zeros_back(home: Home, client: SupervisorClient, instance: Instan
 
 async def test_a_chain_of_snapshots_knows_what_the_balloon_took(firecracker_home: Home) -> None:
     """Of a VM with a balloon the first snapshot is a diff layer, of what it ever touched, and the later ones whole."""
-    write_image(firecracker_home.data / "images" / "ballooned")
+    write_ballooned(firecracker_home.data / "images" / "ballooned")
     async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="ballooned"))

@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import os
-import shutil
 from pathlib import Path
 
-from supervisor.guests.boot import kernel_path
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance
 from supervisor.system.sparse_files import shares_blocks
+from tests.harness.pagewalker_images import write_image
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
@@ -18,21 +16,17 @@ DISK_BYTES = 1 << 30
 WRITTEN = b"disk" * 1024
 
 
-def write_image(home: Home, name: str, data: str = "data.raw") -> None:
+def write_disked(home: Home, name: str, data: str = "data.raw") -> None:
     """Make an image with a sparse disk of a GiB that its guest can write, and one that it cannot."""
-    directory = home.data / "images" / name
-    directory.mkdir(parents=True)
-    shutil.copy(kernel_path(), directory / "kernel")
-    with (directory / "data.raw").open("wb") as disk:
-        disk.truncate(DISK_BYTES)
-        os.pwrite(disk.fileno(), WRITTEN, DISK_BYTES // 2)
-    (directory / "tools.raw").write_bytes(WRITTEN)
     drives = [
         {"drive_id": "data", "is_root_device": False, "path_on_host": data},
         {"drive_id": "tools", "is_root_device": False, "path_on_host": "tools.raw", "is_read_only": True},
     ]
-    config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=4"}, "drives": drives}
-    (directory / "vm.json").write_text(json.dumps(config))
+    image = write_image(home.data / "images" / name, {"drives": drives})
+    with (image / "data.raw").open("wb") as disk:
+        disk.truncate(DISK_BYTES)
+        os.pwrite(disk.fileno(), WRITTEN, DISK_BYTES // 2)
+    (image / "tools.raw").write_bytes(WRITTEN)
 
 
 def directory(home: Home, instance: Instance) -> Path:
@@ -53,7 +47,7 @@ def open_for_writing(pid: int) -> set[Path]:
 
 
 async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(firecracker_home: Home) -> None:
-    write_image(firecracker_home, "disked")
+    write_disked(firecracker_home, "disked")
     async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="disked"))
@@ -91,7 +85,7 @@ async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(firec
 
 async def test_what_is_copied_of_disks_is_said_before(firecracker_home: Home) -> None:
     """Unless the file system shares the blocks of both: then a copy costs nothing before it is written to."""
-    write_image(firecracker_home, "disked")
+    write_disked(firecracker_home, "disked")
     async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="disked"))
@@ -114,7 +108,7 @@ def head(disk: Path) -> bytes:
 
 async def test_a_disk_outside_of_the_image_is_refused(firecracker_home: Home) -> None:
     """By its absolute path, which a snapshot would bake in: forks would open one and the same file."""
-    write_image(firecracker_home, "absolute", str(firecracker_home.root / "data.raw"))
+    write_disked(firecracker_home, "absolute", str(firecracker_home.root / "data.raw"))
     (firecracker_home.root / "data.raw").write_bytes(WRITTEN)
     async with supervisor(firecracker_home) as running:
         error = await refused(running.client.create(CreateRequest(name="source", image="absolute")))

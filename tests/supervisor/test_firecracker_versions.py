@@ -13,7 +13,6 @@ import pytest
 
 from forktui.client.api import ApiError, SupervisorClient
 from supervisor.errors import DependencyMissingError
-from supervisor.guests.boot import kernel_path
 from supervisor.guests.pagewalker import MIB
 from supervisor.models import CreateRequest, ForkRequest, Instance, State
 from supervisor.rules.firecracker_versions import FIRST_SLOT_BYTES, TESTED
@@ -23,6 +22,7 @@ from supervisor.store.records import InstanceRecord
 from supervisor.vmm.hypervisor import Hypervisor
 from tests.harness.firecracker_releases import AFFECTED, RELEASES, known, least_machine
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
+from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, gathered, supervisor, walking_source
 from tests.harness.verified_guests import one_more_pass, until_verified
 
@@ -205,10 +205,16 @@ def test_a_configuration_that_a_version_may_not_boot_is_refused(
         check_boots(record, hypervisor, tmp_path / "vm.json")
 
 
+DEVICES = {
+    "vsock": {"guest_cid": 3, "uds_path": "v.sock"},
+    "balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1},
+}
+
+
 async def test_a_real_firecracker_tells_its_version_and_the_faults_that_concern_its_devices(
     firecracker_home: Home,
 ) -> None:
-    write_image(firecracker_home)
+    write_image(firecracker_home.data / "images" / "devices", DEVICES)
     async with supervisor(firecracker_home) as running:
         client = running.client
         told = await runtime(client, "firecracker")
@@ -231,18 +237,6 @@ async def test_a_real_firecracker_tells_its_version_and_the_faults_that_concern_
                             "unreadable-state-file")
         }  # fmt: skip
         await client.delete("source", cascade=True)
-
-
-def write_image(home: Home) -> None:
-    image = home.data / "images" / "devices"
-    image.mkdir(parents=True)
-    (image / "kernel").write_bytes(kernel_path().read_bytes())
-    config = {
-        "boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=1"},
-        "vsock": {"guest_cid": 3, "uds_path": "v.sock"},
-        "balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1},
-    }
-    (image / "vm.json").write_text(json.dumps(config))
 
 
 def test_a_version_to_answer_as_has_to_be_one() -> None:

@@ -199,14 +199,9 @@ async def test_a_directory_that_is_no_image_is_refused_and_nothing_of_it_stays(e
 
 async def test_a_build_shows_how_far_it_is_and_is_cancelled(embedded: Home) -> None:
     more = threading.Event()
-
-    def endless() -> Iterator[bytes]:
-        yield bytes(4 * MIB)
-        more.wait(30)
-
     async with supervisor(embedded) as running:
         client = running.client
-        files = {"kernel": SentFile(100 * MIB, endless)}
+        files = {"kernel": SentFile(100 * MIB, partial(held_back, more))}
         building = asyncio.create_task(client.build_image(walking("slow"), files))
         try:
             shown = await until_received(client, MIB)
@@ -224,6 +219,12 @@ async def test_a_build_shows_how_far_it_is_and_is_cancelled(embedded: Home) -> N
         assert left(embedded) == []
 
 
+def held_back(more: threading.Event) -> Iterator[bytes]:
+    """Yield the beginning of a file, and no more before that may come."""
+    yield bytes(4 * MIB)
+    more.wait(30)
+
+
 async def until_received(client: SupervisorClient, amount: int) -> Any:
     while True:
         for one in await client.operations():
@@ -233,14 +234,11 @@ async def until_received(client: SupervisorClient, amount: int) -> Any:
 
 async def test_a_client_that_goes_while_it_sends_leaves_nothing(embedded: Home) -> None:
     more = threading.Event()
-
-    def endless() -> Iterator[bytes]:
-        yield bytes(4 * MIB)
-        more.wait(30)
-
     async with supervisor(embedded) as running:
         async with SupervisorClient(embedded.socket) as leaving:
-            building = asyncio.create_task(leaving.build_image(walking("gone"), {"kernel": SentFile(MIB, endless)}))
+            building = asyncio.create_task(
+                leaving.build_image(walking("gone"), {"kernel": SentFile(MIB, partial(held_back, more))})
+            )
             await until_received(running.client, MIB)
             building.cancel()
             more.set()

@@ -3,18 +3,16 @@
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
-from supervisor.guests.boot import kernel_path
 from supervisor.images.metadata import LARGEST_DISK
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance, State
+from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.tap import tap
 from tests.harness.unix_http import request
@@ -24,18 +22,15 @@ SIZE = 64 << 10
 ROLE = {"role": "web", "tiers": [1, 2]}
 
 
-def write_image(
-    home: Home, *, size: int = SIZE, read_only: bool = True, more: Mapping[str, object] = MappingProxyType({})
-) -> Path:
+OWN = {"forktui": {"metadata_drive": "metadata"}}
+"""By which an image names its disk as the one for metadata."""
+
+
+def write_told(home: Home, sections: Mapping[str, object] = OWN, *, size: int = SIZE, read_only: bool = True) -> Path:
     """Make an image whose guest has a disk for its metadata; pagewalker looks at none."""
-    directory = home.data / "images" / "told"
-    directory.mkdir(parents=True)
-    shutil.copy(kernel_path(), directory / "kernel")
-    (directory / "metadata.img").write_bytes(bytes(size))
     drive = {"drive_id": "metadata", "path_on_host": "metadata.img", "is_root_device": False, "is_read_only": read_only}
-    config = {"boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=2"}, "drives": [drive]}
-    own = {"forktui": {"metadata_drive": "metadata"}} if read_only and not more else {}
-    (directory / "vm.json").write_text(json.dumps({**config, **own, **more}))
+    directory = write_image(home.data / "images" / "told", {"drives": [drive], **sections})
+    (directory / "metadata.img").write_bytes(bytes(size))
     return directory
 
 
@@ -60,7 +55,7 @@ def told(instance: Instance, source: str | None) -> dict[str, object]:
 
 
 async def test_each_clone_has_a_disk_that_tells_it_who_it_is_and_what_it_is_for(firecracker_home: Home) -> None:
-    image = await asyncio.to_thread(write_image, firecracker_home)
+    image = await asyncio.to_thread(write_told, firecracker_home)
     async with supervisor(firecracker_home) as running:
         client = running.client
         made = await client.create(CreateRequest(name="web", image="told", metadata=ROLE))
@@ -100,7 +95,7 @@ async def test_each_clone_is_told_by_mmds_before_it_runs(firecracker_home: Home)
         interface = {"iface_id": "eth0", "guest_mac": "06:00:AC:10:00:02", "host_dev_name": device}
         mmds = {"mmds-config": {"version": "V2", "network_interfaces": ["eth0"]}}
         machine = {"network-interfaces": [interface], "drives": [], **mmds}
-        await asyncio.to_thread(lambda: write_image(firecracker_home, more=machine))
+        await asyncio.to_thread(lambda: write_told(firecracker_home, machine))
         async with supervisor(firecracker_home) as running:
             client = running.client
 
@@ -136,14 +131,14 @@ async def test_each_clone_is_told_by_mmds_before_it_runs(firecracker_home: Home)
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"read_only": False}, "web: metadata needs a way into the guest: name a read-only drive in vm.json"),
+        ({"sections": {}}, "web: metadata needs a way into the guest: name a read-only drive in vm.json"),
         ({"size": 512}, "web: metadata is refused: it takes "),
     ],
 )
 async def test_metadata_that_would_not_arrive_is_refused_and_nothing_is_made(
     firecracker_home: Home, image: dict[str, Any], message: str
 ) -> None:
-    await asyncio.to_thread(lambda: write_image(firecracker_home, **image))
+    await asyncio.to_thread(lambda: write_told(firecracker_home, **image))
     async with supervisor(firecracker_home) as running:
         client = running.client
         with pytest.raises(ApiError, match=message):
@@ -169,7 +164,7 @@ async def test_the_embedded_vmm_has_no_way_and_says_so(embedded: Home) -> None:
 
 
 async def test_a_disk_that_is_half_written_when_the_supervisor_is_killed_is_swept(firecracker_home: Home) -> None:
-    await asyncio.to_thread(lambda: write_image(firecracker_home))
+    await asyncio.to_thread(lambda: write_told(firecracker_home))
     async with supervisor(firecracker_home) as running:
         made = await running.client.create(CreateRequest(name="web", image="told"))
         await running.client.stop("web")
@@ -183,7 +178,7 @@ async def test_a_disk_that_is_half_written_when_the_supervisor_is_killed_is_swep
 async def test_a_fork_that_is_made_where_the_supervisor_is_killed_is_told_or_not_there(firecracker_home: Home) -> None:
     """Its disk is written in a step of its own, which a new supervisor has done anew or undone."""
     home = firecracker_home
-    await asyncio.to_thread(lambda: write_image(home))
+    await asyncio.to_thread(lambda: write_told(home))
     failpoint = home.root / "failpoint"
     await asyncio.to_thread(failpoint.touch)
     home.options, home.environment = ("--log-level", "debug"), {"FORKTUI_FAILPOINT": str(failpoint)}
@@ -217,7 +212,7 @@ async def test_a_fork_that_is_made_where_the_supervisor_is_killed_is_told_or_not
 
 async def test_a_disk_that_is_named_so_and_not_meant_is_left_alone(firecracker_home: Home) -> None:
     more = {"forktui": {"readiness": "console:pass 1"}}
-    await asyncio.to_thread(lambda: write_image(firecracker_home, more=more))
+    await asyncio.to_thread(lambda: write_told(firecracker_home, more))
     async with supervisor(firecracker_home) as running:
         made = await running.client.create(CreateRequest(name="web", image="told"))
         assert await asyncio.to_thread(opened, made) == bytes(SIZE)
@@ -225,7 +220,7 @@ async def test_a_disk_that_is_named_so_and_not_meant_is_left_alone(firecracker_h
 
 
 async def test_a_disk_that_would_take_long_to_write_at_each_start_is_refused(firecracker_home: Home) -> None:
-    await asyncio.to_thread(lambda: write_image(firecracker_home, size=LARGEST_DISK + 512))
+    await asyncio.to_thread(lambda: write_told(firecracker_home, size=LARGEST_DISK + 512))
     async with supervisor(firecracker_home) as running:
         with pytest.raises(ApiError, match=f"web: its disk metadata for metadata has {LARGEST_DISK + 512} bytes"):
             await running.client.create(CreateRequest(name="web", image="told"))
@@ -233,8 +228,7 @@ async def test_a_disk_that_would_take_long_to_write_at_each_start_is_refused(fir
 
 
 async def test_what_is_named_for_metadata_has_to_be_a_disk_that_the_guest_only_reads(firecracker_home: Home) -> None:
-    more = {"forktui": {"metadata_drive": "metadata"}}
-    await asyncio.to_thread(lambda: write_image(firecracker_home, read_only=False, more=more))
+    await asyncio.to_thread(lambda: write_told(firecracker_home, read_only=False))
     async with supervisor(firecracker_home) as running:
         with pytest.raises(ApiError, match="metadata_drive: metadata has to be a drive with a path, and is_read_only"):
             await running.client.create(CreateRequest(name="web", image="told"))

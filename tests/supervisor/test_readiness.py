@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
 from forktui.client.api import ApiError
-from supervisor.guests.boot import kernel_path
 from supervisor.models import (
     Activity,
     CreateRequest,
@@ -19,6 +17,7 @@ from supervisor.models import (
     InstanceChanged,
     State,
 )
+from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
 
@@ -26,16 +25,9 @@ PATIENCE = 20.0
 WALKS = ("hot_mib=2", "passes=3")
 
 
-def write_image(home: Home, **own: object) -> None:
-    directory = home.data / "images" / "own"
-    directory.mkdir(parents=True)
-    shutil.copy(kernel_path(), directory / "kernel")
-    config = {
-        "boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=2"},
-        "vsock": {"guest_cid": 3, "uds_path": "v.sock"},
-        **own,
-    }
-    (directory / "vm.json").write_text(json.dumps(config))
+def write_own(home: Home, **sections: object) -> None:
+    vsock = {"guest_cid": 3, "uds_path": "v.sock"}
+    write_image(home.data / "images" / "own", {"vsock": vsock, **sections})
 
 
 def asked(name: str = "web", **fields: object) -> CreateRequest:
@@ -108,7 +100,7 @@ async def test_a_fork_waits_for_its_own_line_and_not_for_the_one_of_its_sources_
 
 
 async def test_a_line_of_a_forks_first_start_is_not_waited_for_again_and_a_port_is(firecracker_home: Home) -> None:
-    write_image(firecracker_home)
+    write_own(firecracker_home)
     async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="web", image="own"))
@@ -157,7 +149,7 @@ async def test_being_ready_is_told_in_events_and_survives_the_supervisor(embedde
 
 
 async def test_an_image_names_what_its_guests_are_ready_by(firecracker_home: Home) -> None:
-    write_image(firecracker_home, forktui={"readiness": "console:pass 2"})
+    write_own(firecracker_home, forktui={"readiness": "console:pass 2"})
     async with supervisor(firecracker_home) as running:
         client = running.client
         made = await client.create(CreateRequest(name="own", image="own"))
@@ -173,7 +165,7 @@ async def test_an_image_names_what_its_guests_are_ready_by(firecracker_home: Hom
     [({"readiness": "soon"}, "readiness"), ({"readyness": "console:a"}, "readyness"), ("console:a", "forktui")],
 )
 async def test_an_image_that_names_none_is_told(firecracker_home: Home, own: object, told: str) -> None:
-    write_image(firecracker_home, forktui=own)
+    write_own(firecracker_home, forktui=own)
     async with supervisor(firecracker_home) as running:
         (image,) = [one for one in await running.client.images() if one.name == "own"]
         assert image.status == "failed" and image.error is not None and told in image.error
@@ -203,7 +195,7 @@ def vsock_peer(path: Path) -> socket.socket:
 
 
 async def test_a_vsock_port_is_asked_by_the_vmm_until_the_guest_answers(firecracker_home: Home) -> None:
-    write_image(firecracker_home)
+    write_own(firecracker_home)
     async with supervisor(firecracker_home) as running:
         client = running.client
         made = await client.create(CreateRequest(name="own", image="own", readiness="vsock:52"))

@@ -1,29 +1,18 @@
 """A vsock device, whose socket a VMM that was killed leaves in the instance's directory."""
 
 import asyncio
-import json
-import shutil
 import socket
 
-from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, ForkRequest, State
+from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
 
-
-def write_image(home: Home) -> None:
-    directory = home.data / "images" / "talking"
-    directory.mkdir(parents=True)
-    shutil.copy(kernel_path(), directory / "kernel")
-    config = {
-        "boot-source": {"kernel_image_path": "kernel", "boot_args": "passes=0 hot_mib=4"},
-        "vsock": {"guest_cid": 3, "uds_path": "v.sock"},
-    }
-    (directory / "vm.json").write_text(json.dumps(config))
+VSOCK = {"vsock": {"guest_cid": 3, "uds_path": "v.sock"}}
 
 
 async def test_a_vm_with_a_vsock_device_runs_again_and_again_and_its_forks_too(firecracker_home: Home) -> None:
-    write_image(firecracker_home)
+    write_image(firecracker_home.data / "images" / "talking", VSOCK)
     async with supervisor(firecracker_home) as running:
         client = running.client
         source = await client.create(CreateRequest(name="source", image="talking"))
