@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.harness.unix_http import connected, request
+from tests.linux.inside.waiting import changes, events
 from tests.linux.told import Stamps, Tick, ticks
 
 DATA: Final = Path("/tmp/data")
@@ -18,8 +19,6 @@ RUN: Final = Path("/tmp/run")
 LOG: Final = Path("/tmp/supervisor.log")
 PATIENCE: Final = 240.0
 """Seconds for what takes ten where the machine is idle."""
-LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks at a console: each costs the guests of this one CPU."""
 SLOW: Final = 5.0
 """Seconds of a query that is told among the steps."""
 OWN_LOCK: Final = "lock"
@@ -103,14 +102,14 @@ class Host:
         """Wait until a guest's console is such that something holds. Raises Stopped where it does not come to that."""
         began = time.monotonic()
         console = _console_of(self.get(name))
-        while not holds(_text(console)):
-            late = time.monotonic() - began > PATIENCE
-            if late or self.get(name)["state"] in ENDED:
-                # What it printed before it ended may have been written since.
-                if holds(_text(console)):
-                    break
+        for changed in changes(console.parent):
+            # How the instance is costs the guests of this one CPU a request, and is of interest where they are silent.
+            ended = not changed and self.get(name)["state"] in ENDED
+            # What it printed before it ended may have been written since.
+            if holds(_text(console)):
+                break
+            if ended or time.monotonic() - began > PATIENCE:
                 raise Stopped(f"{name}: not {what} after {time.monotonic() - began:.0f} s: {self.get(name)}")
-            time.sleep(LOOK_AGAIN)
         self._say(f"   {name}: {what} after {time.monotonic() - began:.1f} s")
 
     def until_says(self, name: str, pattern: str) -> None:
@@ -137,23 +136,17 @@ class Host:
 
     def until_state(self, name: str, *states: str) -> Any:
         """Wait until an instance is in one of these states, and return it then."""
-        began = time.monotonic()
-        while (instance := self.get(name))["state"] not in states:
-            if time.monotonic() - began > PATIENCE:
-                raise Stopped(f"{name}: not {' or '.join(states)} after {PATIENCE:.0f} s: {instance}")
-            time.sleep(LOOK_AGAIN)
-        self._say(f"   {name}: {instance['state']} after {time.monotonic() - began:.1f} s")
-        return instance
+        look = partial(self.get, name)
+        return self._until_found(name, " or ".join(states), look, lambda instance: instance["state"] in states)
 
     def until_statistics(self, name: str, what: str, holds: Callable[[Any], object]) -> Any:
         """Wait until an instance's counters are such that something holds, and return them then."""
-        began = time.monotonic()
-        while not holds(counters := self.statistics(name)):
-            if time.monotonic() - began > PATIENCE:
-                raise Stopped(f"{name}: not {what} after {PATIENCE:.0f} s: {counters}")
-            time.sleep(LOOK_AGAIN)
-        self._say(f"   {name}: {what} after {time.monotonic() - began:.1f} s")
-        return counters
+        return self._until_found(name, what, partial(self.statistics, name), holds)
+
+    def until_balloon_has(self, name: str, mib: int) -> None:
+        """Wait until a guest has given so much to its balloon, or all but so much back."""
+        look = partial(self.ask_vmm, name, "GET", "/balloon/statistics")
+        self._until_found(name, f"with a balloon of {mib} MiB", look, lambda balloon: balloon["actual_mib"] == mib)
 
     def ask_vmm(self, name: str, method: str, target: str, body: Any = None) -> Any:
         """Make a request of an instance's Firecracker itself."""
@@ -198,6 +191,19 @@ class Host:
         report = {"seen": self._seen, "consoles": self._consoles, "steps": self._steps, "log": _text(LOG)[-TAIL:]}
         self._seen, self._consoles, self._steps = {}, {}, []
         return report
+
+    def _until_found(self, name: str, what: str, look: Callable[[], Any], holds: Callable[[Any], object]) -> Any:
+        """Look again at each event until something holds of what is found, and return that."""
+        self._run_supervisor()
+        began, found = time.monotonic(), None
+        for _ in events(RUN / "supervisor.sock", PATIENCE):
+            found = look()
+            if holds(found):
+                self._say(f"   {name}: {what} after {time.monotonic() - began:.1f} s")
+                return found
+            if time.monotonic() - began > PATIENCE:
+                break
+        raise Stopped(f"{name}: not {what} after {time.monotonic() - began:.0f} s: {found}")
 
     def _run_supervisor(self) -> None:
         if self._supervisor is not None and self._supervisor.poll() is None:

@@ -1,11 +1,10 @@
 """A guest with a balloon and a network interface, whose clock is set by the host's."""
 
 import subprocess
-import time
 from functools import partial
 from typing import Any, Final
 
-from tests.linux.inside.host import LOOK_AGAIN, PATIENCE, Host, Stopped
+from tests.linux.inside.host import Host
 from tests.linux.told import Stamps
 
 BALLOON_MIB: Final = 32
@@ -27,13 +26,13 @@ def run(host: Host) -> None:
     host.goes_on(fork)
     removed = host.statistics(fork)["pages"]["removed_pages"]
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": BALLOON_MIB})
-    until_balloon_has(host, fork, BALLOON_MIB)
+    host.until_balloon_has(fork, BALLOON_MIB)
     # Counted by the page server, which is told of each after it has gone.
     gone = host.until_statistics(fork, "less the balloon", partial(_has_lost, removed + BALLOON_PAGES))
     host.see("removed", gone["pages"]["removed_pages"] - removed)
     host.goes_on(fork, more=1)
     host.ask_vmm(fork, "PATCH", "/balloon", {"amount_mib": 0})
-    until_balloon_has(host, fork, 0)
+    host.until_balloon_has(fork, 0)
     host.verb(fork, "standby")
     host.verb(fork, "restore")
     host.goes_on(fork)
@@ -43,12 +42,3 @@ def run(host: Host) -> None:
 
 def _has_lost(pages: int, statistics: Any) -> bool:
     return bool(statistics["pages"]["removed_pages"] >= pages)
-
-
-def until_balloon_has(host: Host, name: str, mib: int) -> None:
-    """Wait until a guest has given so much to its balloon, or all but so much back."""
-    began = time.monotonic()
-    while (had := host.ask_vmm(name, "GET", "/balloon/statistics"))["actual_mib"] != mib:
-        if time.monotonic() - began > PATIENCE:
-            raise Stopped(f"{name}: its balloon has not {mib} MiB after {PATIENCE:.0f} s: {had}")
-        time.sleep(LOOK_AGAIN)
