@@ -24,18 +24,10 @@
 .endm
 
     .intel_syntax noprefix
+    .include "assembly/elf_header.s"
+
     .text
-image:
-    .byte 0x7f, 'E', 'L', 'F', 2, 1, 1          # 64-bit, little-endian
-    .zero 9
-    .word 2, 62                                 # ET_EXEC, EM_X86_64
-    .long 1
-    .quad _start, program_header - image, 0
-    .long 0
-    .word 64, 56, 1, 0, 0, 0
-program_header:
-    .long 1, 7                                  # PT_LOAD, rwx
-    .quad 0, image, image, image_end - image, image_end - image, 4096
+    elf_header image, "image_end - image", 4096
 
     .globl _start
 _start:

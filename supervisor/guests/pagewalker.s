@@ -14,19 +14,10 @@
 
     .intel_syntax noprefix
     .include "assembly/constants.s"
+    .include "assembly/elf_header.s"
 
     .text
-image:
-    .byte 0x7f, 'E', 'L', 'F', 2, 1, 1          # 64-bit, little-endian
-    .zero 9
-    .word 2, 62                                 # ET_EXEC, EM_X86_64
-    .long 1
-    .quad _start, program_header - image, 0
-    .long 0
-    .word 64, 56, 1, 0, 0, 0
-program_header:
-    .long 1, 7                                  # PT_LOAD, rwx
-    .quad 0, KERNEL_BASE, KERNEL_BASE, image_end - image, IMAGE_END - KERNEL_BASE, PAGE
+    elf_header KERNEL_BASE, "IMAGE_END - KERNEL_BASE", PAGE
 
     .globl _start
 _start:
