@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from supervisor.concurrency.side_threads import in_time
-from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, quoted, what_is_wrong
+from supervisor.models import FAN_OUT_LIMIT, HypervisorChoice, JailMode, quoted, what_is_wrong
 from supervisor.system.regular_files import read_regular
 from supervisor.system.unix_sockets import SUN_PATH_BYTES, too_long
 
@@ -37,6 +37,8 @@ LARGEST_CONFIG: Final = 1 << 20
 READ_SECONDS: Final = 5.0
 """For which the file may keep a program waiting that starts: it may lie on a mount that does not answer."""
 SOCKET_NAME: Final = "supervisor.sock"
+LEAST_UIDS: Final = 1000
+"""What a range of uids has at least beside the group's number."""
 NO_HOME: Final = Path("/nonexistent")
 """The home of a user that has none: what Debian's policy has as that of system users, which is never made."""
 SOCKET_NAME_LENGTH: Final = 30
@@ -60,6 +62,12 @@ SUPERVISOR_OPTIONS: Final = (
     "max_connections_of_user",
     "console_log_size",
     "max_layers",
+    "jail",
+    "jailer",
+    "jail_uids",
+    "jail_memory_overhead",
+    "jail_pids",
+    "jail_cpu_weight",
 )
 """The fields that are on the supervisor's command line."""
 
@@ -167,10 +175,19 @@ def _uid(user: object) -> object:
         raise ValueError("this host has no such user; a uid will do as well") from error
 
 
+def _uids(text: str) -> str:
+    first, _, last = text.partition("-")
+    whole = first.isdecimal() and last.isdecimal()
+    if not whole or not 1000 <= int(first) <= int(last) - LEAST_UIDS or int(last) > 2**32 - 3:
+        raise ValueError(f"it has to be FIRST-LAST, more than {LEAST_UIDS} uids from 1000 on that nobody else has")
+    return text
+
+
 AbsolutePath = Annotated[Path, BeforeValidator(_said), AfterValidator(_absolute)]
 DataDirectory = Annotated[Path, BeforeValidator(_said), AfterValidator(_resolved)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_short_socket)]
 RunDirectory = Annotated[AbsolutePath, AfterValidator(_short_run_dir)]
+UidRange = Annotated[str, AfterValidator(_uids)]
 
 
 class Settings(BaseSettings):
@@ -218,6 +235,18 @@ class Settings(BaseSettings):
     """the most bytes that are kept of what a guest prints, in console.log and console.log.1 of its instance"""
     max_layers: int = Field(default=8, ge=2, le=64)
     """the most layers of a memory image; when standby or checkpoint adds one more, layers are merged"""
+    jail: JailMode = "auto"
+    """whether Firecracker runs in jails; auto is on for root where the jailer and cgroups of version 2 are there"""
+    jailer: AbsolutePath | None = None
+    """the jailer binary, in place of the one beside Firecracker, or the one in PATH"""
+    jail_uids: UidRange = "1879048192-1895825407"
+    """whose processes jails and page servers are, a uid each; the first is their files' group"""
+    jail_memory_overhead: int = Field(default=256 << 20, ge=0, le=1 << 40)
+    """the bytes that a jailed VMM may take beyond its guest's memory; 0 sets no bound"""
+    jail_pids: int = Field(default=64, ge=0, le=4_194_304)
+    """the most threads of a jailed VMM, beyond one for each vCPU; 0 sets no bound"""
+    jail_cpu_weight: int = Field(default=100, ge=1, le=10_000)
+    """a jailed VMM's share of the processors where they are short, as in cpu.weight"""
 
     supervisor_user: Annotated[int, BeforeValidator(_uid), Field(ge=0, lt=2**32 - 1)] | None = None
     """the user, by name or uid, whose supervisor a client speaks to, beside root's and its own user's"""
@@ -231,6 +260,12 @@ class Settings(BaseSettings):
     """change nothing on the host: whatever would is refused, and no supervisor is started"""
     no_mouse: bool = False
     """leave the mouse to the terminal"""
+
+    @property
+    def jail_uid_range(self) -> range:
+        """The uids of `jail_uids`."""
+        first, _, last = self.jail_uids.partition("-")
+        return range(int(first), int(last) + 1)
 
     @property
     def socket_path(self) -> Path:

@@ -23,6 +23,7 @@ RecordedName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH
 """What an earlier version may have named an instance."""
 HypervisorName = Literal["firecracker", "embedded"]
 HypervisorChoice = Literal["auto", "firecracker", "embedded"]
+JailMode = Literal["auto", "on", "off"]
 MemoryBackend = Literal["uffd", "file"]
 PrefetchMode = Literal["before_resume", "concurrent", "off"]
 RecordMode = Literal["auto", "on", "off"]

@@ -17,6 +17,7 @@
         hot_pages               the list of the pages that its forks touch first
         page_server.log         and page_server.log.1, page_server.log.rotation
       images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
+      jail/firecracker/<id>/root   what a jailed VMM has as its root, and works in; nothing of it is kept
     <run>/
       lock, supervisor.sock
       <instance>.sock           the API of its VMM
@@ -54,6 +55,9 @@ KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
 METADATA: Final = "metadata.json"
 """What the disk is written as that has an instance's metadata, before it is in its place."""
+
+JAILED_PROGRAM: Final = "firecracker"
+"""What the jailer is told to start; its name has to have this in it."""
 
 PARTIAL: Final = ".new"
 STAGED: Final = ".new-"
@@ -96,6 +100,19 @@ class Layout:
     def images(self) -> Path:
         """Where the images' directories are."""
         return self.data_dir / "images"
+
+    @property
+    def jails(self) -> Path:
+        """Where the jailer makes jails: below it is a directory called as the program that it starts."""
+        return self.data_dir / "jail"
+
+    def jail(self, instance_id: str) -> Path:
+        """Return what the supervisor alone has of an instance's jail."""
+        return self.jails / JAILED_PROGRAM / instance_id
+
+    def jail_root(self, instance_id: str) -> Path:
+        """Return what an instance's VMM has as its root."""
+        return self.jail(instance_id) / "root"
 
     @property
     def page_maps(self) -> Path:

@@ -50,6 +50,7 @@ def instance_problem(record: InstanceRecord, directory: str) -> str | None:
             _of_state(record),
             _of_snapshot(record.snapshot, record.next_layer) if record.snapshot else (),
             _of_process(record.process),
+            _of_uid("jail_uid", record.jail_uid),
             _of_shown(record),
         ),
         None,
@@ -65,6 +66,7 @@ def template_problem(record: TemplateRecord, directory: str) -> str | None:
             _of_memory(record.size_bytes, record.page_size),
             _of_template_layers(record),
             _of_process(record.page_server),
+            _of_uid("page_server_uid", record.page_server_uid),
             _of_counters(record),
         ),
         None,
@@ -240,6 +242,12 @@ def _of_process(process: ProcessIdentity | None) -> Iterator[str]:
         # The first process of a host, or of a container, is nobody's VMM.
         yield from _in_range("process.pid", process.pid, 2, MOST_PID)
         yield from _in_range("process.start_time", process.start_time, 0, MOST_OFFSET)
+
+
+def _of_uid(field: str, uid: int | None) -> Iterator[str]:
+    if uid is not None:
+        # Those below are users of the host, and the last two are nobody's: chown(2).
+        yield from _in_range(field, uid, 1000, (1 << 32) - 3)
 
 
 def _of_counters(record: TemplateRecord) -> Iterator[str]:

@@ -109,6 +109,8 @@ class InstanceRecord(Record):
     intent: Intent | None = None
     """What is being done to it: on the disk before any effect outside, and gone with the record of the outcome."""
     process: ProcessIdentity | None = None
+    jail_uid: int | None = None
+    """Whose its VMM is, or was last, in a jail: on the disk before that is spawned; None where it is in none."""
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it or its source last; None where there was none, or it is no Firecracker."""
     vmm_snapshot_version: str | None = None
@@ -297,6 +299,8 @@ class TemplateRecord(Record):
     sampled_wanted: int = 0
     page_server_restarts: int = 0
     page_server: ProcessIdentity | None = None
+    page_server_uid: int | None = None
+    """Whose its page servers are: on the disk before one is spawned; None where they are the supervisor's user's."""
 
     @property
     def image_bytes(self) -> int:

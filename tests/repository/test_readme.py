@@ -78,7 +78,7 @@ def test_each_command_line_takes_the_options_that_are_said_of_it() -> None:
     table = README.partition("| option | default | says |")[2].partition("\n\n")[0]
     options = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert set(options) == {field.alias or name for name, field in Settings.model_fields.items()}
-    assert set(options[: options.index("max_layers") + 1]) == set(SUPERVISOR_OPTIONS)
+    assert set(options[: options.index("jail_cpu_weight") + 1]) == set(SUPERVISOR_OPTIONS)
     client = {"socket", "run_dir", "supervisor_user", "config", "read_only", "no_mouse"}
     assert {*main.CLIENT_OPTIONS, *main.DASHBOARD_OPTIONS} == client
     assert {name for command in COMMANDS for name in command.options} == {"json_output", "hypervisor"}

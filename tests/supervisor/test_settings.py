@@ -105,6 +105,12 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("max_connections_of_user", "9", "9", 9),
         ("console_log_size", "100000", "100000", 100_000),
         ("max_layers", "3", "3", 3),
+        ("jail", "off", "'off'", "off"),
+        ("jailer", "/j", "'/j'", Path("/j")),
+        ("jail_uids", "2000-9000", "'2000-9000'", "2000-9000"),
+        ("jail_memory_overhead", "0", "0", 0),
+        ("jail_pids", "9", "9", 9),
+        ("jail_cpu_weight", "50", "50", 50),
         ("supervisor_user", "12345", "12345", 12345),
         ("forks", "5", "5", 5),
         ("headless", "1", "true", True),
@@ -357,3 +363,12 @@ def test_a_link_of_ones_own_to_the_options_is_followed(tmp_path: Path) -> None:
     config(tmp_path / "elsewhere", "forks = 2\n")
     (tmp_path / "link").symlink_to("elsewhere/options.toml")
     assert load_settings({"config": tmp_path / "link"}).forks == 2
+
+
+@pytest.mark.parametrize("text", ["", "5", "5-", "0-70000", "9000-2000", "2000-2010", "2000-4294967295", "-5-70000"])
+def test_what_is_no_range_of_uids_is_refused(text: str) -> None:
+    assert "FIRST-LAST" in refusal({"jail_uids": text})
+
+
+def test_a_range_of_uids_has_its_first_and_its_last() -> None:
+    assert load_settings({"jail_uids": "2000-3000"}).jail_uid_range == range(2000, 3001)
