@@ -44,6 +44,8 @@ def _marks(world: World, instance: Instance) -> Iterable[str]:
         "busy": instance.operation is not None,
         "corrupt": guest is not None and guest.corrupt is not None,
         "ended": has_ended(instance),
+        "jailed": instance.jail_uid is not None,
+        "unjailed": instance.vmm_pid is not None and instance.jail_uid is None,
     }
     return [word for word, is_so in marks.items() if is_so]
 
@@ -57,7 +59,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "image": Field(lambda world, one: (one.image.lower(),), anywhere=True),
     "kind": Field(lambda world, one: (one.fork_kind or "boot",), (*get_args(ForkKind), "boot")),
     "template": Field(_template),
-    "is": Field(_marks, ("locked", "recording", "busy", "corrupt", "ended"), counted=True),
+    "is": Field(_marks, ("locked", "recording", "busy", "corrupt", "ended", "jailed", "unjailed"), counted=True),
 }
 
 

@@ -54,6 +54,8 @@ def _about(supervisor: SupervisorInfo | None, steps: Steps) -> list[str]:
             f"Firecracker cannot run here: {supervisor.firecracker_problem}. "
             "A supervisor looks for it when it starts; until then VMs run on the embedded VMM, which simulates the CPU."
         )
+    if supervisor.jails is not None and supervisor.jails.problem is not None:
+        about.append(f"Firecracker runs in no jail here: {supervisor.jails.problem}.")
     if steps.private:
         about.append(
             "This supervisor is private: forktui has started it, and it ends when you quit. VMs that run go on, and "

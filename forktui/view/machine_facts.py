@@ -90,7 +90,22 @@ def machine_fact(subject: Subject) -> Fact:
     """Its size and what runs it."""
     instance = subject.instance
     pid = f" pid {instance.vmm_pid}" if instance.vmm_pid is not None else ""
-    return Fact("machine", _dotted(subject, f"{instance.vcpus} vCPU", f"{instance.hypervisor}{pid}"))
+    jailed = ("jailed",) if instance.jail_uid is not None else ()
+    return Fact("machine", _dotted(subject, f"{instance.vcpus} vCPU", f"{instance.hypervisor}{pid}", *jailed))
+
+
+def jail_facts(subject: Subject) -> list[Fact]:
+    """What its VMM may reach of the host: what is in its jail, or what the supervisor's user may."""
+    instance = subject.instance
+    if instance.vmm_pid is None or instance.hypervisor != "firecracker":
+        return []
+    if instance.jail_uid is not None:
+        own: Line = [(f"uid {instance.jail_uid}", "running"), ("  a root, a user and a cgroup of its own", "muted")]
+        return [Fact("jail", own)]
+    jails = subject.world.supervisor.jails if subject.world.supervisor else None
+    why = f"  {jails.problem}" if jails is not None and jails.problem else ""
+    later = "  started before there were jails" if jails is not None and jails.jailed else why
+    return [Fact("jail", [("none", "warning"), (later, "muted")])]
 
 
 def process_facts(subject: Subject) -> list[Fact]:
@@ -102,7 +117,9 @@ def process_facts(subject: Subject) -> list[Fact]:
         facts.append(Fact("VMM", [(f"pid {instance.vmm_pid}", "plain"), (used, "muted")]))
         if template is not None and instance.memory_backend == "uffd":
             server = f"pid {template.page_server_pid}" if template.page_server_pid else "none"
-            facts.append(Fact("pages", [(server, "plain"), ("  the page server that answers its faults", "muted")]))
+            whose = f", uid {template.page_server_uid}" if template.page_server_uid is not None else ""
+            told: Piece = ("  the page server that answers its faults", "muted")
+            facts.append(Fact("pages", [(f"{server}{whose}", "plain"), told]))
     if subject.own_template is not None and subject.own_template.page_server_pid:
         served: Line = [(f"pid {subject.own_template.page_server_pid}", "plain")]
         facts.append(Fact("for forks", [*served, ("  the page server that answers its forks' faults", "muted")]))

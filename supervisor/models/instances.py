@@ -9,6 +9,7 @@ from supervisor.models.base import (
     ForkKind,
     GuestSays,
     HypervisorName,
+    JailMode,
     LetGo,
     MemoryBackend,
     OperationOutcome,
@@ -134,6 +135,8 @@ class Instance(Wire):
     ready_ms: float | None = None
     """Milliseconds from the beginning of its start until it was ready."""
     vmm_pid: int | None = None
+    jail_uid: int | None = None
+    """Whose its VMM is, in a jail of its own; None where it has none, or that is the supervisor's user's."""
     firecracker_version: str | None = None
     """Of the VMM that runs it, or ran it last; None before the first, and where that is no Firecracker."""
     clock_set: bool = False
@@ -164,6 +167,8 @@ class Template(Wire):
     fork_count: int
     layers: int
     page_server_pid: int | None = None
+    page_server_uid: int | None = None
+    """Whose that is; None where it is the supervisor's user's, with all that this user may do."""
     recording_fork: str | None = None
     recorded_pages: int = 0
     recorded_runs: int = 0
@@ -248,6 +253,19 @@ class FanOutProgress(Wire):
     """What there was the least of then."""
 
 
+class Jails(Wire):
+    """What VMMs and page servers that are started now may do on the host."""
+
+    mode: JailMode
+    """What was asked for."""
+    jailed: bool
+    """Whether a Firecracker that is started now is in a jail; the embedded VMM never is."""
+    problem: str | None = None
+    """Why it is not, and what would allow it; None where it is, or where nobody wants it to be."""
+    page_servers: tuple[str, ...] = ()
+    """What confines a page server that is started now; nothing where that may do what the supervisor may."""
+
+
 class SupervisorInfo(Wire):
     """Who answers on this socket."""
 
@@ -261,6 +279,8 @@ class SupervisorInfo(Wire):
     """Whether this peer may change anything."""
     firecracker_problem: str | None = None
     """Why no VM runs on Firecracker here, and what would allow it; None where it can."""
+    jails: Jails | None = None
+    """None of a supervisor that knows of none."""
 
 
 class HostSnapshot(Wire):

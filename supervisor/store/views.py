@@ -46,6 +46,7 @@ def instance_view(
         layers=len(record.snapshot.layers) if record.snapshot else 0,
         recording=recording,
         vmm_pid=record.process.pid if record.process else None,
+        jail_uid=record.jail_uid if record.process else None,
         known_faults=_known_faults(record.firecracker_version, record.machine),
         operation=operation_view(operation) if operation else None,
     )
@@ -61,6 +62,7 @@ def template_view(record: TemplateRecord, forest: Forest, recorder: str | None) 
         fork_count=forest.fork_count(record.instance_id),
         layers=len(record.layers),
         page_server_pid=record.page_server.pid if record.page_server else None,
+        page_server_uid=record.page_server_uid if record.page_server else None,
         recording_fork=recorder,
         recorded_pages=record.recorded_pages,
         recorded_runs=record.recorded_runs,

@@ -12,6 +12,7 @@ from supervisor.models import (
     HostStatistics,
     Instance,
     InstanceStatistics,
+    Jails,
     Reset,
     State,
     Statistics,
@@ -22,6 +23,12 @@ from tests.harness.told_hosts import BEGIN, SUPERVISOR, fork_of, instance, locke
 
 WHY = "there is no firecracker in PATH: install it, or name the binary with --firecracker PATH (FORKTUI_FIRECRACKER)"
 GIB = 1 << 30
+FIRECRACKER = {
+    "hypervisor": "firecracker",
+    "hypervisor_version": "1.12.1",
+    "jails": Jails(mode="auto", jailed=True, page_servers=("a uid of its own",)),
+}
+"""What a supervisor says of itself whose VMs run on Firecracker."""
 
 
 class Leaving(RecordedSupervisor):
@@ -55,9 +62,9 @@ def happened(second: int, message: str, level: str = "info", **more: object) -> 
 
 def machines() -> list[Instance]:
     """Two families on Firecracker, some of which are in trouble."""
-    real = {"hypervisor": "firecracker", "vmm_pid": 4000}
+    real = {"hypervisor": "firecracker", "vmm_pid": 4000, "jail_uid": 1879048200}
     web = [fork_of("web", f"web-{n}", age=n, template_id="t", **real) for n in range(1, 6)]
-    ended = {"state": State.STOPPED, "vmm_pid": None, "memory_backend": None}
+    ended = {"state": State.STOPPED, "vmm_pid": None, "jail_uid": None, "memory_backend": None}
     web[1] = web[1].model_copy(
         update={**ended, "died": True, "exit_message": "killed by SIGKILL", "stopped_at": BEGIN + timedelta(seconds=7)}
     )
@@ -85,7 +92,7 @@ def troubled() -> list[Event]:
     """What a supervisor tells of them."""
     dead = Template(id="t", instance_id="web", size_bytes=128 << 20, page_size=4096, fork_count=5, layers=1)
     whole = reset(machines(), counters(), [dead])
-    about = SUPERVISOR.model_copy(update={"hypervisor": "firecracker", "hypervisor_version": "1.12.1"})
+    about = SUPERVISOR.model_copy(update=FIRECRACKER)
     host = HostStatistics(
         cpu_percent=12.0,
         memory_total_bytes=16 * GIB,
@@ -120,7 +127,7 @@ def _read_only(event: Reset) -> Reset:
 
 def thousand() -> list[Event]:
     """A source with a thousand forks, some of which are busy."""
-    real = {"hypervisor": "firecracker", "vmm_pid": 4000, "template_id": "t"}
+    real = {"hypervisor": "firecracker", "vmm_pid": 4000, "jail_uid": 1879048200, "template_id": "t"}
     forks = [fork_of("web", f"web-{n}", age=n / 100, number=n, **real) for n in range(1, 1001)]
     told = [
         InstanceStatistics(
@@ -154,7 +161,7 @@ def thousand() -> list[Event]:
         wasted_bytes=1 << 20,
     )
     whole = reset([source, *forks], told, [template])
-    about = SUPERVISOR.model_copy(update={"hypervisor": "firecracker", "hypervisor_version": "1.12.1"})
+    about = SUPERVISOR.model_copy(update=FIRECRACKER)
     host = HostStatistics(cpu_percent=61.0, memory_total_bytes=64 * GIB, memory_available_bytes=41 * GIB)
     return [
         Reset(snapshot=whole.snapshot.model_copy(update={"supervisor": about, "host": host, "at": BEGIN})),

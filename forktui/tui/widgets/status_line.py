@@ -8,6 +8,7 @@ from forktui.text.quantities import count, named, size
 from forktui.tui.attachment import Attachment
 from forktui.tui.widgets.inked import Painting
 from forktui.view.styled_lines import Ink, Line, Piece, fit, joined, line_width
+from supervisor.models import SupervisorInfo
 
 HYPERVISORS = {"embedded": "embedded VMM (simulated CPU)", "firecracker": "Firecracker"}
 _LINKS: dict[Link, Ink] = {Link.CONNECTING: "waiting", Link.LIVE: "running", Link.SILENT: "broken", Link.LOST: "broken"}
@@ -43,7 +44,7 @@ class StatusLine(Painting):
             begin.append([(" READ-ONLY ", "locked"), (" --read-only", "muted")])
         if info is not None:
             version = "" if info.hypervisor == "embedded" else f" {info.hypervisor_version}"
-            begin.append([(HYPERVISORS[info.hypervisor] + version, "standby")])
+            begin.append([(HYPERVISORS[info.hypervisor] + version, "standby"), *_jail(info)])
             if not info.writable:
                 begin.append([(" READ-ONLY ", "locked"), (" by the supervisor", "muted")])
         live = self.glyphs.live if self._connection.live else self.glyphs.lost
@@ -84,6 +85,17 @@ class StatusLine(Painting):
                 return line
             # What has the highest rank can be done without first.
             groups.remove(max(groups, key=lambda ranked: ranked[0]))
+
+
+def _jail(info: SupervisorInfo) -> Line:
+    """Whether a Firecracker that is started now is in a jail; there are none for the embedded VMM, and no word."""
+    if info.jails is None or info.hypervisor != "firecracker":
+        return []
+    return (
+        [(", jailed", "running")]
+        if info.jails.jailed
+        else [(", not jailed", "warning" if info.jails.problem else "muted")]
+    )
 
 
 def _sum(number: str, what: str, ink: Ink = "plain") -> Line:
