@@ -13,7 +13,7 @@ import psutil
 from benchmarks.bench import PATIENCE, Bench
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from forktui.client.private_supervisor import private_supervisor
-from supervisor.models import CreateRequest, FanOutRequest, FanOutResult, Instance, State
+from supervisor.models import CreateRequest, FanOutRequest, FanOutResult, Instance, JailMode, State
 from supervisor.settings import Settings
 from supervisor.vmm.hypervisor import Hypervisor
 
@@ -23,16 +23,17 @@ CONCURRENCY: Final = FanOutRequest(count=1).concurrency
 
 @contextlib.asynccontextmanager
 async def supervised(
-    bench: Bench, hypervisor: Hypervisor, **options: Any
+    bench: Bench, hypervisor: Hypervisor, *, jail: JailMode = "off", **options: Any
 ) -> AsyncIterator[tuple[SupervisorClient, Settings]]:
     """Run a supervisor with these options; it is gone with the context, and all that it owned."""
-    home = bench.directory(f"{hypervisor.name}-home")
+    home = bench.directory(f"{hypervisor.name}-{jail}-home")
     settings = Settings(
         data_dir=home / "data",
         run_dir=home / "run",
         hypervisor=hypervisor.name,
         firecracker=Path(hypervisor.command[0]) if hypervisor.name == "firecracker" else None,
         log_file=home / "log",
+        jail=jail,
         **options,
     )
     with _gone_after(home), private_supervisor(settings):

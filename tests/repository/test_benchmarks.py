@@ -36,6 +36,7 @@ MODES = {
     "merge": ["flatten", "compact"],
     "image": ["100 extents", "1,000 extents"],
     "disks": ["none", "shared, 1 MiB", "shared, 4 MiB", "sparse, 1 MiB", "sparse, 4 MiB", "full, 1 MiB", "full, 4 MiB"],
+    "jails": ["off", "jailed"],
     "statistics": ["20 of 20 change", "2 of 20 change"],
     "thousand": [
         "a fork of a fan-out every ms",
@@ -76,6 +77,7 @@ BARS = {
     "merge": 0,
     "image": 1,
     "disks": 2,
+    "jails": 2,
     "statistics": 1,
     "thousand": 3,
     "crowds": 0,
