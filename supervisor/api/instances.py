@@ -64,6 +64,7 @@ class Routes:
         return [
             Route("GET", "/health", Nothing, Nothing, self._health),
             Route("GET", "/capabilities", Nothing, Nothing, self._capabilities),
+            Route("GET", "/metrics", Nothing, Nothing, self._metrics),
             Route("GET", "/events", Nothing, Nothing, self._events, endless=True),
             Route("GET", "/images", Nothing, Nothing, self._images),
             Route("POST", "/images", UploadQuery, Nothing, self._build_image, uploads=True),
@@ -98,6 +99,10 @@ class Routes:
 
     async def _capabilities(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return web.Response(body=_CAPABILITIES.dump_json(self._host.capabilities()), content_type=JSON)
+
+    async def _metrics(self, asked: Asked[Nothing, Nothing]) -> web.Response:
+        body, content_type = await self._host.metrics(asked.request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _events(self, asked: Asked[Nothing, Nothing]) -> web.StreamResponse:
         return await self._streams.events(asked.request)

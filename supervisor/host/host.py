@@ -249,6 +249,10 @@ class Host:
         """Return hypeman's Capabilities."""
         return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
 
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the host's sums for Prometheus and their content type, by what a request accepts."""
+        return await self._parts.metrics.exposition(accept)
+
     async def _begin(self) -> None:
         parts = self._parts
 
@@ -308,6 +312,7 @@ class Host:
         try:
             return await verb
         except SupervisorError as error:
+            self._parts.metrics.refused(error.code)
             self._refusals.tell(ErrorBody.of(error), instance_id)
             raise
 

@@ -1,6 +1,8 @@
 """Composition: which parts a host is made of, and what each is given."""
 
+from collections import Counter
 from collections.abc import Mapping
+from importlib import metadata
 
 from supervisor.admission.controller import Admission
 from supervisor.concurrency.tasks import Background
@@ -37,6 +39,7 @@ from supervisor.snapshots.layers import Layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import Registry
+from supervisor.telemetry.metrics import Metrics
 from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.vmm.hypervisor import Hypervisor
@@ -68,6 +71,14 @@ class Parts:
             self.instances.on_ready,
             report,
             lambda: self.consoles.pid,
+        )
+        self.metrics = Metrics(
+            self.inventory,
+            self.page_servers,
+            self.telemetry,
+            metadata.version("forktui"),
+            default_hypervisor,
+            lambda: Counter(operation.verb for operation in self.in_progress),
         )
         self._add_bulk_operations(events)
         self.recovery = HostRecovery(
@@ -109,7 +120,7 @@ class Parts:
         self, default_hypervisor: HypervisorName, found: Mapping[HypervisorName, Hypervisor | str]
     ) -> None:
         inventory, vmms, layers = self.inventory, self.vmms, self.layers
-        self.in_progress = InProgress(inventory.publisher)
+        self.in_progress = InProgress(inventory.publisher, lambda *ended: self.metrics.ended(*ended))
         self.holding = Holding(inventory, self.in_progress, vmms.kill)
         self.readying = Readying(inventory, self.holding, vmms, self.probes, self._report)
         self.transitions = Transitions(inventory, vmms, layers, self.page_servers, self.readying, self._report)

@@ -53,6 +53,8 @@ class PageServers:
         self._logs = PageServerLogs(self._layout, consoles, self._background)
         self._events = PageServerEvents(inventory, self._background, report)
         self._handover = Handover(inventory, report)
+        self.restarts = 0
+        """How many page servers were replaced since this supervisor started."""
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -382,6 +384,7 @@ class PageServers:
             some = "" if served == len(forks) else f"{served} of "
             done = f"page server {server.pid} took over {some}{how_many(len(forks), 'fork')} in {took:.0f} ms"
             self._report("warning", done, self._events.source(template_id))
+            self.restarts += 1
             template = self._inventory.templates.get(template_id)
             if template is not None:
                 await self._events.update(template_id, page_server_restarts=template.page_server_restarts + 1)

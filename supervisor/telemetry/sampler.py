@@ -22,6 +22,7 @@ from supervisor.store.records import InstanceRecord
 from supervisor.system.processes import boot_seconds
 from supervisor.telemetry.console_end import ConsoleEnd
 from supervisor.telemetry.guest_console import GuestConsole
+from supervisor.telemetry.page_totals import PageTotals
 from supervisor.telemetry.process_usage import Memory, Usage, memory, progress, usage, waits_for_page
 from supervisor.telemetry.stalls import BOUND, Stall, age, observe, stalled
 from supervisor.uffd.page_map import PageCounters, PageMapReader
@@ -101,6 +102,7 @@ class Sampler:
         self._lively: set[str] = set()
         self._failures: set[type[Exception]] = set()
         self._stop = asyncio.Event()
+        self.pages = PageTotals()
         self.statistics: dict[str, InstanceStatistics] = {}
         self.host = HostStatistics()
 
@@ -147,6 +149,10 @@ class Sampler:
         changed = [one for one in changed if one.id in self._inventory.instances]
         self._lively = {record.id for record in records if not self._watched[record.id].quiet}
         self.statistics |= {one.id: one for one in changed}
+        for record in records:
+            watched = self._watched[record.id]
+            if watched.counters is not None:
+                self.pages.see(record.id, watched.counters)
         at, clock = datetime.now(UTC), boot_seconds()
         self._publish(Statistics(at=at, clock=clock, instances=tuple(changed), host=self.host))
         self._tell_stalls(records)
@@ -182,6 +188,7 @@ class Sampler:
         watched = self._watched.pop(instance_id, None)
         if watched is not None:
             watched.close()
+        self.pages.end(instance_id)
         self.statistics.pop(instance_id, None)
 
     def _due(self) -> tuple[frozenset[str], list[InstanceRecord]]:

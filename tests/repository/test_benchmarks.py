@@ -118,7 +118,9 @@ def _command(process: psutil.Process) -> list[str]:
 def test_a_benchmark_runs_and_leaves_nothing(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    binary = request.getfixturevalue("firecracker") if name in ("walk", "checkpoint", "disks", "jails") else NO_FIRECRACKER
+    binary = (
+        request.getfixturevalue("firecracker") if name in ("walk", "checkpoint", "disks", "jails") else NO_FIRECRACKER
+    )
     found = run(tmp_path, name, "--firecracker", str(binary))
     assert left_behind(os.getpid()) == []
     if found["skipped"] is not None:
