@@ -50,6 +50,13 @@ class InvalidSizeError(BadRequestError):
     code = "invalid_size"
 
 
+class ConsoleBusyError(SupervisorError):
+    """Somebody else types into the console."""
+
+    code = "console_busy"
+    status = 409
+
+
 class ForbiddenError(SupervisorError):
     """The peer's uid may not do this."""
 

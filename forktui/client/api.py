@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, Literal
 from urllib.parse import quote
 
+import aiohttp
 from pydantic import TypeAdapter
 
 from forktui.client.decoding import EVENT_TYPES, decode
@@ -238,6 +239,19 @@ class SupervisorClient(Transport):
                 if sent.type in EVENT_TYPES:
                     yield sent.id, await decode(sent.data)
         raise self._lost("the stream of events ended")
+
+    @asynccontextmanager
+    async def console(
+        self, reference: str, position: int | None, *, watch: bool
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Give the WebSocket of a guest's console, from a position on; nobody else may type while it is not `watch`."""
+        query = {"watch": str(watch).lower()} | ({} if position is None else {"position": str(position)})
+        async with self._web_socket(_path(reference, "console"), query, changes=not watch) as socket:
+            yield socket
+
+    def lost(self) -> SupervisorUnreachableError:
+        """Return what is raised where a connection is lost."""
+        return self._lost("the connection was lost")
 
     async def snapshot(self) -> HostSnapshot:
         """Return the whole host: instances, templates and statistics."""

@@ -4,8 +4,9 @@ import asyncio
 import errno
 import os
 import shlex
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -126,6 +127,41 @@ class Transport:
                 if gather and len(complete) >= MANY:
                     await asyncio.sleep(gather)
 
+    @asynccontextmanager
+    async def _web_socket(
+        self, path: str, query: Mapping[str, str], *, changes: bool
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Give a WebSocket that the supervisor granted; what `changes` something is not asked for by who only looks."""
+        if self._session is None:
+            raise RuntimeError("the client is used outside its context")
+        if self.read_only and changes:
+            raise ApiError(403, "read_only", READ_ONLY)
+        with self._explained(READ):
+            url = URL(f"http://supervisor{path}", encoded=True)
+            try:
+                socket = await self._session.ws_connect(url, params=query)
+            except aiohttp.WSServerHandshakeError as error:
+                await self._explain_handshake(path, query, error)
+                socket = await self._session.ws_connect(url, params=query)
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+    async def _explain_handshake(
+        self, path: str, query: Mapping[str, str], error: aiohttp.WSServerHandshakeError
+    ) -> None:
+        """Raise the refusal of a WebSocket, whose words are in a body that nobody has read: it is asked once more.
+
+        Returns where there is no such refusal any more.
+        """
+        try:
+            await self._call("GET", path, query=query)
+        except ApiError as refused:
+            # What is no WebSocket is refused last.
+            if refused.status == error.status or refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+
     async def _ask(
         self,
         model: type[Model],
@@ -189,7 +225,7 @@ class Transport:
         if self._session is None:
             raise RuntimeError("the client is used outside its context")
         url = URL(f"http://supervisor{path}", encoded=True)
-        try:
+        with self._explained(patience):
             async with self._vigil(patience).step():
                 response = await self._session.request(method, url, **options)
             async with response:
@@ -197,6 +233,12 @@ class Transport:
                     async with self._vigil(READ).step():
                         raise _refusal(response.status, await self._body(response))
                 yield response
+
+    @contextmanager
+    def _explained(self, patience: Patience) -> Iterator[None]:
+        """Raise SupervisorUnreachableError for everything that can be wrong with a connection."""
+        try:
+            yield
         except UntrustedSocketError as error:
             raise SupervisorUnreachableError(str(error)) from error
         except SilentError as error:

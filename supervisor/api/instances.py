@@ -9,11 +9,13 @@ from pydantic import TypeAdapter
 
 from supervisor.api.answers import JSON, answer
 from supervisor.api.closing import Closing, while_read
+from supervisor.api.console import serve_console
 from supervisor.api.dispatch import Asked, Route
 from supervisor.api.log_file import LogFile
-from supervisor.api.peer import check_may_ask
+from supervisor.api.peer import begin_typing, check_may_ask
 from supervisor.api.requests import (
     CancelQuery,
+    ConsoleQuery,
     DeleteQuery,
     ListQuery,
     LogsQuery,
@@ -85,6 +87,7 @@ class Routes:
             Route("POST", f"{one}/checkpoint", Nothing, CheckpointRequest, self._checkpoint),
             Route("GET", f"{one}/wait", WaitQuery, Nothing, self._wait, endless=True),
             Route("GET", f"{one}/logs", LogsQuery, Nothing, self._logs, endless=True),
+            Route("GET", f"{one}/console", ConsoleQuery, Nothing, self._console, endless=True),
             Route("GET", f"{one}/stats", Nothing, Nothing, self._stats),
             Route("GET", f"{one}/lineage", Nothing, Nothing, self._lineage),
             Route("GET", f"{one}/memory", MemoryQuery, Nothing, self._memory),
@@ -171,6 +174,12 @@ class Routes:
     async def _logs(self, asked: Asked[LogsQuery, Nothing]) -> web.StreamResponse:
         path = self._host.queries.log_file(asked.reference, asked.query.source)
         return await self._streams.log(asked.request, LogFile(path), asked.query)
+
+    async def _console(self, asked: Asked[ConsoleQuery, Nothing]) -> web.StreamResponse:
+        if not asked.query.watch:
+            begin_typing(asked.request)
+        console = self._host.console(asked.reference, watch=asked.query.watch)
+        return await serve_console(asked.request, asked.query, console, self._closing)
 
     async def _stats(self, asked: Asked[Nothing, Nothing]) -> web.Response:
         return answer(await self._host.queries.stats(asked.reference))

@@ -66,6 +66,17 @@ def check_may_ask(request: web.Request) -> None:
         )
 
 
+def begin_typing(request: web.Request) -> None:
+    """Note who types into a console, in the log too; raises ForbiddenError for a peer that may only look."""
+    peer = peer_of(request)
+    if not peer.writable:
+        raise ForbiddenError(
+            f"uid {peer.uid} may look but not type; watch it, or ask the supervisor's owner (uid {os.geteuid()})"
+        )
+    asked_by.set(f"{peer.user} (pid {peer.pid})")
+    LOGGER.info("GET %s, to type, by uid %d, pid %d", request.rel_url.raw_path, peer.uid, peer.pid)
+
+
 @web.middleware
 async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let everybody look, and only some change."""

@@ -104,6 +104,15 @@ class LogsQuery(Query):
     source: Literal["app", "vmm", "hypeman"] = "app"
 
 
+class ConsoleQuery(Query):
+    """`GET /instances/{id}/console`."""
+
+    position: int | None = Field(default=None, ge=0)
+    """Where in all that the guest has printed to begin (bytes); the last of it where nothing is said."""
+    watch: bool = False
+    """Only watch."""
+
+
 class DeleteQuery(Query):
     """`DELETE /instances/{id}`."""
 

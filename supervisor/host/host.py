@@ -37,6 +37,7 @@ from supervisor.models import (
 )
 from supervisor.operations.fan_out import FAN_OUT
 from supervisor.operations.images import Part
+from supervisor.runtime.console_input import Console
 from supervisor.runtime.run_files import PutBackFiles
 from supervisor.settings import Settings
 from supervisor.store.layout import PAGES_MODE
@@ -248,6 +249,10 @@ class Host:
     def capabilities(self) -> dict[str, object]:
         """Return hypeman's Capabilities."""
         return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
+
+    def console(self, reference: str, *, watch: bool) -> Console:
+        """Return an instance's console, to be typed into unless it is only watched."""
+        return self._parts.console_inputs.console(self._parts.inventory.resolve(reference), watch=watch)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the host's sums for Prometheus and their content type, by what a request accepts."""

@@ -26,6 +26,7 @@ from supervisor.operations.recovery import HostRecovery
 from supervisor.operations.snapshots import Snapshots
 from supervisor.operations.transitions import Transitions
 from supervisor.operations.unpausing import Unpausing
+from supervisor.runtime.console_input import ConsoleInputs
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.log_losses import LogLosses
@@ -113,6 +114,7 @@ class Parts:
             self._on_exit,
             self._on_paused,
         )
+        self.console_inputs = ConsoleInputs(self.inventory.layout, self.vmms)
         self.probes = ReadinessProbes(self.inventory.layout)
         self.run_files = RunFiles(self.inventory, self.vmms, self.page_servers, self.consoles)
 
