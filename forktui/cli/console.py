@@ -33,6 +33,11 @@ class Keyboard:
         self._typed: asyncio.Queue[bytes] = asyncio.Queue()
         self._keys = TypedKeys() if os.isatty(_STDIN) else None
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody types."""
+        return self._keys is not None
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Have what is typed, and the terminal as it was after that."""
@@ -106,6 +111,9 @@ class Console:
                 # What is typed while it is lost is typed into nothing, as into a line that is cut.
                 with contextlib.suppress(SupervisorUnreachableError):
                     await self._connection.type(data)
+        if not self._keyboard.is_terminal:
+            # Where there is nothing to type, it is to be told all the same why nothing could be.
+            await self._connected.wait()
 
     async def _print(self) -> None:
         """Print, through restarts of the supervisor, until there is nothing more to come."""
@@ -117,10 +125,10 @@ class Console:
                     _say(reason or "the console has ended")
                     return
                 attempts = 0
-            except SupervisorUnreachableError as error:
+            except SupervisorUnreachableError:
                 if self._position is None:
                     raise
-                reason = error.message
+                reason = "the supervisor is gone"
             except ApiError as error:
                 # The connection before may not have been seen to be gone yet.
                 if self._position is None or error.code != _BUSY:

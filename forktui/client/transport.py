@@ -75,6 +75,7 @@ class Transport:
     ) -> None:
         self.socket = socket
         self.read_only = read_only
+        self.supervisor_user = supervisor_user
         self._trust = Trust(socket, supervisor_user)
         self._tell = tell
         self._connector: SocketConnector | None = None

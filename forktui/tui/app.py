@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -180,6 +181,15 @@ class ForkTui(TerminalApp):
         instance = self.world.instances.get(message.instance_id)
         if instance is not None:
             self.push_screen(Console(instance, partial(self.client.follow_log, instance.id, CONSOLE_LINES, "app")))
+
+    def on_console_typing_wanted(self, message: Console.TypingWanted) -> None:
+        instance, about = message.instance, self.world.supervisor
+        if self.client.read_only or (about is not None and not about.writable):
+            self._say(f"{instance.name}: nothing can be typed: this dashboard may only look", "warning")
+            return
+        whose = [] if self.client.supervisor_user is None else ["--supervisor-user", str(self.client.supervisor_user)]
+        command = ("-m", "forktui", "console", "--socket", str(self.client.socket), *whose, instance.id)
+        self.run_worker(self.run_beside(sys.executable, *command), name="typing", group="typing")
 
     def on_fork_tree_columns_chosen(self, message: ForkTree.ColumnsChosen) -> None:
         self.run_worker(self._keep(columns=message.choices), name="choices", group="choices")

@@ -80,11 +80,15 @@ class TerminalDriver(LinuxDriver):
         self.suspend_application_mode()
         os.kill(0, signal.SIGTSTP)
 
+    def lend(self) -> None:
+        """Give the terminal to another program of this job, until `resume_application_mode`."""
+        super().suspend_application_mode()
+        self._given_back = True
+
     def suspend_application_mode(self) -> None:
         if self._given_back:
             return
-        super().suspend_application_mode()
-        self._given_back = True
+        self.lend()
         # Not by a stream: this may be a signal's handler, in the middle of another write to it.
         os.write(2, f"{STOPPED}\n".encode())
 

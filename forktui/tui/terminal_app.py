@@ -117,6 +117,19 @@ class TerminalApp(InkedApp):
             no_shell = "no shell with jobs has started forktui, and nothing would bring it back: q leaves"
             self.post_message(Said(no_shell, "warning"))
 
+    async def run_beside(self, *command: str) -> None:
+        """Give the terminal to a program, and have it again when that has ended; it is not run where there is none."""
+        if not isinstance(self._driver, TerminalDriver):
+            self.post_message(Said("there is no terminal here that another program could have", "warning"))
+            return
+        self._driver.lend()
+        try:
+            program = await asyncio.create_subprocess_exec(*command)
+            await program.wait()
+        finally:
+            self._driver.resume_application_mode()
+            self.refresh(layout=True)
+
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
         """Write what is shown to a file, in the working directory or else where choices are kept."""
         self.run_worker(self._write_picture(self.export_screenshot()), name="screenshot", group="screenshot")

@@ -1,6 +1,10 @@
 """A guest's console."""
 
 import asyncio
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
 
 from forktui.client.followed_log import Follow, FollowedLog, LogLink, LogState
 from forktui.model.world import World
@@ -27,7 +31,17 @@ _LINK_INKS: dict[LogLink, Ink] = {
 
 
 class Console(Reading):
-    """What a guest prints, while it prints it; nothing that is typed goes to the guest."""
+    """What a guest prints, while it prints it; whoever wants to type into it has the terminal for that."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("i", "type", "Type into it")]
+    KEYS = f"i types  {Reading.KEYS}"
+
+    class TypingWanted(Message):
+        """The terminal is to be the guest's."""
+
+        def __init__(self, instance: Instance) -> None:
+            super().__init__()
+            self.instance = instance
 
     def __init__(self, instance: Instance, follow: Follow) -> None:
         super().__init__("", view=LinesView())
@@ -49,6 +63,9 @@ class Console(Reading):
         if (instance is None) != self._gone or (instance is not None and instance != self._instance):
             self._gone, self._instance = instance is None, instance or self._instance
             self._head()
+
+    def action_type(self) -> None:
+        self.post_message(self.TypingWanted(self._instance))
 
     def _head(self) -> None:
         state = self._instance.state
