@@ -35,6 +35,7 @@ VERBS = (
     "wait",
     "cancel",
     "logs",
+    "console",
 )
 
 

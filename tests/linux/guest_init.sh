@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # /init of the guests: prints what it has, and then a line for each look at its memory and its disk.
-# Words of the kernel's command line: do=WHAT ends it at once; clock=phc2sys and clock=chrony have that set its clock by the host's.
+# Words of the kernel's command line: do=WHAT ends it at once, or is a shell; clock=phc2sys and clock=chrony have that set its clock by the host's.
 /bin/busybox mkdir -p /bin /disk
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -12,6 +12,7 @@ case $(word do) in
   panic) echo c >/proc/sysrq-trigger;;
   reset) echo b >/proc/sysrq-trigger;;
   exit) exit 3;;
+  shell) exec setsid cttyhack sh;;
 esac
 for module in $(cat /modules/order); do insmod /modules/$module.ko || echo "guest: no $module"; done
 [ -b /dev/vda ] && mount -t ext4 /dev/vda /disk
