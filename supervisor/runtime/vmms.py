@@ -2,23 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
-from supervisor.images.readiness import check_machine, make_way_for_vmm
+from supervisor.images.readiness import check_machine
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
 from supervisor.runtime.consoles import Consoles
-from supervisor.runtime.guest_metadata import for_mmds, prepared, resume
+from supervisor.runtime.guest_metadata import for_mmds, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.own_processes import is_vmm
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.spawning import Spawning
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.examination import check_state
 from supervisor.snapshots.layer_checks import check_layers
@@ -31,7 +31,7 @@ from supervisor.uffd.handle import PageServer
 from supervisor.uffd.page_map import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, usable, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.process import Exit
 
 
@@ -52,19 +52,16 @@ class Vmms:
 
         `on_paused` is told of an instance whose VM may have stayed paused.
         """
-        self._hypervisors = hypervisors
+        self._spawning = Spawning(hypervisors, huge_pages, consoles, layout)
         self._page_servers = page_servers
-        self._huge_pages = huge_pages
-        self._consoles = consoles
         self._layout = layout
         self._on_exit = on_exit
         self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
-        self._programs = StartedPrograms()
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
         """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
-        return usable(self._hypervisors, name)
+        return self._spawning.hypervisor(name)
 
     def check_userfaultfd(self, name: HypervisorName) -> None:
         """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""
@@ -116,9 +113,9 @@ class Vmms:
         await asyncio.to_thread(known_faults.check_boots, record, self.hypervisor(record.hypervisor), vm_json)
         step("spawn")
         with watch.phase("boot"), interruptible():
-            vmm = await self._spawn(record, VM_JSON)
+            vmm = await self._spawning.spawn(record, VM_JSON)
             try:
-                told = await self._started(record, vmm, await known_faults.version_of(record, vmm))
+                told = await self._spawning.started(record, vmm, await known_faults.version_of(record, vmm))
             except BaseException:
                 await to_its_end(vmm.terminate())
                 raise
@@ -147,7 +144,7 @@ class Vmms:
         await asyncio.to_thread(check_layers, record.name, layers, snapshot.layer_marks)
         step("spawn")
         with watch.phase("spawn"), interruptible():
-            vmm = await self._spawn(record, None)
+            vmm = await self._spawning.spawn(record, None)
         try:
             with interruptible():
                 version = await known_faults.version_of(record, vmm)
@@ -158,7 +155,7 @@ class Vmms:
                     await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=not mmds, fields=fields)
                 if mmds:
                     await resume(vmm, mmds, watch)
-                told = await self._started(record, vmm, version)
+                told = await self._spawning.started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
             raise
@@ -188,7 +185,7 @@ class Vmms:
         try:
             async with while_serving(server):
                 with watch.phase("spawn"), interruptible():
-                    vmm = await self._spawn(record, None, attach)
+                    vmm = await self._spawning.spawn(record, None, attach)
                 with interruptible():
                     told = await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
         except BaseException:
@@ -216,7 +213,7 @@ class Vmms:
                 await served
         if wait:
             await resume(vmm, mmds, watch)
-        return await self._started(record, vmm, version)
+        return await self._spawning.started(record, vmm, version)
 
     @contextlib.asynccontextmanager
     async def snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
@@ -224,10 +221,8 @@ class Vmms:
 
         Where that or the body fails, the VM runs on and the files are gone.
         """
-        vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
-        written = record.vmm_snapshot_version or self._programs.version_found(
-            record.name, hypervisor, vmm.pid, record.firecracker_version
-        )
+        vmm = self._vmm(record.id)
+        written = self._spawning.snapshot_version(record, vmm)
         with interruptible():
             kind = await known_faults.snapshot_kind(record, vmm)
         files = next_snapshot(record, kind, written)
@@ -313,20 +308,10 @@ class Vmms:
         if not await asyncio.to_thread(is_vmm, record.process, self._layout, record.id):
             self._clear_run_files(record.id)
             return False
-        vmm = await Vmm.adopt(
-            instance_id=record.id,
-            directory=self._layout.instance(record.id),
-            api_socket=self._layout.api_socket(record.id),
-            pid=record.process.pid,
-            start_time=record.process.start_time,
-            consoles=self._consoles,
-            name=record.name,
-        )
+        vmm = await self._spawning.adopt(record, record.process)
         if vmm is None:
             self._clear_run_files(record.id)
             return False
-        share = self._huge_pages.claim(record.huge_pages, vmm.pid)
-        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         self._follow(record, vmm)
         vmm.check_listener()
         return True
@@ -342,39 +327,6 @@ class Vmms:
         if vmm is None:
             raise VmmError(f"{instance_id}: its VMM has ended; look at its log")
         return vmm
-
-    async def _spawn(
-        self,
-        record: InstanceRecord,
-        config_file: str | None,
-        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
-    ) -> Vmm:
-        directory = self._layout.instance(record.id)
-        await asyncio.to_thread(make_way_for_vmm, record.name, directory)
-        metadata = await prepared(record, directory)
-        share = await self._huge_pages.promise(record.name, record.huge_pages)
-        try:
-            vmm = await Vmm.spawn(
-                self.hypervisor(record.hypervisor),
-                instance_id=record.id,
-                directory=directory,
-                api_socket=self._layout.api_socket(record.id),
-                config_file=config_file,
-                consoles=self._consoles,
-                name=record.name,
-                metadata=metadata if config_file is not None else None,
-                meanwhile=meanwhile,
-            )
-        except BaseException:
-            self._huge_pages.end(share)
-            raise
-        share.pid = vmm.pid
-        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
-        return vmm
-
-    async def _started(self, record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
-        hypervisor = self.hypervisor(record.hypervisor)
-        return await known_faults.started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
 
     def _follow(self, record: InstanceRecord, vmm: Vmm) -> None:
         self._running[record.id] = vmm
