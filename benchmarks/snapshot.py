@@ -20,6 +20,7 @@ from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import writes
 from supervisor.vmm.logs import CONSOLE_LOG
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 
 PASSES = 2
@@ -177,8 +178,7 @@ async def _vmm(
             vmm = await Vmm.spawn(
                 hypervisor,
                 instance_id=name,
-                directory=directory,
-                api_socket=bench.folder / f"{name}.sock",
+                quarters=InDirectory(directory, bench.folder / f"{name}.sock"),
                 config_file=VM_JSON if boot else None,
                 consoles=PLAIN,
                 meanwhile=meanwhile,

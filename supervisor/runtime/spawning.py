@@ -14,6 +14,7 @@ from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord, ProcessIdentity, StartedVmm
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, usable
+from supervisor.vmm.quarters import InDirectory
 
 
 class Spawning:
@@ -51,8 +52,7 @@ class Spawning:
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),
                 instance_id=record.id,
-                directory=directory,
-                api_socket=self._layout.api_socket(record.id),
+                quarters=InDirectory(directory, self._layout.api_socket(record.id)),
                 config_file=config_file,
                 consoles=self._consoles,
                 name=record.name,
@@ -70,8 +70,7 @@ class Spawning:
         """Take over an instance's VMM; None where it has ended."""
         vmm = await Vmm.adopt(
             instance_id=record.id,
-            directory=self._layout.instance(record.id),
-            api_socket=self._layout.api_socket(record.id),
+            quarters=InDirectory(self._layout.instance(record.id), self._layout.api_socket(record.id)),
             pid=process.pid,
             start_time=process.start_time,
             consoles=self._consoles,

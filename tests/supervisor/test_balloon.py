@@ -13,6 +13,7 @@ from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.pagewalker_images import write_image
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.supervisor_process import Home, supervisor
@@ -84,8 +85,7 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
     booted = await Vmm.spawn(
         hypervisor,
         instance_id="source",
-        directory=source,
-        api_socket=run_dir / "s.sock",
+        quarters=InDirectory(source, run_dir / "s.sock"),
         config_file="vm.json",
         consoles=PLAIN,
     )
@@ -102,8 +102,7 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
         vmm = await Vmm.spawn(
             hypervisor,
             instance_id="fork",
-            directory=directory,
-            api_socket=run_dir / "f.sock",
+            quarters=InDirectory(directory, run_dir / "f.sock"),
             config_file=None,
             consoles=PLAIN,
         )
