@@ -76,7 +76,8 @@ class Holder:
 
     def _hold(self, request: dict[str, Any], reply: Reply) -> None:
         """Copy a pipe to a file from now on; one that is held already is held once, the bound is that said last."""
-        path, most_bytes, given = Path(request["path"]), int(request["most_bytes"]), request["descriptor"]
+        path, most_bytes = Path(request["path"]), int(request["most_bytes"])
+        given = next(iter(request["descriptors"]), None)
         if given is None or not stat.S_ISFIFO(os.fstat(given).st_mode):
             raise ValueError("no pipe came with it")
         file = self._files.get(path) or BoundedFile(path, most_bytes)

@@ -12,6 +12,7 @@ from supervisor.images.readiness import check_machine
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
+from supervisor.runtime.attaching import Attaching
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.guest_metadata import for_mmds, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
@@ -167,27 +168,15 @@ class Vmms:
         with watch.phase("prepare"), interruptible():
             server = await self._page_servers.serving(template_id)
         records = self._page_servers.begin_recording(record)
-        prefetch = "off" if records else record.prefetch
-
-        async def attach(vmm_pid: int) -> None:
-            step("attach")
-            await server.attach(
-                record.id,
-                listen=self._layout.uffd_socket(record.id),
-                page_map=self._layout.page_map(record.id),
-                vmm_pid=vmm_pid,
-                prefetch=prefetch,
-                record=records,
-            )
-
+        attaching = Attaching(server, record, self._layout, records=records)
         vmm = None
         step("spawn")
         try:
             async with while_serving(server):
                 with watch.phase("spawn"), interruptible():
-                    vmm = await self._spawning.spawn(record, None, attach)
+                    vmm = await self._spawning.spawn(record, None, attaching.attach)
                 with interruptible():
-                    told = await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
+                    told = await self._load_served(record, vmm, server, watch, attaching)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
             raise
@@ -195,10 +184,10 @@ class Vmms:
         return told
 
     async def _load_served(
-        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
+        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, attaching: Attaching
     ) -> StartedVmm:
-        """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
-        state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
+        """Load a snapshot through a page server and resume it; after its prefetch where that is to be."""
+        state, listen, wait = own_snapshot(record).state, str(attaching.socket), attaching.prefetch == "before_resume"
         version = await known_faults.version_of(record, vmm)
         fields = known_faults.load_fields(record, version)
         mmds = await for_mmds(record, self._layout.instance(record.id))
@@ -211,6 +200,7 @@ class Vmms:
             step("prefetch")
             with watch.phase("prefetch"):
                 await served
+        remove_file(attaching.socket)
         if wait:
             await resume(vmm, mmds, watch)
         return await self._spawning.started(record, vmm, version)

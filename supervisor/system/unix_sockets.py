@@ -63,10 +63,11 @@ class ListensAlreadyError(OSError):
     """Another process listens at the path."""
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, mode: int | None = None) -> socket.socket:
     """Return a listening socket at `path`, non-blocking, in the place of one that nobody listens at any more.
 
-    Raises OSError where the path cannot be one, ListensAlreadyError where somebody does listen there.
+    With a mode its file never has any but that, less the umask. Raises OSError where the path cannot be one,
+    ListensAlreadyError where somebody does listen there.
     """
     problem = too_long(path)
     if problem:
@@ -79,6 +80,9 @@ def listen(path: Path) -> socket.socket:
                 path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        if mode is not None:
+            # The file is made with the socket's own mode: unix_bind_bsd in net/unix/af_unix.c.
+            os.fchmod(listener.fileno(), mode)
         listener.bind(os.fspath(path))
         listener.listen()
     except OSError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import boot_args
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
@@ -108,9 +109,10 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
         )
         try:
             page_map = run_dir / "fork.map"
-            await server.attach(
-                "fork", listen=run_dir / "f.uffd", page_map=page_map, vmm_pid=vmm.pid, prefetch="off", record=False
-            )
+            with listener_for(run_dir / "f.uffd") as listener:
+                await server.attach(
+                    "fork", listener=listener, page_map=page_map, vmm_pid=vmm.pid, prefetch="off", record=False
+                )
             await vmm.api.load_snapshot("state", "Uffd", str(run_dir / "f.uffd"), resume=True)
             await server.served("fork")
             yield Fork(vmm, server, run_dir / "f.sock", directory, page_map)
