@@ -9,6 +9,7 @@ from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
 from supervisor.images.readiness import check_machine
+from supervisor.jails.jails import Jails
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
@@ -23,9 +24,10 @@ from supervisor.runtime.spawning import Spawning
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.examination import check_state
 from supervisor.snapshots.layer_checks import check_layers
-from supervisor.snapshots.layer_files import make_way, remove, sweep
+from supervisor.snapshots.layer_files import sweep
 from supervisor.snapshots.layers import all_names, next_snapshot, own_snapshot
-from supervisor.store.layout import VM_JSON, Layout, partial
+from supervisor.snapshots.written_files import Written
+from supervisor.store.layout import VM_JSON, Layout, layer, partial, state_file
 from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
@@ -46,6 +48,7 @@ class Vmms:
         huge_pages: HugePagePool,
         consoles: Consoles,
         layout: Layout,
+        jails: Jails,
         on_exit: Callable[[str, Exit], None],
         on_paused: Callable[[str], None],
     ) -> None:
@@ -53,9 +56,10 @@ class Vmms:
 
         `on_paused` is told of an instance whose VM may have stayed paused.
         """
-        self._spawning = Spawning(hypervisors, huge_pages, consoles, layout)
+        self._spawning = Spawning(hypervisors, huge_pages, consoles, layout, jails)
         self._page_servers = page_servers
         self._layout = layout
+        self._jails = jails
         self._on_exit = on_exit
         self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
@@ -87,6 +91,18 @@ class Vmms:
                 remedy=Remedy.BOOT_ANEW,
             )
         known_faults.check_known_faults(record, hypervisor.firecracker_version, record.devices or ())
+
+    async def housed(self, record: InstanceRecord, directory: Path) -> InstanceRecord:
+        """Return the record of an instance that is about to be started, with whose its VMM is to be.
+
+        It is written down before that is spawned; its machine is that of a `directory`. Raises DependencyMissingError
+        where it has to be in a jail and cannot, InsufficientResourcesError without a uid.
+        """
+        return await asyncio.to_thread(self._jails.housed, record, directory)
+
+    def written(self, record: InstanceRecord) -> Written:
+        """Return where the VMM of an instance writes its snapshots, and whose they are."""
+        return self._jails.written(record)
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -187,7 +203,7 @@ class Vmms:
         self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, attaching: Attaching
     ) -> StartedVmm:
         """Load a snapshot through a page server and resume it; after its prefetch where that is to be."""
-        state, listen, wait = own_snapshot(record).state, str(attaching.socket), attaching.prefetch == "before_resume"
+        state, listen, wait = own_snapshot(record).state, attaching.told, attaching.prefetch == "before_resume"
         version = await known_faults.version_of(record, vmm)
         fields = known_faults.load_fields(record, version)
         mmds = await for_mmds(record, self._layout.instance(record.id))
@@ -212,23 +228,23 @@ class Vmms:
         Where that or the body fails, the VM runs on and the files are gone.
         """
         vmm = self._vmm(record.id)
-        written = self._spawning.snapshot_version(record, vmm)
         with interruptible():
             kind = await known_faults.snapshot_kind(record, vmm)
-        files = next_snapshot(record, kind, written)
-        directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
+        files = next_snapshot(record, kind, self._spawning.snapshot_version(record, vmm))
+        directory, written = self._layout.instance(record.id), self._jails.written(record)
+        state, mem = files.state, files.layers[0]
         try:
             with interruptible():
                 step("pause")
                 await vmm.api.pause()
                 # No earlier: until it answers it may be writing what is left of a snapshot that came to nothing.
-                await asyncio.to_thread(make_way, directory, (state, layer))
+                await asyncio.to_thread(written.make_way, directory, (state, mem))
                 step("snapshot")
-                await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
+                await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(mem)).name, kind)
             yield files
         except BaseException:
             if await asyncio.shield(self.run_on(record.id)):
-                await asyncio.shield(asyncio.to_thread(remove, directory, (state, layer)))
+                await asyncio.shield(asyncio.to_thread(written.remove, directory, (state, mem)))
             raise
 
     async def run_on(self, instance_id: str) -> bool:
@@ -246,7 +262,12 @@ class Vmms:
         While it writes it holds the file's lock (ext4_buffered_write_iter in fs/ext4/file.c), and where it waits for a
         page meanwhile, so does unlink(2), uninterruptibly: who is to start its page server must not be who waits.
         """
-        await asyncio.to_thread(sweep, self._layout.instance(record.id), all_names(record.snapshot))
+        directory, kept = self._layout.instance(record.id), all_names(record.snapshot)
+        await asyncio.to_thread(sweep, directory, kept)
+        if self.runs(record.id):
+            # The next one's: of those before it nothing was left. What else is there is the VMM's affair.
+            names = {state_file(record.next_layer), layer(record.next_layer)}
+            await asyncio.to_thread(self._jails.written(record).remove, directory, names.difference(kept))
 
     async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
         """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
@@ -339,3 +360,4 @@ class Vmms:
         remove_file(self._layout.api_socket(instance_id))
         remove_file(self._layout.uffd_socket(instance_id))
         remove_page_map(self._layout.page_map(instance_id))
+        self._jails.clear(instance_id)

@@ -76,6 +76,19 @@ def make_directories(top: Path, names: PurePosixPath, mode: int = 0o750) -> None
         pass
 
 
+def link_opened(fd: int, target: Path) -> bool:
+    """Give an open file another name, if that can be; raises FileExistsError."""
+    try:
+        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
+        return False
+    return True
+
+
 @contextmanager
 def descended(top: str | Path, names: Iterable[str], mode: int | None = None) -> Iterator[int]:
     """Give a descriptor of a directory below one, following no link on the way; with a mode what is missing is made."""
