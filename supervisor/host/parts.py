@@ -77,6 +77,7 @@ class Parts:
             self.vmms,
             self.page_servers,
             self.consoles,
+            self.jails,
             self.unpausing,
             self.readying,
             report,

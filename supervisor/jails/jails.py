@@ -131,6 +131,10 @@ class Jails:
         if self._cgroups is not None:
             await asyncio.to_thread(self._cgroups.join, record.id, pid)
 
+    def has(self, instance_id: str, pid: int) -> bool:
+        """Return whether a process is what an instance's jailer was started as, or what that started. Blocks."""
+        return self._cgroups is not None and self._cgroups.has(instance_id, pid)
+
     def quarters(self, record: InstanceRecord) -> InJail:
         """Return the jail of an instance that runs in one."""
         return InJail(self._layout, record.id, self._cgroups)

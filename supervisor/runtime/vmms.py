@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
@@ -17,7 +18,7 @@ from supervisor.runtime.attaching import Attaching
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.guest_metadata import for_mmds, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
-from supervisor.runtime.own_processes import is_vmm
+from supervisor.runtime.own_processes import is_vmm, lives
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.spawning import Spawning
@@ -28,7 +29,7 @@ from supervisor.snapshots.layer_files import sweep
 from supervisor.snapshots.layers import all_names, next_snapshot, own_snapshot
 from supervisor.snapshots.written_files import Written
 from supervisor.store.layout import VM_JSON, Layout, layer, partial, state_file
-from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
+from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
 from supervisor.uffd.page_map import remove_page_map
@@ -36,6 +37,13 @@ from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.process import Exit
+
+
+class LostSocket(NamedTuple):
+    """Where a VMM's socket was, and whether the VMM can be asked all the same."""
+
+    path: Path
+    reachable: bool
 
 
 class Vmms:
@@ -289,9 +297,10 @@ class Vmms:
                 "VM runs on, and stop and delete end it"
             )
 
-    def out_of_place(self) -> dict[str, bool]:
-        """Return the instances whose VMMs have lost their sockets, and whether each can be asked all the same."""
-        return {instance_id: vmm.reachable for instance_id, vmm in self._running.items() if not vmm.socket_in_place}
+    def out_of_place(self) -> dict[str, LostSocket]:
+        """Return the instances whose VMMs have lost their sockets."""
+        lost = ((instance_id, vmm) for instance_id, vmm in self._running.items() if not vmm.socket_in_place)
+        return {instance_id: LostSocket(vmm.api_socket, vmm.reachable) for instance_id, vmm in lost}
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
@@ -316,7 +325,7 @@ class Vmms:
         """
         if record.process is None:
             return False
-        if not await asyncio.to_thread(is_vmm, record.process, self._layout, record.id):
+        if not await asyncio.to_thread(self._is_there, record, record.process):
             self._clear_run_files(record.id)
             return False
         vmm = await self._spawning.adopt(record, record.process)
@@ -332,6 +341,12 @@ class Vmms:
         running, self._running = self._running, {}
         for vmm in running.values():
             await vmm.disconnect()
+
+    def _is_there(self, record: InstanceRecord, process: ProcessIdentity) -> bool:
+        """Return whether an instance's process is there; one in a jail also where somebody has removed that. Blocks."""
+        if is_vmm(process, self._layout, record.id):
+            return True
+        return record.jail_uid is not None and lives(process) and self._jails.has(record.id, process.pid)
 
     def _vmm(self, instance_id: str) -> Vmm:
         vmm = self._running.get(instance_id)
