@@ -53,6 +53,11 @@ class Hierarchies:
         except OSError:
             return cls("")
 
+    def mount(self, version: int, controller: str | None = None) -> Mount | None:
+        """Return the mount of a version, with a controller if it is the first, that comes first in mountinfo."""
+        found = (one for one in self._mounts if one.version == version)
+        return next((one for one in found if controller is None or controller in one.controllers), None)
+
     def groups_of(self, pid: int | str, controller: str) -> list[Group]:
         """Return the groups by which a controller limits a process, its own first; none where it has ended."""
         try:
