@@ -168,8 +168,11 @@ class Jails:
         roots.sweep(self._layout, kept)
 
     async def close(self) -> None:
-        """Wait until what was to be removed is."""
+        """Wait until what was to be removed is; cgroups of VMs that run stay."""
         await self._background.join()
+        if self._cgroups is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._cgroups.leave)
 
     def _recorded(self) -> Collection[int]:
         uids = {record.jail_uid for record in self._inventory.instances.values()}

@@ -70,6 +70,10 @@ def left_of_jails(home: Home, running: Set[str] = frozenset()) -> Iterator[str]:
 def cgroups(home: Home) -> tuple[str, ...]:
     """Return the instances of a home that have a cgroup."""
     try:
-        return OwnCgroups.open(home.data.resolve()).instances()
+        own = OwnCgroups.open(home.data.resolve())
     except CgroupsMissingError:
         return ()
+    found = own.instances()
+    # It may be of a supervisor that has ended: what nothing is in is nobody's.
+    own.leave()
+    return found
