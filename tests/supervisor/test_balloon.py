@@ -15,6 +15,7 @@ from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.quarters import InDirectory
+from tests.harness.jails import api_socket
 from tests.harness.pagewalker_images import write_image
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.supervisor_process import Home, supervisor
@@ -174,7 +175,7 @@ async def test_a_removal_outlives_the_page_server_that_was_told_of_it(hypervisor
 
 async def inflate(home: Home, instance: Instance, amount_mib: int) -> None:
     """Have a VM of a supervisor give memory to its balloon, or take it back, and wait until its guest has."""
-    set_balloon(home.run / f"{instance.id}.sock", amount_mib)
+    set_balloon(api_socket(home, instance.id), amount_mib)
     await until_console_says(console_of(home, instance), f"balloon {amount_mib * MIB // 4096}")
 
 
