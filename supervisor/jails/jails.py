@@ -126,6 +126,13 @@ class Jails:
         )
         return InJail(self._layout, record.id, self._cgroups, command)
 
+    def bring_sockets(self, record: InstanceRecord, pid: int) -> None:
+        """Have the vsock device of a VMM that has come to run in a jail reached as that of any other. Blocks."""
+        if record.jail_uid is not None:
+            its = needs(record, self._layout.instance(record.id), boots=False)
+            with contextlib.suppress(OSError):
+                roots.bring_sockets(self._layout, record.id, pid, its)
+
     async def join(self, record: InstanceRecord, pid: int) -> None:
         """Have a VMM that has just been spawned held to its limits; raises OSError."""
         if self._cgroups is not None:

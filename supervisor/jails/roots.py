@@ -5,16 +5,18 @@ in it is followed or believed.
 """
 
 import contextlib
+import glob
 import os
 import secrets
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from supervisor.concurrency.progress import advance
 from supervisor.jails.needs import Needs
-from supervisor.store.layout import DELETED, Layout
+from supervisor.store.layout import DELETED, Layout, partial_record
 from supervisor.system.regular_files import link_opened, make_directories, open_within, remove_tree
 from supervisor.system.sparse_files import copy_opened
+from supervisor.system.unix_sockets import held_socket, listening_pid
 
 API_SOCKET = "api.sock"
 UFFD_SOCKET = "uffd.sock"
@@ -43,6 +45,8 @@ def make_root(layout: Layout, instance_id: str, uid: int, gid: int, needs: Needs
         _put(directory, name, root, gid)
     for name in needs.writable:
         _give(directory, name, root, uid, gid)
+    for socket in needs.sockets:
+        _let_call(directory, socket, root, gid)
     os.link(program, root / PROGRAM, follow_symlinks=False)
     os.mkfifo(root / LOG, _WRITABLE)
     os.chown(root / LOG, uid, gid)
@@ -68,6 +72,43 @@ def sweep(layout: Layout, kept: Collection[str]) -> None:
         for aside in list(layout.jails.glob(f"{DELETED}*")):
             with contextlib.suppress(OSError):
                 remove_tree(aside)
+
+
+def bring_sockets(layout: Layout, instance_id: str, pid: int, needs: Needs) -> None:
+    """Have what a VMM of this pid listens at for others in its jail reached from its instance's directory as well.
+
+    Raises OSError.
+    """
+    directory, root = layout.instance(instance_id), layout.jail_root(instance_id)
+    for name in needs.sockets:
+        held = held_socket(root, str(name))
+        try:
+            # Refused where somebody else listens: it has been put there by the VMM.
+            if listening_pid(Path(f"/proc/self/fd/{held}")) == pid:
+                new = partial_record(directory / name)
+                new.unlink(missing_ok=True)
+                if link_opened(held, new):
+                    new.replace(directory / name)
+        finally:
+            os.close(held)
+
+
+def _let_call(directory: Path, socket: PurePosixPath, root: Path, gid: int) -> None:
+    """Give a VMM the sockets of those whom its guest may call by its vsock device: `<its own>_<port>`.
+
+    Where somebody has bound one before the start, in the instance's directory: as Firecracker's docs/vsock.md has it.
+    """
+    for path in (directory / socket).parent.glob(f"{glob.escape(socket.name)}_*"):
+        with contextlib.suppress(OSError):
+            held = held_socket(path.parent, path.name)
+            try:
+                by_number = f"/proc/self/fd/{held}"
+                if os.fstat(held).st_uid == os.geteuid():
+                    os.chown(by_number, -1, gid)
+                    os.chmod(by_number, os.fstat(held).st_mode & 0o777 | 0o060)  # noqa: PTH101
+                link_opened(held, root / socket.parent / path.name)
+            finally:
+                os.close(held)
 
 
 def _put(directory: Path, name: str, root: Path, gid: int) -> None:

@@ -90,6 +90,7 @@ class Spawning:
     async def started(self, record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
         """Return what is recorded of a VMM that came to run; DependencyMissingError where it may not."""
         hypervisor = self.hypervisor(record.hypervisor)
+        await asyncio.to_thread(self._jails.bring_sockets, record, vmm.pid)
         return await known_faults.started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
 
     def snapshot_version(self, record: InstanceRecord, vmm: Vmm) -> str:
@@ -101,9 +102,9 @@ class Spawning:
 
     def _prepare(self, record: InstanceRecord, *, boots: bool) -> Quarters:
         """Have what a VMM is about to find there. Blocks."""
+        make_way_for_vmm(record.name, self._layout.instance(record.id))
         if record.jail_uid is not None:
             return self._jails.prepare(record, boots=boots)
-        make_way_for_vmm(record.name, self._layout.instance(record.id))
         return self._in_directory(record)
 
     def _in_directory(self, record: InstanceRecord) -> InDirectory:
