@@ -14,7 +14,7 @@ PIDS: Final = 3
 WEIGHT: Final = 50
 LIMITS: Final = CgroupLimits(MEMORY, PIDS, WEIGHT)
 NO_LIMITS: Final = CgroupLimits(None, None, 100)
-TREE: Final = "for one in 1 2 3; do (sleep 600 & sleep 600 & wait) & done; echo all; wait"
+TREE: Final = "for one in 1 2 3; do (sleep 600 & sleep 600 & echo two; wait) & done; wait"
 """A shell with three below it, each of which has two."""
 
 
@@ -40,7 +40,7 @@ def run(host: Host) -> None:
 def _memory(host: Host, own: OwnCgroups) -> None:
     """Have a program take memory for as long as it gets some: a line without an end."""
     own.make("memory", CgroupLimits(MEMORY, None, 100))
-    with _started(own, "memory", "tail /dev/zero") as process:
+    with _started(own, "memory", "exec tail /dev/zero") as process:
         host.see("memory ended by", process.wait())
     events = words(own._unified / "memory" / "memory.events")
     host.see("memory events", dict(zip(events[::2], map(int, events[1::2]), strict=True)))
@@ -65,7 +65,8 @@ def _tree(host: Host, own: OwnCgroups) -> None:
     own.make("tree", NO_LIMITS)
     with _started(own, "tree", TREE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        for _ in range(3):
+            process.stdout.readline()
         host.see("tree processes", len(own.processes("tree")))
         host.see("tree has", [own.has("tree", process.pid), own.has("tree", 1)])
         host.see("tree removed while it runs", own.remove("tree"))
