@@ -125,6 +125,7 @@ class Host:
         await parts.background.join()
         self.events.close()
         await parts.vmms.close()
+        await parts.jails.close()
         await parts.page_servers.close()
         await parts.consoles.close()
 
@@ -259,6 +260,7 @@ class Host:
 
         await asyncio.to_thread(prepare)
         await parts.layers.probe()
+        await parts.jails.begin()
         await parts.consoles.reconnect()
         await parts.recovery.recover()
         await parts.page_servers.reconnect()

@@ -7,6 +7,7 @@ from supervisor.concurrency.tasks import Background
 from supervisor.host.event_bus import EventBus
 from supervisor.images.catalog import ImageCatalog
 from supervisor.images.threads import ImageThreads
+from supervisor.jails.jails import Jails
 from supervisor.models import HypervisorName
 from supervisor.models.base import Report
 from supervisor.operations.acceptance import Acceptance
@@ -76,6 +77,7 @@ class Parts:
             self.vmms,
             self.page_servers,
             self.consoles,
+            self.jails,
             self.unpausing,
             self.readying,
             report,
@@ -93,12 +95,14 @@ class Parts:
         self.consoles = Consoles(self.inventory.layout, settings.console_log_size, self._report, losses.tell)
         self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report)
         self.templates = Templates(self.inventory, self.page_servers)
+        self.jails = Jails(self.inventory, settings, found["firecracker"])
         self.vmms = Vmms(
             found,
             self.page_servers,
             self.huge_pages,
             self.consoles,
             self.inventory.layout,
+            self.jails,
             self._on_exit,
             self._on_paused,
         )

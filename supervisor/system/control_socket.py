@@ -19,7 +19,7 @@ from supervisor.system.same_file import is_at
 MOST_CONNECTIONS = 64
 """A supervisor has one, and one more for each fork that it hands over just then."""
 MOST_DESCRIPTORS = 4
-"""A request comes with one; those of a peer that sends more of them than requests are descriptors that forks lack."""
+"""Of a request; those of a peer that sends more of them than requests are descriptors that forks lack."""
 _UNSENT_BYTES = 1 << 20
 """A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
 _ACCEPT_RETRY = 1.0
@@ -32,7 +32,7 @@ Reply = Callable[[Mapping[str, Any]], None]
 class ControlSocket:
     """Listens for supervisors, once it is put at its path; there may be several, and none of them need stay.
 
-    A request has the descriptor that came with it, or None, as its field `descriptor`.
+    A request has the descriptors that came with it, in their order, as its field `descriptors`.
     """
 
     def __init__(
@@ -182,7 +182,9 @@ class _Connection:
         if self._closed:
             return
         try:
-            piece, descriptors, _, _ = socket.recv_fds(self._peer, LINE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            piece, descriptors, _, _ = socket.recv_fds(
+                self._peer, LINE_BYTES, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError:
@@ -220,5 +222,5 @@ class _Connection:
             return
         self.has_asked = True
         number = request.pop("id", None)
-        request["descriptor"] = self._descriptors[0] if self._descriptors else None
+        request["descriptors"] = tuple(self._descriptors)
         self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))

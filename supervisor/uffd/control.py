@@ -86,6 +86,8 @@ class Status(NamedTuple):
     held_back_touched: int
     """How many of those pages were wanted all the same."""
     handshake_seconds: float
+    takes_listeners: bool = False
+    """Whether it is handed the sockets that it listens at; page servers of earlier versions bind them."""
 
 
 class PutBack(NamedTuple):

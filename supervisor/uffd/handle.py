@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,7 @@ from supervisor.uffd.control import (
     decode_answer,
     decode_event,
 )
+from supervisor.uffd.earlier import rebound
 from supervisor.uffd.hand_over import hand_over
 from supervisor.uffd.program import PageServerProcess
 
@@ -83,6 +85,7 @@ class PageServer(OfProcess[int | None]):
             _who(whose, process), streams, lambda event: self._take_event(decode_event(event)), PageServerError
         )
         self._handshake_seconds = 0.0
+        self._takes_listeners = True
         process.exited.add_done_callback(self._on_exit)
 
     @classmethod
@@ -164,6 +167,7 @@ class PageServer(OfProcess[int | None]):
             server._connection.close("was not connected to")
             raise
         server._handshake_seconds = status.handshake_seconds
+        server._takes_listeners = status.takes_listeners
         server.forks.update(status.forks)
         return server
 
@@ -171,26 +175,30 @@ class PageServer(OfProcess[int | None]):
         self,
         fork_id: str,
         *,
-        listen: Path,
+        listener: socket.socket,
         page_map: Path,
         vmm_pid: int,
         prefetch: Prefetch = "before_resume",
         record: bool = False,
     ) -> None:
-        """Have it listen for the fork's VMM at `listen` and make its page map; then the VMM may load the snapshot.
+        """Have it wait for the fork's VMM at `listener` and make its page map; then the VMM may load the snapshot.
 
-        Only `vmm_pid` may connect. A fork that records is not prefetched and gets one page a fault. PageServerError
-        when the image's layers are not what they were, or a path or the pid cannot be used.
+        The listener is bound by the caller, who closes it after this, and removes its file once the fork is served or
+        never will be. Only `vmm_pid` may connect. A fork that records is not prefetched and gets one page a fault.
+        PageServerError when the image's layers are not what they were, or the map's path or the pid cannot be used.
         """
-        await self._connection.request(
-            "attach",
-            fork_id=fork_id,
-            listen=_absolute(listen),
-            page_map=_absolute(page_map),
-            vmm_pid=vmm_pid,
-            prefetch=prefetch,
-            record=record,
-        )
+        fields: dict[str, Any] = {
+            "fork_id": fork_id,
+            "page_map": _absolute(page_map),
+            "vmm_pid": vmm_pid,
+            "prefetch": prefetch,
+            "record": record,
+        }
+        if self._takes_listeners:
+            await self._connection.hand("attach", (listener.fileno(),), **fields)
+        else:
+            with rebound(listener) as path:
+                await self._connection.request("attach", listen=_absolute(path), **fields)
         self.forks.add(fork_id)
 
     async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int, nothing_removed: bool = False) -> None:

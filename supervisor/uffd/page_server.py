@@ -137,30 +137,28 @@ class PageServer:
 
     def _attach(self, request: dict[str, Any], reply: Reply) -> None:
         fork_id = self._unserved(request)
+        listening = _descriptor(request, 0, f"fork {fork_id}: the socket that its VMM connects to")
         self.image.verify()
         if request["prefetch"] not in get_args(Prefetch):
             raise PageServerError(f"prefetch {request['prefetch']!r} is none of {', '.join(get_args(Prefetch))}")
         terms = Terms(
             fork_id=fork_id,
-            listen=Path(request["listen"]),
             page_map=Path(request["page_map"]),
             vmm_pid=int(request["vmm_pid"]),
             prefetch=request["prefetch"],
             record=bool(request["record"]),
         )
-        self._sessions[fork_id] = Session.attach(self, terms)
+        self._sessions[fork_id] = Session.attach(self, terms, listening)
         self._run_files.hold(terms.page_map.parent)
         reply({"result": None})
 
     def _adopt(self, request: dict[str, Any], reply: Reply) -> None:
         """Take over a fork from a page server that died, with its userfaultfd, which came with the request."""
         fork_id = self._unserved(request)
-        uffd = request["descriptor"]
-        if uffd is None:
-            raise PageServerError(f"fork {fork_id}: its userfaultfd did not come with the request")
+        uffd = _descriptor(request, 0, f"fork {fork_id}: its userfaultfd")
         self.image.verify()
         page_map, nothing_removed = Path(request["page_map"]), bool(request.get("nothing_removed", False))
-        terms = Terms(fork_id, Path(), page_map, int(request["vmm_pid"]), "off", False, nothing_removed)
+        terms = Terms(fork_id, page_map, int(request["vmm_pid"]), "off", False, nothing_removed)
         self._sessions[fork_id] = Session.adopt(self, terms, uffd)
         self._run_files.hold(page_map.parent)
         reply({"result": None})
@@ -228,6 +226,7 @@ class PageServer:
             held_back_pages=self._hot.recorded.held_back,
             held_back_touched=self._hot.recorded.touched,
             handshake_seconds=self.policy.handshake_seconds,
+            takes_listeners=True,
         )
         reply({"result": status._asdict()})
 
@@ -237,6 +236,14 @@ class PageServer:
     def _stop(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"result": None})
         self.loop.stop()
+
+
+def _descriptor(request: dict[str, Any], place: int, what: str) -> int:
+    """The descriptor of this place that came with a request; PageServerError when there is none."""
+    came: tuple[int, ...] = request["descriptors"]
+    if len(came) <= place:
+        raise PageServerError(f"{what} did not come with the request")
+    return came[place]
 
 
 def _heed_signals(loop: Loop, put_back: Callable[[], object]) -> None:

@@ -69,8 +69,11 @@ class Session:
             self._attached = NOTHING_PREFETCHED
 
     @classmethod
-    def attach(cls, owner: Owner, terms: Terms) -> Self:
-        """Listen for the VMM of a new fork; PageServerError when its process, socket or page map cannot be had."""
+    def attach(cls, owner: Owner, terms: Terms, listening: int) -> Self:
+        """Wait for the VMM of a new fork; PageServerError when its process, socket or page map cannot be had.
+
+        `listening` is the socket that it connects to, and stays the caller's.
+        """
         with contextlib.ExitStack() as undo:
             vmm = _open_vmm(terms)
             undo.callback(os.close, vmm)
@@ -80,8 +83,7 @@ class Session:
                 raise PageServerError(f"page map {terms.page_map} cannot be made: {error.strerror}") from error
             undo.callback(terms.page_map.unlink, missing_ok=True)
             undo.callback(pages.close)
-            listener = handshake.listen(terms.listen)
-            undo.callback(terms.listen.unlink, missing_ok=True)
+            listener = handshake.listener_of(listening)
             undo.callback(listener.close)
             session = cls(owner, terms, vmm, pages, listener)
             undo.pop_all()

@@ -37,8 +37,6 @@ class Terms(NamedTuple):
     """What a fork was attached with."""
 
     fork_id: str
-    listen: Path
-    """The socket that its VMM connects to; of no use for a fork that is taken over."""
     page_map: Path
     vmm_pid: int
     prefetch: Prefetch

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, PageServerEvent, Policy, Prefetch
 from supervisor.uffd.page_map import PageCounters, PageMapReader
 from tests.harness.fork_in_miniature import TIMEOUT, Fork
@@ -85,14 +86,15 @@ class Template:
         listen = self.directory / f"{fork_id}.uffd"
         fork = await Fork.start(listen, self.expected, list(regions), **options)
         self._stack.push_async_callback(fork.kill)
-        await server.attach(
-            fork_id,
-            listen=listen,
-            page_map=self.map(fork_id),
-            vmm_pid=fork.pid,
-            prefetch=prefetch,
-            record=record,
-        )
+        with listener_for(listen) as listener:
+            await server.attach(
+                fork_id,
+                listener=listener,
+                page_map=self.map(fork_id),
+                vmm_pid=fork.pid,
+                prefetch=prefetch,
+                record=record,
+            )
         if load:
             await fork.do("load", expect="sent")
         return fork

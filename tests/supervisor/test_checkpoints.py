@@ -14,6 +14,7 @@ from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
 from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
+from tests.harness.jails import api_socket
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
 from tests.harness.verified_guests import one_more_pass, standby_source, until_verified
@@ -176,7 +177,7 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     nameless = layer.with_suffix("")
     nameless.write_bytes(b"complete, and in no record")
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
+    api = ApiClient(api_socket(home, source.id), "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     async with supervisor(home) as running:
@@ -199,7 +200,7 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
     begun = record(home, source).model_copy(update={"snapshot_unfinished": True})
     (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
+    api = ApiClient(api_socket(home, source.id), "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     # As silent as one that writes for minutes.

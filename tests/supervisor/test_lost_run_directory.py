@@ -15,6 +15,7 @@ from supervisor.guests.pagewalker import MIB
 from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance
 from supervisor.system.unix_sockets import connect
 from tests.harness.held import is_held
+from tests.harness.jails import api_socket
 from tests.harness.supervisor_process import (
     Home,
     RunningSupervisor,
@@ -59,7 +60,7 @@ async def ballooned_fork(home: Home, client: SupervisorClient) -> Instance:
 
 async def inflate(home: Home, fork: Instance, amount_mib: int) -> None:
     """Have a guest give memory to its balloon, or take it back, and return when it has."""
-    assert request(home.run / f"{fork.id}.sock", "PATCH", "/balloon", {"amount_mib": amount_mib}) == (204, None)
+    assert request(api_socket(home, fork.id), "PATCH", "/balloon", {"amount_mib": amount_mib}) == (204, None)
     console = home.data / "instances" / fork.id / "console.log"
     await until_console_says(console, f"balloon {amount_mib * MIB // 4096}")
 
@@ -247,7 +248,7 @@ async def test_a_guest_that_waits_for_a_page_without_a_map_raises_the_alarm_and_
         client = running.client
         await until_told(client, "fork", "its page faults are not answered")
         # It touches what it is given back before it tells.
-        assert request(home.run / f"{fork.id}.sock", "PATCH", "/balloon", {"amount_mib": 0}) == (204, None)
+        assert request(api_socket(home, fork.id), "PATCH", "/balloon", {"amount_mib": 0}) == (204, None)
         await until_log_says(running.log, "its guest has waited")
         waits = await until(lambda host: sample(host, "fork").oldest_fault_ms > 1000, client)
         assert guest(waits, "fork").corrupt is None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMap, PageMapReader
 from supervisor.vmm.inotify import creations, until_listening
@@ -175,9 +176,8 @@ async def test_without_a_directory_it_serves_on_and_puts_back_once_there_is_one(
     pages.mkdir()
     fork = await template.fork(server, "one", load=False)
     await server.release("one")
-    await server.attach(
-        "one", listen=template.directory / "one.uffd", page_map=pages / "one.map", vmm_pid=fork.pid, prefetch="off"
-    )
+    with listener_for(template.directory / "one.uffd") as listener:
+        await server.attach("one", listener=listener, page_map=pages / "one.map", vmm_pid=fork.pid, prefetch="off")
     await fork.do("load", expect="sent")
     shutil.rmtree(pages)
     done = await server.put_back()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.runtime.attaching import listener_for
 from supervisor.system.loop import Loop
 from supervisor.uffd.control import PageServerEvent, Policy
 from supervisor.uffd.handshake import Mapping
@@ -77,17 +78,26 @@ def open_descriptors() -> set[str]:
 
 
 def terms_of(run_dir: Path, pid: int) -> Terms:
-    return Terms("one", run_dir / "uffd", run_dir / "pages", pid, "off", False)
+    return Terms("one", run_dir / "pages", pid, "off", False)
+
+
+@pytest.fixture
+def listening(run_dir: Path) -> Iterator[int]:
+    """Yield the descriptor of the socket that a VMM connects to."""
+    with listener_for(run_dir / "uffd") as listener:
+        yield listener.fileno()
 
 
 @pytest.mark.parametrize("room", [0, 1])
-def test_an_attach_without_room_is_refused_and_leaves_nothing(owner: PageServer, run_dir: Path, vmm: int) -> None:
+def test_an_attach_without_room_is_refused_and_leaves_nothing(
+    owner: PageServer, run_dir: Path, vmm: int, listening: int
+) -> None:
     before = open_descriptors()
     with pytest.raises(OSError, match="No space left"):
-        Session.attach(owner, terms_of(run_dir, vmm))
+        Session.attach(owner, terms_of(run_dir, vmm), listening)
     assert open_descriptors() == before
     assert (owner.epoll.registered, owner.pending_timers(), owner.events) == (set(), 0, [])
-    assert list(run_dir.iterdir()) == []
+    assert [path.name for path in run_dir.iterdir()] == ["uffd"]
 
 
 @pytest.mark.parametrize("room", [0, 1])
@@ -108,9 +118,11 @@ def test_an_adoption_without_room_is_refused_and_its_fork_can_be_adopted_later(
 
 
 @pytest.mark.parametrize("room", [2, 3])
-def test_a_handshake_without_room_ends_its_fork_alone(owner: PageServer, bench: Bench, run_dir: Path) -> None:
+def test_a_handshake_without_room_ends_its_fork_alone(
+    owner: PageServer, bench: Bench, run_dir: Path, listening: int
+) -> None:
     before = open_descriptors()
-    session = Session.attach(owner, terms_of(run_dir, os.getpid()))
+    session = Session.attach(owner, terms_of(run_dir, os.getpid()), listening)
     with socket.socket(socket.AF_UNIX) as vmm:
         vmm.connect(str(run_dir / "uffd"))
         message = b'[{"base_host_virt_addr": %d, "size": %d, "offset": 0, "page_size": %d}]' % (bench.base, SIZE, PAGE)
