@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import select
 import time
 from pathlib import Path, PurePosixPath
 from typing import Final, Self
@@ -29,6 +30,7 @@ from supervisor.system.processes import KILL_TIMEOUT, kill, proc_file, wait_for_
 TOP: Final = "forktui"
 _OPTIONS: Final = {"memory": "--jail-memory-overhead 0", "pids": "--jail-pids 0", "cpu": "--jail-cpu-weight 100"}
 """By which nothing is asked of a controller."""
+_EVENTS_BYTES: Final = 4096
 
 
 class CgroupsMissingError(OSError):
@@ -127,6 +129,29 @@ class OwnCgroups:
             write(self._unified / instance_id / "cgroup.kill", 1)
         except FileNotFoundError:
             self._kill_each(instance_id)
+
+    def until_empty(self, instance_id: str, seconds: float = KILL_TIMEOUT) -> bool:
+        """Wait until nothing is in a VM's cgroup, as after `kill`; returns whether that is so."""
+        deadline = time.monotonic() + seconds
+        try:
+            events = os.open(self._unified / instance_id / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            poll = select.poll()
+            # What has changed since it was read is told by POLLPRI: cgroup-v2.rst.
+            poll.register(events, select.POLLPRI)
+            while b"populated 1" in os.pread(events, _EVENTS_BYTES, 0):
+                if (remaining := deadline - time.monotonic()) <= 0:
+                    return False
+                poll.poll(remaining * 1e3)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            # It was removed meanwhile, and so it was empty.
+        finally:
+            os.close(events)
+        return True
 
     def remove(self, instance_id: str) -> bool:
         """Remove a VM's cgroup, if there is one; returns False where something is in it yet. Raises OSError."""

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -87,13 +86,7 @@ def running(own: OwnCgroups, name: str, *command: str) -> Iterator[subprocess.Po
         finally:
             own.kill(name)
             process.wait()
-            # Empty once the last has ended: the kernel tells of that by POLLPRI, cgroup-v2.rst.
-            with (own._unified / name / "cgroup.events").open() as events:
-                poll = select.poll()
-                poll.register(events, select.POLLPRI)
-                while "populated 1" in events.read():
-                    assert poll.poll(20_000)
-                    events.seek(0)
+            assert own.until_empty(name)
             assert own.processes(name) == ()
             assert own.remove(name)
 
@@ -139,6 +132,7 @@ def test_what_is_in_it_is_known_counted_and_ended_with_all_that_it_forks(limited
         assert found.pids is not None
         assert found.pids >= 8
         assert found.cpu_seconds > 0
+        assert not limited.until_empty("one", 0)
         assert not limited.remove("one")
         with pytest.raises(OSError, match="processes are in it"):
             limited.make("one", LIMITS)
@@ -186,6 +180,7 @@ def test_a_cgroup_that_somebody_removed_is_no_trouble(own: OwnCgroups) -> None:
     for folder in own._folders():
         (folder / "one").rmdir()
     own.kill("one")
+    assert own.until_empty("one")
     assert own.processes("one") == ()
     assert own.usage("one") is None
     assert own.remove("one")
