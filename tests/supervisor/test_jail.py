@@ -6,6 +6,8 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
