@@ -12,6 +12,7 @@ from supervisor.errors import DependencyMissingError
 from supervisor.system.own_cgroups import OwnCgroups
 from supervisor.system.processes import status_field
 from supervisor.vmm.hypervisor import UNPRIVILEGED_USERFAULTFD, USERFAULTFD_DEVICE, Hypervisor
+from supervisor.vmm.into_cgroup import prepare
 from supervisor.vmm.jailer import Jailer, PreparedProgram, find_jailer, jail_problem, prepare_program
 
 
@@ -22,6 +23,8 @@ class Found:
     jailer: Jailer
     program: PreparedProgram
     cgroups: OwnCgroups
+    helper: Path | None
+    """What begins a jailer in its cgroup; None where there is none for this machine."""
 
 
 def find(data_dir: Path, jails: Path, named: Path | None, firecracker: Hypervisor | str) -> Found | str:
@@ -33,7 +36,8 @@ def find(data_dir: Path, jails: Path, named: Path | None, firecracker: Hyperviso
         return problem
     try:
         jailer = find_jailer(named, firecracker)
-        return Found(jailer, prepare_program(jails, firecracker), OwnCgroups.open(data_dir))
+        program, helper = prepare_program(jails, firecracker), jails / "into_cgroup"
+        return Found(jailer, program, OwnCgroups.open(data_dir), helper if prepare(helper) else None)
     except DependencyMissingError as error:
         return error.message
     except OSError as error:

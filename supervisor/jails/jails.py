@@ -119,12 +119,12 @@ class Jails:
             uid=uid,
             gid=self._uids.gid,
             jails=self._layout.jails,
-            parent_cgroup=found.cgroups.parent(record.id),
+            parent_cgroup=found.cgroups.parent(record.id) if found.helper is None else None,
             file_bytes=bounds.file_bytes,
             open_files=bounds.open_files,
             options=OPTIONS,
         )
-        return InJail(self._layout, record.id, self._cgroups, command)
+        return InJail(self._layout, record.id, self._cgroups, command, found.helper)
 
     def bring_sockets(self, record: InstanceRecord, pid: int) -> None:
         """Have the vsock device of a VMM that has come to run in a jail reached as that of any other. Blocks."""
@@ -132,11 +132,6 @@ class Jails:
             its = needs(record, self._layout.instance(record.id), boots=False)
             with contextlib.suppress(OSError):
                 roots.bring_sockets(self._layout, record.id, pid, its)
-
-    async def join(self, record: InstanceRecord, pid: int) -> None:
-        """Have a VMM that has just been spawned held to its limits; raises OSError."""
-        if self._cgroups is not None:
-            await asyncio.to_thread(self._cgroups.join, record.id, pid)
 
     def has(self, instance_id: str, pid: int) -> bool:
         """Return whether a process is what an instance's jailer was started as, or what that started. Blocks."""

@@ -5,7 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from supervisor.jails.roots import API_SOCKET, LOG, UFFD_SOCKET
 from supervisor.store.layout import Layout
@@ -14,7 +16,8 @@ from supervisor.system.process_group import Group, ProcessGroup
 from supervisor.system.processes import wait_for_ends
 from supervisor.vmm.api_socket import ApiSocket, SocketInJail
 from supervisor.vmm.hypervisor import Hypervisor
-from supervisor.vmm.quarters import log_options
+from supervisor.vmm.into_cgroup import Start, begin
+from supervisor.vmm.quarters import log_options, started
 
 OPTIONS = ("--api-sock", f"/{API_SOCKET}", *log_options(f"/{LOG}"))
 """What a VMM is told in a jail."""
@@ -22,12 +25,22 @@ UFFD_PATH = f"/{UFFD_SOCKET}"
 """Where it sends its userfaultfd to there."""
 
 
+_STARTS: Final = ThreadPoolExecutor(1, "jail")
+"""Its own thread: while it starts one it is in the cgroups of that."""
+
+
 class InJail:
     """An instance's jail; `command` starts a VMM in it, and is of one that is about to be started only."""
 
     def __init__(
-        self, layout: Layout, instance_id: str, cgroups: OwnCgroups | None, command: Sequence[str] = ()
+        self,
+        layout: Layout,
+        instance_id: str,
+        cgroups: OwnCgroups | None,
+        command: Sequence[str] = (),
+        helper: Path | None = None,
     ) -> None:
+        """`helper` begins it in its cgroup; without that it moves there."""
         root = layout.jail_root(instance_id)
         self.directory = layout.instance(instance_id)
         self.working_directory = self.directory
@@ -36,6 +49,7 @@ class InJail:
         self._instance_id = instance_id
         self._cgroups = cgroups
         self._command = command
+        self._helper = helper
 
     def clear(self) -> None:
         """It is made anew for each start."""
@@ -44,6 +58,25 @@ class InJail:
         """Return what starts the jailer."""
         assert instance_id == self._instance_id and self._command, f"{hypervisor.name} of another instance"
         return self._command
+
+    def start(self, program: Start) -> int:
+        """Start it where it is held to its limits from the beginning.
+
+        The caller waits for that, as for any start: whoever cancels it cannot lose the process.
+        """
+        assert self._cgroups is not None, "one that an earlier supervisor has started"
+        return _STARTS.submit(self._started, self._cgroups, program).result()
+
+    def _started(self, cgroups: OwnCgroups, program: Start) -> int:
+        with cgroups.entered(self._instance_id):
+            if self._helper is None:
+                # The jailer moves itself.
+                return started(program((), ()))
+            held = cgroups.held(self._instance_id)
+            try:
+                return begin(self._helper, held, program)
+            finally:
+                os.close(held)
 
     def group(self, pid: int, start_time: int) -> Group:
         """Return what is in its cgroup; of what an earlier supervisor started, where that has none, its session."""

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from typing import Any
 
-from supervisor.concurrency.tasks import beside
 from supervisor.images.readiness import make_way_for_vmm
 from supervisor.jails.jails import Jails
 from supervisor.models import HypervisorName
@@ -63,7 +61,7 @@ class Spawning:
                 consoles=self._consoles,
                 name=record.name,
                 metadata=metadata if boots else None,
-                meanwhile=partial(self._meanwhile, record, meanwhile),
+                meanwhile=meanwhile,
             )
         except BaseException:
             self._huge_pages.end(share)
@@ -109,19 +107,6 @@ class Spawning:
 
     def _in_directory(self, record: InstanceRecord) -> InDirectory:
         return InDirectory(self._layout.instance(record.id), self._layout.api_socket(record.id))
-
-    async def _meanwhile(
-        self, record: InstanceRecord, others: Callable[[int], Coroutine[Any, Any, None]] | None, pid: int
-    ) -> None:
-        """Do what is to be done while a VMM starts."""
-        async with beside(self._joined(record, pid)) as joined:
-            if others is not None:
-                await others(pid)
-            await joined
-
-    async def _joined(self, record: InstanceRecord, pid: int) -> None:
-        if record.jail_uid is not None:
-            await self._jails.join(record, pid)
 
     def _until_its_end(self, vmm: Vmm, share: Share) -> None:
         vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import select
 import time
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Self
 
@@ -40,8 +41,9 @@ class CgroupsMissingError(OSError):
 class OwnCgroups:
     """The cgroups of one data directory's VMs."""
 
-    def __init__(self, name: PurePosixPath, mount: Mount, first: dict[str, Mount]) -> None:
+    def __init__(self, name: PurePosixPath, hierarchies: Hierarchies, mount: Mount, first: dict[str, Mount]) -> None:
         """`first` are the mounts of the first version that have a controller, by its name."""
+        self._hierarchies = hierarchies
         self._name = name
         self._mount = mount
         self._unified = mount.folder / name
@@ -64,7 +66,7 @@ class OwnCgroups:
         first = {name: one for name in CONTROLLERS if (one := hierarchies.mount(1, name)) is not None}
         digest = hashlib.blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
         try:
-            return cls(PurePosixPath(TOP, digest), mount, first)
+            return cls(PurePosixPath(TOP, digest), hierarchies, mount, first)
         except CgroupsMissingError:
             raise
         except OSError as error:
@@ -104,6 +106,29 @@ class OwnCgroups:
         """
         for folder in self._folders()[1:]:
             write(folder / instance_id / "cgroup.procs", pid)
+
+    def held(self, instance_id: str) -> int:
+        """Return a descriptor of the directory of a VM's cgroup; raises OSError."""
+        return os.open(self._unified / instance_id, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def entered(self, instance_id: str) -> Iterator[None]:
+        """Have the calling thread, not the first one, and so its child in a VM's cgroups of the first version.
+
+        A thread that moves itself waits for no grace period: cgroup_procs_write_start in kernel/cgroup/cgroup.c. The
+        memory of its process stays charged where the first thread is. Raises OSError.
+        """
+        first = {name: place.folder for name, place in self._places.items() if place.version == 1}
+        own = [group.folder for name in first for group in self._hierarchies.groups_of("self", name)[:1]]
+        try:
+            for folder in dict.fromkeys(first.values()):
+                write(folder / instance_id / "tasks", 0)
+            yield
+        finally:
+            for folder in dict.fromkeys(own):
+                # Where it stays, it leaves that by the next start.
+                with contextlib.suppress(OSError):
+                    write(folder / "tasks", 0)
 
     def has(self, instance_id: str, pid: int) -> bool:
         """Return whether a process is in a VM's cgroup; one that has ended is in none."""

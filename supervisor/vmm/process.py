@@ -59,9 +59,10 @@ class Process(FollowedProcess[Exit]):
         directory, command = quarters.directory, quarters.command(hypervisor, instance_id)
         outputs = vmm_outputs(directory, consoles.console_bytes)
         with consoles.pipes(outputs, quarters.fifos) as given, input_pipe() as stdin:
-            try:
-                child = subprocess.Popen(
-                    command,
+
+            def start(before: tuple[str, ...], descriptors: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+                return subprocess.Popen(
+                    (*before, *command),
                     cwd=quarters.working_directory,
                     stdin=stdin,
                     stdout=given.descriptors[1],
@@ -69,14 +70,16 @@ class Process(FollowedProcess[Exit]):
                     env=marked_environment(directory),
                     start_new_session=True,
                     umask=UMASK,
+                    pass_fds=descriptors,
                 )
+
+            try:
+                pid = quarters.start(start)
             except OSError as error:
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
-        # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
-        child.returncode = 0
-        give_way(child.pid)
-        settle = partial(consoles.drained, child.pid)
-        process = cls.child(child.pid, partial(_exit, directory), quarters.group, settle)
+        give_way(pid)
+        settle = partial(consoles.drained, pid)
+        process = cls.child(pid, partial(_exit, directory), quarters.group, settle)
         given.follow(process.pid, process.start_time)
         return process
 

@@ -1,0 +1,56 @@
+"""The program that begins another one in a cgroup: its source, its built ELF, which a test builds anew and compares.
+
+`python -m supervisor.vmm.into_cgroup` makes the shipped one anew.
+"""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from supervisor.guests.build import build
+
+MACHINE: Final = "x86_64"
+"""The only one that it is built for."""
+SOURCE: Final = Path(__file__).with_name("into_cgroup.s")
+PROGRAM: Final = SOURCE.with_suffix(".elf")
+
+Start = Callable[[tuple[str, ...], tuple[int, ...]], "subprocess.Popen[bytes]"]
+"""Starts what is put before a command, and hands on these descriptors."""
+
+
+def prepare(program: Path) -> bool:
+    """Make the program, whose own file need not be one to execute; False where there is none. Raises OSError."""
+    if platform.machine() != MACHINE:
+        return False
+    new = program.with_name(f"{program.name}.new")
+    new.write_bytes(PROGRAM.read_bytes())
+    new.chmod(0o500)
+    new.replace(program)
+    return True
+
+
+def begin(program: Path, cgroup: int, start: Start) -> int:
+    """Return the pid of a child that the prepared program began in the cgroup of this descriptor; raises OSError."""
+    reader, writer = os.pipe()
+    try:
+        helper = start((str(program), str(cgroup), str(writer)), (cgroup, writer))
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    with contextlib.closing(os.fdopen(reader, "rb")) as told:
+        # Up to its end: the helper's, and the child's, which leads a session by then.
+        pid = int.from_bytes(told.read(), "little")
+    number = helper.wait()
+    if not pid:
+        raise OSError(abs(number), os.strerror(abs(number)), str(program))
+    return pid
+
+
+if __name__ == "__main__":
+    build(PROGRAM, str(SOURCE))
