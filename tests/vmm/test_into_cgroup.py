@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def test_what_it_begins_is_a_child_in_the_cgroup_and_leads_a_session(program: Pa
         assert (os.getsid(pid), os.getpgid(pid)) == (pid, pid)
         assert sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd")) == [0, 1, 2]  # noqa: PTH208
         own.kill("one")
-        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == 9
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     finally:
+        own.kill("one")
         os.close(held)
         os.close(read)
         own.remove("one")
