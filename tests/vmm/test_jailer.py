@@ -125,7 +125,7 @@ def test_a_jailed_firecracker_is_what_it_is_to_be(real: Hypervisor, real_jailer:
         assert cgroups.has("one", pid)
         assert cgroups.processes("one") == (pid,)
         assert os.getsid(pid) == pid
-        assert Path(f"/proc/{pid}/root").readlink() == Path("/")
+        assert Path("/proc", str(pid), "root").readlink() == Path("/")
         assert file_identity(Path(f"/proc/{pid}/exe")) == program.identity
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""
         limits = Path(f"/proc/{pid}/limits").read_text()
