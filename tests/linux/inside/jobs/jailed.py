@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from supervisor.system.cgroups import Group, is_alone
 from supervisor.system.processes import status_field
 from tests.linux.inside.host import DATA, ENDED, Host
 
@@ -63,8 +64,7 @@ def _identity(host: Host, name: str) -> dict[str, Any]:
     return (
         {field: status_field(pid, field) for field in fields}
         | {file: int((group / file).read_text()) for file in files}
-        | {"instance": host.get(name)["id"], "group": group.name, "processes": (group / "cgroup.procs").read_text()}
-        | {"pid": pid}
+        | {"instance": host.get(name)["id"], "group": group.name, "alone": is_alone(pid, Group(group, 2))}
     )
 
 
