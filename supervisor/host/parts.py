@@ -69,6 +69,7 @@ class Parts:
             self.instances.on_ready,
             report,
             lambda: self.consoles.pid,
+            self.jails.usage,
         )
         self._add_bulk_operations(events)
         self.recovery = HostRecovery(

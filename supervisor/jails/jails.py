@@ -19,7 +19,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord
 from supervisor.store.uids import Uids
-from supervisor.system.cgroup_limits import CgroupLimits
+from supervisor.system.cgroup_limits import CgroupLimits, CgroupUsage
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
 from supervisor.system.regular_files import remove_tree
 from supervisor.vmm.hypervisor import Hypervisor
@@ -136,6 +136,10 @@ class Jails:
     def has(self, instance_id: str, pid: int) -> bool:
         """Return whether a process is what an instance's jailer was started as, or what that started. Blocks."""
         return self._cgroups is not None and self._cgroups.has(instance_id, pid)
+
+    def usage(self, instance_id: str) -> CgroupUsage | None:
+        """Return what all uses that runs in an instance's jail; None where it has none. Blocks."""
+        return None if self._cgroups is None else self._cgroups.usage(instance_id)
 
     def quarters(self, record: InstanceRecord) -> InJail:
         """Return the jail of an instance that runs in one."""

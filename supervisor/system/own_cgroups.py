@@ -26,7 +26,7 @@ from supervisor.system.cgroup_limits import (
     write,
 )
 from supervisor.system.cgroups import Hierarchies, Mount
-from supervisor.system.processes import KILL_TIMEOUT, kill, proc_file, wait_for_ends
+from supervisor.system.processes import KILL_TIMEOUT, is_kernel_thread, kill, proc_file, wait_for_ends
 
 TOP: Final = "forktui"
 _OPTIONS: Final = {"memory": "--jail-memory-overhead 0", "pids": "--jail-pids 0", "cpu": "--jail-cpu-weight 100"}
@@ -36,6 +36,11 @@ _EVENTS_BYTES: Final = 4096
 
 class CgroupsMissingError(OSError):
     """There can be no cgroups, or not with these limits; the text says what lacks, and what would allow it."""
+
+
+def is_of_one_vm(folder: Path) -> bool:
+    """Return whether a directory is, by its name, a cgroup that a VM has for itself, whatever it has started there."""
+    return folder.parent.parent.name == TOP
 
 
 class OwnCgroups:
@@ -141,8 +146,9 @@ class OwnCgroups:
         return bool(groups) and groups[0].folder == self._unified / instance_id
 
     def processes(self, instance_id: str) -> tuple[int, ...]:
-        """Return the processes in a VM's cgroup, but for those that only wait to be reaped."""
-        return tuple(map(int, words(self._unified / instance_id / "cgroup.procs")))
+        """Return the processes in a VM's cgroup, but for those that only wait to be reaped, and the kernel's own."""
+        found = map(int, words(self._unified / instance_id / "cgroup.procs"))
+        return tuple(pid for pid in found if not is_kernel_thread(pid))
 
     def kill(self, instance_id: str) -> None:
         """Send SIGKILL to all that is in a VM's cgroup, also to what is being forked there; raises OSError.

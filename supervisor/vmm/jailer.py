@@ -98,11 +98,13 @@ def prepare_program(jails: Path, hypervisor: Hypervisor) -> PreparedProgram:
     """
     source = Path(hypervisor.command[0])
     folder = jails / _OWN / _name_of(source.stat())
-    if (identity := file_identity(folder / "vmm")) is None:
+    if (made := _made(folder)) is None:
         with _making:
-            if (identity := file_identity(folder / "vmm")) is None:
-                identity = _make(folder, source)
-    return PreparedProgram(folder / _NAME, folder / "vmm", identity)
+            if (made := _made(folder)) is None:
+                _make(folder, source)
+                made = _made(folder)
+    assert made is not None
+    return made
 
 
 def jailer_command(
@@ -226,7 +228,14 @@ def _stub() -> bytes | None:
     return PROGRAM.read_bytes() if platform.machine() == MACHINE else None
 
 
-def _make(folder: Path, source: Path) -> FileIdentity:
+def _made(folder: Path) -> PreparedProgram | None:
+    identity = file_identity(folder / "vmm")
+    if identity is None or not (folder / _NAME).exists():
+        return None
+    return PreparedProgram(folder / _NAME, folder / "vmm", identity)
+
+
+def _make(folder: Path, source: Path) -> None:
     """Make what jails start of a Firecracker, complete or not at all, and remove what was made of earlier ones."""
     for one in (folder.parent.parent, folder.parent):
         one.mkdir(mode=0o700, exist_ok=True)
@@ -242,6 +251,8 @@ def _make(folder: Path, source: Path) -> FileIdentity:
         else:
             (new / _NAME).write_bytes(stub)
             (new / _NAME).chmod(0o555)
+        if folder.exists():
+            discard(folder)  # somebody has removed something in it
         new.rename(folder)
     except OSError:
         discard(new)
@@ -250,9 +261,6 @@ def _make(folder: Path, source: Path) -> FileIdentity:
     for one in sorted(earlier, key=lambda one: one.stat().st_mtime_ns)[:-1]:
         # But for the last: a start that was told of it may be about to link it.
         discard(one)
-    identity = file_identity(folder / "vmm")
-    assert identity is not None
-    return identity
 
 
 def _link(source: Path, target: Path) -> None:

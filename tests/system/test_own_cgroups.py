@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from supervisor.system import own_cgroups
+from supervisor.system import headroom, own_cgroups
 from supervisor.system.cgroup_limits import CgroupLimits, Setting, settings, shares
 from supervisor.system.cgroups import Hierarchies, Mount
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
@@ -173,6 +173,16 @@ def test_what_takes_more_memory_than_its_bound_is_ended(limited: OwnCgroups) -> 
         assert process.wait(60) == -signal.SIGKILL
         events = said(limited, "one", "memory.events", "memory.oom_control")
         assert int(events[events.index("oom_kill") + 1]) > 0
+
+
+def test_its_bounds_are_no_other_vm_s_whatever_runs_in_it(limited: OwnCgroups) -> None:
+    limited.make("one", CgroupLimits(64 * MIB, 8, 100))
+    with running(limited, "one", "sh", "-c", "sleep 600 & echo started; wait") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        assert len(limited.processes("one")) == 2
+        named = [one.limit for one in headroom.memory((process.pid,)) if limited.parent("one") in one.limit]
+        assert named == []
 
 
 def test_a_cgroup_that_somebody_removed_is_no_trouble(own: OwnCgroups) -> None:
