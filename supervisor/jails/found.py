@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import DependencyMissingError
+from supervisor.rules.jail import Limits
+from supervisor.store.layout import Layout
+from supervisor.system.cgroup_limits import CgroupLimits
 from supervisor.system.own_cgroups import OwnCgroups
 from supervisor.system.processes import status_field
 from supervisor.vmm.hypervisor import UNPRIVILEGED_USERFAULTFD, USERFAULTFD_DEVICE, Hypervisor
 from supervisor.vmm.into_cgroup import prepare
-from supervisor.vmm.jailer import Jailer, PreparedProgram, find_jailer, jail_problem, prepare_program
+from supervisor.vmm.jailer import Jailer, PreparedProgram, find_jailer, jail_problem, prepare_program, trial_problem
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,23 @@ class Found:
     """What begins a jailer in its cgroup; None where there is none for this machine."""
 
 
-def find(data_dir: Path, jails: Path, named: Path | None, firecracker: Hypervisor | str) -> Found | str:
-    """Return what jails are made with, or why there can be none; what is made for that is in the data directory."""
+def find(layout: Layout, named: Path | None, firecracker: Hypervisor | str, uids: range, bounds: Limits) -> Found | str:
+    """Return what jails are made with, or why there can be none; what is made for that is in the data directory.
+
+    `bounds` are of the kinds that each is to be held to.
+    """
     if isinstance(firecracker, str):
         return firecracker
+    data_dir, jails = layout.data_dir, layout.jails
     problem = jail_problem(data_dir) or _userfaultfd_problem() or _lease_problem(data_dir)
     if problem is not None:
         return problem
     try:
-        jailer = find_jailer(named, firecracker)
+        jailer, cgroups = find_jailer(named, firecracker), OwnCgroups.open(data_dir)
         program, helper = prepare_program(jails, firecracker), jails / "into_cgroup"
-        return Found(jailer, program, OwnCgroups.open(data_dir), helper if prepare(helper) else None)
+        problem = cgroups.problem(CgroupLimits(bounds.memory_bytes, bounds.pids, bounds.cpu_weight))
+        problem = problem or trial_problem(jailer, program, jails=jails, uid=uids[-1], gid=uids[0])
+        return problem or Found(jailer, program, cgroups, helper if prepare(helper) else None)
     except DependencyMissingError as error:
         return error.message
     except OSError as error:

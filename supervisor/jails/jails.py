@@ -64,7 +64,8 @@ class Jails:
         if self._options.mode == "off":
             self.problem = OFF
         else:
-            found = find(settings.data_dir, layout.jails, settings.jailer, self._firecracker)
+            bounds = limits(self._options, 0, 1, ())
+            found = find(layout, settings.jailer, self._firecracker, settings.jail_uid_range, bounds)
             if isinstance(found, str):
                 self.problem = found
             else:

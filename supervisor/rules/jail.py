@@ -43,7 +43,7 @@ def limits(options: JailOptions, memory_bytes: int, vcpus: int, disk_bytes: Iter
         memory_bytes + options.memory_overhead if options.memory_overhead else None,
         vcpus + options.pids if options.pids else None,
         options.cpu_weight,
-        max(memory_bytes, *disk_bytes, 0) + FILE_SLACK,
+        max((memory_bytes, *disk_bytes)) + FILE_SLACK,
     )
 
 
