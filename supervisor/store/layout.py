@@ -18,6 +18,8 @@
         page_server.log         and page_server.log.1, page_server.log.rotation
       images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
       jail/firecracker/<id>/root   what a jailed VMM has as its root, and works in; nothing of it is kept
+      jail/.deleted-<id>-<n>       one whose VMM has ended
+      jail/program/<n>/, jail/into_cgroup   what jails are started by
     <run>/
       lock, supervisor.sock
       <instance>.sock           the API of its VMM

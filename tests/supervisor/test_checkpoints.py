@@ -7,6 +7,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from forktui.client.api import SupervisorClient
@@ -14,7 +16,7 @@ from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
 from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
-from tests.harness.jails import api_socket
+from tests.harness.jails import api_socket, identity
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
 from tests.harness.verified_guests import one_more_pass, standby_source, until_verified
@@ -156,12 +158,20 @@ async def until_printed(client: SupervisorClient, name: str, beginning: str, tai
 @contextlib.contextmanager
 def no_more_files(pid: int) -> Iterator[None]:
     """Let a VMM open no file while the context lasts."""
-    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    user = identity(pid)
+    # As the VMM's own user: root may do this to another's only with CAP_SYS_RESOURCE (prlimit(2)).
+    become = f"os.setgroups([]); os.setgid({user.gid}); os.setuid({user.uid})" if user.uid != os.geteuid() else "pass"
+
+    def set_limit(soft: int) -> None:
+        program = f"import os, resource; {become}; resource.prlimit({pid}, resource.RLIMIT_NOFILE, ({soft}, {hard}))"
+        subprocess.run((sys.executable, "-I", "-c", program), check=True)
+
+    set_limit(0)
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        set_limit(soft)
 
 
 async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(home: Home) -> None:
