@@ -122,8 +122,8 @@ def _jailed_in(pid: int, layout: Layout) -> str | None:
         mounts = (line.split() for line in proc_file(pid, "mountinfo").decode(errors="replace").splitlines())
         # "36 35 98:0 /mnt1 /mnt2 ...": the root of the mount within its file system, and where it is mounted.
         *_, instance_id, _ = next((Path(fields[3]).parts for fields in mounts if fields[4] == "/"), ("", ""))
-        jail, root = layout.jail_root(instance_id), os.stat(f"/proc/{pid}/root")  # noqa: PTH116
-        return instance_id if is_at(jail, root) else None
+        root = (Path(f"/proc/{pid}") / "root").stat()
+        return instance_id if is_at(layout.jail_root(instance_id), root) else None
     except (OSError, ValueError, IndexError):
         return None
 

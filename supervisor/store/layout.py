@@ -17,9 +17,10 @@
         hot_pages               the list of the pages that its forks touch first
         page_server.log         and page_server.log.1, page_server.log.rotation
       images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
-      jail/firecracker/<id>/root   what a jailed VMM has as its root, and works in; nothing of it is kept
-      jail/.deleted-<id>-<n>       one whose VMM has ended
-      jail/program/<n>/, jail/into_cgroup   what jails are started by
+      jail/
+        firecracker/<id>/       has what a jailed VMM has as its root, and works in; nothing of it is kept
+        .deleted-<id>-<n>       one whose VMM has ended
+        program, into_cgroup    what VMMs in jails are started by
     <run>/
       lock, supervisor.sock
       <instance>.sock           the API of its VMM

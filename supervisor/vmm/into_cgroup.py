@@ -26,10 +26,9 @@ def prepare(program: Path) -> bool:
     """Make the program, whose own file need not be one to execute; False where there is none. Raises OSError."""
     if platform.machine() != MACHINE:
         return False
-    new = program.with_name(f"{program.name}.new")
-    new.write_bytes(PROGRAM.read_bytes())
-    new.chmod(0o500)
-    new.replace(program)
+    program.unlink(missing_ok=True)
+    program.write_bytes(PROGRAM.read_bytes())
+    program.chmod(0o500)
     return True
 
 

@@ -239,9 +239,9 @@ def _make(folder: Path, source: Path) -> None:
     """Make what jails start of a Firecracker, complete or not at all, and remove what was made of earlier ones."""
     for one in (folder.parent.parent, folder.parent):
         one.mkdir(mode=0o700, exist_ok=True)
-    for left in folder.parent.glob(".new-*"):
+    for left in folder.parent.glob(".making-*"):
         discard(left)
-    new = folder.with_name(f".new-{secrets.token_hex(4)}")
+    new = folder.with_name(f".making-{secrets.token_hex(4)}")
     new.mkdir(mode=0o700)
     try:
         _link(source, new / "vmm")

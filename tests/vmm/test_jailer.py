@@ -231,12 +231,12 @@ def test_what_jails_start_is_made_once_and_anew_for_another_firecracker(tmp_path
     assert not first.vmm.exists()
     assert second.vmm.exists()
 
-    (third.vmm.parent.parent / ".new-0").mkdir()
+    (third.vmm.parent.parent / ".making-0").mkdir()
     for lost in (third.vmm.parent, third.vmm, third.stub):
         discard(lost)
         assert prepare_program(jails, named(firecracker)).vmm == third.vmm
         assert third.vmm.exists() and third.stub.exists()
-    assert not (third.vmm.parent.parent / ".new-0").exists()
+    assert not (third.vmm.parent.parent / ".making-0").exists()
     firecracker.unlink()
     with pytest.raises(FileNotFoundError):
         prepare_program(jails, named(firecracker))
