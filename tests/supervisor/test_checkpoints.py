@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
+from supervisor.system.processes import proc_file
 from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
 from tests.harness.jails import api_socket, identity
@@ -158,12 +158,13 @@ async def until_printed(client: SupervisorClient, name: str, beginning: str, tai
 @contextlib.contextmanager
 def no_more_files(pid: int) -> Iterator[None]:
     """Let a VMM open no file while the context lasts."""
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    limits = proc_file(pid, "limits").decode().splitlines()
+    soft, hard = next(line.split()[3:5] for line in limits if line.startswith("Max open files"))
     user = identity(pid)
     # As the VMM's own user: root may do this to another's only with CAP_SYS_RESOURCE (prlimit(2)).
     become = f"os.setgroups([]); os.setgid({user.gid}); os.setuid({user.uid})" if user.uid != os.geteuid() else "pass"
 
-    def set_limit(soft: int) -> None:
+    def set_limit(soft: int | str) -> None:
         program = f"import os, resource; {become}; resource.prlimit({pid}, resource.RLIMIT_NOFILE, ({soft}, {hard}))"
         subprocess.run((sys.executable, "-I", "-c", program), check=True)
 
