@@ -12,6 +12,7 @@ from supervisor.jails import roots
 from supervisor.jails.found import Found, find, foreign_uids
 from supervisor.jails.needs import Needs, needs, problem_of
 from supervisor.jails.quarters import OPTIONS, InJail
+from supervisor.models import JailMode
 from supervisor.rules.jail import JailOptions, jailed, limits
 from supervisor.settings import Settings
 from supervisor.snapshots.written_files import Written
@@ -47,7 +48,7 @@ class Jails:
         """Why no VMM that starts now has one; None where those of Firecracker do."""
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> JailMode:
         """What was asked for: auto, on or off."""
         return self._options.mode
 

@@ -160,6 +160,7 @@ async def test_a_jailer_that_is_missing_is_told_where_there_has_to_be_one(jailed
         assert error.code == "dependency_missing"
         assert error.message.startswith("source: it is to run in a jail and cannot: ")
         assert "/nowhere/jailer" in error.message
+        assert "no VM starts: each is to run in a jail, and cannot: " in await asyncio.to_thread(running.log.read_text)
         assert error.message.endswith("; or start the supervisor with --jail auto")
         assert await running.client.instances() == []
 
@@ -170,6 +171,7 @@ async def test_where_there_need_be_none_it_runs_without(jailed: Home) -> None:
         source = await walking_source(running.client, "source", "passes=0", "hot_mib=1")
         assert source.vmm_pid is not None
         assert (identity(source.vmm_pid).uid, jail_uid(jailed, source.id)) == (0, None)
+        assert "VMs run without jails: " in await asyncio.to_thread(running.log.read_text)
 
 
 async def test_the_embedded_vmm_is_refused_where_there_has_to_be_a_jail(jailed: Home) -> None:
