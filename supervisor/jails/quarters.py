@@ -5,9 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 from supervisor.jails.roots import API_SOCKET, LOG, UFFD_SOCKET
 from supervisor.store.layout import Layout
@@ -23,10 +21,6 @@ OPTIONS = ("--api-sock", f"/{API_SOCKET}", *log_options(f"/{LOG}"))
 """What a VMM is told in a jail."""
 UFFD_PATH = f"/{UFFD_SOCKET}"
 """Where it sends its userfaultfd to there."""
-
-
-_STARTS: Final = ThreadPoolExecutor(1, "jail")
-"""Its own thread: while it starts one it is in the cgroups of that."""
 
 
 class InJail:
@@ -60,23 +54,15 @@ class InJail:
         return self._command
 
     def start(self, program: Start) -> int:
-        """Start it where it is held to its limits from the beginning.
-
-        The caller waits for that, as for any start: whoever cancels it cannot lose the process.
-        """
+        """Start it where it is held to its limits from the beginning; without the helper that is soon after."""
         assert self._cgroups is not None, "one that an earlier supervisor has started"
-        return _STARTS.submit(self._started, self._cgroups, program).result()
-
-    def _started(self, cgroups: OwnCgroups, program: Start) -> int:
-        with cgroups.entered(self._instance_id):
-            if self._helper is None:
-                # The jailer moves itself.
-                return started(program((), ()))
-            held = cgroups.held(self._instance_id)
-            try:
-                return begin(self._helper, held, program)
-            finally:
-                os.close(held)
+        if self._helper is None:
+            # The jailer moves itself into the cgroup of the second version.
+            pid = started(program((), ()))
+            self._cgroups.join(self._instance_id, pid)
+            return pid
+        with self._cgroups.held(self._instance_id) as (cgroup, tasks):
+            return begin(self._helper, cgroup, tasks, program)
 
     def group(self, pid: int, start_time: int) -> Group:
         """Return what is in its cgroup; of what an earlier supervisor started, where that has none, its session."""

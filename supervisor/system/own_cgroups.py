@@ -46,9 +46,8 @@ def is_of_one_vm(folder: Path) -> bool:
 class OwnCgroups:
     """The cgroups of one data directory's VMs."""
 
-    def __init__(self, name: PurePosixPath, hierarchies: Hierarchies, mount: Mount, first: dict[str, Mount]) -> None:
+    def __init__(self, name: PurePosixPath, mount: Mount, first: dict[str, Mount]) -> None:
         """`first` are the mounts of the first version that have a controller, by its name."""
-        self._hierarchies = hierarchies
         self._name = name
         self._mount = mount
         self._unified = mount.folder / name
@@ -71,7 +70,7 @@ class OwnCgroups:
         first = {name: one for name in CONTROLLERS if (one := hierarchies.mount(1, name)) is not None}
         digest = hashlib.blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
         try:
-            return cls(PurePosixPath(TOP, digest), hierarchies, mount, first)
+            return cls(PurePosixPath(TOP, digest), mount, first)
         except CgroupsMissingError:
             raise
         except OSError as error:
@@ -112,28 +111,21 @@ class OwnCgroups:
         for folder in self._folders()[1:]:
             write(folder / instance_id / "cgroup.procs", pid)
 
-    def held(self, instance_id: str) -> int:
-        """Return a descriptor of the directory of a VM's cgroup; raises OSError."""
-        return os.open(self._unified / instance_id, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
     @contextlib.contextmanager
-    def entered(self, instance_id: str) -> Iterator[None]:
-        """Have the calling thread, not the first one, and so its child in a VM's cgroups of the first version.
+    def held(self, instance_id: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Give descriptors of a VM's cgroups: of the directory of the second version, and of `tasks` of each other.
 
-        A thread that moves itself waits for no grace period: cgroup_procs_write_start in kernel/cgroup/cgroup.c. The
-        memory of its process stays charged where the first thread is. Raises OSError.
+        Who writes 0 to such a file moves itself there, and waits for no grace period: cgroup_procs_write_start in
+        kernel/cgroup/cgroup.c. Raises OSError.
         """
-        first = {name: place.folder for name, place in self._places.items() if place.version == 1}
-        own = [group.folder for name in first for group in self._hierarchies.groups_of("self", name)[:1]]
-        try:
-            for folder in dict.fromkeys(first.values()):
-                write(folder / instance_id / "tasks", 0)
-            yield
-        finally:
-            for folder in dict.fromkeys(own):
-                # Where it stays, it leaves that by the next start.
-                with contextlib.suppress(OSError):
-                    write(folder / "tasks", 0)
+        with contextlib.ExitStack() as opened:
+            unified, *first = (folder / instance_id for folder in self._folders())
+            held = [os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+            opened.callback(os.close, held[0])
+            for folder in first:
+                held.append(os.open(folder / "tasks", os.O_WRONLY | os.O_CLOEXEC))
+                opened.callback(os.close, held[-1])
+            yield held[0], tuple(held[1:])
 
     def has(self, instance_id: str, pid: int) -> bool:
         """Return whether a process is in a VM's cgroup; one that has ended is in none."""

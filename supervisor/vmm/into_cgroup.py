@@ -32,11 +32,15 @@ def prepare(program: Path) -> bool:
     return True
 
 
-def begin(program: Path, cgroup: int, start: Start) -> int:
-    """Return the pid of a child that the prepared program began in the cgroup of this descriptor; raises OSError."""
+def begin(program: Path, cgroup: int, tasks: tuple[int, ...], start: Start) -> int:
+    """Return the pid of a child that the prepared program began in cgroups; raises OSError.
+
+    `cgroup` is the descriptor of one of the second version, `tasks` are those of such files of the first.
+    """
     reader, writer = os.pipe()
     try:
-        helper = start((str(program), str(cgroup), str(writer)), (cgroup, writer))
+        words = (str(program), str(cgroup), str(writer), ",".join(map(str, tasks)))
+        helper = start(words, (cgroup, writer, *tasks))
     except BaseException:
         os.close(reader)
         raise

@@ -1,7 +1,8 @@
-# Begins a program in a cgroup: `into_cgroup CGROUP PIPE PROGRAM ...`, with the descriptors of the cgroup's directory and
-# of a pipe, to which it writes the pid (4 bytes). The program leads a session and is a child of who started this. To
-# move what runs already waits for an RCU grace period, some 16 ms: cgroup_attach_lock in kernel/cgroup/cgroup.c.
-# The exit code is the errno of what fails.
+# Begins a program in cgroups: `into_cgroup CGROUP PIPE TASKS PROGRAM ...`, with the descriptors of the directory of a
+# cgroup of the second version, of a pipe, to which it writes the pid (4 bytes), and, with commas between, of the file
+# `tasks` of cgroups of the first. The program leads a session and is a child of who started this.
+# To move what runs already waits for an RCU grace period, some 16 ms: cgroup_attach_lock in kernel/cgroup/cgroup.c. What
+# moves itself by that file does not, nor does what is born in a cgroup. The exit code is the errno of what fails.
 
     .set WRITE, 1; .set CLOSE, 3; .set EXECVE, 59; .set EXIT, 60; .set SETSID, 112; .set CLONE3, 435
     # CLONE_INTO_CGROUP | CLONE_PARENT: clone(2). By the second it is told of as this process is, thus by no signal here.
@@ -23,6 +24,28 @@ _start:
     mov rsi, [r15 + 24]
     call number
     mov r13, rax
+    mov r14, [r15 + 32]
+    cmp byte ptr [r14], 0
+    je joined
+join:
+    mov rsi, r14
+    call number
+    mov r14, rsi
+    mov rbx, rax
+    mov rdi, rax
+    mov esi, offset zero
+    mov edx, 1
+    mov eax, WRITE
+    syscall
+    test eax, eax
+    js failed
+    mov rdi, rbx
+    mov eax, CLOSE
+    syscall
+    cmp byte ptr [r14], ','
+    lea r14, [r14 + 1]
+    je join
+joined:
     sub rsp, 96
     mov rdi, rsp
     mov ecx, 12
@@ -58,7 +81,7 @@ begun:
     mov eax, CLOSE
     syscall
     mov rax, [r15]
-    lea rsi, [r15 + 32]
+    lea rsi, [r15 + 40]
     lea rdx, [r15 + 8 * rax + 16]
     mov rdi, [rsi]
     mov eax, EXECVE
@@ -69,7 +92,7 @@ failed:
     mov eax, EXIT
     syscall
 
-number:                                         # rsi: decimal digits; returns rax
+number:                                         # rsi: decimal digits, and is behind them then; returns rax
     xor eax, eax
     xor ecx, ecx
 1:  mov cl, [rsi]
@@ -80,4 +103,7 @@ number:                                         # rsi: decimal digits; returns r
     inc rsi
     jmp 1b
 2:  ret
+
+zero:
+    .ascii "0"
 image_end:

@@ -262,7 +262,7 @@ def pretended(folder: Path, controllers: str, **files: str) -> OwnCgroups:
         (one / "cgroup.subtree_control").write_text("")
     for file, text in files.items():
         (folder / file.replace("_", ".")).write_text(text)
-    return OwnCgroups(name, Hierarchies(""), Mount(PurePosixPath("/"), folder, 2, ()), {})
+    return OwnCgroups(name, Mount(PurePosixPath("/"), folder, 2, ()), {})
 
 
 @pytest.mark.parametrize(

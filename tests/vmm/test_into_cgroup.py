@@ -34,34 +34,31 @@ def test_what_it_begins_is_a_child_in_the_cgroup_and_leads_a_session(program: Pa
     except CgroupsMissingError as reason:
         pytest.skip(str(reason))
     own.make("one", CgroupLimits(None, None, 100))
-    held = own.held("one")
-    read, write = os.pipe()
     try:
-        pid = begin(program, held, lambda before, descriptors: _started(before, descriptors, write))
-        os.close(write)
+        with own.held("one") as (cgroup, tasks):
+            pid = begin(program, cgroup, tasks, _started)
         assert own.processes("one") == (pid,)
-        assert identity(pid).cgroups == {f"unified:/{own.parent('one')}"}
+        found = identity(pid).cgroups
+        assert len(found) == 1 + len(tasks)
+        assert {name.partition(":")[2] for name in found} == {f"/{own.parent('one')}"}
         assert (os.getsid(pid), os.getpgid(pid)) == (pid, pid)
         assert sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd")) == [0, 1, 2]  # noqa: PTH208
         own.kill("one")
         assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     finally:
         own.kill("one")
-        os.close(held)
-        os.close(read)
         own.remove("one")
         own.leave()
 
 
-def _started(before: tuple[str, ...], descriptors: tuple[int, ...], output: int) -> "subprocess.Popen[bytes]":
-    command = (*before, "/bin/sleep", "1000")
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, pass_fds=descriptors)
+def _started(before: tuple[str, ...], descriptors: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen((*before, "/bin/sleep", "1000"), pass_fds=descriptors)
 
 
 def test_why_nothing_was_begun_is_told(program: Path, tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_PATH)
     try:
         with pytest.raises(OSError, match="Bad file descriptor"):
-            begin(program, folder, lambda before, fds: subprocess.Popen((*before, "/bin/true"), pass_fds=fds))
+            begin(program, folder, (), lambda before, fds: subprocess.Popen((*before, "/bin/true"), pass_fds=fds))
     finally:
         os.close(folder)
