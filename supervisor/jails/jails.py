@@ -44,6 +44,8 @@ class Jails:
         self._found: Found | None = None
         self._cgroups: OwnCgroups | None = None
         self._background = Background("the removal of a jail")
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """What removes the cgroup of an instance whose VMM has ended."""
         self.problem: str | None = NOT_LOOKED
         """Why no VMM that starts now has one; None where those of Firecracker do."""
 
@@ -91,11 +93,18 @@ class Jails:
             return record.model_copy(update={"jail_uid": None})
         return record if record.jail_uid is not None else record.model_copy(update={"jail_uid": self._uids.free()})
 
-    def prepare(self, record: InstanceRecord, *, boots: bool) -> InJail:
-        """Make the jail of an instance whose record says whose it is, for a boot or for a load. Blocks.
+    async def prepare(self, record: InstanceRecord, *, boots: bool) -> InJail:
+        """Make the jail of an instance whose record says whose it is, for a boot or for a load.
 
         Raises DependencyMissingError and StorageError.
         """
+        leaving = self._leaving.get(record.id)
+        if leaving is not None:
+            # It would take the next one's cgroup for its own.
+            await asyncio.wait((leaving,))
+        return await asyncio.to_thread(self._prepare, record, boots=boots)
+
+    def _prepare(self, record: InstanceRecord, *, boots: bool) -> InJail:
         found, uid = self._found, record.jail_uid
         if found is None or uid is None:
             raise DependencyMissingError(f"{record.name}: there is no jail for it: {self.problem}")
@@ -106,7 +115,11 @@ class Jails:
             assert isinstance(self._firecracker, Hypervisor)
             program = prepare_program(self._layout.jails, self._firecracker)
             found.cgroups.make(record.id, CgroupLimits(bounds.memory_bytes, bounds.pids, bounds.cpu_weight))
-            roots.make_root(self._layout, record.id, uid, self._uids.gid, its, program.vmm)
+            try:
+                roots.make_root(self._layout, record.id, uid, self._uids.gid, its, program.vmm)
+            except OSError:
+                found.cgroups.remove(record.id)
+                raise
         except CgroupsMissingError as error:
             raise DependencyMissingError(f"{record.name}: {error}") from error
         except OSError as error:
@@ -157,13 +170,15 @@ class Jails:
         """Have the jail of an instance removed, if it has one: its VMM has ended."""
         aside = roots.set_aside(self._layout, instance_id)
         if aside is not None:
-            self._background.spawn(asyncio.to_thread(self._remove, instance_id, aside))
+            self._background.spawn(asyncio.to_thread(_remove, aside))
+            if self._cgroups is not None:
+                leaving = self._background.spawn(asyncio.to_thread(_leave, self._cgroups, instance_id))
+                self._leaving[instance_id] = leaving
+                leaving.add_done_callback(lambda _: self._left(instance_id, leaving))
 
-    def _remove(self, instance_id: str, aside: Path) -> None:
-        with contextlib.suppress(OSError):
-            remove_tree(aside)
-        if self._cgroups is not None:
-            self._cgroups.remove(instance_id)
+    def _left(self, instance_id: str, leaving: "asyncio.Task[None]") -> None:
+        if self._leaving.get(instance_id) is leaving:
+            del self._leaving[instance_id]
 
     def sweep(self, kept: Collection[str]) -> None:
         """Remove the jails and cgroups of all instances but these, and end what is in them. Blocks."""
@@ -186,6 +201,18 @@ class Jails:
         uids = {record.jail_uid for record in self._inventory.instances.values()}
         uids |= {template.page_server_uid for template in self._inventory.templates.values()}
         return {uid for uid in uids if uid is not None}
+
+
+def _remove(aside: Path) -> None:
+    with contextlib.suppress(OSError):
+        remove_tree(aside)
+
+
+def _leave(cgroups: OwnCgroups, instance_id: str) -> None:
+    """Remove a cgroup whose last process has ended, which its last thread may not have yet."""
+    with contextlib.suppress(OSError):
+        cgroups.until_empty(instance_id)
+        cgroups.remove(instance_id)
 
 
 def _sizes(directory: Path, its: Needs) -> list[int]:

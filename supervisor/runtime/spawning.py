@@ -52,7 +52,8 @@ class Spawning:
         share = await self._huge_pages.promise(record.name, record.huge_pages)
         boots = config_file is not None
         try:
-            quarters = await asyncio.to_thread(self._prepare, record, boots=boots)
+            await asyncio.to_thread(make_way_for_vmm, record.name, directory)
+            quarters = await self._quarters(record, boots=boots)
             vmm = await Vmm.spawn(
                 self.hypervisor(record.hypervisor),
                 instance_id=record.id,
@@ -98,11 +99,9 @@ class Spawning:
             record.name, hypervisor, vmm.pid, record.firecracker_version
         )
 
-    def _prepare(self, record: InstanceRecord, *, boots: bool) -> Quarters:
-        """Have what a VMM is about to find there. Blocks."""
-        make_way_for_vmm(record.name, self._layout.instance(record.id))
+    async def _quarters(self, record: InstanceRecord, *, boots: bool) -> Quarters:
         if record.jail_uid is not None:
-            return self._jails.prepare(record, boots=boots)
+            return await self._jails.prepare(record, boots=boots)
         return self._in_directory(record)
 
     def _in_directory(self, record: InstanceRecord) -> InDirectory:

@@ -143,6 +143,7 @@ class Vmms:
                 told = await self._spawning.started(record, vmm, await known_faults.version_of(record, vmm))
             except BaseException:
                 await to_its_end(vmm.terminate())
+                self._jails.clear(record.id)
                 raise
         self._follow(record, vmm)
         return told
