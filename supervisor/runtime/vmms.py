@@ -29,7 +29,7 @@ from supervisor.store.layout import VM_JSON, Layout, partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
-from supervisor.uffd.page_map import remove_page_map
+from supervisor.uffd.map_files import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, usable, userfaultfd_problem
