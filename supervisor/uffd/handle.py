@@ -204,12 +204,14 @@ class PageServer(OfProcess[int | None]):
         vmm_pid: int,
         prefetch: Prefetch = "before_resume",
         record: bool = False,
+        path: Path | None = None,
     ) -> None:
         """Have it wait for the fork's VMM at `listener` and make its page map; then the VMM may load the snapshot.
 
         The listener is bound by the caller, who closes it after this, and removes its file once the fork is served or
-        never will be. Only `vmm_pid` may connect. A fork that records is not prefetched and gets one page a fault.
-        PageServerError when the image's layers are not what they were, or the map's path or the pid cannot be used.
+        never will be; `path` is where that is, if it was bound by another. Only `vmm_pid` may connect. A fork that
+        records is not prefetched and gets one page a fault. PageServerError when the image's layers are not what they
+        were, or the map's path or the pid cannot be used.
         """
         fields: dict[str, Any] = {
             "fork_id": fork_id,
@@ -224,7 +226,8 @@ class PageServer(OfProcess[int | None]):
                 await hand(self._connection, "attach", given, named=named, **fields)
                 new_map.place()
         else:
-            with rebound(listener) as path:
+            path = path or Path(listener.getsockname())
+            with rebound(path):
                 await self._connection.request("attach", listen=_absolute(path), **fields)
         self.forks.add(fork_id)
 
