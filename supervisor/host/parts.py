@@ -28,6 +28,7 @@ from supervisor.operations.unpausing import Unpausing
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.log_losses import LogLosses
+from supervisor.runtime.page_server_starts import page_server_users
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.runtime.run_files import RunFiles
@@ -38,6 +39,7 @@ from supervisor.snapshots.layers import Layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import Registry
+from supervisor.store.uids import Uids
 from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.vmm.hypervisor import Hypervisor
@@ -94,9 +96,12 @@ class Parts:
         self.layers = Layers(self.inventory, settings.max_layers, self._report)
         losses = LogLosses(self.inventory, self._report)
         self.consoles = Consoles(self.inventory.layout, settings.console_log_size, self._report, losses.tell)
-        self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report)
+        # One for both: what was given and is in no record yet is given to nobody else.
+        uids = Uids(settings.jail_uid_range, settings.data_dir, (), self._recorded_uids)
+        users = page_server_users(settings.jail, settings.jail_uid_range, uids.free)
+        self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report, users)
         self.templates = Templates(self.inventory, self.page_servers)
-        self.jails = Jails(self.inventory, settings, found["firecracker"])
+        self.jails = Jails(self.inventory, settings, uids, found["firecracker"])
         self.vmms = Vmms(
             found,
             self.page_servers,
@@ -178,6 +183,11 @@ class Parts:
             private_bytes,
             self._report,
         )
+
+    def _recorded_uids(self) -> set[int]:
+        uids = {record.jail_uid for record in self.inventory.instances.values()}
+        uids |= {template.page_server_uid for template in self.inventory.templates.values()}
+        return {uid for uid in uids if uid is not None}
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
         self.background.spawn(self.instances.on_exit(instance_id, exit_status))

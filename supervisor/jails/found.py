@@ -54,7 +54,7 @@ def find(layout: Layout, named: Path | None, firecracker: Hypervisor | str, uids
         return str(error) if error.errno is None else f"{error.filename or jails}: {error.strerror}"
 
 
-def foreign_uids(uids: range, own: Collection[int]) -> frozenset[int]:
+def foreign_uids(uids: range, own: Collection[int | None]) -> frozenset[int]:
     """Return the uids of a range that processes have, but for our own."""
     found: set[int] = set()
     for name in os.listdir("/proc"):  # noqa: PTH208 - no path is to be made of each

@@ -33,14 +33,14 @@ NOT_LOOKED = "nobody has looked yet"
 class Jails:
     """Whether or not VMMs that start now have one, those that have one are known, and can be asked for everything."""
 
-    def __init__(self, inventory: Inventory, settings: Settings, firecracker: Hypervisor | str) -> None:
+    def __init__(self, inventory: Inventory, settings: Settings, uids: Uids, firecracker: Hypervisor | str) -> None:
         self._inventory = inventory
         self._settings = settings
         self._firecracker = firecracker
         self._options = JailOptions(
             settings.jail, settings.jail_memory_overhead, settings.jail_pids, settings.jail_cpu_weight
         )
-        self._uids = Uids(settings.jail_uid_range, settings.data_dir, (), self._recorded)
+        self._uids = uids
         self._found: Found | None = None
         self._cgroups: OwnCgroups | None = None
         self._background = Background("the removal of a jail")
@@ -77,8 +77,9 @@ class Jails:
             # Its processes are found and ended by the record then, and held to nothing.
             with contextlib.suppress(OSError):
                 self._cgroups = OwnCgroups.open(settings.data_dir)
-        foreign = foreign_uids(settings.jail_uid_range, self._recorded())
-        self._uids = Uids(settings.jail_uid_range, settings.data_dir, foreign, self._recorded)
+        recorded = {record.jail_uid for record in self._inventory.instances.values()}
+        recorded |= {template.page_server_uid for template in self._inventory.templates.values()}
+        self._uids.avoid(foreign_uids(settings.jail_uid_range, recorded))
 
     def housed(self, record: InstanceRecord, directory: Path) -> InstanceRecord:
         """Return the record of an instance that is about to be started as it is to be written before. Blocks.
@@ -196,11 +197,6 @@ class Jails:
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._cgroups.leave)
-
-    def _recorded(self) -> Collection[int]:
-        uids = {record.jail_uid for record in self._inventory.instances.values()}
-        uids |= {template.page_server_uid for template in self._inventory.templates.values()}
-        return {uid for uid in uids if uid is not None}
 
 
 def _remove(aside: Path) -> None:

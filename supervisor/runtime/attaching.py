@@ -43,6 +43,7 @@ class Attaching:
             await self._server.attach(
                 self._record.id,
                 listener=listener,
+                path=self.socket,
                 page_map=self._page_map,
                 vmm_pid=vmm_pid,
                 prefetch=self.prefetch,

@@ -21,7 +21,7 @@ class PutBackFiles(NamedTuple):
 
 
 class RunFiles:
-    """Page servers put back what is theirs. A VMM's socket cannot be: it is told on the instance what that means."""
+    """What is page servers' is put back. A VMM's socket cannot be: it is told on the instance what that means."""
 
     def __init__(self, inventory: Inventory, vmms: Vmms, page_servers: PageServers, consoles: Consoles) -> None:
         self._inventory = inventory

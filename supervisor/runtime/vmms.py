@@ -32,7 +32,7 @@ from supervisor.store.layout import VM_JSON, Layout, layer, partial, state_file
 from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
-from supervisor.uffd.page_map import remove_page_map
+from supervisor.uffd.map_files import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem

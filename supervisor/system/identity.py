@@ -2,12 +2,33 @@
 
 import ctypes
 import os
+from pathlib import Path
 
+from supervisor.system.processes import status_field
+
+# Their numbers are those of linux/capability.h.
+NEEDED = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_PTRACE": 19}
+"""By which a process makes another one somebody else's, and goes on to know and to end it."""
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def lacking() -> tuple[str, ...]:
+    """Return which capabilities of NEEDED this process has not; raises OSError."""
+    held = int(status_field("self", "CapEff") or "0", 16)
+    return tuple(name for name, number in NEEDED.items() if not held >> number & 1)
+
+
+def maps(uids: range) -> bool:
+    """Return whether the user namespace of this process has all of these uids, and the gids of the same numbers."""
+    for kind in ("uid_map", "gid_map"):
+        lines = [tuple(map(int, line.split())) for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
+        if not any(first <= uids[0] and uids[-1] < first + count for first, _, count in lines):
+            return False
+    return True
 
 
 def become(uid: int, gid: int) -> None:

@@ -155,7 +155,7 @@ def confine(machine: str | None = None) -> None:
     It needs PR_SET_NO_NEW_PRIVS. A program of another ABI of this machine is killed at its first call.
     """
     known = _MACHINES.get(machine or os.uname().machine)
-    if known is None:
+    if known is None or ctypes.sizeof(ctypes.c_void_p) != 8:
         raise OSError(errno.EOPNOTSUPP, f"no filter is known for {machine or os.uname().machine}")
     code = _code(known)
     program = _Program(len(code) // _INSTRUCTION.size, code)

@@ -69,6 +69,17 @@ def listen(path: Path, mode: int | None = None) -> socket.socket:
     With a mode its file never has any but that, less the umask. Raises OSError where the path cannot be one,
     ListensAlreadyError where somebody does listen there.
     """
+    listener = bound(path, mode)
+    try:
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bound(path: Path, mode: int | None = None) -> socket.socket:
+    """Return what `listen` does before it listens, for another process to; raises the same."""
     problem = too_long(path)
     if problem:
         raise OSError(errno.ENAMETOOLONG, problem, str(path))
@@ -84,7 +95,6 @@ def listen(path: Path, mode: int | None = None) -> socket.socket:
             # The file is made with the socket's own mode: unix_bind_bsd in net/unix/af_unix.c.
             os.fchmod(listener.fileno(), mode)
         listener.bind(os.fspath(path))
-        listener.listen()
     except OSError:
         listener.close()
         raise

@@ -24,8 +24,8 @@ _PYTHON = os.path.dirname(os.__file__)  # noqa: PTH120 - no path is to be made o
 class Confinement(NamedTuple):
     """How far a page server is confined."""
 
-    uid: int | None = None
-    """Whose it is, where it is a user of its own; without any capability then."""
+    uid: int = 0
+    """The user that it is and no other process, without any capability; 0 where it is the supervisor's."""
     landlock_abi: int = 0
     """The version of Landlock's ABI that bounds it; 0 where none does."""
     seccomp: bool = False
