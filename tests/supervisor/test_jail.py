@@ -120,10 +120,14 @@ async def test_forks_in_jails_are_nobodys_and_go_on_whatever_ends_beside_them(ja
         assert len(forks) == COUNT
         found = {name: check(jailed, one) for name, one in forks.items()}
         assert len({one.uid for one in found.values()}) == COUNT
-        print("\n" + "\n".join(f"{name}: {one}" for name, one in found.items()))
         await until_verified(running.client, *forks)
         (template,) = (await until(lambda host: True, running.client)).templates
         assert template.page_server_pid is not None
+        server = identity(template.page_server_pid)
+        assert server.uid in UIDS[1:]
+        assert server.uid not in {one.uid for one in found.values()}
+        assert (server.capabilities[:3], server.no_new_privileges, server.seccomp) == ((0, 0, 0), True, 2)
+        print(f"\n{_table(found | {'page server': server})}")
         os.kill(template.page_server_pid, signal.SIGKILL)
         await until(lambda host: _serving(host) not in (None, template.page_server_pid), running.client)
         await one_more_pass(running.client, *forks)
@@ -133,6 +137,15 @@ async def test_forks_in_jails_are_nobodys_and_go_on_whatever_ends_beside_them(ja
         assert {name: one.vmm_pid for name, one in again.items()} == {n: one.vmm_pid for n, one in forks.items()}
         await two_more_passes(after.client, *forks)
         assert {check(jailed, one) for one in again.values()} == set(found.values())
+
+
+def _table(found: dict[str, Identity]) -> str:
+    rows = [("process", "uid", "gid", "CapEff", "NoNewPrivs", "Seccomp", "cgroups")]
+    for name, one in found.items():
+        groups = f"{len(one.cgroups)} of its own" if one.cgroups else "the supervisor's"
+        may = (f"{one.capabilities[2]:x}", str(int(one.no_new_privileges)), str(one.seccomp))
+        rows.append((name, str(one.uid), str(one.gid), *may, groups))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _serving(host: HostSnapshot) -> int | None:
