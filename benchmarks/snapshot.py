@@ -14,12 +14,14 @@ from benchmarks.bench import PATIENCE, Bench
 from benchmarks.page_servers import page_map
 from supervisor.concurrency.tasks import beside
 from supervisor.images.boot_image import load_image, prepare
+from supervisor.runtime.attaching import listener_for
 from supervisor.store.layout import VM_JSON
 from supervisor.uffd.handle import PageServer, Prefetch
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import writes
 from supervisor.vmm.logs import CONSOLE_LOG
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 
 PASSES = 2
@@ -127,14 +129,15 @@ async def fork(bench: Bench, name: str, snapshot: Snapshot, backing: Backing) ->
 
     async def attach(vmm_pid: int) -> None:
         if backing.server is not None:
-            await backing.server.attach(
-                name,
-                listen=_uffd_socket(bench, name),
-                page_map=page_map(bench, name),
-                vmm_pid=vmm_pid,
-                prefetch=backing.prefetch,
-                record=backing.record,
-            )
+            with listener_for(_uffd_socket(bench, name)) as listener:
+                await backing.server.attach(
+                    name,
+                    listener=listener,
+                    page_map=page_map(bench, name),
+                    vmm_pid=vmm_pid,
+                    prefetch=backing.prefetch,
+                    record=backing.record,
+                )
 
     async with _vmm(bench, name, snapshot.hypervisor, meanwhile=attach) as (vmm, console):
         try:
@@ -143,6 +146,7 @@ async def fork(bench: Bench, name: str, snapshot: Snapshot, backing: Backing) ->
             if backing.server is not None:
                 await backing.server.release(name)
             page_map(bench, name).unlink(missing_ok=True)
+            _uffd_socket(bench, name).unlink(missing_ok=True)
 
 
 async def take_snapshot(bench: Bench, name: str, hypervisor: Hypervisor, hot_mib: int) -> Snapshot:
@@ -177,8 +181,7 @@ async def _vmm(
             vmm = await Vmm.spawn(
                 hypervisor,
                 instance_id=name,
-                directory=directory,
-                api_socket=bench.folder / f"{name}.sock",
+                quarters=InDirectory(directory, bench.folder / f"{name}.sock"),
                 config_file=VM_JSON if boot else None,
                 consoles=PLAIN,
                 meanwhile=meanwhile,

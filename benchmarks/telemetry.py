@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from benchmarks.bench import Bench
@@ -18,6 +19,7 @@ from supervisor.store.records import InstanceRecord, ProcessIdentity
 from supervisor.store.registry import Registry
 from supervisor.telemetry.sampler import PERIOD, Sampler
 from supervisor.uffd.handle import Policy
+from supervisor.uffd.map_files import new_map_file
 from supervisor.uffd.page_map import FAULTS, LATENCY, PRESENT_PAGES, PageMap, PageMapReader
 from tests.harness.plain_outputs import PLAIN
 
@@ -43,7 +45,7 @@ async def measure(bench: Bench) -> Result:
         for number in range(forks):
             record = _record(number, vmm.pid)
             inventory.instances[record.id] = record
-        maps = [PageMap.create(inventory.layout.page_map(fork_id), 4096, PAGES) for fork_id in inventory.instances]
+        maps = [_page_map(inventory.layout.page_map(fork_id)) for fork_id in inventory.instances]
         for one in maps:
             stack.callback(one.close)
         readers = [
@@ -86,6 +88,13 @@ def _process() -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def _page_map(path: Path) -> PageMap:
+    with new_map_file(path) as file:
+        pages = PageMap.create(file.descriptor, path, 4096, PAGES)
+        file.place()
+    return pages
 
 
 def _record(number: int, pid: int) -> InstanceRecord:

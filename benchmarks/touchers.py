@@ -13,6 +13,7 @@ from typing import Final, Self
 from benchmarks.bench import MIB, PATIENCE, Bench
 from benchmarks.page_servers import PAGE_SIZE, page_map
 from benchmarks.reference import end
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import Attached, PageServer, Prefetch
 
 _WORD: Final = Struct("=Q")
@@ -114,20 +115,22 @@ async def served_touchers(
     async with touchers(bench, sockets, pattern) as started:
         try:
             for fork, socket, pid in zip(forks, sockets, started.pids, strict=True):
-                await server.attach(
-                    fork,
-                    listen=socket,
-                    page_map=page_map(bench, fork),
-                    vmm_pid=pid,
-                    prefetch=prefetch,
-                    record=record,
-                )
+                with listener_for(socket) as listener:
+                    await server.attach(
+                        fork,
+                        listener=listener,
+                        page_map=page_map(bench, fork),
+                        vmm_pid=pid,
+                        prefetch=prefetch,
+                        record=record,
+                    )
             await started.connect()
             yield started, [await server.served(fork) for fork in forks]
         finally:
             for fork in forks:
                 await server.release(fork)
                 page_map(bench, fork).unlink(missing_ok=True)
+                (bench.folder / f"{fork}.uffd").unlink(missing_ok=True)
 
 
 def fork_names(count: int) -> list[str]:

@@ -80,7 +80,7 @@ class ConsoleHolder(OfProcess[int | None]):
 
         Returns whether it is, once that is known: a ConsoleHolderError says why not.
         """
-        return self._connection.post("hold", reader, path=str(log.path.absolute()), most_bytes=log.most_bytes)
+        return self._connection.post("hold", (reader,), path=str(log.path.absolute()), most_bytes=log.most_bytes)
 
     async def drained(self, paths: list[Path]) -> None:
         """Return when nothing more comes for these logs; ConsoleHolderError after DRAIN_SECONDS."""

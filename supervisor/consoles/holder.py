@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.consoles.bounded_file import BoundedFile
-from supervisor.consoles.stream import Stream
+from supervisor.consoles.stream import PipeId, Stream, pipe_id
 from supervisor.system.control_lines import encode
 from supervisor.system.control_socket import ControlSocket, Reply
 from supervisor.system.descriptors import raise_limit
@@ -36,8 +36,7 @@ class Holder:
 
     def __init__(self, loop: Loop, control: Path, supervisor: socket.socket) -> None:
         self._loop = loop
-        self._streams: dict[int, Stream] = {}
-        """By the inode of the pipe, whose number no other pipe has while it is held."""
+        self._streams: dict[PipeId, Stream] = {}
         self._files: dict[Path, BoundedFile] = {}
         self._told: set[Path] = set()
         """Of which it was told that bytes are dropped."""
@@ -77,12 +76,13 @@ class Holder:
 
     def _hold(self, request: dict[str, Any], reply: Reply) -> None:
         """Copy a pipe to a file from now on; one that is held already is held once, the bound is that said last."""
-        path, most_bytes, given = Path(request["path"]), int(request["most_bytes"]), request["descriptor"]
+        path, most_bytes = Path(request["path"]), int(request["most_bytes"])
+        given = next(iter(request["descriptors"]), None)
         if given is None or not stat.S_ISFIFO(os.fstat(given).st_mode):
             raise ValueError("no pipe came with it")
         file = self._files.get(path) or BoundedFile(path, most_bytes)
         file.most_bytes = most_bytes
-        if os.fstat(given).st_ino not in self._streams:
+        if pipe_id(given) not in self._streams:
             descriptor = os.dup(given)
             try:
                 stream = Stream(self._loop, descriptor, file, self._on_written, self._on_end)

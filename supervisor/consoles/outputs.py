@@ -34,6 +34,9 @@ class Bounded(NamedTuple):
 
 Outputs = Mapping[int, Bounded]
 """Where what a process writes to its descriptor of this number is kept."""
+Fifos = Mapping[int, Path]
+"""What of these is to be a FIFO that is there already, which the process opens by its name as well."""
+NO_FIFOS: Fifos = {}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Holding(Protocol):
     async def ready(self) -> None:
         """Return when there is a holder; where none can be started, that is tried again without a word here."""
 
-    def pipes(self, outputs: Outputs) -> AbstractContextManager[Given]:
+    def pipes(self, outputs: Outputs, fifos: Fifos = NO_FIFOS) -> AbstractContextManager[Given]:
         """Give a process pipes; once it has inherited them, the context may end. Raises OSError."""
 
     def adopt(self, pid: int, start_time: int, outputs: Outputs) -> None:
@@ -65,16 +68,20 @@ class Holding(Protocol):
         """Return when all is in its files that a process has written which has ended; bounded."""
 
 
-def output_pipe() -> tuple[int, int]:
-    """Return the read end of a new pipe, and what a process is to write to; raises OSError."""
-    reader, writer = os.pipe()
+def output_pipe(fifo: Path | None = None) -> tuple[int, int]:
+    """Return the read end of a new pipe, or of a FIFO, and what a process is to write to; raises OSError."""
+    if fifo is None:
+        reader, writer = os.pipe()
+    else:
+        reader = writer = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         both = os.open(f"/proc/self/fd/{writer}", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         os.close(reader)
         raise
     finally:
-        os.close(writer)
+        if writer != reader:
+            os.close(writer)
     # One user's pipes may have some 16,000 pages together: pipe(7).
     with contextlib.suppress(OSError):
         fcntl.fcntl(both, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -100,15 +107,13 @@ def input_pipe() -> Iterator[int]:
 
 def take(pid: int, start_time: int, descriptor: int) -> int:
     """Return a read end of the pipe that a process has as `descriptor`; raises OSError where it has none there."""
-    name = f"/proc/{pid}/fd/{descriptor}"
-    # Before it is opened: to open a device may do something to it.
-    if not os.readlink(name).startswith("pipe:["):  # noqa: PTH115 - no path is to be made of it
-        raise OSError(errno.EINVAL, "it is no pipe")
-    reader = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Looked at before it is opened, and the same is opened then: to open a device may do something to it.
+    held = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
     try:
-        if not stat.S_ISFIFO(os.fstat(reader).st_mode) or start_time_of(pid) != start_time:
+        if not stat.S_ISFIFO(os.fstat(held).st_mode):
+            raise OSError(errno.EINVAL, "it is no pipe")
+        if start_time_of(pid) != start_time:
             raise OSError(errno.ESRCH, "the process has ended")
-    except OSError:
-        os.close(reader)
-        raise
-    return reader
+        return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(held)

@@ -15,6 +15,16 @@ RETRY_SECONDS = 1.0
 """Between two tries to watch a pipe that the kernel has no room to watch."""
 
 
+PipeId = tuple[int, int]
+"""Device and inode of a pipe or a FIFO, which no other one has while it is held."""
+
+
+def pipe_id(descriptor: int) -> PipeId:
+    """Return what tells an open pipe from any other."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
 class Stream:
     """A pipe's read end, which is its own from here on."""
 
@@ -28,7 +38,7 @@ class Stream:
     ) -> None:
         """Raises OSError where it cannot be watched."""
         os.set_blocking(descriptor, False)
-        self.pipe = os.fstat(descriptor).st_ino
+        self.pipe = pipe_id(descriptor)
         self.file = file
         self._loop = loop
         self._descriptor = descriptor

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.daemon.run_directory import RunDirectory
+from supervisor.jails.roots import API_SOCKET
 from supervisor.settings import Settings
 from supervisor.store.layout import LOCK, RUN_DIR, SCHEMA, Layout
 from supervisor.system.held_directory import HeldDirectory
@@ -15,7 +16,7 @@ from supervisor.system.lock_file import LockFile
 from supervisor.system.regular_files import read_regular
 from supervisor.system.same_file import status_at
 from supervisor.system.trusted_paths import Distrusted, distrusted, distrusted_own
-from supervisor.system.unix_sockets import connect
+from supervisor.system.unix_sockets import connect, held_socket
 
 DATA_MODE = 0o700
 """Snapshots hold the memory of guests."""
@@ -112,10 +113,24 @@ def _check_sockets(data_dir: Path, run_dir: Path) -> None:
     if not before.is_absolute() or before == run_dir:
         return
     layout = Layout(data_dir, before)
-    count = sum(connect(layout.api_socket(instance.name)) == 0 for instance in layout.instances.glob("*"))
+    count = sum(_listens(layout, instance.name) for instance in layout.instances.glob("*"))
     if count and not (run_dir.exists() and before.samefile(run_dir)):
         vms = "a VM that runs has its socket" if count == 1 else f"{count} VMs that run have their sockets"
         raise RefusedError(f"{data_dir}: {vms} in {before}; give --run-dir {before}")
+
+
+def _listens(layout: Layout, instance_id: str) -> bool:
+    """Return whether a VM runs, whose page map is in the run directory though its socket may be in its jail."""
+    if connect(layout.api_socket(instance_id)) == 0:
+        return True
+    try:
+        held = held_socket(layout.jail_root(instance_id), API_SOCKET)
+    except OSError:
+        return False
+    try:
+        return connect(Path(f"/proc/self/fd/{held}")) == 0
+    finally:
+        os.close(held)
 
 
 def _read(path: Path) -> str:

@@ -126,6 +126,7 @@ class Host:
         await parts.background.join()
         self.events.close()
         await parts.vmms.close()
+        await parts.jails.close()
         await parts.page_servers.close()
         await parts.consoles.close()
 
@@ -268,6 +269,7 @@ class Host:
 
         await asyncio.to_thread(prepare)
         await parts.layers.probe()
+        await parts.jails.begin()
         await parts.consoles.reconnect()
         await parts.recovery.recover()
         await parts.page_servers.reconnect()
@@ -277,8 +279,19 @@ class Host:
             self._report("alarm", told, one.instance_id, shown=True)
         if self._settings.firecracker is not None and isinstance(problem := self._found["firecracker"], str):
             self._report("warning", f"no VM runs on firecracker: {problem}", None)
+        self._tell_of_jails()
         parts.background.spawn(parts.telemetry.run())
         parts.background.spawn(parts.catalog.watch())
+
+    def _tell_of_jails(self) -> None:
+        """Say why VMs that start have no jail, or that none starts for that."""
+        jails = self._parts.jails
+        if jails.problem is None or jails.mode == "off" or isinstance(self._found["firecracker"], str):
+            return
+        if jails.mode == "on":
+            self._report("alarm", f"no VM starts: each is to run in a jail, and cannot: {jails.problem}", None)
+        else:
+            self._report("info", f"VMs run without jails: {jails.problem}", None)
 
     def _snapshot(self) -> HostSnapshot:
         return self.queries.snapshot()

@@ -9,6 +9,7 @@ from supervisor.concurrency.tasks import Background
 from supervisor.host.event_bus import EventBus
 from supervisor.images.catalog import ImageCatalog
 from supervisor.images.threads import ImageThreads
+from supervisor.jails.jails import Jails
 from supervisor.models import HypervisorName
 from supervisor.models.base import Report
 from supervisor.operations.acceptance import Acceptance
@@ -30,6 +31,7 @@ from supervisor.runtime.console_input import ConsoleInputs
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.huge_page_pool import HugePagePool
 from supervisor.runtime.log_losses import LogLosses
+from supervisor.runtime.page_server_starts import page_server_users
 from supervisor.runtime.page_servers import PageServers
 from supervisor.runtime.readiness_probes import ReadinessProbes
 from supervisor.runtime.run_files import RunFiles
@@ -41,6 +43,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import Registry
 from supervisor.telemetry.metrics import Metrics
+from supervisor.store.uids import Uids
 from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.vmm.hypervisor import Hypervisor
@@ -72,6 +75,7 @@ class Parts:
             self.instances.on_ready,
             report,
             lambda: self.consoles.pid,
+            self.jails.usage,
         )
         self.metrics = Metrics(
             self.inventory,
@@ -88,6 +92,7 @@ class Parts:
             self.vmms,
             self.page_servers,
             self.consoles,
+            self.jails,
             self.unpausing,
             self.readying,
             report,
@@ -103,14 +108,19 @@ class Parts:
         self.layers = Layers(self.inventory, settings.max_layers, self._report)
         losses = LogLosses(self.inventory, self._report)
         self.consoles = Consoles(self.inventory.layout, settings.console_log_size, self._report, losses.tell)
-        self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report)
+        # One for both: what was given and is in no record yet is given to nobody else.
+        uids = Uids(settings.jail_uid_range, settings.data_dir, (), self._recorded_uids)
+        users = page_server_users(settings.jail, settings.jail_uid_range, uids.free)
+        self.page_servers = PageServers(self.inventory, policy, self.consoles, self._report, users)
         self.templates = Templates(self.inventory, self.page_servers)
+        self.jails = Jails(self.inventory, settings, uids, found["firecracker"])
         self.vmms = Vmms(
             found,
             self.page_servers,
             self.huge_pages,
             self.consoles,
             self.inventory.layout,
+            self.jails,
             self._on_exit,
             self._on_paused,
         )
@@ -186,6 +196,11 @@ class Parts:
             private_bytes,
             self._report,
         )
+
+    def _recorded_uids(self) -> set[int]:
+        uids = {record.jail_uid for record in self.inventory.instances.values()}
+        uids |= {template.page_server_uid for template in self.inventory.templates.values()}
+        return {uid for uid in uids if uid is not None}
 
     def _on_exit(self, instance_id: str, exit_status: Exit) -> None:
         self.background.spawn(self.instances.on_exit(instance_id, exit_status))

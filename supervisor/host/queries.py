@@ -174,6 +174,7 @@ class Queries:
         record = self._inventory.resolve(reference)
         pages = self._telemetry.statistics.get(record.id)
         rss = pages.rss_bytes if pages else 0
+        cgroup = self._telemetry.cgroup_usage(record.id)
         return ResourceStats(
             instance_id=record.id,
             instance_name=record.name,
@@ -183,6 +184,9 @@ class Queries:
             memory_rss_bytes=rss,
             memory_vms_bytes=record.size_bytes if pages else 0,
             memory_utilization_ratio=rss / record.size_bytes,
+            cgroup_memory_bytes=cgroup.memory_bytes if cgroup else None,
+            cgroup_memory_max_bytes=cgroup.memory_max_bytes if cgroup else None,
+            cgroup_pids=cgroup.pids if cgroup else None,
             pages=pages,
         )
 

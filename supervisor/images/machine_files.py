@@ -16,7 +16,7 @@ from supervisor.errors import MachineFileError, check_descriptors
 from supervisor.images.vm_json import IGNORED_SECTIONS, OWN_SECTION, VmJson, parse_vm_json
 from supervisor.models.base import MIB
 from supervisor.store.layout import INITRD, KERNEL, VM_JSON, disk_file, pmem_file
-from supervisor.system.regular_files import make_directories, open_within, read_within
+from supervisor.system.regular_files import link_opened, make_directories, open_within, read_within
 from supervisor.system.sparse_files import allocated, copy_opened
 from supervisor.vmm.configuration import LARGEST_JSON
 
@@ -173,24 +173,11 @@ def place(source: Path, name: str, directory: Path, target: str, *, writable: bo
     make_directories(directory, PurePosixPath(target).parent)
     fd = open_within(source, name)
     try:
-        if not writable and _linked(fd, path):
+        if not writable and link_opened(fd, path):
             return
         copy_opened(fd, path, advance)
     finally:
         os.close(fd)
-
-
-def _linked(fd: int, target: Path) -> bool:
-    """Give an open file another name, if that can be; raises FileExistsError."""
-    try:
-        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
-        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
-    except FileExistsError:
-        raise
-    except OSError:
-        # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
-        return False
-    return True
 
 
 def check_files(config: VmJson, directory: Path) -> None:

@@ -48,6 +48,13 @@ class ResourceStats(Wire):
     memory_utilization_ratio: float | None = None
     network_rx_bytes: int = 0
     network_tx_bytes: int = 0
+    cgroup_memory_bytes: int | None = None
+    """What the cgroup of a VMM in a jail is charged: beside its memory also the page cache of its files. None without
+    a jail, or where nothing counts it."""
+    cgroup_memory_max_bytes: int | None = None
+    """Beyond which the kernel ends it; None where there is no such bound."""
+    cgroup_pids: int | None = None
+    """Its threads, and all that it may have started."""
     pages: InstanceStatistics | None = None
 
 

@@ -102,6 +102,7 @@ class Acceptance:
             changes["page_server"] = None
         if changed:
             _forget(self._inventory.layout.hot_pages(template.id))
+            _forget(self._inventory.layout.earlier_hot_pages(template.id))
             changes |= FORGOTTEN
         await self._inventory.update_template(template.id, **changes)
 

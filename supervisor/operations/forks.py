@@ -123,6 +123,8 @@ class Forks:
             }
         )
         source_directory = self._inventory.layout.instance(source.id)
+        if child.intent is not None:
+            child = await self._vmms.housed(child, source_directory)
 
         def populate(directory: Path) -> None:
             copy_machine(source_directory, directory)

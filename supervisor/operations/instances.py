@@ -18,7 +18,7 @@ from supervisor.snapshots.layer_files import remove
 from supervisor.snapshots.layers import all_names, snapshot_type
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, let_go
-from supervisor.uffd.page_map import remove_page_map
+from supervisor.uffd.map_files import remove_page_map
 from supervisor.vmm.process import Exit
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from supervisor.errors import SupervisorError
+from supervisor.jails.jails import Jails
 from supervisor.models.base import Report
 from supervisor.operations.endings import explained
 from supervisor.operations.readying import Readying
@@ -29,6 +30,7 @@ class HostRecovery:
         vmms: Vmms,
         page_servers: PageServers,
         consoles: Consoles,
+        jails: Jails,
         unpausing: Unpausing,
         readying: Readying,
         report: Report,
@@ -39,6 +41,7 @@ class HostRecovery:
         self._vmms = vmms
         self._page_servers = page_servers
         self._consoles = consoles
+        self._jails = jails
         self._unpausing = unpausing
         self._readying = readying
         self._report = report
@@ -111,3 +114,4 @@ class HostRecovery:
         # Of whom nobody knows whether it runs; it goes on until its record is mended.
         kept |= {path for name in inventory.unreadable for path in self._layout.run_files(name)}
         await asyncio.to_thread(sweep_run_directory, self._layout, kept)
+        await asyncio.to_thread(self._jails.sweep, {record.id for record in running}.union(inventory.unreadable))

@@ -59,6 +59,8 @@ class Snapshots:
             base = await self._layers.compact(snapshotted)
             changes = {"state": State.STANDBY, "memory_backend": "file", "phases": tuple(watch.phases)}
             child = child_of(base, child_id, name, kind).model_copy(update={**changes, **given})
+            if child.intent is not None:
+                child = await self._vmms.housed(child, directory)
 
             def populate(target: Path) -> None:
                 copy_fixed(directory, target)
@@ -100,7 +102,7 @@ class Snapshots:
                     await self._vmms.resume(record.id)
                 paused.close()
                 with watch.phase("write"):
-                    await asyncio.to_thread(keep, directory, record, files, sizes)
+                    await asyncio.to_thread(keep, directory, record, files, sizes, self._vmms.written(record))
         files = files.model_copy(update={"disks": disks})
         if runs_on:
             return await self._layers.commit(record, files, changes)

@@ -23,6 +23,7 @@ from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.runtime.vmms import Vmms
 from supervisor.snapshots.layers import Layers, own_snapshot
 from supervisor.store.inventory import Inventory
+from supervisor.store.layout import staged
 from supervisor.store.records import InstanceRecord, StartedVmm, let_go, running, stopped
 from supervisor.store.registry import nothing_more
 
@@ -68,6 +69,8 @@ class Transitions:
         with self._inventory.reserved(record.name, record.id):
             try:
                 await place(partial(registry.stage_instance, record.id, populate))
+                if record.intent is not None:
+                    record = await self._vmms.housed(record, staged(self._inventory.layout.instance(record.id)))
                 return await self._inventory.add(record, nothing_more)
             except BaseException:
                 await asyncio.shield(asyncio.to_thread(registry.unstage_instance, record.id))
@@ -76,6 +79,7 @@ class Transitions:
     @contextlib.asynccontextmanager
     async def intending(self, record: InstanceRecord, intent: Intent) -> AsyncIterator[InstanceRecord]:
         """Write down what the body is about to do; where it fails that is taken back, as far as the disk lets."""
+        record = await self._vmms.housed(record, self._inventory.layout.instance(record.id))
         intending = await self._inventory.save(record.model_copy(update={"intent": intent}))
         try:
             yield intending

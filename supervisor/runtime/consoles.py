@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from supervisor.concurrency.tasks import Background
 from supervisor.consoles.handle import ConsoleHolder, Dropped, HolderEvent
-from supervisor.consoles.outputs import Given, Outputs, output_pipe, take
+from supervisor.consoles.outputs import NO_FIFOS, Fifos, Given, Outputs, output_pipe, take
 from supervisor.errors import ConsoleHolderError
 from supervisor.models import how_many
 from supervisor.models.base import Report
@@ -105,7 +105,7 @@ class Consoles:
                 self._follow(holder)
 
     @contextlib.contextmanager
-    def pipes(self, outputs: Outputs) -> Iterator[Given]:
+    def pipes(self, outputs: Outputs, fifos: Fifos = NO_FIFOS) -> Iterator[Given]:
         """Give a process pipes; once it has inherited them, the context may end. Raises OSError."""
         holder, answers, descriptors = self._holder, list[asyncio.Future[None]](), dict[int, int]()
 
@@ -116,7 +116,7 @@ class Consoles:
 
         with contextlib.ExitStack() as stack:
             for number, log in outputs.items():
-                reader, writer = output_pipe()
+                reader, writer = output_pipe(fifos.get(number))
                 stack.callback(os.close, writer)
                 descriptors[number] = writer
                 try:

@@ -17,6 +17,7 @@ from supervisor.store.layout import Layout
 from supervisor.store.records import ProcessIdentity
 from supervisor.system.process_group import mark_of
 from supervisor.system.processes import boot_id, proc_file, start_time_of, status_field
+from supervisor.system.same_file import is_at
 from supervisor.uffd.control import Configuration
 
 _API_SOCKET: Final = "--api-sock"
@@ -39,7 +40,7 @@ def instance_of(pid: int, layout: Layout) -> str | None:
     """Return the name of the instance's directory that a VMM, or what a VMM started, is of; None for any other process.
 
     By the mark that it was started with; one of an earlier version, or whose environment cannot be read, works in the
-    directory and has an API socket: an operator's shell there has none.
+    directory and has an API socket: an operator's shell there has none. One in a jail by its root.
     """
     directories = [mark_of(pid)]
     if _API_SOCKET in _command(pid):
@@ -47,7 +48,8 @@ def instance_of(pid: int, layout: Layout) -> str | None:
             directories.append(str(Path(f"/proc/{pid}/cwd").readlink()))
         except OSError:
             return _named_socket(pid, layout)
-    return next(filter(None, (_name_in(layout.instances, one) for one in directories if one)), None)
+    named = next(filter(None, (_name_in(layout.instances, one) for one in directories if one)), None)
+    return named or _jailed_in(pid, layout)
 
 
 def template_of(pid: int, layout: Layout) -> str | None:
@@ -71,12 +73,12 @@ def template_of(pid: int, layout: Layout) -> str | None:
 
 def is_vmm(identity: ProcessIdentity, layout: Layout, instance_id: str) -> bool:
     """Return whether a process is there, and is one that was started for this instance."""
-    return _lives(identity) and instance_of(identity.pid, layout) == instance_id
+    return lives(identity) and instance_of(identity.pid, layout) == instance_id
 
 
 def is_page_server(identity: ProcessIdentity, layout: Layout, template_id: str) -> bool:
     """Return whether a process is there, and is a page server of this template."""
-    return _lives(identity) and template_of(identity.pid, layout) == template_id
+    return lives(identity) and template_of(identity.pid, layout) == template_id
 
 
 def holds_consoles(pid: int, layout: Layout) -> bool:
@@ -92,7 +94,7 @@ def holds_consoles(pid: int, layout: Layout) -> bool:
 
 def is_console_holder(identity: ProcessIdentity, layout: Layout) -> bool:
     """Return whether a process is there, and is a console holder of this data directory."""
-    return _lives(identity) and holds_consoles(identity.pid, layout)
+    return lives(identity) and holds_consoles(identity.pid, layout)
 
 
 def same(one: ProcessIdentity, other: ProcessIdentity) -> bool:
@@ -101,11 +103,29 @@ def same(one: ProcessIdentity, other: ProcessIdentity) -> bool:
     return (one.pid, one.start_time) == (other.pid, other.start_time) and len(boots) < 2
 
 
-def _lives(identity: ProcessIdentity) -> bool:
+def lives(identity: ProcessIdentity) -> bool:
+    """Return whether the process of this identity is there."""
     if identity.boot_id not in (None, boot_id()) or identity.pid <= 1 or identity.pid == os.getpid():
         return False
     found = identity_of(identity.pid)
     return found is not None and found.start_time == identity.start_time
+
+
+def _jailed_in(pid: int, layout: Layout) -> str | None:
+    """Return the instance whose jail a process has as its root: "/" to proc_pid_root(5) once it has pivoted there.
+
+    What that was mounted from, and the mount's own root, nobody without capabilities gets rid of.
+    """
+    try:
+        if (status_field(pid, "Uid") or "").split()[:1] == [str(os.getuid())]:
+            return None
+        mounts = (line.split() for line in proc_file(pid, "mountinfo").decode(errors="replace").splitlines())
+        # "36 35 98:0 /mnt1 /mnt2 ...": the root of the mount within its file system, and where it is mounted.
+        *_, instance_id, _ = next((Path(fields[3]).parts for fields in mounts if fields[4] == "/"), ("", ""))
+        root = (Path(f"/proc/{pid}") / "root").stat()
+        return instance_id if is_at(layout.jail_root(instance_id), root) else None
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _named_socket(pid: int, layout: Layout) -> str | None:

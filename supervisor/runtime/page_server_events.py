@@ -65,6 +65,9 @@ class PageServerEvents:
 
     def _on_event(self, template_id: str, event: PageServerEvent) -> None:
         publisher = self._inventory.publisher
+        fork = self._inventory.instances.get(getattr(event, "fork_id", ""))
+        if fork is not None and fork.template_id not in (None, template_id):
+            return  # a page server has nothing to say of another template's forks
         match event:
             case Recorded():
                 self._background.spawn(self._recorded(template_id, event))

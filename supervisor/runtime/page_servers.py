@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from supervisor.concurrency.keyed_lock import KeyedLock
 from supervisor.concurrency.progress import counted, interruptible, reached, step
@@ -22,6 +20,7 @@ from supervisor.runtime.orphans import end
 from supervisor.runtime.own_processes import identity_of, is_page_server
 from supervisor.runtime.page_server_events import PageServerEvents
 from supervisor.runtime.page_server_logs import PageServerLogs
+from supervisor.runtime.page_server_starts import NO_USERS, PageServerStarts, PageServerUsers
 from supervisor.runtime.recalling import recall
 from supervisor.runtime.restart_backoff import RestartBackoff
 from supervisor.snapshots.layer_checks import check_layers
@@ -29,6 +28,7 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.system.oom_kills import out_of_memory
 from supervisor.system.unix_sockets import listener_at, remove_file
+from supervisor.uffd.confinement import Confinement
 from supervisor.uffd.handle import PageServer, Policy, PutBack
 from supervisor.uffd.page_map import PageMapReader
 
@@ -39,10 +39,16 @@ WATCH_PERIOD = 0.25
 class PageServers:
     """At most one page server for each template; whatever becomes of it, its forks wait and are never wrong."""
 
-    def __init__(self, inventory: Inventory, policy: Policy, consoles: Holding, report: Report) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        policy: Policy,
+        consoles: Holding,
+        report: Report,
+        users: PageServerUsers = NO_USERS,
+    ) -> None:
         self._inventory = inventory
         self._layout = inventory.layout
-        self._policy = policy
         self._report = report
         self._servers: dict[str, PageServer] = {}
         self._starting = KeyedLock()
@@ -55,11 +61,22 @@ class PageServers:
         self._handover = Handover(inventory, report)
         self.restarts = 0
         """How many page servers were replaced since this supervisor started."""
+        self._starts = PageServerStarts(inventory, policy, self._events, users, report)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The page servers that run."""
         return tuple(server.pid for server in self._servers.values())
+
+    @property
+    def unconfined(self) -> str | None:
+        """Why page servers that start now are the supervisor's user's; None where they are confined."""
+        return self._starts.users.problem
+
+    def confinement(self, template_id: str) -> Confinement | None:
+        """Return how far a template's page server is confined; None where it has none."""
+        server = self._servers.get(template_id)
+        return None if server is None else server.confinement
 
     async def serving(self, template_id: str) -> PageServer:
         """Return the template's page server; one that is started now takes over every fork that runs."""
@@ -74,7 +91,7 @@ class PageServers:
             whose = self._events.whose(template_id)
             await asyncio.to_thread(check_layers, whose, layers, template.layer_marks)
             step("start page server")
-            server = await self._logs.begin(template_id, whose, partial(self._start, template, layers))
+            server = await self._logs.begin(template_id, whose, partial(self._starts.start, template, layers))
             try:
                 status = await server.status()
                 if status.hot_pages_refused:
@@ -87,20 +104,6 @@ class PageServers:
                 raise
             self._follow(template_id, server)
             return server
-
-    async def _start(self, template: TemplateRecord, layers: Sequence[Path], stderr: int) -> PageServer:
-        return await PageServer.spawn(
-            template_id=template.id,
-            layers=layers,
-            memory_size=template.image_bytes,
-            page_size=template.page_size,
-            hot_pages=self._layout.hot_pages(template.id),
-            control=self._layout.control_socket(template.id),
-            stderr=stderr,
-            policy=self._policy,
-            on_event=self._events.of(template.id),
-            whose=self._events.whose(template.id),
-        )
 
     async def _undo(self, server: PageServer) -> None:
         """End one that came to nothing: the reason for that is told, and not that it stays."""
@@ -159,7 +162,7 @@ class PageServers:
             if identity is None and template.page_server is not None:
                 identity = template.page_server
                 if await asyncio.to_thread(is_page_server, identity, self._layout, template.id):
-                    await recall(identity, control)
+                    await recall(identity, control, confined=template.page_server_uid is not None)
             if identity is None or not await self._reconnect(template, identity):
                 remove_file(control)
 
@@ -222,7 +225,8 @@ class PageServers:
 
     async def _put_back(self, template_id: str, server: PageServer) -> PutBack:
         try:
-            return await server.put_back()
+            forks = self._handover.running_forks(template_id)
+            return await server.put_back({fork.id: self._layout.page_map(fork.id) for fork in forks})
         except PageServerError as error:
             # It may be of a version that cannot, or about to be replaced; and nothing of it missing.
             maps = [self._layout.page_map(fork.id) for fork in self._handover.running_forks(template_id)]
@@ -250,6 +254,7 @@ class PageServers:
         return await PageServer.connect(
             template_id=template.id,
             control=self._layout.control_socket(template.id),
+            layers=[self._layout.data_dir / name for name in template.layers],
             pid=identity.pid,
             start_time=identity.start_time,
             on_event=self._events.of(template.id),

@@ -14,6 +14,7 @@ from supervisor.models.readiness import Readiness, parse_readiness
 from supervisor.runtime.console_searches import ConsoleSearches
 from supervisor.store.layout import Layout
 from supervisor.store.records import InstanceRecord
+from supervisor.system.unix_sockets import held_socket, peer_credentials
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
@@ -44,13 +45,29 @@ class ReadinessProbes:
         elif readiness.kind == "tcp":
             await _until_answered(lambda: _tcp_answers(readiness))
         else:
-            directory = self._layout.instance(record.id)
-            path = await asyncio.to_thread(_vsock_path, directory)
-            await _until_answered(lambda: _vsock_answers(directory, path, readiness.port))
+            path = await asyncio.to_thread(_vsock_path, self._layout.instance(record.id))
+            await _until_answered(lambda: self._vsock_answers(record, path, readiness.port))
 
     async def close(self) -> None:
         """Look no more; nobody may wait."""
         await self._consoles.close()
+
+    async def _vsock_answers(self, record: InstanceRecord, path: str | None, port: int) -> bool:
+        """Ask the VMM for a port of its guest: docs/vsock.md of Firecracker, "Host-Initiated Connections"."""
+        if path is None or record.process is None:
+            return False
+        jailed = record.jail_uid is not None
+        directory = self._layout.jail_root(record.id) if jailed else self._layout.instance(record.id)
+        reader, writer = await _connected(directory, path)
+        try:
+            # What stands there may be anybody's, if a hostile VMM has put it there.
+            if jailed and peer_credentials(writer.get_extra_info("socket")).pid != record.process.pid:
+                return False
+            writer.write(f"CONNECT {port}\n".encode())
+            answer = await reader.readuntil(b"\n")
+            return len(answer) <= ANSWER_BYTES and answer.startswith(b"OK ")
+        finally:
+            writer.transport.abort()
 
 
 def check_vsock(name: str, text: str | None, has_vsock: bool) -> None:
@@ -79,27 +96,14 @@ async def _tcp_answers(readiness: Readiness) -> bool:
     return True
 
 
-async def _vsock_answers(directory: Path, path: str | None, port: int) -> bool:
-    """Ask the VMM for a port of its guest: docs/vsock.md of Firecracker, "Host-Initiated Connections"."""
-    if path is None:
-        return False
-    reader, writer = await _connected(directory, path)
-    try:
-        writer.write(f"CONNECT {port}\n".encode())
-        answer = await reader.readuntil(b"\n")
-        return len(answer) <= ANSWER_BYTES and answer.startswith(b"OK ")
-    finally:
-        writer.transport.abort()
-
-
 async def _connected(directory: Path, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Return a connection to a socket in a directory, whose own path may be too long for sun_path."""
     # In the loop: a thread's answer to a wait that was cancelled would be a descriptor that nobody closes.
-    held = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = held_socket(directory, name)
     try:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await asyncio.get_running_loop().sock_connect(connection, f"/proc/self/fd/{held}/{name}")
+            await asyncio.get_running_loop().sock_connect(connection, f"/proc/self/fd/{held}")
             return await asyncio.open_unix_connection(sock=connection)
         except BaseException:
             connection.close()

@@ -5,9 +5,8 @@ from typing import Final, NamedTuple
 from supervisor.errors import ConsoleHolderError
 from supervisor.runtime.consoles import Consoles
 from supervisor.runtime.page_servers import PageServers
-from supervisor.runtime.vmms import Vmms
+from supervisor.runtime.vmms import LostSocket, Vmms
 from supervisor.store.inventory import Inventory
-from supervisor.store.records import InstanceRecord
 
 NAMED: Final = 5
 """How many VMs are named before the rest is counted."""
@@ -22,7 +21,7 @@ class PutBackFiles(NamedTuple):
 
 
 class RunFiles:
-    """Page servers put back what is theirs. A VMM's socket cannot be: it is told on the instance what that means."""
+    """What is page servers' is put back. A VMM's socket cannot be: it is told on the instance what that means."""
 
     def __init__(self, inventory: Inventory, vmms: Vmms, page_servers: PageServers, consoles: Consoles) -> None:
         self._inventory = inventory
@@ -49,10 +48,10 @@ class RunFiles:
         asked: list[str] = []
         unasked: list[str] = []
         for record in tuple(self._inventory.instances.values()):
-            reachable = lost.get(record.id)
-            told = None if reachable is None else self._problem(record, reachable)
-            if self._inventory.publisher.set_problem(record, "api", told) and told is not None:
-                (asked if reachable else unasked).append(record.name)
+            socket = lost.get(record.id)
+            told = None if socket is None else _problem(socket)
+            if self._inventory.publisher.set_problem(record, "api", told) and socket is not None:
+                (asked if socket.reachable else unasked).append(record.name)
         found = []
         if asked:
             found.append(f"the API sockets of {_names(asked)}, which this supervisor alone still reaches")
@@ -60,11 +59,12 @@ class RunFiles:
             found.append(f"the API sockets of {_names(unasked)}, which can be stopped or deleted, and no more")
         return tuple(found)
 
-    def _problem(self, record: InstanceRecord, reachable: bool) -> str:
-        gone = f"its API socket {self._inventory.layout.api_socket(record.id)} is gone"
-        if reachable:
-            return f"{gone}: only the supervisor that runs now still reaches it; put it to standby while that runs"
-        return f"{gone}: it runs on, and stop and delete end it; standby and checkpoint cannot be asked of it"
+
+def _problem(socket: LostSocket) -> str:
+    gone = f"its API socket {socket.path} is gone"
+    if socket.reachable:
+        return f"{gone}: only the supervisor that runs now still reaches it; put it to standby while that runs"
+    return f"{gone}: it runs on, and stop and delete end it; standby and checkpoint cannot be asked of it"
 
 
 def _names(names: list[str]) -> str:

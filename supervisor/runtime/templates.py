@@ -14,7 +14,7 @@ from supervisor.snapshots.layer_checks import take_marks
 from supervisor.snapshots.layer_files import link
 from supervisor.snapshots.layers import own_snapshot
 from supervisor.store.inventory import Inventory
-from supervisor.store.layout import HOT_PAGES
+from supervisor.store.layout import HOT_PAGES, RECORDED
 from supervisor.store.records import InstanceRecord, TemplateRecord
 from supervisor.store.registry import new_id
 from supervisor.system.regular_files import open_regular
@@ -87,8 +87,14 @@ class Templates:
 
 
 def _populate(layers: Sequence[str], source: Path, template: Path) -> None:
-    """Put into a template's directory what its page server reads: the layers, and the hot-page list of its image."""
+    """Put into a template's directory what its page server reads, and the directory that it works in.
+
+    That is the layers, and the hot-page list of its image.
+    """
     link(layers, source, template)
+    # Now: a page server that is replaced is not to need a disk that may be full by then.
+    (template / RECORDED).mkdir(mode=0o700)
+    (template / RECORDED).chmod(0o700)
     # Without a list one is recorded: what cannot be one is no reason to make no forks.
     with contextlib.suppress(OSError):
         os.close(open_regular(source / HOT_PAGES))

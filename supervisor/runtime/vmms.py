@@ -2,37 +2,48 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from supervisor.concurrency.progress import interruptible, step
 from supervisor.concurrency.tasks import beside, to_its_end
 from supervisor.errors import DependencyMissingError, InvalidStateError, VmmError
-from supervisor.images.readiness import check_machine, make_way_for_vmm
+from supervisor.images.readiness import check_machine
+from supervisor.jails.jails import Jails
 from supervisor.models import HypervisorName
 from supervisor.remedies import Remedy
 from supervisor.runtime import known_faults
+from supervisor.runtime.attaching import Attaching
 from supervisor.runtime.consoles import Consoles
-from supervisor.runtime.guest_metadata import for_mmds, prepared, resume
+from supervisor.runtime.guest_metadata import for_mmds, resume
 from supervisor.runtime.huge_page_pool import HugePagePool
-from supervisor.runtime.own_processes import is_vmm
+from supervisor.runtime.own_processes import is_vmm, lives
 from supervisor.runtime.page_server_loss import PageServerLostError, while_serving
 from supervisor.runtime.page_servers import PageServers
+from supervisor.runtime.spawning import Spawning
 from supervisor.runtime.stopwatch import Stopwatch
 from supervisor.snapshots.examination import check_state
 from supervisor.snapshots.layer_checks import check_layers
-from supervisor.snapshots.layer_files import make_way, remove, sweep
+from supervisor.snapshots.layer_files import sweep
 from supervisor.snapshots.layers import all_names, next_snapshot, own_snapshot
-from supervisor.store.layout import VM_JSON, Layout, partial
-from supervisor.store.records import InstanceRecord, SnapshotFiles, StartedVmm
+from supervisor.snapshots.written_files import Written
+from supervisor.store.layout import VM_JSON, Layout, layer, partial, state_file
+from supervisor.store.records import InstanceRecord, ProcessIdentity, SnapshotFiles, StartedVmm
 from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd.handle import PageServer
-from supervisor.uffd.page_map import remove_page_map
+from supervisor.uffd.map_files import remove_page_map
 from supervisor.vmm.api_client import PAUSE, QUICK
 from supervisor.vmm.driver import Vmm
-from supervisor.vmm.hypervisor import Hypervisor, StartedPrograms, loads, snapshot_version, usable, userfaultfd_problem
+from supervisor.vmm.hypervisor import Hypervisor, loads, snapshot_version, userfaultfd_problem
 from supervisor.vmm.process import Exit
+
+
+class LostSocket(NamedTuple):
+    """Where a VMM's socket was, and whether the VMM can be asked all the same."""
+
+    path: Path
+    reachable: bool
 
 
 class Vmms:
@@ -45,6 +56,7 @@ class Vmms:
         huge_pages: HugePagePool,
         consoles: Consoles,
         layout: Layout,
+        jails: Jails,
         on_exit: Callable[[str, Exit], None],
         on_paused: Callable[[str], None],
     ) -> None:
@@ -52,19 +64,17 @@ class Vmms:
 
         `on_paused` is told of an instance whose VM may have stayed paused.
         """
-        self._hypervisors = hypervisors
+        self._spawning = Spawning(hypervisors, huge_pages, consoles, layout, jails)
         self._page_servers = page_servers
-        self._huge_pages = huge_pages
-        self._consoles = consoles
         self._layout = layout
+        self._jails = jails
         self._on_exit = on_exit
         self._on_paused = on_paused
         self._running: dict[str, Vmm] = {}
-        self._programs = StartedPrograms()
 
     def hypervisor(self, name: HypervisorName) -> Hypervisor:
         """Return a hypervisor that can run here; DependencyMissingError where it cannot."""
-        return usable(self._hypervisors, name)
+        return self._spawning.hypervisor(name)
 
     def check_userfaultfd(self, name: HypervisorName) -> None:
         """Raise DependencyMissingError where this hypervisor may not have its memory served by a page server here."""
@@ -89,6 +99,18 @@ class Vmms:
                 remedy=Remedy.BOOT_ANEW,
             )
         known_faults.check_known_faults(record, hypervisor.firecracker_version, record.devices or ())
+
+    async def housed(self, record: InstanceRecord, directory: Path) -> InstanceRecord:
+        """Return the record of an instance that is about to be started, with whose its VMM is to be.
+
+        It is written down before that is spawned; its machine is that of a `directory`. Raises DependencyMissingError
+        where it has to be in a jail and cannot, InsufficientResourcesError without a uid.
+        """
+        return await asyncio.to_thread(self._jails.housed, record, directory)
+
+    def written(self, record: InstanceRecord) -> Written:
+        """Return where the VMM of an instance writes its snapshots, and whose they are."""
+        return self._jails.written(record)
 
     def runs(self, instance_id: str) -> bool:
         """Return whether the instance has a VMM."""
@@ -116,11 +138,12 @@ class Vmms:
         await asyncio.to_thread(known_faults.check_boots, record, self.hypervisor(record.hypervisor), vm_json)
         step("spawn")
         with watch.phase("boot"), interruptible():
-            vmm = await self._spawn(record, VM_JSON)
+            vmm = await self._spawning.spawn(record, VM_JSON)
             try:
-                told = await self._started(record, vmm, await known_faults.version_of(record, vmm))
+                told = await self._spawning.started(record, vmm, await known_faults.version_of(record, vmm))
             except BaseException:
                 await to_its_end(vmm.terminate())
+                self._jails.clear(record.id)
                 raise
         self._follow(record, vmm)
         return told
@@ -147,7 +170,7 @@ class Vmms:
         await asyncio.to_thread(check_layers, record.name, layers, snapshot.layer_marks)
         step("spawn")
         with watch.phase("spawn"), interruptible():
-            vmm = await self._spawn(record, None)
+            vmm = await self._spawning.spawn(record, None)
         try:
             with interruptible():
                 version = await known_faults.version_of(record, vmm)
@@ -158,7 +181,7 @@ class Vmms:
                     await vmm.api.load_snapshot(snapshot.state, "File", mem_file, resume=not mmds, fields=fields)
                 if mmds:
                     await resume(vmm, mmds, watch)
-                told = await self._started(record, vmm, version)
+                told = await self._spawning.started(record, vmm, version)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
             raise
@@ -170,27 +193,15 @@ class Vmms:
         with watch.phase("prepare"), interruptible():
             server = await self._page_servers.serving(template_id)
         records = self._page_servers.begin_recording(record)
-        prefetch = "off" if records else record.prefetch
-
-        async def attach(vmm_pid: int) -> None:
-            step("attach")
-            await server.attach(
-                record.id,
-                listen=self._layout.uffd_socket(record.id),
-                page_map=self._layout.page_map(record.id),
-                vmm_pid=vmm_pid,
-                prefetch=prefetch,
-                record=records,
-            )
-
+        attaching = Attaching(server, record, self._layout, records=records)
         vmm = None
         step("spawn")
         try:
             async with while_serving(server):
                 with watch.phase("spawn"), interruptible():
-                    vmm = await self._spawn(record, None, attach)
+                    vmm = await self._spawning.spawn(record, None, attaching.attach)
                 with interruptible():
-                    told = await self._load_served(record, vmm, server, watch, prefetch == "before_resume")
+                    told = await self._load_served(record, vmm, server, watch, attaching)
         except BaseException:
             await to_its_end(self._abandon(record, vmm))
             raise
@@ -198,10 +209,10 @@ class Vmms:
         return told
 
     async def _load_served(
-        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, wait: bool
+        self, record: InstanceRecord, vmm: Vmm, server: PageServer, watch: Stopwatch, attaching: Attaching
     ) -> StartedVmm:
-        """Load a snapshot through a page server and resume it; with `wait` after its prefetch."""
-        state, listen = own_snapshot(record).state, str(self._layout.uffd_socket(record.id))
+        """Load a snapshot through a page server and resume it; after its prefetch where that is to be."""
+        state, listen, wait = own_snapshot(record).state, attaching.told, attaching.prefetch == "before_resume"
         version = await known_faults.version_of(record, vmm)
         fields = known_faults.load_fields(record, version)
         mmds = await for_mmds(record, self._layout.instance(record.id))
@@ -214,9 +225,10 @@ class Vmms:
             step("prefetch")
             with watch.phase("prefetch"):
                 await served
+        remove_file(attaching.socket)
         if wait:
             await resume(vmm, mmds, watch)
-        return await self._started(record, vmm, version)
+        return await self._spawning.started(record, vmm, version)
 
     @contextlib.asynccontextmanager
     async def snapshot(self, record: InstanceRecord) -> AsyncIterator[SnapshotFiles]:
@@ -224,26 +236,24 @@ class Vmms:
 
         Where that or the body fails, the VM runs on and the files are gone.
         """
-        vmm, hypervisor = self._vmm(record.id), self.hypervisor(record.hypervisor)
-        written = record.vmm_snapshot_version or self._programs.version_found(
-            record.name, hypervisor, vmm.pid, record.firecracker_version
-        )
+        vmm = self._vmm(record.id)
         with interruptible():
             kind = await known_faults.snapshot_kind(record, vmm)
-        files = next_snapshot(record, kind, written)
-        directory, state, layer = self._layout.instance(record.id), files.state, files.layers[0]
+        files = next_snapshot(record, kind, self._spawning.snapshot_version(record, vmm))
+        directory, written = self._layout.instance(record.id), self._jails.written(record)
+        state, mem = files.state, files.layers[0]
         try:
             with interruptible():
                 step("pause")
                 await vmm.api.pause()
                 # No earlier: until it answers it may be writing what is left of a snapshot that came to nothing.
-                await asyncio.to_thread(make_way, directory, (state, layer))
+                await asyncio.to_thread(written.make_way, directory, (state, mem))
                 step("snapshot")
-                await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(layer)).name, kind)
+                await vmm.api.create_snapshot(partial(Path(state)).name, partial(Path(mem)).name, kind)
             yield files
         except BaseException:
             if await asyncio.shield(self.run_on(record.id)):
-                await asyncio.shield(asyncio.to_thread(remove, directory, (state, layer)))
+                await asyncio.shield(asyncio.to_thread(written.remove, directory, (state, mem)))
             raise
 
     async def run_on(self, instance_id: str) -> bool:
@@ -261,7 +271,12 @@ class Vmms:
         While it writes it holds the file's lock (ext4_buffered_write_iter in fs/ext4/file.c), and where it waits for a
         page meanwhile, so does unlink(2), uninterruptibly: who is to start its page server must not be who waits.
         """
-        await asyncio.to_thread(sweep, self._layout.instance(record.id), all_names(record.snapshot))
+        directory, kept = self._layout.instance(record.id), all_names(record.snapshot)
+        await asyncio.to_thread(sweep, directory, kept)
+        if self.runs(record.id):
+            # The next one's: of those before it nothing was left. What else is there is the VMM's affair.
+            names = {state_file(record.next_layer), layer(record.next_layer)}
+            await asyncio.to_thread(self._jails.written(record).remove, directory, names.difference(kept))
 
     async def resume(self, instance_id: str, *, seconds: float = PAUSE) -> None:
         """Let a paused VM run on; VmmError when that has not been answered after `seconds`."""
@@ -283,9 +298,10 @@ class Vmms:
                 "VM runs on, and stop and delete end it"
             )
 
-    def out_of_place(self) -> dict[str, bool]:
-        """Return the instances whose VMMs have lost their sockets, and whether each can be asked all the same."""
-        return {instance_id: vmm.reachable for instance_id, vmm in self._running.items() if not vmm.socket_in_place}
+    def out_of_place(self) -> dict[str, LostSocket]:
+        """Return the instances whose VMMs have lost their sockets."""
+        lost = ((instance_id, vmm) for instance_id, vmm in self._running.items() if not vmm.socket_in_place)
+        return {instance_id: LostSocket(vmm.api_socket, vmm.reachable) for instance_id, vmm in lost}
 
     async def terminate(self, record: InstanceRecord) -> None:
         """End the instance's VMM, if it has one, and forget it."""
@@ -310,23 +326,13 @@ class Vmms:
         """
         if record.process is None:
             return False
-        if not await asyncio.to_thread(is_vmm, record.process, self._layout, record.id):
+        if not await asyncio.to_thread(self._is_there, record, record.process):
             self._clear_run_files(record.id)
             return False
-        vmm = await Vmm.adopt(
-            instance_id=record.id,
-            directory=self._layout.instance(record.id),
-            api_socket=self._layout.api_socket(record.id),
-            pid=record.process.pid,
-            start_time=record.process.start_time,
-            consoles=self._consoles,
-            name=record.name,
-        )
+        vmm = await self._spawning.adopt(record, record.process)
         if vmm is None:
             self._clear_run_files(record.id)
             return False
-        share = self._huge_pages.claim(record.huge_pages, vmm.pid)
-        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
         self._follow(record, vmm)
         vmm.check_listener()
         return True
@@ -337,44 +343,17 @@ class Vmms:
         for vmm in running.values():
             await vmm.disconnect()
 
+    def _is_there(self, record: InstanceRecord, process: ProcessIdentity) -> bool:
+        """Return whether an instance's process is there; one in a jail also where somebody has removed that. Blocks."""
+        if is_vmm(process, self._layout, record.id):
+            return True
+        return record.jail_uid is not None and lives(process) and self._jails.has(record.id, process.pid)
+
     def _vmm(self, instance_id: str) -> Vmm:
         vmm = self._running.get(instance_id)
         if vmm is None:
             raise VmmError(f"{instance_id}: its VMM has ended; look at its log")
         return vmm
-
-    async def _spawn(
-        self,
-        record: InstanceRecord,
-        config_file: str | None,
-        meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
-    ) -> Vmm:
-        directory = self._layout.instance(record.id)
-        await asyncio.to_thread(make_way_for_vmm, record.name, directory)
-        metadata = await prepared(record, directory)
-        share = await self._huge_pages.promise(record.name, record.huge_pages)
-        try:
-            vmm = await Vmm.spawn(
-                self.hypervisor(record.hypervisor),
-                instance_id=record.id,
-                directory=directory,
-                api_socket=self._layout.api_socket(record.id),
-                config_file=config_file,
-                consoles=self._consoles,
-                name=record.name,
-                metadata=metadata if config_file is not None else None,
-                meanwhile=meanwhile,
-            )
-        except BaseException:
-            self._huge_pages.end(share)
-            raise
-        share.pid = vmm.pid
-        vmm.exited.add_done_callback(lambda _: self._huge_pages.end(share))
-        return vmm
-
-    async def _started(self, record: InstanceRecord, vmm: Vmm, version: str | None) -> StartedVmm:
-        hypervisor = self.hypervisor(record.hypervisor)
-        return await known_faults.started(record, vmm, version, await self._programs.version_of(hypervisor, vmm.pid))
 
     def _follow(self, record: InstanceRecord, vmm: Vmm) -> None:
         self._running[record.id] = vmm
@@ -397,3 +376,4 @@ class Vmms:
         remove_file(self._layout.api_socket(instance_id))
         remove_file(self._layout.uffd_socket(instance_id))
         remove_page_map(self._layout.page_map(instance_id))
+        self._jails.clear(instance_id)

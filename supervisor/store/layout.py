@@ -14,11 +14,14 @@
       templates/<id>/
         template.json           the record
         mem.<n>                 hard links to the layers
-        hot_pages               the list of the pages that its forks touch first
+        recorded/               its page server's own
+          hot_pages             the list of the pages that its forks touch first
         page_server.log         and page_server.log.1, page_server.log.rotation
       images/<name>/            vm.json and what it names; or state and mem, and perhaps vm.json and hot_pages
-      jail/firecracker/<id>/
-        root                    what a jailed VMM has as its root, and works in; nothing of it is kept
+      jail/
+        firecracker/<id>/       has what a jailed VMM has as its root, and works in; nothing of it is kept
+        .deleted-<id>-<n>       one whose VMM has ended
+        program, into_cgroup    what VMMs in jails are started by
     <run>/
       lock, supervisor.sock
       <instance>.sock           the API of its VMM
@@ -39,7 +42,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.models.base import ID_LENGTH
-from supervisor.uffd.page_map import ASIDE, UNFINISHED
+from supervisor.uffd.map_files import ASIDE, UNFINISHED
 from supervisor.vmm.logs import CONSOLE_LOG, LOG_NAMES, VMM_LOG
 
 LOCK: Final = "lock"
@@ -51,6 +54,7 @@ TEMPLATE_RECORD: Final = "template.json"
 STATE: Final = "state"
 MEM: Final = "mem"
 HOT_PAGES: Final = "hot_pages"
+RECORDED: Final = "recorded"
 VM_JSON: Final = "vm.json"
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
@@ -144,8 +148,16 @@ class Layout:
         """Return what a template's page server has logged."""
         return self.template(template_id) / "page_server.log"
 
+    def recorded(self, template_id: str) -> Path:
+        """Return what a template's page server works in."""
+        return self.template(template_id) / RECORDED
+
     def hot_pages(self, template_id: str) -> Path:
         """Return a template's hot-page list."""
+        return self.recorded(template_id) / HOT_PAGES
+
+    def earlier_hot_pages(self, template_id: str) -> Path:
+        """Return where page servers of earlier versions have it."""
         return self.template(template_id) / HOT_PAGES
 
     def api_socket(self, instance_id: str) -> Path:

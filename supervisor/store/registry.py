@@ -27,6 +27,7 @@ from supervisor.store.layout import (
 from supervisor.store.record_files import Loaded, load
 from supervisor.store.records import InstanceRecord, Record, TemplateRecord
 from supervisor.system.regular_files import remove_tree
+from supervisor.system.same_file import is_at
 from supervisor.system.sparse_files import allocated
 
 _log = logging.getLogger(__name__)
@@ -157,7 +158,8 @@ class Registry:
         directories = [self.layout.instance(instance_id)]
         if template_id is not None:
             directories.append(self.layout.template(template_id))
-        return [link for directory in directories for link in _links(directory)]
+        jail = self.layout.jail_root(instance_id)
+        return [link for directory in directories for link in _links(directory, jail)]
 
     def load(self) -> Loaded:
         """Return every record, and what is set aside; sound records' half-written successors are swept."""
@@ -238,7 +240,8 @@ def _remove(directory: Path) -> None:
     _remove_all(deleted(directory))
 
 
-def _links(directory: Path) -> Iterator[Link]:
+def _links(directory: Path, jail: Path) -> Iterator[Link]:
+    """Yield the names in a directory, and those that the same have in a jail, in which more is another's doing."""
     # Not by os.walk, which calls itself for each directory: a program may have made them deeper than that goes.
     pending = [os.fspath(directory)]
     while pending:
@@ -249,4 +252,5 @@ def _links(directory: Path) -> Iterator[Link]:
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    yield Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
+                    link = Link((status.st_dev, status.st_ino), status.st_nlink, allocated(status))
+                    yield from (link,) * (2 if is_at(jail / os.path.relpath(entry.path, directory), status) else 1)

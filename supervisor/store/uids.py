@@ -25,6 +25,10 @@ class Uids:
         name = hashlib.blake2b(str(data_dir).encode(), digest_size=8).digest()
         self._next = int.from_bytes(name, "big") % len(self._uids)
 
+    def avoid(self, foreign: Collection[int]) -> None:
+        """Give none of these: they are processes' which are not of this data directory."""
+        self._foreign = frozenset(foreign)
+
     def free(self) -> int:
         """Return a uid that no record has, and that was not given for as long as the range is; none comes twice soon.
 

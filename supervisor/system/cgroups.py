@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Self
 
-from supervisor.system.processes import proc_file
+from supervisor.system.processes import is_kernel_thread, proc_file
 
 UP: Final = ".."
 
@@ -53,6 +53,11 @@ class Hierarchies:
         except OSError:
             return cls("")
 
+    def mount(self, version: int, controller: str | None = None) -> Mount | None:
+        """Return the mount of a version, with a controller if it is the first, that comes first in mountinfo."""
+        found = (one for one in self._mounts if one.version == version)
+        return next((one for one in found if controller is None or controller in one.controllers), None)
+
     def groups_of(self, pid: int | str, controller: str) -> list[Group]:
         """Return the groups by which a controller limits a process, its own first; none where it has ended."""
         try:
@@ -76,11 +81,12 @@ class Hierarchies:
 
 
 def is_alone(pid: int, group: Group) -> bool:
-    """Return whether a process has a group for itself."""
+    """Return whether a process has a group for itself, but for what the kernel has there on its account."""
     try:
-        return (group.folder / "cgroup.procs").read_text().split() == [str(pid)]
+        found = [int(word) for word in (group.folder / "cgroup.procs").read_text().split()]
     except OSError:
         return False
+    return pid in found and all(one == pid or is_kernel_thread(one) for one in found)
 
 
 def _mounts(mountinfo: str) -> Iterator[Mount]:

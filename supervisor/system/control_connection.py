@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -53,10 +53,13 @@ class Connection:
         self._who = who
         self._failure = failure
         self._writer = streams.writer
+        # So that `drain` waits until nothing of a line is left which another one could come into.
+        self._writer.transport.set_write_buffer_limits(0)
         self._socket = streams.writer.get_extra_info("socket").dup()
         self._on_event = on_event
         self._numbers = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._handing = asyncio.Lock()
         self._reading = asyncio.create_task(self._read(streams.reader), name=who)
 
     async def request(self, verb: str, seconds: float | None = ANSWER_SECONDS, **fields: Any) -> Any:
@@ -74,19 +77,47 @@ class Connection:
         finally:
             self._answers.pop(number, None)
 
-    def post(self, verb: str, descriptor: int, **fields: Any) -> asyncio.Future[Any]:
-        """Ask at once for what comes with a descriptor; raises `failure` where that cannot be.
+    async def hand(self, verb: str, descriptors: Sequence[int], **fields: Any) -> Any:
+        """Return the result of a request that comes with descriptors, as `request` does; they stay the caller's."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                async with self._handing:
+                    answer = await self._handed(verb, descriptors, fields)
+                return await answer
+        except TimeoutError:
+            raise self.error(f"did not answer {verb} within {ANSWER_SECONDS:g} s") from None
+        except OSError as error:
+            raise self.error(f"cannot be handed what {verb} takes: {error.strerror or error}") from error
+
+    async def _handed(self, verb: str, descriptors: Sequence[int], fields: dict[str, Any]) -> asyncio.Future[Any]:
+        """Send a request once there is room for it; returns the answer that is to come. Raises OSError."""
+        while True:
+            await self._writer.drain()
+            if self._writer.is_closing():
+                raise self.error("is not connected")
+            with contextlib.suppress(BlockingIOError):
+                return self._send(verb, descriptors, fields)
+            await _writable(self._socket)
+
+    def post(self, verb: str, descriptors: Sequence[int], **fields: Any) -> asyncio.Future[Any]:
+        """Ask at once for what comes with descriptors; raises `failure` where that cannot be.
 
         Returns the answer that is to come; nobody need look at it.
-        A line is sent whole or not at all: unix_stream_sendmsg in net/unix/af_unix.c makes one buffer of it.
         """
         if self._writer.is_closing() or self._writer.transport.get_write_buffer_size():
             raise self.error("takes no request now")
         try:
-            number = next(self._numbers)
-            socket.send_fds(self._socket, [encode({"id": number, "verb": verb, **fields})], [descriptor])
+            return self._send(verb, descriptors, fields)
         except OSError as error:
             raise self.error(f"takes no request now: {error.strerror}") from error
+
+    def _send(self, verb: str, descriptors: Sequence[int], fields: dict[str, Any]) -> asyncio.Future[Any]:
+        """Send a request with descriptors, and return the answer that is to come; raises OSError.
+
+        A line is sent whole or not at all: unix_stream_sendmsg in net/unix/af_unix.c makes one buffer of it.
+        """
+        number = next(self._numbers)
+        socket.send_fds(self._socket, [encode({"id": number, "verb": verb, **fields})], descriptors)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(partial(self._settled, number))
         return answer
@@ -138,3 +169,16 @@ class Connection:
             answer.set_exception(self._failure(one_line(str(message["error"]))))
         else:
             answer.set_result(message["result"])
+
+
+async def _writable(connection: socket.socket) -> None:
+    """Return when a socket takes more, or its peer is gone."""
+    loop = asyncio.get_running_loop()
+    # A descriptor of its own: asyncio has one look out for each, and the connection may be closed meanwhile.
+    with connection.dup() as own:
+        takes = asyncio.Event()
+        loop.add_writer(own, takes.set)
+        try:
+            await takes.wait()
+        finally:
+            loop.remove_writer(own)

@@ -17,9 +17,9 @@ from supervisor.system.loop import Loop
 from supervisor.system.same_file import is_at
 
 MOST_CONNECTIONS = 64
-"""A supervisor has one, and one more for each fork that it hands over just then."""
-MOST_DESCRIPTORS = 4
-"""A request comes with one; those of a peer that sends more of them than requests are descriptors that forks lack."""
+"""A supervisor has one."""
+MOST_DESCRIPTORS = 8
+"""Of a request; those of a peer that sends more of them than requests are descriptors that forks lack."""
 _UNSENT_BYTES = 1 << 20
 """A supervisor that reads nothing is dropped when so much waits for it; it finds the rest by `status`."""
 _ACCEPT_RETRY = 1.0
@@ -32,7 +32,7 @@ Reply = Callable[[Mapping[str, Any]], None]
 class ControlSocket:
     """Listens for supervisors, once it is put at its path; there may be several, and none of them need stay.
 
-    A request has the descriptor that came with it, or None, as its field `descriptor`.
+    A request has the descriptors that came with it, in their order, as its field `descriptors`.
     """
 
     def __init__(
@@ -58,15 +58,19 @@ class ControlSocket:
         """Whether there is a supervisor."""
         return bool(self._connections)
 
-    def serve(self, peer: socket.socket) -> None:
-        """Take a connection that was made in another way; raises OSError where it cannot be watched."""
+    def serve(self, peer: socket.socket, *, quiet: bool = False) -> None:
+        """Take a connection that was made in another way; raises OSError where it cannot be watched.
+
+        One that is `quiet` gets answers alone, and stays though it asks for nothing: nobody may be reading it.
+        """
         peer.setblocking(False)
-        self._connections[_Connection(self._loop, peer, self._on_request, self._on_close)] = None
+        self._connections[_Connection(self._loop, peer, self._on_request, self._on_close, quiet=quiet)] = None
 
     def broadcast(self, line: bytes) -> None:
         """Send a line to every supervisor that is connected."""
         for connection in tuple(self._connections):
-            connection.send(line)
+            if not connection.quiet:
+                connection.send(line)
 
     def close(self) -> None:
         """Hang up on all, stop listening and remove the socket."""
@@ -101,6 +105,20 @@ class ControlSocket:
             before.close()
         return True
 
+    def listen_by(self, listener: socket.socket) -> None:
+        """Listen by a socket that another process has bound, in place of any before; connections go on.
+
+        Its file is that process's to remove. Raises OSError.
+        """
+        listener.setblocking(False)
+        # By this process: whoever connects sees who has called listen(2), unix(7).
+        listener.listen()
+        before, self._listener, self._file = self._listener, listener, None
+        self._listen(listener)
+        if before is not None:
+            self._loop.unwatch(before.fileno())
+            before.close()
+
     def _listen(self, listener: socket.socket) -> None:
         if listener.fileno() < 0:  # it may be closed by now
             return
@@ -129,7 +147,7 @@ class ControlSocket:
 
     def _give_way(self) -> bool:
         """Hang up on the oldest that has never asked for anything, and return whether there is one; supervisors ask."""
-        silent = next((one for one in self._connections if not one.has_asked), None)
+        silent = next((one for one in self._connections if not (one.has_asked or one.quiet)), None)
         if silent is not None:
             silent.close()
         return silent is not None
@@ -144,6 +162,8 @@ class _Connection:
         peer: socket.socket,
         on_request: Callable[[dict[str, Any], Reply], None],
         on_close: Callable[["_Connection"], None],
+        *,
+        quiet: bool,
     ) -> None:
         self._loop = loop
         self._peer = peer
@@ -154,6 +174,7 @@ class _Connection:
         self._unsent = b""
         self._closed = False
         self.has_asked = False
+        self.quiet = quiet
         loop.watch(peer.fileno(), self._on_ready)
 
     def send(self, line: bytes) -> None:
@@ -182,7 +203,9 @@ class _Connection:
         if self._closed:
             return
         try:
-            piece, descriptors, _, _ = socket.recv_fds(self._peer, LINE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            piece, descriptors, _, _ = socket.recv_fds(
+                self._peer, LINE_BYTES, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError:
@@ -220,5 +243,5 @@ class _Connection:
             return
         self.has_asked = True
         number = request.pop("id", None)
-        request["descriptor"] = self._descriptors[0] if self._descriptors else None
+        request["descriptors"] = tuple(self._descriptors)
         self._on_request(request, lambda answer: self.send(encode({"id": number, **answer})))

@@ -6,10 +6,9 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, Generic, Self, TypeVar
 
-from supervisor.system.process_group import ProcessGroup
+from supervisor.system.process_group import Group, ProcessGroup
 from supervisor.system.processes import KILL_TIMEOUT, kill, open_pidfd, start_time_of
 
 GROUP_TIMEOUT: Final = 5.0
@@ -25,6 +24,8 @@ Settle = Callable[[], Awaitable[None]]
 """Awaited between an end and the word of it."""
 Describe = Callable[[os.waitid_result | None], Outcome]
 """Makes of the kernel's word on an end what `exited` is to hold; None for a process that another one reaps."""
+MakeGroup = Callable[[int, int], Group]
+"""Returns the group that the process of this pid and start time leads."""
 
 
 def exit_code(status: os.waitid_result | None) -> int | None:
@@ -46,7 +47,7 @@ class FollowedProcess(Generic[Outcome]):
         start_time: int,
         pidfd: int,
         describe: Describe[Outcome],
-        group_directory: Path | None = None,
+        group: MakeGroup | None = None,
         settle: Settle | None = None,
     ) -> None:
         """`pidfd` is its own from here on; the end of a group is told after `settle`, which raises nothing.
@@ -63,7 +64,7 @@ class FollowedProcess(Generic[Outcome]):
         self._pidfd = pidfd
         self._describe = describe
         self._settle = settle
-        self._group = None if group_directory is None else ProcessGroup(pid, start_time, group_directory)
+        self._group = None if group is None else group(pid, start_time)
         self._ending: asyncio.Task[None] | None = None
         try:
             asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
@@ -78,25 +79,25 @@ class FollowedProcess(Generic[Outcome]):
         cls,
         pid: int,
         describe: Describe[Outcome],
-        group_directory: Path | None = None,
+        group: MakeGroup | None = None,
         settle: Settle | None = None,
     ) -> Self:
         """Follow a child that was just started, and reap it at its end; where OSError is raised it has been killed.
 
-        With a directory it leads the group of what was started for that.
+        With a `group` it leads that.
         """
         start_time = 0
         try:
             start_time = start_time_of(pid)
-            return cls(pid, start_time, os.pidfd_open(pid), describe, group_directory, settle)
+            return cls(pid, start_time, os.pidfd_open(pid), describe, group, settle)
         except OSError:
             os.kill(pid, signal.SIGKILL)
-            if group_directory is not None:
-                group = ProcessGroup(pid, start_time, group_directory)
-                group.kill_unseen()
+            if group is not None:
+                its = group(pid, start_time)
+                its.kill_unseen()
                 # What has begun a session of its own; nobody waits for it.
                 with contextlib.suppress(RuntimeError):
-                    _LOOKS.submit(group.end, GROUP_TIMEOUT)
+                    _LOOKS.submit(its.end, GROUP_TIMEOUT)
             os.waitpid(pid, 0)
             raise
 
@@ -106,12 +107,12 @@ class FollowedProcess(Generic[Outcome]):
         pid: int,
         start_time: int,
         describe: Describe[Outcome],
-        group_directory: Path | None = None,
+        group: MakeGroup | None = None,
         settle: Settle | None = None,
     ) -> Self | None:
         """Follow a process that need not be a child; None where it has ended. Raises OSError without a descriptor."""
         pidfd = open_pidfd(pid, start_time)
-        return None if pidfd is None else cls(pid, start_time, pidfd, describe, group_directory, settle)
+        return None if pidfd is None else cls(pid, start_time, pidfd, describe, group, settle)
 
     def kill(self) -> None:
         """Send SIGKILL, without waiting. Does nothing after the end, or once it is followed no longer."""
@@ -152,7 +153,7 @@ class FollowedProcess(Generic[Outcome]):
             asyncio.get_running_loop().remove_reader(self._pidfd)
             self._ending = asyncio.create_task(self._end_group(self._group))
 
-    async def _end_group(self, group: ProcessGroup) -> None:
+    async def _end_group(self, group: Group) -> None:
         # Before it is reaped: until then its session's id is nobody else's.
         try:
             await self.end_rest()

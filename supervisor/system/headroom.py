@@ -10,6 +10,7 @@ import psutil
 
 from supervisor.system.cgroups import Group, Hierarchies, is_alone
 from supervisor.system.descriptors import limit_of, opened_by
+from supervisor.system.own_cgroups import is_of_one_vm
 
 MEMORY_KEPT: Final = 20
 """One part in so many of the host's memory is left to the host itself."""
@@ -127,7 +128,8 @@ def _in_cgroups(controller: str, vmms: Iterable[int]) -> list[Left]:
     for pid in vmms:
         own = hierarchies.groups_of(pid, controller)
         if own and own[0] not in groups:
-            groups |= dict.fromkeys(own[1:] if is_alone(pid, own[0]) else own)
+            its_own = is_of_one_vm(own[0].folder) or is_alone(pid, own[0])
+            groups |= dict.fromkeys(own[1:] if its_own else own)
     return [left for group in groups for left in _left_in(group, controller)]
 
 

@@ -6,6 +6,7 @@ dir_cleanup in systemd's src/tmpfiles/tmpfiles.c.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -31,19 +32,24 @@ class HeldDirectory:
         """Whether what is held is what the path leads to."""
         return is_at(self.path, self.status)
 
-    def hold(self) -> None:
+    def hold(self) -> int:
         """Hold what is at the path now, and let go of what was; raises OSError where that is no directory, or a link.
 
-        Never waits: where systemd-tmpfiles is at work there, the next call gets the lock.
+        Returns its descriptor, whose duplicates hold it too. Never waits: where systemd-tmpfiles is at work there, the
+        next call gets the lock.
         """
         if not self.in_place:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             self.close()
-            self._descriptor = descriptor
-        if self._descriptor is not None and not self._locked:
+            self._descriptor = opened
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        if not self._locked:
             with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 self._locked = True
+        return descriptor
 
     def close(self) -> None:
         """Let go of it."""

@@ -30,11 +30,22 @@ def print_error(line: str) -> None:
 def _tell(
     kind: type[BaseException], error: BaseException | None, at: TracebackType | None, where: str = "the main thread"
 ) -> None:
-    # Not worth its import to a program that goes well.
-    import traceback
-
     head = one_line(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} nobody caught what went wrong in {where}:")
-    _write(f"{head}\n{indented(''.join(traceback.format_exception(kind, error, at)).rstrip())}")
+    _write(f"{head}\n{indented(_formatted(kind, error, at).rstrip())}")
+
+
+def _formatted(kind: type[BaseException], error: BaseException | None, at: TracebackType | None) -> str:
+    try:
+        # Not worth its import to a program that goes well.
+        import traceback
+    except ImportError:
+        # Of a page server that may not read Python's library any more.
+        lines = [f"{kind.__name__}: {error}"]
+        while at is not None:
+            lines.append(f"  {at.tb_frame.f_code.co_filename}, line {at.tb_lineno}, in {at.tb_frame.f_code.co_name}")
+            at = at.tb_next
+        return "\n".join(lines)
+    return "".join(traceback.format_exception(kind, error, at))
 
 
 def _tell_unraisable(unraisable: Any) -> None:

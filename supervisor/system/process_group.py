@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from supervisor.system.processes import has_ended, kill, proc_file, start_time_of, stat_fields, wait_for_ends
 
@@ -45,6 +45,16 @@ def mark_of(pid: int) -> str | None:
         return None
     prefix = f"{_MARK}=".encode()
     return next((os.fsdecode(word.removeprefix(prefix)) for word in words if word.startswith(prefix)), None)
+
+
+class Group(Protocol):
+    """All that a program came to be."""
+
+    def kill_unseen(self) -> None:
+        """Kill what can be without a look, thus a descriptor; its leader is not reaped, or has only just been."""
+
+    def end(self, seconds: float) -> tuple[int, ...]:
+        """Kill all but the leader until none is left; return those that live after `seconds`. Raises OSError."""
 
 
 class ProcessGroup:

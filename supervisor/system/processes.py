@@ -17,6 +17,8 @@ from typing import Final
 KILL_TIMEOUT: Final = 10.0
 """Seconds; a process that is still there after SIGKILL waits in the kernel for a device that does not answer."""
 
+_PF_KTHREAD: Final = 0x00200000
+"""include/linux/sched.h, of the flags that are field 9 of proc_pid_stat(5)."""
 _READ: Final = 1 << 16
 """More than any of the files has that are read here."""
 _LAST_FIELD: Final = 22
@@ -59,6 +61,17 @@ def status_field(pid: int | str, name: str) -> str | None:
         if key == name:
             return value.strip()
     return None
+
+
+def is_kernel_thread(pid: int) -> bool:
+    """Return whether a process is the kernel's own, and so has no memory and cannot be killed; False where it is gone.
+
+    KVM has such, of a VMM, in that VMM's cgroups: kvm-pit and kvm-nx-lpage-recovery.
+    """
+    try:
+        return bool(int(stat_fields(pid)[6]) & _PF_KTHREAD)
+    except OSError:
+        return False
 
 
 def cpu_wait_seconds(pid: int) -> float:

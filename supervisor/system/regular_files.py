@@ -51,7 +51,7 @@ def open_within(directory: Path, name: str) -> int:
     if not inside.is_relative_to(top):
         raise OSError(errno.EXDEV, "it is a link out of its directory", str(directory / name), None, found)
     *folders, last = inside.relative_to(top).parts or (".",)
-    with _descended(top, folders) as folder:
+    with descended(top, folders) as folder:
         return _opened(last, str(directory / name), folder, os.O_RDONLY)
 
 
@@ -72,8 +72,38 @@ def shown(path: str | Path) -> str:
 
 def make_directories(top: Path, names: PurePosixPath, mode: int = 0o750) -> None:
     """Make directories below one that is there, as far as they are missing; raises OSError for a link among them."""
-    with _descended(str(top), names.parts, mode):
+    with descended(top, names.parts, mode):
         pass
+
+
+def link_opened(fd: int, target: Path) -> bool:
+    """Give an open file another name, if that can be; raises FileExistsError."""
+    try:
+        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Another file system, too many links, somebody else's file (fs.protected_hardlinks): a copy does as well.
+        return False
+    return True
+
+
+@contextmanager
+def descended(top: str | Path, names: Iterable[str], mode: int | None = None) -> Iterator[int]:
+    """Give a descriptor of a directory below one, following no link on the way; with a mode what is missing is made."""
+    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in names:
+            if mode is not None:
+                with suppress(FileExistsError):
+                    os.mkdir(name, mode, dir_fd=folder)
+            next_folder = os.open(name, _DIRECTORY, dir_fd=folder)
+            os.close(folder)
+            folder = next_folder
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def discard(path: Path) -> None:
@@ -158,23 +188,6 @@ def _opened(name: str, shown: str, folder: int | None, flags: int, mode: int = 0
         os.close(fd)
         raise _no_file(shown, status)
     return fd
-
-
-@contextmanager
-def _descended(top: str, names: Iterable[str], mode: int | None = None) -> Iterator[int]:
-    """Give a descriptor of a directory below one, following no link on the way; with a mode what is missing is made."""
-    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in names:
-            if mode is not None:
-                with suppress(FileExistsError):
-                    os.mkdir(name, mode, dir_fd=folder)
-            next_folder = os.open(name, _DIRECTORY, dir_fd=folder)
-            os.close(folder)
-            folder = next_folder
-        yield folder
-    finally:
-        os.close(folder)
 
 
 def _whole(fd: int, most: int) -> bytes:

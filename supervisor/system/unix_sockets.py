@@ -5,11 +5,12 @@ import errno
 import os
 import socket
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from struct import Struct
 from typing import Final, NamedTuple
 
 from supervisor.system.processes import start_time_of
+from supervisor.system.regular_files import descended
 
 SUN_PATH_BYTES: Final = 107
 """What a socket's path may have: sun_path is 108 with its closing NUL (unix(7))."""
@@ -62,11 +63,23 @@ class ListensAlreadyError(OSError):
     """Another process listens at the path."""
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, mode: int | None = None) -> socket.socket:
     """Return a listening socket at `path`, non-blocking, in the place of one that nobody listens at any more.
 
-    Raises OSError where the path cannot be one, ListensAlreadyError where somebody does listen there.
+    With a mode its file never has any but that, less the umask. Raises OSError where the path cannot be one,
+    ListensAlreadyError where somebody does listen there.
     """
+    listener = bound(path, mode)
+    try:
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bound(path: Path, mode: int | None = None) -> socket.socket:
+    """Return what `listen` does before it listens, for another process to; raises the same."""
     problem = too_long(path)
     if problem:
         raise OSError(errno.ENAMETOOLONG, problem, str(path))
@@ -78,8 +91,10 @@ def listen(path: Path) -> socket.socket:
                 path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        if mode is not None:
+            # The file is made with the socket's own mode: unix_bind_bsd in net/unix/af_unix.c.
+            os.fchmod(listener.fileno(), mode)
         listener.bind(os.fspath(path))
-        listener.listen()
     except OSError:
         listener.close()
         raise
@@ -104,6 +119,19 @@ def listening_pid(path: Path) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as peer:
         peer.connect(os.fspath(path))
         return peer_credentials(peer).pid
+
+
+def held_socket(directory: Path, name: str) -> int:
+    """Return a descriptor (O_PATH) of a socket below a directory, no link being followed on the way there.
+
+    /proc/self/fd/<it> is a path for connect(2), however long its own is. Raises OSError, for anything else too.
+    """
+    with descended(directory, PurePosixPath(name).parent.parts) as folder:
+        held = os.open(PurePosixPath(name).name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISSOCK(os.fstat(held).st_mode):
+        os.close(held)
+        raise OSError(errno.ENOTSOCK, "it is no socket", str(directory / name))
+    return held
 
 
 def listener_at(path: Path) -> tuple[int, int] | None:

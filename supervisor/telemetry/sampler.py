@@ -19,6 +19,7 @@ from supervisor.models.base import Report
 from supervisor.runtime.page_servers import PageServers
 from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord
+from supervisor.system.cgroup_limits import CgroupUsage
 from supervisor.system.processes import boot_seconds
 from supervisor.telemetry.console_end import ConsoleEnd
 from supervisor.telemetry.guest_console import GuestConsole
@@ -54,6 +55,8 @@ class Watched:
     page_map: PageMapReader | None = None
     usage: Usage | None = None
     memory: Memory = field(default_factory=Memory)
+    cgroup: CgroupUsage | None = None
+    """Of one in a jail: of all that runs there."""
     present_pages: int = 0
     """As of the last look at the memory: a page server puts pages there without the VMM's doing."""
     rollups_spared: int = 0
@@ -86,14 +89,16 @@ class Sampler:
         on_ready: Callable[[str], Awaitable[None]],
         report: Report,
         holder_pid: Callable[[], int | None] = lambda: None,
+        cgroup_usage: Callable[[str], CgroupUsage | None] = lambda _: None,
     ) -> None:
-        """`holder_pid` tells which process the console holder is."""
+        """`holder_pid` tells which process the console holder is, `cgroup_usage` what an instance in a jail uses."""
         self._inventory = inventory
         self._page_servers = page_servers
         self._publish = publish
         self._on_ready = on_ready
         self._report = report
         self._holder_pid = holder_pid
+        self._cgroup_usage = cgroup_usage
         self._watched: dict[str, Watched] = {}
         self._pid = os.getpid()
         self._turn = 0
@@ -167,6 +172,11 @@ class Sampler:
         found = self.statistics.get(instance_id)
         return found.private_bytes if found else 0
 
+    def cgroup_usage(self, instance_id: str) -> CgroupUsage | None:
+        """Return what all in an instance's jail used as last sampled; None where it runs in none."""
+        watched = self._watched.get(instance_id)
+        return watched.cgroup if watched else None
+
     def _follow(self) -> None:
         """Watch what has begun to run, and forget what has ended."""
         if self._followed == self._inventory.publisher.changes:
@@ -210,6 +220,7 @@ class Sampler:
             watched = self._watched[record.id]
             if watched.usage is None or record.id in due:
                 _look_at_process(watched)
+                watched.cgroup = self._cgroup_usage(record.id) if record.jail_uid is not None else None
                 watched.console_end.look(time.monotonic())
             if watched.console is not None and not (watched.guest and watched.guest.done):
                 watched.guest = watched.console.read()
@@ -335,10 +346,17 @@ def _look_at_process(watched: Watched) -> None:
     watched.memory = memory(watched.pid)
 
 
+def _cpu_seconds(watched: Watched) -> float:
+    """Return the processor time of a VMM, in a jail with that of whatever it has started."""
+    if watched.cgroup is not None:
+        return round(watched.cgroup.cpu_seconds, 2)
+    return watched.usage.cpu_seconds if watched.usage else 0.0
+
+
 def _statistics(instance_id: str, watched: Watched) -> InstanceStatistics:
     counters = watched.counters
     said = {"guest": watched.guest, "last_words": watched.console_end.last_words}
-    used = watched.memory._asdict() | {"cpu_seconds": watched.usage.cpu_seconds if watched.usage else 0.0}
+    used = watched.memory._asdict() | {"cpu_seconds": _cpu_seconds(watched)}
     waits = {"oldest_fault_ms": round(_waited(watched, time.monotonic()) * 1e3, 3), "stalled": watched.stalled}
     if counters is None or watched.page_map is None:
         return InstanceStatistics(id=instance_id, **waits, **said, **used)

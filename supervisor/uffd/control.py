@@ -56,6 +56,11 @@ class Configuration(NamedTuple):
     hot_pages: str
     control: str
     policy: Policy
+    uid: int = 0
+    """The user that it is to be, and no other process; 0 where it is to stay the supervisor's."""
+    gid: int = 0
+    strictly: bool = False
+    """Whether it is not to serve where it cannot be confined in every way that it is to be."""
 
 
 class Attached(NamedTuple):
@@ -86,6 +91,25 @@ class Status(NamedTuple):
     held_back_touched: int
     """How many of those pages were wanted all the same."""
     handshake_seconds: float
+    is_handed: bool = False
+    """Whether it is handed sockets and files; page servers of earlier versions bind and make them by their paths."""
+    own_uid: int = 0
+    """The user that it is and no other process; 0 where it is the supervisor's."""
+    landlock_abi: int = 0
+    """The version of Landlock's ABI that bounds it; 0 where none does."""
+    seccomp: bool = False
+    """Whether its system calls are filtered."""
+    lacking: tuple[str, ...] = ()
+    """What it is not confined by, and why."""
+
+
+class MapFile(NamedTuple):
+    """Which file a fork's page map is in, wherever that lies."""
+
+    fork_id: str
+    device: int
+    inode: int
+    size: int
 
 
 class PutBack(NamedTuple):
@@ -150,7 +174,7 @@ _EVENTS: dict[str, type[PageServerEvent]] = {
 }
 
 
-Answer = TypeVar("Answer", Attached, Status, PutBack)
+Answer = TypeVar("Answer", Attached, Status, PutBack, MapFile)
 
 
 def encode_event(event: PageServerEvent) -> bytes:
@@ -171,7 +195,9 @@ def _checked(kind: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, tuples of words for lists of them; ValueError where one is not of its type, or in no range at all."""
     told = dict(fields)
     for name, wanted in kind.__annotations__.items():
-        value: Any = told.get(name)
+        if name not in told:
+            continue
+        value: Any = told[name]
         if wanted is int:
             good = type(value) is int and 0 <= value < MOST
         elif wanted is float:
@@ -180,8 +206,8 @@ def _checked(kind: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
             good = type(value) is wanted
         else:
             good = isinstance(value, list) and all(isinstance(one, str) for one in value)
-            told[name] = tuple(value) if good and value is not None else ()
-        if not good and name in told:
+            told[name] = tuple(value) if good else ()
+        if not good:
             raise ValueError(f"{kind.__name__}.{name} is not what it has to be")
     return told
 

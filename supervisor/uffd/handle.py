@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from supervisor.concurrency.tasks import to_its_end
-from supervisor.errors import PageServerError
+from supervisor.errors import PageServerError, SupervisorError
 from supervisor.system.control_connection import ANSWER_SECONDS, Connection, Streams, open_streams
 from supervisor.system.followed_process import OfProcess
+from supervisor.system.same_file import is_at, status_at
+from supervisor.system.unix_sockets import remove_file
 from supervisor.uffd import program
+from supervisor.uffd.confinement import Confinement, Wanted
 from supervisor.uffd.control import (
     Answer,
     Attached,
@@ -29,8 +33,11 @@ from supervisor.uffd.control import (
     decode_answer,
     decode_event,
 )
-from supervisor.uffd.hand_over import hand_over
+from supervisor.uffd.earlier import rebound
+from supervisor.uffd.hand_over import LeftOver, new_fork
+from supervisor.uffd.memory_image import LayerIdentity, identities
 from supervisor.uffd.program import PageServerProcess
+from supervisor.uffd.putting_back import hand, put_control_back, put_maps_back
 
 __all__ = [
     "Attached",
@@ -51,6 +58,8 @@ __all__ = [
 _PREFETCH_SECONDS = 60.0
 """What `served` allows for the prefetch, beyond the time for the handshake."""
 _STOP_SECONDS = 3.0
+_ADOPTED_AT_ONCE = 4
+"""Forks of which it takes one after the other, and each may take long: none is to wait for many others' answers."""
 
 OnEvent = Callable[[PageServerEvent], None]
 
@@ -69,6 +78,7 @@ class PageServer(OfProcess[int | None]):
         whose: str,
         process: PageServerProcess,
         control: Path,
+        layers: Sequence[Path],
         streams: Streams,
         on_event: OnEvent,
     ) -> None:
@@ -78,11 +88,17 @@ class PageServer(OfProcess[int | None]):
         """The forks that it was given or had already, and has not told to be gone."""
         super().__init__(process)
         self._control = control
+        self._control_file = status_at(control)
+        self._layers = layers
         self._on_event = on_event
         self._connection = Connection(
             _who(whose, process), streams, lambda event: self._take_event(decode_event(event)), PageServerError
         )
         self._handshake_seconds = 0.0
+        self._adopting = asyncio.Semaphore(_ADOPTED_AT_ONCE)
+        self._is_handed = True
+        self.confinement = Confinement()
+        """How far it is confined, as it says itself."""
         process.exited.add_done_callback(self._on_exit)
 
     @classmethod
@@ -99,12 +115,14 @@ class PageServer(OfProcess[int | None]):
         policy: Policy,
         on_event: OnEvent,
         whose: str | None = None,
+        confined: Wanted | None = None,
     ) -> Self:
         """Start a page server in a session of its own; it listens when this returns.
 
         `whose` it is, in what is told of it: its template's, where nothing is said. `layers` are the image's files,
-        newest first; sizes are bytes. It logs to `stderr` what that takes at once. Events come until `disconnect`, and
-        in the thread of the running event loop. PageServerError with the reason when it does not start.
+        newest first; sizes are bytes. It writes in the directory of its hot-page list, which has to be that user's that
+        it is confined as. It logs to `stderr` what that takes at once. Events come until `disconnect`, and in the
+        thread of the running event loop. PageServerError with the reason when it does not start.
         """
         configuration = Configuration(
             template_id=template_id,
@@ -114,11 +132,12 @@ class PageServer(OfProcess[int | None]):
             hot_pages=_absolute(hot_pages),
             control=_absolute(control),
             policy=policy,
+            **(confined._asdict() if confined is not None else {}),
         )
         whose = whose or _of(template_id)
         process = await program.spawn(configuration, stderr, whose)
         try:
-            return await cls._connected(template_id, whose, process, control, on_event)
+            return await cls._connected(template_id, whose, process, control, layers, on_event)
         except BaseException:
             await to_its_end(program.undo(process))
             raise
@@ -132,6 +151,7 @@ class PageServer(OfProcess[int | None]):
         pid: int,
         start_time: int,
         on_event: OnEvent,
+        layers: Sequence[Path] = (),
         whose: str | None = None,
     ) -> Self:
         """Find a page server that is running already; PageServerError when it is not that one, or no more."""
@@ -144,18 +164,24 @@ class PageServer(OfProcess[int | None]):
         if process is None:
             raise PageServerError(f"{who} is not alive, or another process has its pid")
         try:
-            return await cls._connected(template_id, whose, process, control, on_event)
+            return await cls._connected(template_id, whose, process, control, layers, on_event)
         except BaseException:
             process.disconnect()
             raise
 
     @classmethod
     async def _connected(
-        cls, template_id: str, whose: str, process: PageServerProcess, control: Path, on_event: OnEvent
+        cls,
+        template_id: str,
+        whose: str,
+        process: PageServerProcess,
+        control: Path,
+        layers: Sequence[Path],
+        on_event: OnEvent,
     ) -> Self:
         """Connect to a page server and hear from it whose it is."""
         streams = await open_streams(_who(whose, process), control, process.pid, PageServerError)
-        server = cls(template_id, whose, process, control, streams, on_event)
+        server = cls(template_id, whose, process, control, layers, streams, on_event)
         try:
             status = await server.status()
             if status.template_id != template_id:
@@ -164,6 +190,8 @@ class PageServer(OfProcess[int | None]):
             server._connection.close("was not connected to")
             raise
         server._handshake_seconds = status.handshake_seconds
+        server._is_handed = status.is_handed
+        server.confinement = Confinement(status.own_uid, status.landlock_abi, status.seccomp, status.lacking)
         server.forks.update(status.forks)
         return server
 
@@ -171,26 +199,36 @@ class PageServer(OfProcess[int | None]):
         self,
         fork_id: str,
         *,
-        listen: Path,
+        listener: socket.socket,
         page_map: Path,
         vmm_pid: int,
         prefetch: Prefetch = "before_resume",
         record: bool = False,
+        path: Path | None = None,
     ) -> None:
-        """Have it listen for the fork's VMM at `listen` and make its page map; then the VMM may load the snapshot.
+        """Have it wait for the fork's VMM at `listener` and make its page map; then the VMM may load the snapshot.
 
-        Only `vmm_pid` may connect. A fork that records is not prefetched and gets one page a fault. PageServerError
-        when the image's layers are not what they were, or a path or the pid cannot be used.
+        The listener is bound by the caller, who closes it after this, and removes its file once the fork is served or
+        never will be; `path` is where that is, if it was bound by another. Only `vmm_pid` may connect. A fork that
+        records is not prefetched and gets one page a fault. PageServerError when the image's layers are not what they
+        were, or the map's path or the pid cannot be used.
         """
-        await self._connection.request(
-            "attach",
-            fork_id=fork_id,
-            listen=_absolute(listen),
-            page_map=_absolute(page_map),
-            vmm_pid=vmm_pid,
-            prefetch=prefetch,
-            record=record,
-        )
+        fields: dict[str, Any] = {
+            "fork_id": fork_id,
+            "page_map": _absolute(page_map),
+            "vmm_pid": vmm_pid,
+            "prefetch": prefetch,
+            "record": record,
+        }
+        if self._is_handed:
+            named = await self._named()
+            with new_fork(fork_id, listener, page_map, vmm_pid) as (given, new_map):
+                await hand(self._connection, "attach", given, named=named, **fields)
+                new_map.place()
+        else:
+            path = path or Path(listener.getsockname())
+            with rebound(path):
+                await self._connection.request("attach", listen=_absolute(path), **fields)
         self.forks.add(fork_id)
 
     async def adopt(self, fork_id: str, *, page_map: Path, vmm_pid: int, nothing_removed: bool = False) -> None:
@@ -200,9 +238,27 @@ class PageServer(OfProcess[int | None]):
         pages back by, a page map that is lost is made anew. PageServerError when the VMM has gone, or something is not
         to be had.
         """
-        fields = {"fork_id": fork_id, "page_map": _absolute(page_map), "nothing_removed": nothing_removed}
-        await asyncio.to_thread(hand_over, self._control, vmm_pid, fields)
+        fields = {
+            "fork_id": fork_id,
+            "page_map": _absolute(page_map),
+            "vmm_pid": vmm_pid,
+            "nothing_removed": nothing_removed,
+        }
+        async with self._adopting:
+            await self._adopt(fork_id, page_map, vmm_pid, fields)
         self.forks.add(fork_id)
+
+    async def _adopt(self, fork_id: str, page_map: Path, vmm_pid: int, fields: dict[str, Any]) -> None:
+        named = await self._named()
+        with LeftOver(fork_id, page_map, vmm_pid) as left:
+            # What it opens is closed with the context: not before it has opened it.
+            await to_its_end(asyncio.to_thread(left.open))
+            if await hand(self._connection, "adopt", left.given, named=named, **fields):
+                left.place_new_map()
+
+    async def _named(self) -> list[LayerIdentity]:
+        """Find what is at the layers' paths, where it may not look itself; PageServerError where one is missing."""
+        return list(await asyncio.to_thread(identities, self._layers))
 
     async def served(self, fork_id: str) -> Attached:
         """Wait for the fork's handshake and, with `before_resume`, for the end of its prefetch.
@@ -218,7 +274,7 @@ class PageServer(OfProcess[int | None]):
         The page server stays with it until `release`. PageServerError when it could not be done, or the page server
         dies over it: the fork needs one as before then.
         """
-        await self._connection.request("populate", None, fork_id=fork_id)
+        await self._connection.request("populate", None, fork_id=fork_id, named=await self._named())
 
     async def stop_populating(self, fork_id: str) -> None:
         """Have no more pages provided that nobody asks for; what came is there, and the fork is served as before."""
@@ -229,9 +285,19 @@ class PageServer(OfProcess[int | None]):
         self.forks.discard(fork_id)
         await self._connection.request("release", fork_id=fork_id)
 
-    async def put_back(self) -> PutBack:
-        """Have its control socket and its page maps where they belong, as far as somebody has removed them."""
-        return self._understood(PutBack, await self._connection.request("put_back"))
+    async def put_back(self, page_maps: Mapping[str, Path]) -> PutBack:
+        """Have its control socket, and its forks' page maps, where they belong, as far as somebody has removed them."""
+        if not self._is_handed:
+            return self._understood(PutBack, await self._connection.request("put_back"))
+        listens, failed = False, []
+        if not is_at(self._control, self._control_file):
+            try:
+                await put_control_back(self._connection, self._control)
+                self._control_file, listens = status_at(self._control), True
+            except (OSError, SupervisorError) as error:
+                failed.append(f"its control socket: {error}")
+        made, more = await put_maps_back(self._connection, page_maps)
+        return PutBack(listens, tuple(made), (*failed, *more))
 
     async def status(self, *, seconds: float = ANSWER_SECONDS) -> Status:
         """What it serves and what it has recorded; PageServerError when it has not answered after `seconds`."""
@@ -256,6 +322,8 @@ class PageServer(OfProcess[int | None]):
         except TimeoutError as error:
             raise PageServerError(f"page server of {self._whose}: {error}") from error
         self._connection.close("has been stopped")
+        if is_at(self._control, self._control_file):
+            remove_file(self._control)
 
     def kill(self) -> None:
         """End it with SIGKILL, without waiting; `exited` tells when it is gone."""

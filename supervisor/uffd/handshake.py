@@ -55,6 +55,19 @@ def listen(path: Path) -> socket.socket:
         raise PageServerError(f"cannot listen at {path}: {error.strerror}") from error
 
 
+def listener_of(descriptor: int) -> socket.socket:
+    """The listening Unix socket behind a descriptor, which stays the caller's; PageServerError when it is none."""
+    try:
+        listener = socket.socket(fileno=os.dup(descriptor))
+    except OSError as error:
+        raise PageServerError(f"the socket that came with the request cannot be used: {error.strerror}") from error
+    if listener.family != socket.AF_UNIX or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.close()
+        raise PageServerError("the descriptor that came with the request is no Unix socket that listens")
+    listener.setblocking(False)
+    return listener
+
+
 class Reception:
     """Takes in the message of one peer, piece by piece."""
 

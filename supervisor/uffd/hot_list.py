@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from supervisor.errors import PageServerError
 from supervisor.system.loop import Loop
 from supervisor.uffd import hot_pages
 from supervisor.uffd.control import Policy
@@ -20,14 +19,23 @@ class HotList:
     """The list in memory and on disk; what the disk does not take is used all the same."""
 
     def __init__(
-        self, loop: Loop, path: Path, image: MemoryImage, page_size: int, policy: Policy, log: Callable[[str], None]
+        self,
+        loop: Loop,
+        path: Path,
+        image: MemoryImage,
+        page_size: int,
+        policy: Policy,
+        log: Callable[[str], None],
+        shown: Path | None = None,
     ) -> None:
+        """Load what is at `path`, which is told of as `shown`."""
         self.refused = ""
         """Why the file is not used, or was not written; empty when there is nothing wrong."""
         self.runs: tuple[Run, ...] = ()
         """What a fork is prefetched, as long as nothing of it is held back."""
         self._loop = loop
         self._path = path
+        self._shown = shown or path
         self._policy = policy
         self._log = log
         self._page_count = image.size // page_size
@@ -107,11 +115,11 @@ class HotList:
                 self._foreign = read_hpl1(data)
                 return
             hot = hot_pages.unpack(data)
-        except PageServerError as error:
-            self._refuse(error.message)
+        except OSError as error:
+            self._refuse(f"hot-page list {self._shown} cannot be read: {error.strerror}")
             return
         except ValueError as error:
-            self._refuse(f"hot-page list {self._path} is refused: {error}")
+            self._refuse(f"hot-page list {self._shown} is refused: {error}")
             return
         reason = hot_pages.mismatch(hot, self._hot.identity, self._hot.page_size, self._page_count)
         if reason is None:
@@ -119,7 +127,7 @@ class HotList:
             self._hot = hot._replace(identity=self._hot.identity)
             self.runs = finished(wanting(hot, self._policy.prefetch_share))
         else:
-            self._refuse(f"hot-page list {self._path} is refused: {reason}")
+            self._refuse(f"hot-page list {self._shown} is refused: {reason}")
 
     def _take_in(self, mappings: Sequence[Mapping], on_taken_in: Callable[[], None]) -> None:
         """Make hypeman's list ours, now that a fork's handshake has told where its regions are in the image."""
@@ -127,7 +135,7 @@ class HotList:
         try:
             touched = image_pages(foreign, mappings, self._hot.page_size)
         except ValueError as error:
-            self._refuse(f"hot-page list {self._path} is refused: {error}")
+            self._refuse(f"hot-page list {self._shown} is refused: {error}")
         else:
             finished(self._keeping(touched, on_taken_in))
 
@@ -135,6 +143,6 @@ class HotList:
         try:
             hot_pages.save(self._path, self._hot)
         except OSError as error:
-            self._refuse(f"hot-page list {self._path} cannot be saved: {error.strerror}")
+            self._refuse(f"hot-page list {self._shown} cannot be saved: {error.strerror}")
         else:
             self.refused = ""

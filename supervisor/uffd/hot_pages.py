@@ -8,7 +8,6 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from supervisor.errors import PageServerError
 from supervisor.system.regular_files import discard, open_regular
 from supervisor.system.sparse_files import created
 from supervisor.uffd.memory_image import LayerIdentity
@@ -173,13 +172,15 @@ def save(path: Path, hot: HotPages) -> None:
 def read(path: Path, layers: int, page_count: int) -> bytes | None:
     """The file's bytes, or None without one; of a file too long for such an image only so much as tells that it is.
 
-    PageServerError when it cannot be read.
+    OSError when it cannot be read.
     """
-    largest = _HEADER.size + layers * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            return file.read(largest + 1)
+            return file.read(most_bytes(layers, page_count) + 1)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise PageServerError(f"hot-page list {path} cannot be read: {error.strerror}") from error
+
+
+def most_bytes(layers: int, page_count: int) -> int:
+    """How long the list of such an image may be."""
+    return _HEADER.size + layers * _LAYER.size + page_count * _RUN.size + _CHECKSUM.size

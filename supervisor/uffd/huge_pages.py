@@ -8,7 +8,7 @@ from supervisor.errors import PageServerError
 SMALL_PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 2 << 20
 
-_POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
 def free_pages() -> int:
@@ -34,4 +34,4 @@ def _unreserved() -> int:
 
 
 def _number(name: str) -> int:
-    return int((_POOL / name).read_text())
+    return int((POOL / name).read_text())

@@ -1,4 +1,7 @@
-"""A fork before its handshake: its VMM, and nobody else, connects and hands over its userfaultfd, or is late."""
+"""A fork before its handshake: its VMM, and nobody else, connects and hands over its userfaultfd, or is late.
+
+The supervisor has bound the socket and removes its file: it may lie where a page server has no business.
+"""
 
 import socket
 from collections.abc import Callable
@@ -50,7 +53,6 @@ class Listening:
         self._timer.cancel()
         self._owner.loop.unwatch(self._listener.fileno())
         self._listener.close()
-        self._terms.listen.unlink(missing_ok=True)
 
     def _on_connection(self) -> None:
         try:

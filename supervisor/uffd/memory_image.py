@@ -116,13 +116,16 @@ class MemoryImage:
     The open descriptors keep the layers' contents alive whatever happens to their names.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
-        """Open layers, newest first; PageServerError when one is missing or is not `size` bytes long."""
+    def __init__(self, paths: Sequence[Path], size: int, descriptors: Sequence[int] | None = None) -> None:
+        """Open layers, newest first, or take descriptors of them, which are its own then.
+
+        PageServerError when one is missing or is not `size` bytes long.
+        """
         self.size = size
         self.layers: tuple[Layer, ...] = ()
         try:
-            for path in paths:
-                self.layers += (_open_layer(path, size),)
+            for path, fd in zip(paths, descriptors or (open_layer(one, size) for one in paths), strict=True):
+                self.layers += (_mapped(path, fd, size),)
         except PageServerError:
             self.close()
             raise
@@ -159,10 +162,16 @@ class MemoryImage:
                 raise OSError(errno.EFAULT, "a layer is shorter than it was")
             position = stop
 
-    def verify(self) -> None:
-        """PageServerError when a layer is missing, truncated or was written since it was opened."""
+    def verify(self, named: Sequence[LayerIdentity] = ()) -> None:
+        """PageServerError when a layer was truncated or written since it was opened, or is not what has its name.
+
+        `named` is what is at the layers' paths, where that is known: a page server may not look there.
+        """
         for layer in self.layers:
-            _check(layer, "under its page server")
+            _check(layer)
+        for layer, found in zip(self.layers, named, strict=False):
+            if found != layer.identity:
+                raise PageServerError(f"layer {layer.path} was replaced by another file under its page server")
 
     def read_ahead(self, start: int, end: int) -> None:
         """Have the kernel read [start, end) of every layer into the page cache, without waiting for it."""
@@ -177,17 +186,40 @@ class MemoryImage:
         self.layers = ()
 
 
-def _open_layer(path: Path, size: int) -> Layer:
+def identities(paths: Iterable[Path]) -> tuple[LayerIdentity, ...]:
+    """What is at the paths of layers; PageServerError where one is missing."""
+    found = []
+    for path in paths:
+        try:
+            found.append(LayerIdentity.of(path.stat()))
+        except OSError as error:
+            raise PageServerError(f"layer {path} is missing: {error.strerror}") from error
+    return tuple(found)
+
+
+def open_layer(path: Path, size: int) -> int:
+    """A descriptor of a layer, for reading; PageServerError where it cannot be opened or is not `size` bytes long."""
     try:
         fd = open_regular(path)
     except OSError as error:
         raise PageServerError(f"layer {path} cannot be opened: {error.strerror}") from error
     try:
+        _check_size(path, os.fstat(fd).st_size, size)
+    except PageServerError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_size(path: Path, found: int, size: int) -> None:
+    if found != size:
+        raise PageServerError(f"layer {path} has {found} bytes and the memory {size}: it is truncated or of another VM")
+
+
+def _mapped(path: Path, fd: int, size: int) -> Layer:
+    try:
         identity = LayerIdentity.of(os.fstat(fd))
-        if identity.size != size:
-            raise PageServerError(
-                f"layer {path} has {identity.size} bytes and the memory {size}: it is truncated or of another VM"
-            )
+        _check_size(path, identity.size, size)
         return Layer(path, fd, identity, kernel.map_read_only(fd, size))
     except OSError as error:
         os.close(fd)
@@ -197,15 +229,9 @@ def _open_layer(path: Path, size: int) -> Layer:
         raise
 
 
-def _check(layer: Layer, where: str) -> None:
+def _check(layer: Layer) -> None:
     held = LayerIdentity.of(os.fstat(layer.fd))
     if held.size < layer.identity.size:
-        raise PageServerError(f"layer {layer.path} was truncated to {held.size} bytes {where}")
+        raise PageServerError(f"layer {layer.path} was truncated to {held.size} bytes under its page server")
     if held != layer.identity:
-        raise PageServerError(f"layer {layer.path} was written {where}, and a layer never is")
-    try:
-        named = LayerIdentity.of(layer.path.stat())
-    except OSError as error:
-        raise PageServerError(f"layer {layer.path} is missing: {error.strerror}") from error
-    if named != held:
-        raise PageServerError(f"layer {layer.path} was replaced by another file {where}")
+        raise PageServerError(f"layer {layer.path} was written under its page server, and a layer never is")

@@ -9,26 +9,19 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count, filterfalse, takewhile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from supervisor.errors import PageServerError
 from supervisor.system.regular_files import open_regular
-from supervisor.system.same_file import is_at, status_at
-from supervisor.system.unix_sockets import remove_file
+from supervisor.system.same_file import is_at
 from supervisor.uffd import kernel
 
 ABSENT, FAULTED, FAULT_AROUND, PREFETCHED, ZERO, REMOVED = range(6)
 """A page's states. ZERO: no layer has it, it was answered with zeros. REMOVED: the guest gave it back (balloon); it is
 absent, and zero when it is touched again."""
-
-UNFINISHED: Final = ".unfinished"
-"""What stands behind the name of a page map until it is whole."""
-ASIDE: Final = ".aside."
-"""What stands behind it, and before a number, where something else lay in its place."""
 
 _MARKS = tuple(bytes((state,)) for state in range(REMOVED + 1))
 _MAGIC = b"FTPAGES\0"
@@ -118,12 +111,12 @@ class CellCounts(NamedTuple):
 class PageMap:
     """The page server's side: the only writer of one fork's page map."""
 
-    def __init__(self, path: Path, memory: mmap.mmap, page_count: int) -> None:
+    def __init__(self, path: Path, page_count: int) -> None:
         self._path = path
+        """What errors call it: which file it is in is another's affair."""
         self._file: os.stat_result | None = None
-        """What it is in, wherever that lies."""
-        self._memory = memory
-        self._view = memoryview(memory)
+        self._memory = _memory(page_count)
+        self._view = memoryview(self._memory)
         self.page_count = page_count
         self.counters = self._view[_COUNTERS_OFFSET : _COUNTERS_OFFSET + _COUNTERS.size].cast("Q")
         """The counter words; a store to one is a single 8-byte store, so that a reader never sees half of it."""
@@ -132,76 +125,64 @@ class PageMap:
 
     @classmethod
     def create(
-        cls, path: Path, page_size: int, page_count: int, fill: "Callable[[PageMap], None] | None" = None
+        cls, file: int, path: Path, page_size: int, page_count: int, fill: "Callable[[PageMap], None] | None" = None
     ) -> "PageMap":
-        """A new map, which appears at `path` complete: with every page absent, or as `fill` makes it.
+        """A new map in an empty file, by its descriptor: with every page absent, or as `fill` makes it.
 
         OSError when there is no room for it, and what `fill` raises.
         """
-        pages = cls(path, _memory(page_count), page_count)
+        pages = cls(path, page_count)
         try:
             _HEADER.pack_into(pages._memory, 0, _MAGIC, _VERSION, page_size, page_count)
             if fill is not None:
                 fill(pages)
-            pages.put_back()
+            pages.move_to(file)
         except BaseException:
             pages.close()
             raise
         return pages
 
     @classmethod
-    def reopen(cls, path: Path, page_size: int, page_count: int) -> "PageMap":
-        """The map that a dead page server left, to be written on; PageServerError when it is not one of this image."""
+    def reopen(cls, file: int, path: Path, page_size: int, page_count: int) -> "PageMap":
+        """The map that a dead page server left, to be written on; PageServerError when it is not one of this image.
+
+        OSError when it cannot be mapped.
+        """
+        with PageMapReader(path, os.dup(file)) as left:
+            found = left.page_size, left.page_count
+        if found != (page_size, page_count):
+            raise PageServerError(f"{path} is of {found[1]} pages of {found[0]} bytes, another image's")
+        pages = cls(path, page_count)
         try:
-            with PageMapReader(path) as left:
-                found = left.page_size, left.page_count
-            if found != (page_size, page_count):
-                raise PageServerError(f"{path} is of {found[1]} pages of {found[0]} bytes, another image's")
-            fd = open_regular(path, os.O_RDWR)
-        except OSError as error:
-            raise PageServerError(f"page map {path} cannot be opened: {error.strerror}") from error
-        try:
-            memory = _memory(page_count)
-            kernel.map_over(memory, fd)
-            pages = cls(path, memory, page_count)
-            pages._file = os.fstat(fd)
-            return pages
-        finally:
-            os.close(fd)
+            kernel.map_over(pages._memory, file)
+            pages._file = os.fstat(file)
+        except BaseException:
+            pages.close()
+            raise
+        return pages
 
     @property
-    def in_place(self) -> bool:
-        """Whether the file that it is in is at its path, for the supervisor and a successor to find."""
-        found = status_at(self._path)
-        return is_at(self._path, self._file) and found is not None and found.st_size == len(self._memory)
+    def size(self) -> int:
+        """Bytes of its file."""
+        return len(self._memory)
 
-    def put_back(self) -> bool:
-        """Have it in a file at its path and go on with that, unless it is in one there; whether that was to be done.
+    @property
+    def device_and_inode(self) -> tuple[int, int]:
+        """Which file it is in, wherever that lies."""
+        return (self._file.st_dev, self._file.st_ino) if self._file else (0, 0)
 
-        What else lies there is set aside. Whoever has a view of the pages or the counters keeps it. OSError when there
-        is no directory or no room for it; it goes on as it was then.
+    def move_to(self, file: int) -> None:
+        """Go on in this file, which is empty, by its descriptor; who has a view of the pages or counters keeps it.
+
+        OSError when there is no room for it, or the file that it is in was truncated; it goes on as it was then.
         """
-        if self.in_place:
-            return False
-        unfinished = _unfinished(self._path)
-        unfinished.unlink(missing_ok=True)
-        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            # A store to a page that the file system has no room for is SIGBUS: the room is taken now.
-            os.posix_fallocate(fd, 0, len(self._memory))
-            # Read by the kernel: where the file was truncated under it that stops short, and a look would be SIGBUS.
-            if os.pwrite(fd, self._view, 0) != len(self._memory):
-                raise OSError(errno.EFAULT, "it was truncated while it was mapped")
-            _set_aside(self._path)
-            kernel.map_over(self._memory, fd)
-            self._file = os.fstat(fd)
-            unfinished.rename(self._path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
-        return True
+        # A store to a page that the file system has no room for is SIGBUS: the room is taken now.
+        os.posix_fallocate(file, 0, len(self._memory))
+        # Read by the kernel: where the file was truncated under it that stops short, and a look would be SIGBUS.
+        if os.pwrite(file, self._view, 0) != len(self._memory):
+            raise OSError(errno.EFAULT, "it was truncated while it was mapped")
+        kernel.map_over(self._memory, file)
+        self._file = os.fstat(file)
 
     def note_mappings(self, mappings: Sequence[tuple[int, int, int]]) -> None:
         """Keep (base, size, offset) of each of the fork's mappings, for a page server that takes over from this one."""
@@ -242,12 +223,15 @@ class PageMapReader:
     By its descriptor: a mapping of a file that somebody truncates would be SIGBUS, the end of all that it supervises.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open it; PageServerError where the file is no whole page map, OSError where it cannot be opened."""
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+        """Open it, or take a descriptor of it, which it closes.
+
+        PageServerError where the file is no whole page map, OSError where it cannot be opened.
+        """
         self._path = path
         self._raw = b""
         self._counters: PageCounters
-        self._fd = open_regular(path)
+        self._fd = open_regular(path) if descriptor is None else descriptor
         try:
             self._check()
         except BaseException:
@@ -260,7 +244,7 @@ class PageMapReader:
             raise PageServerError(
                 f"{self._path} is no page map: it has {size} bytes and the header alone {_HEADER_BYTES}"
             )
-        header = os.pread(self._fd, _HEADER.size, 0)
+        header = os.pread(self._fd, _HEADER.size, 0).ljust(_HEADER.size, b"\0")
         magic, version, self.page_size, self.page_count = _HEADER.unpack(header)
         reason = None
         if magic != _MAGIC:
@@ -338,31 +322,12 @@ class PageMapReader:
         return folded
 
 
+def file_bytes(page_count: int) -> int:
+    """How long the page map of such an image is."""
+    return _HEADER_BYTES + page_count
+
+
 def _memory(page_count: int) -> mmap.mmap:
     """Memory for a page map, which costs nothing until a file is mapped in its place."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | kernel.MAP_NORESERVE
     return mmap.mmap(-1, _HEADER_BYTES + page_count, flags)
-
-
-def remove_page_map(path: Path) -> None:
-    """Remove a page map whose fork is gone, with what a page server has made beside it or set aside.
-
-    What is a directory is somebody's, and stays. Raises OSError where anything else cannot be removed.
-    """
-    for gone in (path, _unfinished(path), *takewhile(os.path.lexists, _asides(path))):
-        remove_file(gone)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.name}{UNFINISHED}")
-
-
-def _asides(path: Path) -> Iterator[Path]:
-    """Yield the names for what is set aside, the first one first."""
-    return (path.with_name(f"{path.name}{ASIDE}{number}") for number in count())
-
-
-def _set_aside(path: Path) -> None:
-    """Move what is in the way, which may be somebody's: it is neither followed nor removed."""
-    if os.path.lexists(path):
-        path.rename(next(filterfalse(os.path.lexists, _asides(path))))

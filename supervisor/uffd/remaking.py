@@ -10,7 +10,7 @@ from typing import Final
 from supervisor.errors import PageServerError
 from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.page_map import ABSENT, FAULTED, PageMap
-from supervisor.uffd.terms import Terms
+from supervisor.uffd.terms import LeftFork, Terms
 from supervisor.uffd.vmm_memory import presence, served_ranges
 
 ONE_REGION_BYTES: Final = 3 << 30
@@ -21,27 +21,27 @@ _STATES: Final = bytes((ABSENT, FAULTED)) + bytes(254)
 """By the presence of a page: how one came that is there is not known, so it counts as asked for."""
 
 
-def remade(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
+def remade(terms: Terms, left: LeftFork, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
     """The page map of a fork whose guest can have given nothing back, and the mappings of its handshake.
 
     Raises OSError, and PageServerError where it cannot be told which memory is the guest's.
     """
-    mapping = _guest_memory(terms, page_size * page_count)
-    fill = partial(_fill, terms.vmm_pid, mapping, page_size)
-    return PageMap.create(terms.page_map, page_size, page_count, fill), (mapping,)
+    mapping = _guest_memory(left.smaps, page_size * page_count)
+    fill = partial(_fill, left.pagemap, mapping, page_size)
+    return PageMap.create(left.new_map, terms.page_map, page_size, page_count, fill), (mapping,)
 
 
-def _fill(pid: int, mapping: Mapping, page_size: int, pages: PageMap) -> None:
-    for start, present in presence(pid, mapping.base, pages.page_count, page_size):
+def _fill(pagemap: int, mapping: Mapping, page_size: int, pages: PageMap) -> None:
+    for start, present in presence(pagemap, mapping.base, pages.page_count, page_size):
         pages.pages[start : start + len(present)] = present.translate(_STATES)
     pages.note_mappings((mapping,))
 
 
-def _guest_memory(terms: Terms, memory_size: int) -> Mapping:
+def _guest_memory(smaps: int, memory_size: int) -> Mapping:
     """The one region that is served; PageServerError where there is none, or not that alone."""
     if memory_size > ONE_REGION_BYTES:
         raise PageServerError("its memory is in several regions, and which is which was in the map")
-    found = served_ranges(terms.vmm_pid)
+    found = served_ranges(smaps)
     if [end - start for start, end in found] != [memory_size]:
         sizes = " and ".join(str(end - start) for start, end in found) or "no"
         raise PageServerError(f"its VMM has {sizes} bytes of memory that is served, and the image {memory_size}")

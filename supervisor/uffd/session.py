@@ -8,14 +8,14 @@ from typing import Self, TypeVar
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import handshake
-from supervisor.uffd.control import Attached, Gone
+from supervisor.uffd.control import Attached, Gone, MapFile
 from supervisor.uffd.handshake import Handshake
 from supervisor.uffd.listening import Listening
 from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.population import Tell
 from supervisor.uffd.serving import NOTHING_PREFETCHED, Serving
 from supervisor.uffd.takeover import reopen
-from supervisor.uffd.terms import Owner, Terms
+from supervisor.uffd.terms import LeftFork, NewFork, Owner, Terms
 
 Answer = TypeVar("Answer")
 
@@ -69,40 +69,39 @@ class Session:
             self._attached = NOTHING_PREFETCHED
 
     @classmethod
-    def attach(cls, owner: Owner, terms: Terms) -> Self:
-        """Listen for the VMM of a new fork; PageServerError when its process, socket or page map cannot be had."""
+    def attach(cls, owner: Owner, terms: Terms, given: NewFork) -> Self:
+        """Wait for the VMM of a new fork; PageServerError when its socket or page map cannot be had."""
         with contextlib.ExitStack() as undo:
-            vmm = _open_vmm(terms)
+            vmm = os.dup(given.vmm)
             undo.callback(os.close, vmm)
+            page_count = owner.image.size // owner.page_size
             try:
-                pages = PageMap.create(terms.page_map, owner.page_size, owner.image.size // owner.page_size)
+                pages = PageMap.create(given.new_map, terms.page_map, owner.page_size, page_count)
             except OSError as error:
                 raise PageServerError(f"page map {terms.page_map} cannot be made: {error.strerror}") from error
-            undo.callback(terms.page_map.unlink, missing_ok=True)
             undo.callback(pages.close)
-            listener = handshake.listen(terms.listen)
-            undo.callback(terms.listen.unlink, missing_ok=True)
+            listener = handshake.listener_of(given.listener)
             undo.callback(listener.close)
             session = cls(owner, terms, vmm, pages, listener)
             undo.pop_all()
         return session
 
     @classmethod
-    def adopt(cls, owner: Owner, terms: Terms, uffd: int) -> Self:
-        """Serve what a page server that died served; PageServerError when its process or page map cannot be had.
+    def adopt(cls, owner: Owner, terms: Terms, given: LeftFork) -> tuple[Self, bool]:
+        """Serve what a page server that died served; PageServerError when its page map cannot be had.
 
-        `uffd` stays the caller's.
+        Also returns whether the page map was made anew.
         """
         with contextlib.ExitStack() as undo:
-            vmm = _open_vmm(terms)
+            vmm = os.dup(given.vmm)
             undo.callback(os.close, vmm)
-            pages, mappings = reopen(terms, owner.page_size, owner.image.size // owner.page_size)
+            pages, mappings, anew = reopen(terms, given, owner.page_size, owner.image.size // owner.page_size)
             undo.callback(pages.close)
-            own = os.dup(uffd)
+            own = os.dup(given.uffd)
             undo.callback(os.close, own)
             session = cls(owner, terms, vmm, pages, Handshake(own, mappings))
             undo.pop_all()
-        return session
+        return session, anew
 
     @property
     def recording(self) -> bool:
@@ -131,12 +130,18 @@ class Session:
             self._stage.stop_populating()
         self._for_population.tell("it was to be populated no further")
 
-    def put_back_map(self) -> bool:
-        """Have its page map at its path again, unless it is there; whether that was to be done. Raises OSError."""
-        return self.ended is None and self._map.put_back()
+    @property
+    def map_file(self) -> MapFile:
+        """Which file its page map is in."""
+        return MapFile(self.terms.fork_id, *self._map.device_and_inode, self._map.size)
+
+    def move_map(self, file: int) -> None:
+        """Have its page map in this file, which is empty, from now on; raises OSError."""
+        if self.ended is None:
+            self._map.move_to(file)
 
     def end(self, reason: str, *, announce: bool = True) -> None:
-        """Stop serving: keep a recording that was not cut off, close and remove everything but the page map's file."""
+        """Stop serving: keep a recording that was not cut off, and close everything."""
         if self.ended is not None:
             return
         self.ended = reason
@@ -165,10 +170,3 @@ class Session:
     def _set_attached(self, attached: Attached) -> None:
         self._attached = attached
         self._for_attached.tell(attached)
-
-
-def _open_vmm(terms: Terms) -> int:
-    try:
-        return os.pidfd_open(terms.vmm_pid)
-    except OSError as error:
-        raise PageServerError(f"fork {terms.fork_id}: no VMM has pid {terms.vmm_pid}: {error.strerror}") from error

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.errors import PageServerError
 from supervisor.uffd import kernel
@@ -23,7 +24,7 @@ from supervisor.uffd.page_map import (
     PageMap,
 )
 from supervisor.uffd.remaking import remade
-from supervisor.uffd.terms import Terms
+from supervisor.uffd.terms import LeftFork, Terms
 from supervisor.uffd.vmm_memory import presence
 
 _NOTED = bytes(state not in (ABSENT, REMOVED) for state in range(256))
@@ -57,17 +58,28 @@ def take_userfaultfd(pid: int) -> int:
     raise PageServerError(f"pid {pid} has no userfaultfd")
 
 
-def reopen(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
-    """The page map that a dead page server left, made true again, and the mappings that its handshake had told.
+class Reopened(NamedTuple):
+    """A fork's page map, and the mappings that its handshake had told."""
+
+    pages: PageMap
+    mappings: tuple[Mapping, ...]
+    anew: bool
+    """Whether the map is in the new file, and no more in the one that was left."""
+
+
+def reopen(terms: Terms, left: LeftFork, page_size: int, page_count: int) -> Reopened:
+    """The page map that a dead page server left, made true again.
 
     One that is lost or damaged is made anew where the terms say that nothing can have been given back. PageServerError
     when there is no map to be had, or the VMM's memory cannot be looked at.
     """
+    anew = False
     try:
         try:
-            pages, mappings = _left(terms, page_size, page_count)
+            pages, mappings = _left(terms, left, page_size, page_count)
         except PageServerError as lost:
-            pages, mappings = _instead(lost, terms, page_size, page_count)
+            pages, mappings = _instead(lost, terms, left, page_size, page_count)
+            anew = True
     except OSError as error:
         reason = f"the memory of pid {terms.vmm_pid} cannot be looked at: {error.strerror}"
         raise PageServerError(f"fork {terms.fork_id}: {reason}") from error
@@ -76,19 +88,21 @@ def reopen(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tupl
     pages.counters[PRESENT_PAGES] = page_count - states.count(ABSENT) - states.count(REMOVED)
     # What the dead one had read is raised again, and is young then.
     pages.counters[OLDEST_UNANSWERED_NS] = 0
-    return pages, mappings
+    return Reopened(pages, mappings, anew)
 
 
-def _left(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
+def _left(terms: Terms, left: LeftFork, page_size: int, page_count: int) -> tuple[PageMap, tuple[Mapping, ...]]:
     """What the dead one left; raises PageServerError where that is no whole map, and OSError."""
-    pages = PageMap.reopen(terms.page_map, page_size, page_count)
+    if left.left_map is None:
+        raise PageServerError(f"page map {terms.page_map} cannot be opened: there is none, or it is no file")
+    pages = PageMap.reopen(left.left_map, terms.page_map, page_size, page_count)
     try:
         mappings = tuple(Mapping(*mapping) for mapping in pages.mappings())
         if not mappings:
             raise PageServerError(f"fork {terms.fork_id}: its handshake was never made")
         if not _covers(mappings, page_size, page_count):
             raise PageServerError(f"{terms.page_map} is damaged: its mappings are not those of the memory image")
-        pages.counters[REMOVED_PAGES] += note_lost_removals(terms.vmm_pid, mappings, pages, page_size)
+        pages.counters[REMOVED_PAGES] += note_lost_removals(left.pagemap, mappings, pages, page_size)
         if terms.nothing_removed and pages.states(0, page_count).count(REMOVED):
             raise PageServerError(f"{terms.page_map} is damaged: it has pages that were given back, which none can be")
     except BaseException:
@@ -98,7 +112,7 @@ def _left(terms: Terms, page_size: int, page_count: int) -> tuple[PageMap, tuple
 
 
 def _instead(
-    lost: PageServerError, terms: Terms, page_size: int, page_count: int
+    lost: PageServerError, terms: Terms, left: LeftFork, page_size: int, page_count: int
 ) -> tuple[PageMap, tuple[Mapping, ...]]:
     """A map in the place of one that is lost; PageServerError where there can be none, and OSError."""
     if not terms.nothing_removed:
@@ -107,7 +121,7 @@ def _instead(
             "do that, or it is not known whether"
         ) from lost
     try:
-        return remade(terms, page_size, page_count)
+        return remade(terms, left, page_size, page_count)
     except PageServerError as error:
         raise PageServerError(f"{lost.message}; another cannot be made: {error.message}") from error
 
@@ -122,7 +136,7 @@ def _covers(mappings: tuple[Mapping, ...], page_size: int, page_count: int) -> b
     return position == page_size * page_count
 
 
-def note_lost_removals(pid: int, mappings: tuple[Mapping, ...], pages: PageMap, page_size: int) -> int:
+def note_lost_removals(pagemap: int, mappings: tuple[Mapping, ...], pages: PageMap, page_size: int) -> int:
     """Mark as removed what the page map says is there and the VMM's memory does not have; returns how many pages.
 
     Raises OSError where the VMM's pagemap cannot be read.
@@ -130,7 +144,7 @@ def note_lost_removals(pid: int, mappings: tuple[Mapping, ...], pages: PageMap, 
     found = 0
     for mapping in mappings:
         first = mapping.offset // page_size
-        for start, present in presence(pid, mapping.base, mapping.size // page_size, page_size):
+        for start, present in presence(pagemap, mapping.base, mapping.size // page_size, page_size):
             noted = pages.states(first + start, first + start + len(present)).translate(_NOTED)
             for offset in _lacking(noted, present):
                 page = first + start + offset

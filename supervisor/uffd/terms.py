@@ -33,13 +33,36 @@ class Owner(Protocol):
         """What is to be prefetched into a new fork."""
 
 
+class NewFork(NamedTuple):
+    """What the page server is handed with a new fork, as descriptors that stay the caller's."""
+
+    listener: int
+    """The socket that its VMM connects to, which listens."""
+    vmm: int
+    """A pidfd."""
+    new_map: int
+    """An empty file."""
+
+
+class LeftFork(NamedTuple):
+    """The same with a fork that another page server has served, or was to."""
+
+    uffd: int
+    vmm: int
+    pagemap: int
+    smaps: int
+    """Both of its VMM's /proc."""
+    new_map: int
+    left_map: int | None
+    """The page map that was left; None where there is none."""
+
+
 class Terms(NamedTuple):
     """What a fork was attached with."""
 
     fork_id: str
-    listen: Path
-    """The socket that its VMM connects to; of no use for a fork that is taken over."""
     page_map: Path
+    """What errors call its page map; the file is handed over."""
     vmm_pid: int
     prefetch: Prefetch
     record: bool

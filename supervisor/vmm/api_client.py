@@ -2,11 +2,11 @@
 
 import errno
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import aiohttp
@@ -84,7 +84,7 @@ class ApiClient:
 
     def __init__(
         self,
-        socket: Path,
+        socket: os.PathLike[str],
         name: str,
         pid: int,
         why_gone: Callable[[], Awaitable[str]],
@@ -93,7 +93,7 @@ class ApiClient:
         self._name = name
         self._pid = pid
         self._why_gone = why_gone
-        self._connector = PeerConnector(str(socket), self.check_peer, limit=ANSWER_BYTES, keepalive_timeout=KEPT)
+        self._connector = PeerConnector(socket, self.check_peer, limit=ANSWER_BYTES, keepalive_timeout=KEPT)
         self._exchanges = Exchanges[_Answer](can_reconnect)
         self._session = aiohttp.ClientSession(
             "http://localhost",

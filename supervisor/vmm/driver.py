@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import os
-import stat
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -15,14 +13,14 @@ from supervisor.consoles.outputs import Holding
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE, OfProcess
 from supervisor.system.regular_files import read_regular
-from supervisor.system.same_file import is_at, status_at
-from supervisor.system.unix_sockets import connect, is_stale, listening_pid, remove_file, remove_stale, too_long
 from supervisor.vmm.api_client import ApiClient
+from supervisor.vmm.api_socket import ApiSocket
 from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.inotify import creations, until_listening
-from supervisor.vmm.logs import LOG_LEVEL, LOG_TARGET, begin_logs
+from supervisor.vmm.logs import begin_logs
 from supervisor.vmm.process import Exit, Process
+from supervisor.vmm.quarters import Quarters
 
 LISTEN_TIMEOUT: Final = 10.0
 """Seconds from the spawn until the API's socket accepts."""
@@ -33,15 +31,13 @@ EXIT_TIMEOUT: Final = 5.0
 class Vmm(OfProcess[Exit]):
     """One VMM; made by `spawn` or `adopt`."""
 
-    def __init__(self, process: Process, api_socket: Path, name: str) -> None:
+    def __init__(self, process: Process, socket: ApiSocket, name: str) -> None:
         super().__init__(process)
-        self.api = ApiClient(api_socket, name, process.pid, self._why_gone, lambda: self.socket_in_place)
+        self.api = ApiClient(socket, name, process.pid, self._why_gone, lambda: self.socket_in_place)
         self._process: Process = process
-        self._api_socket = api_socket
+        self._socket = socket
         self._name = name
         self._closing: asyncio.Task[None] | None = None
-        self._socket_file = _socket_at(api_socket)
-        """What it listens at: a Unix socket is found by its file, and no other at its path is this one."""
         process.exited.add_done_callback(self._clean_up)
 
     @classmethod
@@ -50,37 +46,33 @@ class Vmm(OfProcess[Exit]):
         hypervisor: Hypervisor,
         *,
         instance_id: str,
-        directory: Path,
-        api_socket: Path,
+        quarters: Quarters,
         config_file: str | None,
         consoles: Holding,
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         meanwhile: Callable[[int], Coroutine[Any, Any, None]] | None = None,
     ) -> Self:
-        """Start a VMM with `directory` as its working directory; its API answers when this returns.
+        """Start a VMM in its quarters; its API answers when this returns.
 
-        With a config file (a path in `directory`) its VM runs as well, and is told `metadata`. What is to be done with
-        its pid can be done while it starts. Errors call the VM by its `name`, or its id. On failure nothing is left but
-        the logs. Raises VmmError, StorageError where the logs cannot be begun, BadRequestError where the socket's path
-        is too long or the VMM refuses the configuration, and what `meanwhile` raises.
+        With a config file (a path in its directory) its VM runs as well, and is told `metadata`. What is to be done
+        with its pid can be done while it starts. Errors call the VM by its `name`, or its id. On failure nothing is
+        left but the logs. Raises VmmError, StorageError where the logs cannot be begun, BadRequestError where the
+        socket's path is too long or the VMM refuses the configuration, and what `meanwhile` raises.
         """
         name = name or instance_id
         try:
-            api_socket = _free_path(api_socket, name)
-            await asyncio.to_thread(_clear, directory)
-            log = ("--log-path", LOG_TARGET, "--level", LOG_LEVEL, "--show-level")
-            options = ("--api-sock", str(api_socket), "--id", instance_id, *log)
+            quarters.socket.make_way(name)
+            await asyncio.to_thread(_clear, quarters)
             await consoles.ready()
-            async with creations(api_socket.parent) as created:
-                command = (*hypervisor.command, *options)
-                vmm = cls(Process.spawn(command, directory=directory, consoles=consoles), api_socket, name)
+            async with creations(quarters.socket.path.parent) as created:
+                vmm = cls(Process.spawn(hypervisor, instance_id, quarters, consoles), quarters.socket, name)
                 try:
                     async with beside((meanwhile or _nothing)(vmm.pid)) as other:
                         await vmm._until_it_listens(created)
                         await other
                     if config_file is not None:
-                        await vmm._boot(directory / config_file, metadata)
+                        await vmm._boot(quarters.directory / config_file, metadata)
                 except BaseException:
                     await to_its_end(vmm._abandon())
                     raise
@@ -94,29 +86,28 @@ class Vmm(OfProcess[Exit]):
         cls,
         *,
         instance_id: str,
-        directory: Path,
-        api_socket: Path,
+        quarters: Quarters,
         pid: int,
         start_time: int,
         consoles: Holding,
         name: str | None = None,
     ) -> Self | None:
         """Take over a VMM that another supervisor spawned; None where it has ended, and then its socket is removed."""
-        process = Process.adopt(pid, start_time, directory=directory, consoles=consoles)
+        process = Process.adopt(pid, start_time, quarters, consoles)
         if process is None:
-            await asyncio.to_thread(remove_file, api_socket)
+            await asyncio.to_thread(quarters.socket.remove)
             return None
-        return cls(process, api_socket, name or instance_id)
+        return cls(process, quarters.socket, name or instance_id)
 
     @property
     def api_socket(self) -> Path:
         """Where its API answers, while what is there is its socket."""
-        return self._api_socket
+        return self._socket.path
 
     @property
     def socket_in_place(self) -> bool:
         """Whether its socket is where it was: without it only a connection that is open already reaches its API."""
-        return is_at(self._api_socket, self._socket_file)
+        return self._socket.in_place
 
     @property
     def reachable(self) -> bool:
@@ -130,7 +121,7 @@ class Vmm(OfProcess[Exit]):
     def check_listener(self) -> None:
         """Raise VmmError where another process listens at its API socket; one that nobody listens at is no other's."""
         with contextlib.suppress(OSError):
-            self.api.check_peer(listening_pid(self._api_socket))
+            self.api.check_peer(self._socket.listening_pid())
 
     def kill(self) -> None:
         """Kill the VMM without waiting; `exited` tells when it is gone."""
@@ -149,21 +140,21 @@ class Vmm(OfProcess[Exit]):
     async def _abandon(self) -> None:
         """End a VMM that came to nothing; it may have come to listen when nobody looked any more."""
         await self.terminate()
-        if _socket_at(self._api_socket) is not None and connect(self._api_socket) == errno.ECONNREFUSED:
-            remove_file(self._api_socket)
+        self._socket.clear()
 
     async def _until_it_listens(self, created: asyncio.Event) -> None:
-        listening = asyncio.create_task(until_listening(self._api_socket, created))
+        socket = self._socket
+        look = until_listening(socket.path, created, lambda _: socket.listening_pid())
+        listening = asyncio.create_task(look)
         try:
             await asyncio.wait((listening, self.exited), timeout=LISTEN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                self._socket_file = _socket_at(self._api_socket)
                 return self.api.check_peer(listening.result())
         finally:
             listening.cancel()
         if self.exited.done():
             raise VmmError(f"{self._name}: the VMM has ended: {self.exited.result().text}")
-        raise VmmError(f"{self._name}: the VMM does not listen on {self._api_socket} after {LISTEN_TIMEOUT:.0f} s")
+        raise VmmError(f"{self._name}: the VMM does not listen on {self._socket.path} after {LISTEN_TIMEOUT:.0f} s")
 
     async def _boot(self, config_file: Path, metadata: Mapping[str, Any] | None) -> None:
         """Configure and start the VM by requests.
@@ -193,50 +184,25 @@ class Vmm(OfProcess[Exit]):
         # Where its socket is gone that may be why nothing was answered.
         await asyncio.wait((self.exited,), timeout=EXIT_NOTICE if gone else EXIT_TIMEOUT)
         if not self.exited.done() or self.exited.cancelled():
-            why = f"cannot be reached: {self._api_socket} is gone" if gone else "closed the connection"
+            why = f"cannot be reached: {self._socket.path} is gone" if gone else "closed the connection"
             return f"{why}, and goes on as pid {self.pid}"
         return f"has ended: {self.exited.result().text}"
 
     def _clean_up(self, exited: asyncio.Future[Exit]) -> None:
         if not exited.cancelled():
-            # Its end may have come between its bind(2) and the note of its socket.
-            if self.socket_in_place or is_stale(self._api_socket):
-                self._api_socket.unlink(missing_ok=True)
+            self._socket.clear()
             self._closing = asyncio.create_task(self.api.close())
-
-
-def _socket_at(path: Path) -> os.stat_result | None:
-    status = status_at(path)
-    return status if status is not None and stat.S_ISSOCK(status.st_mode) else None
+        self._socket.close()
 
 
 async def _nothing(pid: int) -> None:
     """What is done beside a start that nobody waits for."""
 
 
-def _clear(directory: Path) -> None:
-    """Put away what an earlier VMM has left in the directory of a new one, and begin its logs. Blocks."""
-    # A vsock device binds its uds_path, and finds the socket there of the VMM before, which was killed.
-    remove_stale(directory)
-    begin_logs(directory)
-
-
-def _free_path(api_socket: Path, name: str) -> Path:
-    """Return the socket's absolute path, checked, and free of the stale socket of a VMM that died."""
-    api_socket = api_socket.absolute()
-    problem = too_long(api_socket)
-    if problem:
-        raise BadRequestError(f"{name}: {api_socket}: {problem}: choose a shorter --run-dir")
-    try:
-        mode = api_socket.lstat().st_mode
-    except FileNotFoundError:
-        return api_socket
-    if not stat.S_ISSOCK(mode):
-        raise VmmError(f"{name}: {api_socket} is in the way of its API socket: remove it")
-    if connect(api_socket) == 0:
-        raise VmmError(f"{name}: another VMM listens on {api_socket}: end it first")
-    api_socket.unlink(missing_ok=True)
-    return api_socket
+def _clear(quarters: Quarters) -> None:
+    """Put away what an earlier VMM has left in the way of a new one, and begin its logs. Blocks."""
+    quarters.clear()
+    begin_logs(quarters.directory)
 
 
 def _explain(error: OSError) -> str:

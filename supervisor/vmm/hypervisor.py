@@ -81,7 +81,7 @@ def snapshot_version(hypervisor: Hypervisor) -> str:
     program = Path(hypervisor.command[0])
     if hypervisor.program is None or file_identity(program) in (hypervisor.program, None):
         return hypervisor.snapshot_version
-    return _printed_version(program, "--snapshot-version")
+    return printed_version(program, "--snapshot-version")
 
 
 class StartedPrograms:
@@ -104,7 +104,7 @@ class StartedPrograms:
         if known is None:
             assert running is not None
             program = Path(hypervisor.command[0])
-            known = self._versions[running] = await asyncio.to_thread(_printed_version, program, "--snapshot-version")
+            known = self._versions[running] = await asyncio.to_thread(printed_version, program, "--snapshot-version")
         return known
 
     def version_found(self, name: str, hypervisor: Hypervisor, pid: int, version: str | None) -> str:
@@ -204,8 +204,8 @@ def _firecracker(named: Path | None) -> Hypervisor | str:
     path = named.resolve()
     identity = file_identity(path)
     try:
-        version = _printed_version(path, "--version")
-        snapshots = _printed_version(path, "--snapshot-version")
+        version = printed_version(path, "--version")
+        snapshots = printed_version(path, "--snapshot-version")
     except DependencyMissingError as problem:
         return problem.message
     too_old = has(version, TOO_OLD)
@@ -223,21 +223,24 @@ def file_identity(path: Path) -> FileIdentity | None:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _printed_version(program: Path, option: str) -> str:
-    """Return what the first line says after "v"; Firecracker prints a line of its log behind it."""
+def printed_version(program: Path, option: str, what: str = "Firecracker", named_by: str = "--firecracker") -> str:
+    """Return what the first line says after "v"; Firecracker prints a line of its log behind it.
+
+    Raises DependencyMissingError where it is not such a program.
+    """
     try:
         ran = run((program, option), PROBE_TIMEOUT)
     except TimeoutError as error:
         raise DependencyMissingError(
-            f"{program} {option} did not end within {PROBE_TIMEOUT:.0f} s, or prints for ever: is it Firecracker?"
+            f"{program} {option} did not end within {PROBE_TIMEOUT:.0f} s, or prints for ever: is it {what}?"
         ) from error
     except OSError as error:
         raise DependencyMissingError(
-            f"{program} cannot be run: {error.strerror}; name one for {platform.machine()} with --firecracker PATH"
+            f"{program} cannot be run: {error.strerror}; name one for {platform.machine()} with {named_by} PATH"
         ) from error
-    printed = re.match(rb"(?:Firecracker )?v([0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,57})", ran.output)
+    printed = re.match(rb"(?:Firecracker |Jailer )?v([0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,57})", ran.output)
     if ran.code != 0 or printed is None:
-        raise DependencyMissingError(f"{program} {option} printed no version: is it Firecracker?")
+        raise DependencyMissingError(f"{program} {option} printed no version: is it {what}?")
     return printed[1].decode()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -68,15 +68,15 @@ async def _watched(path: Path, events: int) -> AsyncIterator[asyncio.Event]:
         close_inotify(fd)
 
 
-async def until_listening(path: Path, created: asyncio.Event) -> int:
+async def until_listening(path: Path, created: asyncio.Event, look: Callable[[Path], int] = listening_pid) -> int:
     """Return whose a socket at `path` is once it accepts; `created` is set when anything appears beside it.
 
-    Raises OSError.
+    `look` returns that, or raises OSError; so does this, for what no waiting changes.
     """
     while True:
         created.clear()
         try:
-            return listening_pid(path)
+            return look(path)
         except (ConnectionRefusedError, BlockingIOError):
             await asyncio.sleep(LISTEN_RETRY)
         except FileNotFoundError:

@@ -1,6 +1,7 @@
 """Connections to a Unix socket that are used once it is known who is at their other end, and read only so far."""
 
 import asyncio
+import os
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -52,8 +53,11 @@ class PeerConnector(UnixConnector):
     Of an answer it takes `limit` bytes; of a longer one EndlessAnswerError is raised.
     """
 
-    def __init__(self, path: str, check: Callable[[int], None], *, limit: int, keepalive_timeout: float) -> None:
-        super().__init__(path, keepalive_timeout=keepalive_timeout)
+    def __init__(
+        self, path: os.PathLike[str], check: Callable[[int], None], *, limit: int, keepalive_timeout: float
+    ) -> None:
+        super().__init__("", keepalive_timeout=keepalive_timeout)
+        self._where = path
         self._factory: Any = partial(BoundedProtocol, limit, loop=asyncio.get_running_loop())
         self._check = check
         self._transports: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
@@ -62,6 +66,16 @@ class PeerConnector(UnixConnector):
     def connected(self) -> bool:
         """Whether a connection to the peer is open, in use or kept."""
         return any(not transport.is_closing() for transport in self._transports)
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's own name
+    ) -> ResponseHandler:
+        # What it is reached by may be known later only, and is another after its end.
+        self._path = os.fspath(self._where)
+        return await super()._create_connection(req, traces, timeout)
 
     async def connect(
         self,

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,9 @@ from supervisor.errors import VmmError
 from supervisor.system.followed_process import FollowedProcess
 from supervisor.system.oom_score import give_way
 from supervisor.system.process_group import marked_environment
+from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.logs import final_message, last_message, vmm_outputs
+from supervisor.vmm.quarters import Quarters
 
 UMASK: Final = 0o077
 """A mem-file holds all that the guest knew."""
@@ -49,38 +50,44 @@ class Process(FollowedProcess[Exit]):
     """One VMM's process; made by `spawn` or `adopt` in a running event loop."""
 
     @classmethod
-    def spawn(cls, command: Sequence[str], *, directory: Path, consoles: Holding) -> Self:
-        """Start a program with `directory` as its working directory; its logs there are begun already.
+    def spawn(cls, hypervisor: Hypervisor, instance_id: str, quarters: Quarters, consoles: Holding) -> Self:
+        """Start a VMM; its logs are begun already.
 
         It blocks for the half millisecond until the program runs: the interpreter's lock is held meanwhile anyway, and
         a caller that is cancelled cannot lose the process. Raises VmmError where it cannot be started, and OSError.
         """
+        directory, command = quarters.directory, quarters.command(hypervisor, instance_id)
         outputs = vmm_outputs(directory, consoles.console_bytes)
-        with consoles.pipes(outputs) as given, input_pipe() as stdin:
-            try:
-                child = subprocess.Popen(
-                    command,
-                    cwd=directory,
+        with consoles.pipes(outputs, quarters.fifos) as given, input_pipe() as stdin:
+
+            def start(before: tuple[str, ...], descriptors: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+                return subprocess.Popen(
+                    (*before, *command),
+                    cwd=quarters.working_directory,
                     stdin=stdin,
                     stdout=given.descriptors[1],
                     stderr=given.descriptors[2],
                     env=marked_environment(directory),
                     start_new_session=True,
                     umask=UMASK,
+                    pass_fds=descriptors,
                 )
+
+            try:
+                pid = quarters.start(start)
             except OSError as error:
                 raise VmmError(f"{command[0]} cannot be started in {directory}: {error.strerror}") from error
-        # It is reaped by who follows it; without this, Popen would do so too, and warn that it outlives this object.
-        child.returncode = 0
-        give_way(child.pid)
-        process = cls.child(child.pid, partial(_exit, directory), directory, partial(consoles.drained, child.pid))
+        give_way(pid)
+        settle = partial(consoles.drained, pid)
+        process = cls.child(pid, partial(_exit, directory), quarters.group, settle)
         given.follow(process.pid, process.start_time)
         return process
 
     @classmethod
-    def adopt(cls, pid: int, start_time: int, *, directory: Path, consoles: Holding) -> Self | None:
+    def adopt(cls, pid: int, start_time: int, quarters: Quarters, consoles: Holding) -> Self | None:
         """Follow a process that is not a child of this one; None where it has ended."""
-        process = cls.found(pid, start_time, partial(_exit, directory), directory, partial(consoles.drained, pid))
+        directory, settle = quarters.directory, partial(consoles.drained, pid)
+        process = cls.found(pid, start_time, partial(_exit, directory), quarters.group, settle)
         if process is not None:
             give_way(pid)
             consoles.adopt(pid, start_time, vmm_outputs(directory, consoles.console_bytes))

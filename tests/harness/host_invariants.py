@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from supervisor.models import HostSnapshot, Instance, InstanceStatistics, State, Template
+from tests.harness.jails import left_of_jails
 from tests.harness.supervisor_process import Home, console_holder
 
 HAS_VMM = frozenset({State.INITIALIZING, State.RUNNING, State.PAUSED})
@@ -80,6 +81,7 @@ def broken_at_rest(home: Home, host: HostSnapshot) -> Iterator[str]:
     running = {one.id for one in host.instances if one.vmm_pid}
     sockets = {f"{one}.sock" for one in running} | {f"{template.id}.pages" for template in host.templates}
     yield from _differences("sockets", (names(home.run) - NOT_OF_INSTANCES) | sockets, sockets)
+    yield from left_of_jails(home, running)
     yield from _differences("page maps", names(home.run / "pages") - {f"{one}.map" for one in running}, set())
 
 
@@ -104,6 +106,7 @@ def left_over(home: Home) -> list[str]:
         *(f"process {process.pid}: {' '.join(process.cmdline())[:200]}" for process in home.processes()),
         *(str(path) for folder in ("instances", "templates") for path in (home.data / folder).iterdir()),
         *(str(path) for path in home.run.rglob("*") if path.name != "pages"),
+        *left_of_jails(home),
     ]
 
 

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from supervisor.runtime.attaching import listener_for
+from supervisor.uffd.confinement import Wanted
 from supervisor.uffd.handle import PageServer, PageServerEvent, Policy, Prefetch
 from supervisor.uffd.page_map import PageCounters, PageMapReader
 from tests.harness.fork_in_miniature import TIMEOUT, Fork
@@ -16,6 +18,8 @@ MIB = 1 << 20
 PAGE = 4096
 PAGES = 2048
 SIZE = PAGES * PAGE
+CONFINED = Wanted(1_879_048_999, 1_879_048_999, strictly=True)
+"""A user that no process but these page servers is."""
 
 
 def random_pages(count: int, seed: int) -> bytes:
@@ -30,7 +34,9 @@ class Template:
         self.directory = directory
         self.expected = directory / "expected"
         self.layers: list[Path] = []
-        self.hot_pages = directory / "hot_pages"
+        self.own_directory = directory / "recorded"
+        self.own_directory.mkdir(mode=0o700)
+        self.hot_pages = self.own_directory / "hot_pages"
         self.control = directory / "control.sock"
         self.events: list[PageServerEvent] = []
         self._changed = asyncio.Event()
@@ -51,8 +57,13 @@ class Template:
             self.layers.insert(0, path)
         self.expected.write_bytes(merged)
 
-    async def serve(self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE) -> PageServer:
-        """Start the page server; it is killed with the test."""
+    async def serve(
+        self, policy: Policy | None = None, *, size: int = SIZE, page_size: int = PAGE, confined: bool = True
+    ) -> PageServer:
+        """Start the page server, confined as root's are unless told otherwise; it is killed with the test."""
+        wanted = CONFINED if confined and os.geteuid() == 0 else None
+        if wanted is not None:
+            os.chown(self.own_directory, wanted.uid, wanted.gid)
         with (self.directory / "log").open("ab") as log:
             server = self._server = await PageServer.spawn(
                 template_id="template",
@@ -64,6 +75,7 @@ class Template:
                 stderr=log.fileno(),
                 policy=policy or Policy(),
                 on_event=self._on_event,
+                confined=wanted,
             )
         self._stack.push_async_callback(server.stop)
         return server
@@ -85,14 +97,15 @@ class Template:
         listen = self.directory / f"{fork_id}.uffd"
         fork = await Fork.start(listen, self.expected, list(regions), **options)
         self._stack.push_async_callback(fork.kill)
-        await server.attach(
-            fork_id,
-            listen=listen,
-            page_map=self.map(fork_id),
-            vmm_pid=fork.pid,
-            prefetch=prefetch,
-            record=record,
-        )
+        with listener_for(listen) as listener:
+            await server.attach(
+                fork_id,
+                listener=listener,
+                page_map=self.map(fork_id),
+                vmm_pid=fork.pid,
+                prefetch=prefetch,
+                record=record,
+            )
         if load:
             await fork.do("load", expect="sent")
         return fork

@@ -11,8 +11,8 @@ from pathlib import Path
 from supervisor.uffd import kernel
 from supervisor.uffd.handshake import Mapping
 from supervisor.uffd.memory_image import MemoryImage
-from supervisor.uffd.page_map import PageMap
 from supervisor.uffd.pager import Pager
+from tests.harness.page_maps import page_map_at
 
 PAGE = 4096
 PAGES = 32
@@ -34,7 +34,7 @@ class Bench:
         self.path = folder / "mem"
         self.path.write_bytes(self.content)
         self.image = MemoryImage([self.path], SIZE)
-        self.map = PageMap.create(folder / "map", PAGE, PAGES)
+        self.map = page_map_at(folder / "map", PAGE, PAGES)
         self.memory, self.base = kernel.anonymous_memory(SIZE)
         self.uffd = kernel.userfaultfd(kernel.O_CLOEXEC | kernel.O_NONBLOCK | kernel.UFFD_USER_MODE_ONLY)
         kernel.api(self.uffd, kernel.UFFD_FEATURE_EVENT_REMOVE)

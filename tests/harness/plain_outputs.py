@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from supervisor.consoles.outputs import Given, Outputs
+from supervisor.consoles.outputs import NO_FIFOS, Fifos, Given, Outputs
 
 
 class PlainOutputs:
@@ -16,7 +16,7 @@ class PlainOutputs:
         """Nothing is to be started."""
 
     @contextlib.contextmanager
-    def pipes(self, outputs: Outputs) -> Iterator[Given]:
+    def pipes(self, outputs: Outputs, fifos: Fifos = NO_FIFOS) -> Iterator[Given]:
         """Give a process the files themselves."""
         with contextlib.ExitStack() as stack:
             descriptors = {}

@@ -100,9 +100,18 @@ def processes_of(directory: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             told = any(below.search(argument) for argument in process.cmdline())
-            if process.pid != os.getpid() and (told or below.match(process.cwd())):
+            if process.pid != os.getpid() and (told or below.match(process.cwd()) or below.match(_jail_of(process))):
                 found.append(process)
     return found
+
+
+def _jail_of(process: psutil.Process) -> str:
+    """Return what a process has as its root, as its file system calls it: in a jail that is no "/"."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/mountinfo").read_text().splitlines():
+            if line.split()[4] == "/":
+                return line.split()[3]
+    return ""
 
 
 @dataclass

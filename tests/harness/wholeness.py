@@ -5,6 +5,7 @@ from pathlib import Path
 from forktui.client.api import SupervisorClient
 from supervisor.models import HostSnapshot, State
 from tests.harness.host_invariants import broken_at_rest
+from tests.harness.jails import jail_uid
 from tests.harness.supervisor_process import RunningSupervisor, guest, until
 
 
@@ -15,7 +16,10 @@ async def whole(running: RunningSupervisor) -> HostSnapshot:
     run = running.home.run
     live = {one.id: one for one in host.instances if one.vmm_pid is not None}
     served = {one.id for one in live.values() if one.memory_backend == "uffd" and one.fork_kind == "share_memory"}
-    assert _names(run, "*.sock") == {"supervisor.sock", *(f"{one}.sock" for one in live)}
+    assert _names(run, "*.sock") == {
+        "supervisor.sock",
+        *(f"{one}.sock" for one in live if jail_uid(running.home, one) is None),
+    }
     assert _names(run, "*.uffd") == set()
     assert _names(run, "*.pages") == {f"{one.id}.pages" for one in host.templates if one.page_server_pid is not None}
     assert _names(run / "pages", "*") == {f"{one}.map" for one in served}

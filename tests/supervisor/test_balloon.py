@@ -9,10 +9,13 @@ from pathlib import Path
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import boot_args
 from supervisor.models import CheckpointRequest, CreateRequest, ForkRequest, Instance
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import PageMapReader
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
+from supervisor.vmm.quarters import InDirectory
+from tests.harness.jails import api_socket
 from tests.harness.pagewalker_images import write_image
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.supervisor_process import Home, supervisor
@@ -84,8 +87,7 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
     booted = await Vmm.spawn(
         hypervisor,
         instance_id="source",
-        directory=source,
-        api_socket=run_dir / "s.sock",
+        quarters=InDirectory(source, run_dir / "s.sock"),
         config_file="vm.json",
         consoles=PLAIN,
     )
@@ -102,16 +104,16 @@ async def fork_with_balloon(hypervisor: Hypervisor, run_dir: Path) -> AsyncItera
         vmm = await Vmm.spawn(
             hypervisor,
             instance_id="fork",
-            directory=directory,
-            api_socket=run_dir / "f.sock",
+            quarters=InDirectory(directory, run_dir / "f.sock"),
             config_file=None,
             consoles=PLAIN,
         )
         try:
             page_map = run_dir / "fork.map"
-            await server.attach(
-                "fork", listen=run_dir / "f.uffd", page_map=page_map, vmm_pid=vmm.pid, prefetch="off", record=False
-            )
+            with listener_for(run_dir / "f.uffd") as listener:
+                await server.attach(
+                    "fork", listener=listener, page_map=page_map, vmm_pid=vmm.pid, prefetch="off", record=False
+                )
             await vmm.api.load_snapshot("state", "Uffd", str(run_dir / "f.uffd"), resume=True)
             await server.served("fork")
             yield Fork(vmm, server, run_dir / "f.sock", directory, page_map)
@@ -173,7 +175,7 @@ async def test_a_removal_outlives_the_page_server_that_was_told_of_it(hypervisor
 
 async def inflate(home: Home, instance: Instance, amount_mib: int) -> None:
     """Have a VM of a supervisor give memory to its balloon, or take it back, and wait until its guest has."""
-    set_balloon(home.run / f"{instance.id}.sock", amount_mib)
+    set_balloon(api_socket(home, instance.id), amount_mib)
     await until_console_says(console_of(home, instance), f"balloon {amount_mib * MIB // 4096}")
 
 

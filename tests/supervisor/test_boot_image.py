@@ -12,6 +12,7 @@ from supervisor.images import boot_image, builtin_image, machine_files
 from supervisor.models.base import MIB
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, available
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.waiting import until_console_says
 
@@ -253,7 +254,11 @@ async def test_firecracker_boots_an_image_with_disks(firecracker: Path, tmp_path
     hypervisor = available(firecracker)["firecracker"]
     assert isinstance(hypervisor, Hypervisor)
     vmm = await Vmm.spawn(
-        hypervisor, instance_id="vm", directory=run_dir, api_socket=run_dir / "s", config_file="vm.json", consoles=PLAIN
+        hypervisor,
+        instance_id="vm",
+        quarters=InDirectory(run_dir, run_dir / "s"),
+        config_file="vm.json",
+        consoles=PLAIN,
     )
     try:
         await until_console_says(run_dir / "console.log", "done")

@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from forktui.client.api import SupervisorClient
 from supervisor.guests.boot import kernel_path
 from supervisor.models import CreateRequest, State
+from supervisor.system.processes import proc_file
 from supervisor.system.sparse_files import allocated
 from supervisor.vmm.api_client import ApiClient
+from tests.harness.jails import api_socket, identity
 from tests.harness.layers_on_disk import SHARED, chain, checkpoint, directory, record
 from tests.harness.supervisor_process import PATIENCE, Home, gathered, supervisor, walking_source
 from tests.harness.verified_guests import one_more_pass, standby_source, until_verified
@@ -155,12 +158,21 @@ async def until_printed(client: SupervisorClient, name: str, beginning: str, tai
 @contextlib.contextmanager
 def no_more_files(pid: int) -> Iterator[None]:
     """Let a VMM open no file while the context lasts."""
-    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    limits = proc_file(pid, "limits").decode().splitlines()
+    soft, hard = next(line.split()[3:5] for line in limits if line.startswith("Max open files"))
+    user = identity(pid)
+    # As the VMM's own user: root may do this to another's only with CAP_SYS_RESOURCE (prlimit(2)).
+    become = f"os.setgroups([]); os.setgid({user.gid}); os.setuid({user.uid})" if user.uid != os.geteuid() else "pass"
+
+    def set_limit(soft: int | str) -> None:
+        program = f"import os, resource; {become}; resource.prlimit({pid}, resource.RLIMIT_NOFILE, ({soft}, {hard}))"
+        subprocess.run((sys.executable, "-I", "-c", program), check=True)
+
+    set_limit(0)
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        set_limit(soft)
 
 
 async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(home: Home) -> None:
@@ -176,7 +188,7 @@ async def test_a_supervisor_killed_while_the_source_was_paused_lets_it_run_on(ho
     nameless = layer.with_suffix("")
     nameless.write_bytes(b"complete, and in no record")
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
+    api = ApiClient(api_socket(home, source.id), "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     async with supervisor(home) as running:
@@ -199,7 +211,7 @@ async def test_a_vmm_that_still_writes_its_snapshot_holds_nobody_up_and_lets_its
     begun = record(home, source).model_copy(update={"snapshot_unfinished": True})
     (directory(home, source) / "instance.json").write_text(begun.model_dump_json())
     assert begun.process is not None
-    api = ApiClient(home.run / f"{source.id}.sock", "source", begun.process.pid, gone, lambda: True)
+    api = ApiClient(api_socket(home, source.id), "source", begun.process.pid, gone, lambda: True)
     await api.pause()
     await api.close()
     # As silent as one that writes for minutes.

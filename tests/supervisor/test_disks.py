@@ -7,6 +7,7 @@ from pathlib import Path
 
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance
 from supervisor.system.sparse_files import shares_blocks
+from tests.harness.jails import jail_root
 from tests.harness.pagewalker_images import write_image
 from tests.harness.refusals import refused
 from tests.harness.supervisor_process import Home, supervisor
@@ -33,8 +34,8 @@ def directory(home: Home, instance: Instance) -> Path:
     return home.data / "instances" / instance.id
 
 
-def open_for_writing(pid: int) -> set[Path]:
-    """Return the disks that a VMM can write to."""
+def open_for_writing(pid: int) -> set[int]:
+    """Return the inodes of the disks that a VMM can write to."""
     found = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         # An eventfd's or a closed one's leads nowhere.
@@ -42,7 +43,7 @@ def open_for_writing(pid: int) -> set[Path]:
             path = entry.readlink()
             flags = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().partition("flags:")[2].split()[0]
             if path.name.startswith("disk.") and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
-                found.add(path)
+                found.add(entry.stat().st_ino)
     return found
 
 
@@ -67,16 +68,18 @@ async def test_each_fork_writes_only_to_its_own_disks_and_they_stay_sparse(firec
         everyone = [source, taken, kept, shares, *others]
         disks = [directory(firecracker_home, one) / "disk.data" for one in everyone]
         assert len({disk.stat().st_ino for disk in disks}) == len(disks)
-        for disk in disks:
+        for one, disk in zip(everyone, disks, strict=True):
             status = disk.stat()
-            assert (status.st_size, status.st_nlink) == (DISK_BYTES, 1)
+            names = 1 + (jail_root(firecracker_home, one.id) / disk.name).exists()
+            assert (status.st_size, status.st_nlink) == (DISK_BYTES, names)
             assert status.st_blocks * 512 < 1 << 20, "its holes are holes"
             with disk.open("rb") as content:
                 assert os.pread(content.fileno(), len(WRITTEN), DISK_BYTES // 2) == WRITTEN
         for one in everyone:
             pid = (await client.instance(one.id)).vmm_pid
             if pid is not None:
-                assert open_for_writing(pid) == {directory(firecracker_home, one) / "disk.data"}, one.name
+                inode = (directory(firecracker_home, one) / "disk.data").stat().st_ino
+                assert open_for_writing(pid) == {inode}, one.name
         with disks[everyone.index(shares)].open("r+b") as written:
             os.pwrite(written.fileno(), b"mine", 0)
         heads = await asyncio.to_thread(lambda: [head(disk) for disk in disks])

@@ -156,14 +156,14 @@ async def test_guests_and_their_page_server_do_without_logs_and_lists(home: Home
             server = (await until(lambda host: bool(recording(host)), client)).templates[0].page_server_pid
             await until(lambda host: not recording(host), client)
             await until(lambda host: sample(host, "recorder").faults > 512, client)
-            assert not list(template.glob("hot_pages*"))
+            assert not list(template.rglob("hot_pages*"))
             assert log.stat().st_size % BLOCK == 0, "nothing more was written"
             fill_block(console)
             assert console.stat().st_size % BLOCK == 0
         await one_more_pass(client, "recorder")
         await client.fork("source", named("again", SHARED.model_copy(update={"record": "on"})))
         host = await until(lambda host: find(host, "again") is not None and not recording(host), client)
-        assert (template / "hot_pages").stat().st_size > 0
+        assert (template / "recorded" / "hot_pages").stat().st_size > 0
         assert host.templates[0].page_server_pid == server
         await one_more_pass(client, "recorder", "again")
 

@@ -157,7 +157,7 @@ async def test_vms_that_the_pool_has_no_pages_for_are_refused_before_they_start(
 async def test_a_share_ends_with_its_vm_and_is_what_the_pool_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huge_pages, "_POOL", tmp_path)
+    monkeypatch.setattr(huge_pages, "POOL", tmp_path)
     numbers = {"free_hugepages": 10, "resv_hugepages": 0, "nr_overcommit_hugepages": 0, "surplus_hugepages": 0}
     for name, number in numbers.items():
         (tmp_path / name).write_text(f"{number}\n")

@@ -15,6 +15,7 @@ from supervisor.guests.pagewalker import MIB
 from supervisor.models import CreateRequest, ForkRequest, HostSnapshot, Instance
 from supervisor.system.unix_sockets import connect
 from tests.harness.held import is_held
+from tests.harness.jails import api_socket, jail_uid
 from tests.harness.supervisor_process import (
     Home,
     RunningSupervisor,
@@ -32,6 +33,9 @@ from tests.harness.waiting import until_console_says, until_log_says
 
 BALLAST_MIB = 8
 SERVED = ForkRequest(name="fork", share_memory=True, target_state="Running", prefetch="off", record="off")
+
+UNJAILED = ("--jail", "off")
+"""VMs in jails have no socket there that could be lost."""
 
 
 async def served_fork(client: SupervisorClient, **options: object) -> Instance:
@@ -59,7 +63,7 @@ async def ballooned_fork(home: Home, client: SupervisorClient) -> Instance:
 
 async def inflate(home: Home, fork: Instance, amount_mib: int) -> None:
     """Have a guest give memory to its balloon, or take it back, and return when it has."""
-    assert request(home.run / f"{fork.id}.sock", "PATCH", "/balloon", {"amount_mib": amount_mib}) == (204, None)
+    assert request(api_socket(home, fork.id), "PATCH", "/balloon", {"amount_mib": amount_mib}) == (204, None)
     console = home.data / "instances" / fork.id / "console.log"
     await until_console_says(console, f"balloon {amount_mib * MIB // 4096}")
 
@@ -110,6 +114,7 @@ def remove_page_serving(home: Home) -> None:
 
 
 async def test_a_supervisor_that_runs_makes_all_of_it_again_and_still_reaches_its_vms(home: Home) -> None:
+    home.options = UNJAILED
     async with supervisor(home) as running:
         client = running.client
         fork = await served_fork(client)
@@ -143,6 +148,22 @@ async def test_a_supervisor_that_runs_makes_all_of_it_again_and_still_reaches_it
     assert home.processes() == []
 
 
+async def test_vms_in_jails_lose_nothing_there(firecracker_home: Home) -> None:
+    async with supervisor(firecracker_home) as running:
+        fork = await served_fork(running.client)
+        if jail_uid(firecracker_home, fork.id) is None:
+            pytest.skip("jails are made by root")
+        await gone(firecracker_home, running)
+    async with supervisor(firecracker_home) as running:
+        await one_more_pass(running.client, "fork")
+        assert (await running.client.instance("fork")).state_error is None
+        await running.client.standby("fork")
+        await running.client.restore("fork")
+        await one_more_pass(running.client, "fork")
+        for name in ("fork", "source"):
+            await running.client.delete(name)
+
+
 @pytest.mark.parametrize("lost", ["pages", "supervisor.sock", "lock", "*.sock", "*.pages", "pages/*.map"])
 async def test_a_part_of_it_is_made_again_as_the_whole_is(embedded: Home, lost: str) -> None:
     async with supervisor(embedded) as running:
@@ -160,6 +181,7 @@ async def test_a_part_of_it_is_made_again_as_the_whole_is(embedded: Home, lost: 
 
 
 async def test_the_next_supervisor_finds_vms_and_page_servers_without_their_sockets(home: Home) -> None:
+    home.options = UNJAILED
     async with supervisor(home) as running:
         fork = await served_fork(running.client)
         await walking_source(running.client, "alone", "passes=0")
@@ -247,7 +269,7 @@ async def test_a_guest_that_waits_for_a_page_without_a_map_raises_the_alarm_and_
         client = running.client
         await until_told(client, "fork", "its page faults are not answered")
         # It touches what it is given back before it tells.
-        assert request(home.run / f"{fork.id}.sock", "PATCH", "/balloon", {"amount_mib": 0}) == (204, None)
+        assert request(api_socket(home, fork.id), "PATCH", "/balloon", {"amount_mib": 0}) == (204, None)
         await until_log_says(running.log, "its guest has waited")
         waits = await until(lambda host: sample(host, "fork").oldest_fault_ms > 1000, client)
         assert guest(waits, "fork").corrupt is None

@@ -12,6 +12,7 @@ import pytest
 from forktui.client.api import ApiError, SupervisorClient, SupervisorUnreachableError
 from supervisor.images.metadata import LARGEST_DISK
 from supervisor.models import CheckpointRequest, CreateRequest, FanOutRequest, ForkRequest, Instance, State
+from tests.harness.jails import api_socket
 from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.tap import tap
@@ -100,7 +101,7 @@ async def test_each_clone_is_told_by_mmds_before_it_runs(firecracker_home: Home)
             client = running.client
 
             async def data(instance: Instance) -> Any:
-                socket = firecracker_home.run / f"{instance.id}.sock"
+                socket = api_socket(firecracker_home, instance.id)
                 status, found = await asyncio.to_thread(request, socket, "GET", "/mmds")
                 assert status == 200
                 return found

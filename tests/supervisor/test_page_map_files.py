@@ -11,8 +11,9 @@ from supervisor.models import CreateRequest, ForkRequest, State
 from supervisor.runtime.orphans import sweep_run_directory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import new_id
-from supervisor.uffd.page_map import PageMap, remove_page_map
+from supervisor.uffd.map_files import NewMapFile, remove_page_map
 from tests.harness.opened_host import opened_host
+from tests.harness.page_maps import page_map_at, put_back
 from tests.harness.supervisor_process import PATIENCE, Home
 
 Verb = Callable[[Host], Awaitable[object]]
@@ -30,18 +31,9 @@ def replace(path: Path) -> None:
     path.write_bytes(b"X" * 4096)
 
 
-def interrupted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave what a page server leaves that is killed before a map is whole."""
-    pages = PageMap.create(path, 4096, 10)
-    path.unlink()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-
-        def die(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        patched.setattr(os, "posix_fallocate", die)
-        pages.put_back()
-    pages.close()
+def interrupted(path: Path) -> None:
+    """Leave what a supervisor leaves that is killed before a map is whole."""
+    os.close(NewMapFile(path).descriptor)
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -60,38 +52,34 @@ async def test_what_was_set_aside_goes_with_the_page_map(embedded: Home, end: st
         assert list(pages.iterdir()) == []
 
 
-def beside(path: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+def beside(path: Path) -> set[Path]:
     """Make a page map, and return what there may be beside it: a directory, a file, and one that is not whole."""
     path.mkdir()
-    pages = PageMap.create(path, 4096, 10)
+    pages = page_map_at(path, 4096, 10)
     replace(path)
-    pages.put_back()
+    put_back(pages, path)
     pages.close()
     whole = path.rename(path.with_name("whole"))
-    interrupted(path, monkeypatch)
+    interrupted(path)
     whole.rename(path)
     return set(path.parent.glob(f"{path.name}?*"))
 
 
-def test_all_that_is_beside_a_page_map_is_removed_with_it_but_a_directory_of_somebodys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_that_is_beside_a_page_map_is_removed_with_it_but_a_directory_of_somebodys(tmp_path: Path) -> None:
     one, other = tmp_path / "one.map", tmp_path / "other.map"
-    made, kept = beside(one, monkeypatch), beside(other, monkeypatch)
+    made, kept = beside(one), beside(other)
     assert len(made) == len(kept) == 3
     remove_page_map(one)
     (directory,) = filter(Path.is_dir, made)
     assert set(tmp_path.iterdir()) == {directory, other, *kept}
 
 
-def test_a_start_sweeps_what_is_beside_a_page_map_that_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_sweeps_what_is_beside_a_page_map_that_is_not_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path, tmp_path)
     layout.page_maps.mkdir()
     gone, runs, never_whole = (layout.page_map(new_id()) for _ in range(3))
-    made, kept = beside(gone, monkeypatch), beside(runs, monkeypatch)
-    interrupted(never_whole, monkeypatch)
+    made, kept = beside(gone), beside(runs)
+    interrupted(never_whole)
     foreign = runs.with_name(f"{gone.name}.bak")
     foreign.touch()
     sweep_run_directory(layout, {runs})

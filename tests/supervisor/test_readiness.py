@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from supervisor.models import (
     InstanceChanged,
     State,
 )
+from tests.harness.jails import jail_root
 from tests.harness.pagewalker_images import write_image
 from tests.harness.supervisor_process import Home, supervisor
 from tests.harness.waiting import until_console_says
@@ -195,6 +197,8 @@ def vsock_peer(path: Path) -> socket.socket:
 
 
 async def test_a_vsock_port_is_asked_by_the_vmm_until_the_guest_answers(firecracker_home: Home) -> None:
+    # In a jail nobody else is believed to be the VMM.
+    firecracker_home.options = ("--jail", "off")
     write_own(firecracker_home)
     async with supervisor(firecracker_home) as running:
         client = running.client
@@ -219,6 +223,21 @@ async def test_a_vsock_port_is_asked_by_the_vmm_until_the_guest_answers(firecrac
         fork = await client.fork("own", ForkRequest(name="fork", share_memory=True, target_state="Running"))
         assert fork.readiness == "vsock:52" and fork.unready
         await client.delete("own", cascade=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="jails are made by root")
+async def test_only_the_vmm_is_asked_in_a_jail_whatever_stands_in_its_place(firecracker_home: Home) -> None:
+    write_own(firecracker_home)
+    firecracker_home.options = ("--jail", "on")
+    async with supervisor(firecracker_home) as running:
+        client = running.client
+        made = await client.create(CreateRequest(name="own", image="own", readiness="vsock:52"))
+        await until_console_says(firecracker_home.data / "instances" / made.id / "console.log", "pass 1")
+        with vsock_peer(jail_root(firecracker_home, made.id) / "v.sock") as listener:
+            answering = asyncio.create_task(asyncio.to_thread(lambda: listener.accept()[0].recv(64)))
+            assert await answering == b"", "it is hung up on, and asked nothing"
+            assert (await client.wait("own", State.RUNNING, 0.5, ready=True)).timed_out
+        await client.delete("own")
 
 
 async def test_what_nothing_could_tell_is_refused_before_anything_is_made(embedded: Home) -> None:

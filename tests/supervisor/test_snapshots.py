@@ -12,7 +12,7 @@ from supervisor.host.host import Host
 from supervisor.models import CheckpointRequest, CreateRequest, State
 from supervisor.operations import snapshots
 from supervisor.snapshots.layers import Layers
-from supervisor.snapshots.written_files import keep
+from supervisor.snapshots.written_files import Written, keep
 from supervisor.store.records import InstanceRecord, SnapshotFiles
 from supervisor.vmm.api_client import ApiClient
 from tests.harness.opened_host import opened_host
@@ -31,8 +31,10 @@ async def host(home: Home) -> AsyncIterator[Host]:
 async def test_an_instance_stopped_when_its_snapshot_was_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     whole: list[datetime] = []
 
-    def kept(directory: Path, record: InstanceRecord, files: SnapshotFiles, memory_sizes: Collection[int]) -> None:
-        keep(directory, record, files, memory_sizes)
+    def kept(
+        directory: Path, record: InstanceRecord, files: SnapshotFiles, sizes: Collection[int], written: Written
+    ) -> None:
+        keep(directory, record, files, sizes, written)
         whole.append(datetime.now(UTC))
 
     monkeypatch.setattr(snapshots, "keep", kept)

@@ -26,8 +26,9 @@ from supervisor.telemetry.sampler import Sampler
 from supervisor.telemetry.stalls import Progress, Stall, age, observe, stalled
 from supervisor.uffd import kernel
 from supervisor.uffd.handle import Policy
-from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS, PageMap
+from supervisor.uffd.page_map import OLDEST_UNANSWERED_NS
 from tests.harness.fork_in_miniature import TIMEOUT, Fork
+from tests.harness.page_maps import page_map_at
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.waiting import until
 
@@ -174,7 +175,7 @@ async def test_a_guest_that_its_page_server_knows_to_wait_is_told_before_its_tur
         stuck = _running("stuck", fork.pid)
         inventory.instances[stuck.id] = stuck
         (run_dir / "pages").mkdir()
-        pages = PageMap.create(inventory.layout.page_map(stuck.id), 4096, 1)
+        pages = page_map_at(inventory.layout.page_map(stuck.id), 4096, 1)
         pages.counters[OLDEST_UNANSWERED_NS] = time.monotonic_ns()
         sampling = asyncio.create_task(telemetry.run())
         level, message, instance_id = await asyncio.wait_for(reports.get(), TIMEOUT)

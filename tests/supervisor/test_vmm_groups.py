@@ -12,6 +12,7 @@ import pytest
 
 from forktui.client.api import ApiError
 from supervisor.models import CreateRequest, ForkRequest, Instance, State
+from tests.harness.jails import api_socket
 from tests.harness.supervisor_process import PATIENCE, Home, RunningSupervisor, console_holder, find, supervisor, until
 
 NEW = CreateRequest(name="source", image="pagewalker", cmd=("passes=1", "hot_mib=1"))
@@ -136,7 +137,7 @@ async def test_a_vm_whose_api_socket_another_process_has_taken_is_told_and_can_b
         await running.client.wait("source", State.RUNNING, PATIENCE)
         source = await running.client.instance("source")
         await running.end(signal.SIGKILL)
-    path = home.run / f"{source.id}.sock"
+    path = api_socket(home, source.id)
     path.unlink()
     with socket.socket(socket.AF_UNIX) as taker:
         taker.bind(str(path))

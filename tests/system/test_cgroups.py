@@ -8,6 +8,7 @@ import pytest
 
 from supervisor.system import headroom
 from supervisor.system.cgroups import Group, Hierarchies, is_alone
+from supervisor.system.processes import is_kernel_thread
 from tests.harness.memory_groups import MemoryGroup, memory_group
 
 SECOND = "30 23 0:26 {root} {folder} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -136,3 +137,21 @@ def test_page_cache_that_would_be_given_up_is_left(tmp_path: Path) -> None:
         assert group.used > 40 * MIB
         found = headroom._left_in(Group(group.folder, group.version), "memory")
         assert min(one.amount for one in found if one.amount is not None) > 48 * MIB
+
+
+def test_what_the_kernel_has_in_a_group_on_a_process_s_account_leaves_it_alone(tmp_path: Path) -> None:
+    """KVM puts threads of its own there: the kernel's first is of the same kind."""
+    if Path("/proc/2/comm").read_text() != "kthreadd\n":
+        pytest.skip("the kernel's threads: they are in another pid namespace")
+    assert is_kernel_thread(2)
+    assert not is_kernel_thread(os.getpid())
+    own, group = os.getpid(), Group(tmp_path, 2)
+    for procs, alone in (
+        (f"{own}\n", True),
+        (f"{own}\n2\n", True),
+        (f"1\n{own}\n", False),
+        ("2\n", False),
+        ("", False),
+    ):
+        (tmp_path / "cgroup.procs").write_text(procs)
+        assert is_alone(own, group) is alone

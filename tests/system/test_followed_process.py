@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -128,7 +129,7 @@ async def test_one_whose_group_cannot_be_looked_at_ends_and_takes_its_session_wi
 
     monkeypatch.setattr(ProcessGroup, "end", refuse)
     pid, helper = leading(tmp_path)
-    child = FollowedProcess.child(pid, outcome, tmp_path)
+    child = FollowedProcess.child(pid, outcome, partial(ProcessGroup, directory=tmp_path))
     child.kill()
     async with asyncio.timeout(TIMEOUT):
         assert await child.exited == (os.CLD_KILLED, signal.SIGKILL)
@@ -149,7 +150,7 @@ async def test_one_that_is_let_go_of_while_its_group_is_ended_is_not_reaped(
 
     monkeypatch.setattr(ProcessGroup, "end", end)
     pid, helper = leading(tmp_path)
-    child = FollowedProcess.child(pid, outcome, tmp_path)
+    child = FollowedProcess.child(pid, outcome, partial(ProcessGroup, directory=tmp_path))
     child.kill()
     async with asyncio.timeout(TIMEOUT):
         await looking.wait()
@@ -177,7 +178,7 @@ async def test_a_leader_that_cannot_be_watched_is_reaped_and_the_first_reason_to
         if refused == "watch and look":
             short.setattr(os, "listdir", none_left)
         with pytest.raises(OSError, match="No space left"):
-            FollowedProcess.child(pid, outcome, tmp_path)
+            FollowedProcess.child(pid, outcome, partial(ProcessGroup, directory=tmp_path))
     assert not psutil.pid_exists(pid)
     if refused == "watch" or not helper:
         await until_over(left)
@@ -201,7 +202,7 @@ async def test_a_look_at_a_group_holds_up_nobody_and_asks_no_older_process_for_i
     pid, helper = leading(tmp_path, "setsid")
     older = {one.pid for one in psutil.process_iter() if one.create_time() < psutil.Process(pid).create_time() - 1}
     assert older
-    child = FollowedProcess.child(pid, outcome, tmp_path)
+    child = FollowedProcess.child(pid, outcome, partial(ProcessGroup, directory=tmp_path))
     child.kill()
     async with asyncio.timeout(TIMEOUT):
         await child.exited

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.runtime.attaching import listener_for
 from supervisor.system.control_socket import MOST_CONNECTIONS, MOST_DESCRIPTORS, ControlSocket
 from supervisor.system.descriptors import opened_by
 from supervisor.system.loop import Loop
@@ -23,24 +26,43 @@ pytestmark = pytest.mark.usefixtures("userfaultfd")
 
 async def test_paths_and_requests_that_cannot_be_are_refused(template: Template) -> None:
     server = await template.serve()
-    long = template.directory / ("x" * 107)
-    with pytest.raises(PageServerError, match="107 bytes, and this one has"):
-        await server.attach("one", listen=long, page_map=template.map("one"), vmm_pid=os.getpid())
-    with pytest.raises(PageServerError, match="no VMM has pid"):
-        await server.attach("one", listen=template.directory / "u", page_map=template.map("one"), vmm_pid=1 << 22)
-    with pytest.raises(PageServerError, match=r"page map .* cannot be made: No such file"):
+
+    async def refused(listener: socket.socket, page_map: Path, vmm_pid: int, **terms: Any) -> str:
+        with pytest.raises(PageServerError) as told:
+            await server.attach("one", listener=listener, page_map=page_map, vmm_pid=vmm_pid, **terms)
+        return told.value.message
+
+    with listener_for(template.directory / "u") as listener, socket.socket(socket.AF_UNIX) as deaf:
+        there = template.map("one")
+        assert "no VMM has pid" in await refused(listener, there, 1 << 22)
         missing = template.directory / "missing" / "map"
-        await server.attach("one", listen=template.directory / "u", page_map=missing, vmm_pid=os.getpid())
-    assert not (template.directory / "u").exists()
-    with pytest.raises(PageServerError, match=r"prefetch 'never' is none of before_resume, concurrent, off"):
-        await server.attach(
-            "one",
-            listen=template.directory / "u",
-            page_map=template.map("one"),
-            vmm_pid=os.getpid(),
-            prefetch="never",  # type: ignore[arg-type]
-        )
+        assert "cannot be made: No such file" in await refused(listener, missing, os.getpid())
+        wrong = "prefetch 'never' is none of before_resume, concurrent, off"
+        assert wrong in await refused(listener, there, os.getpid(), prefetch="never")
+        assert "no Unix socket that listens" in await refused(deaf, there, os.getpid())
+        assert not there.exists()
     assert (await server.status()).forks == ()
+    with pytest.raises(PageServerError, match="107 bytes, and this one has"), listener_for(Path("x" * 108)):
+        pass
+
+
+async def test_many_that_come_with_descriptors_at_once_wait_for_room(template: Template) -> None:
+    """A socket takes so many lines before they are read, and each of these comes with a socket."""
+    server = await template.serve()
+    os.kill(server.pid, signal.SIGSTOP)
+    with listener_for(template.directory / "u") as listener:
+        terms: dict[str, Any] = {"listener": listener, "vmm_pid": os.getpid(), "prefetch": "never"}
+        asked = [
+            asyncio.create_task(server.attach(f"fork{number}", page_map=template.map(f"fork{number}"), **terms))
+            for number in range(300)
+        ]
+        status = asyncio.create_task(server.status())
+        await asyncio.wait(asked, timeout=0.1)
+        os.kill(server.pid, signal.SIGCONT)
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+    assert {str(error) for error in refused} == {"prefetch 'never' is none of before_resume, concurrent, off"}
+    assert not list(template.directory.glob("*.map*"))
+    assert (await status).forks == ()
 
 
 async def test_garbage_on_the_control_socket_is_answered_or_dropped(template: Template) -> None:
@@ -64,6 +86,9 @@ async def test_garbage_on_the_control_socket_is_answered_or_dropped(template: Te
         "error": "'dance' is no verb of a page server",
     }
     assert b"attach request is malformed" in await say(b'{"id": 8, "verb": "attach", "fork_id": "x"}\n')
+    assert b"attach request is malformed" in await say(
+        b'{"id": 8, "verb": "attach", "fork_id": "x", "given": ["vmm"]}\n'
+    )
     assert await say(b"x" * 200000) == b""
     assert json.loads(await say(b'{"id": 1, "verb": "status"}\n'))["result"]["forks"] == []
 

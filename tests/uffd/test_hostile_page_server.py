@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +16,9 @@ from supervisor.errors import PageServerError
 from supervisor.system import control_connection
 from supervisor.system.control_lines import LINE_BYTES
 from supervisor.system.processes import start_time_of
-from supervisor.uffd import hand_over as handing_over
 from supervisor.uffd import program
-from supervisor.uffd.hand_over import hand_over
 from supervisor.uffd.handle import PageServer
+from supervisor.uffd.putting_back import listen_again
 from tests.harness.supervisor_process import PATIENCE
 
 
@@ -103,33 +103,22 @@ async def test_an_error_of_no_words_is_told(run_dir: Path) -> None:
     assert await refused(run_dir / "control", b'{"id": 1, "error": {"a": 1}}\n') == "{'a': 1}"
 
 
-@pytest.fixture
-def endless(run_dir: Path) -> Iterator[Path]:
-    """Yield the socket of a page server that tells events for ever and gives no answer."""
-    path = run_dir / "control"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.fspath(path))
-        listener.listen()
+async def test_events_without_end_are_no_answer(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_connection, "ANSWER_SECONDS", 0.2)
 
-        def serve() -> None:
-            with suppress(OSError):
-                peer, _ = listener.accept()
-                with peer:
-                    while True:
-                        peer.sendall(b'{"event": "Gone"}\n')
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                writer.write(b'{"event": "Gone", "fork_id": "x", "reason": "y"}\n')
+                await writer.drain()
 
-        serving = threading.Thread(target=serve)
-        serving.start()
-        yield path
-        listener.shutdown(socket.SHUT_RDWR)
-        serving.join(PATIENCE)
-
-
-def test_events_without_end_are_no_answer(endless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handing_over, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(handing_over, "take_userfaultfd", lambda pid: os.memfd_create("uffd"))
-    with pytest.raises(PageServerError, match=r"gave no answer|cannot be given a fork"):
-        hand_over(endless, os.getpid(), {})
+    control = run_dir / "control"
+    async with await asyncio.start_unix_server(serve, control), asyncio.timeout(PATIENCE):
+        streams = await control_connection.open_streams("it", control, os.getpid(), PageServerError)
+        connection = control_connection.Connection("it", streams, lambda _: None, PageServerError)
+        with open(os.devnull) as file, pytest.raises(PageServerError, match="did not answer adopt within"):  # noqa: PTH123, ASYNC230 - as any
+            await connection.hand("adopt", (file.fileno(),))
+        connection.close("was disconnected from")
 
 
 @pytest.mark.parametrize(
@@ -147,3 +136,29 @@ async def test_a_first_line_that_is_none_says_nothing(said: bytes) -> None:
     async with asyncio.timeout(PATIENCE):
         assert await program._first_line(read_end) == ""
     await asyncio.to_thread(writing.join)
+
+
+@pytest.mark.parametrize("said", [b"{}\n", b"no JSON\n", b"x", b""], ids=["others", "no answer", "no end", "nothing"])
+def test_one_whose_way_back_leads_nowhere_is_waited_for_within_a_bound(run_dir: Path, said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+
+    def say() -> None:
+        with suppress(OSError):
+            while said:
+                ours.sendall(said)
+
+    control, saying = run_dir / "control", threading.Thread(target=say)
+    with ours, theirs, subprocess.Popen(("sleep", "infinity"), stdout=theirs.fileno()) as process:
+        pidfd = os.pidfd_open(process.pid)
+        saying.start()
+        try:
+            began = time.monotonic()
+            with pytest.raises((OSError, ValueError)):
+                listen_again(pidfd, control, 0.3)
+            assert time.monotonic() - began < PATIENCE
+            assert not control.exists()
+        finally:
+            os.close(pidfd)
+            process.kill()
+            ours.shutdown(socket.SHUT_RDWR)
+            saying.join(PATIENCE)

@@ -77,7 +77,7 @@ async def test_a_pool_that_runs_dry_all_the_same_makes_the_guest_wait_and_nothin
 
 
 def test_what_a_pool_can_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge_pages, "_POOL", tmp_path)
+    monkeypatch.setattr(huge_pages, "POOL", tmp_path)
     with pytest.raises(PageServerError, match="the host has no pool of huge pages"):
         free_pages()
     numbers = {"free_hugepages": 10, "resv_hugepages": 3, "nr_overcommit_hugepages": 5, "surplus_hugepages": 1}

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, Policy
-from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMap, PageMapReader
+from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMapReader
+from supervisor.uffd.putting_back import listen_again
 from supervisor.vmm.inotify import creations, until_listening
 from tests.harness.held import is_held
+from tests.harness.page_maps import page_map_at, put_back
 from tests.harness.page_server_template import PAGE, PAGES, Template
 from tests.harness.waiting import TIMEOUT
 
@@ -132,12 +135,12 @@ async def test_what_lies_in_the_place_of_a_map_is_neither_followed_nor_removed(t
     server = await template.serve()
     fork = await template.fork(server, "one")
     replaced_by_a_directory(template.map("one"))
-    assert (await server.put_back()).maps == ("one",)
+    assert (await server.put_back({"one": template.map("one")})).maps == ("one",)
     (aside,) = template.directory.glob("one.map.aside.*")
     assert (aside / "kept").read_text() == "somebody's"
     replaced_by_a_link(template.map("one"))
     before = (template.directory / "elsewhere").read_bytes()
-    assert (await server.put_back()).maps == ("one",)
+    assert (await server.put_back({"one": template.map("one")})).maps == ("one",)
     await fork.do("walk", 0, PAGES)
     assert (template.directory / "elsewhere").read_bytes() == before
     assert (await template.states("one")).count(ABSENT) == 0
@@ -153,10 +156,10 @@ async def test_a_page_server_puts_its_maps_and_its_control_socket_back_and_goes_
     before = await template.counters("one")
     for path in (template.map("one"), template.control):
         path.unlink()
-    done = await server.put_back()
+    done = await server.put_back({"one": template.map("one")})
     assert (done.control, done.maps, done.failed) == (True, ("one",), ())
     assert await template.counters("one") == before
-    assert await server.put_back() == (False, (), ())
+    assert await server.put_back({"one": template.map("one")}) == (False, (), ())
     # It is the one that is written to, and by which a successor goes on.
     await fork.do("walk", 200, 300)
     assert (await template.states("one"))[40:60] == bytes([REMOVED]) * 20
@@ -175,24 +178,23 @@ async def test_without_a_directory_it_serves_on_and_puts_back_once_there_is_one(
     pages.mkdir()
     fork = await template.fork(server, "one", load=False)
     await server.release("one")
-    await server.attach(
-        "one", listen=template.directory / "one.uffd", page_map=pages / "one.map", vmm_pid=fork.pid, prefetch="off"
-    )
+    with listener_for(template.directory / "one.uffd") as listener:
+        await server.attach("one", listener=listener, page_map=pages / "one.map", vmm_pid=fork.pid, prefetch="off")
     await fork.do("load", expect="sent")
     shutil.rmtree(pages)
-    done = await server.put_back()
+    done = await server.put_back({"one": pages / "one.map"})
     assert done.maps == ()
     assert done.failed == ("the page map of fork one: No such file or directory",)
     await fork.do("walk", 0, PAGES)
     pages.mkdir()
-    assert (await server.put_back()).maps == ("one",)
+    assert (await server.put_back({"one": pages / "one.map"})).maps == ("one",)
     with PageMapReader(pages / "one.map") as reader:
         assert reader.pages().count(ABSENT) == 0
     assert is_held(pages)
 
 
 async def test_at_sighup_it_listens_again_for_a_supervisor_that_has_no_connection(template: Template) -> None:
-    server = await template.serve()
+    server = await template.serve(confined=False)
     fork = await template.fork(server, "one")
     pid, start_time = server.pid, server.start_time
     await server.disconnect()
@@ -205,7 +207,27 @@ async def test_at_sighup_it_listens_again_for_a_supervisor_that_has_no_connectio
         template_id="template", control=template.control, pid=pid, start_time=start_time, on_event=lambda _: None
     )
     assert found.forks == {"one"}
-    assert template.map("one").exists()
+    assert (await found.put_back({"one": template.map("one")})).maps == ("one",)
+    await fork.do("walk", 0, PAGES)
+    await found.stop()
+
+
+async def test_one_that_may_make_no_socket_is_handed_one_by_its_standard_output(template: Template) -> None:
+    server = await template.serve()
+    fork = await template.fork(server, "one")
+    pid, start_time = server.pid, server.start_time
+    await server.disconnect()
+    for _ in range(2):
+        template.control.unlink()
+        pidfd = os.pidfd_open(pid)
+        await asyncio.to_thread(listen_again, pidfd, template.control, TIMEOUT)
+        os.close(pidfd)
+    template.map("one").unlink()
+    found = await PageServer.connect(
+        template_id="template", control=template.control, pid=pid, start_time=start_time, on_event=lambda _: None
+    )
+    assert found.forks == {"one"}
+    assert (await found.put_back({"one": template.map("one")})).maps == ("one",)
     await fork.do("walk", 0, PAGES)
     await found.stop()
 
@@ -214,10 +236,10 @@ async def test_what_listens_at_its_control_socket_is_left_alone(template: Templa
     server = await template.serve()
     template.control.unlink()
     template.control.mkdir()
-    (failure,) = (await server.put_back()).failed
+    (failure,) = (await server.put_back({"one": template.map("one")})).failed
     assert "control socket" in failure
     template.control.rmdir()
-    assert (await server.put_back()).control
+    assert (await server.put_back({"one": template.map("one")})).control
 
 
 async def test_it_holds_its_directories_against_the_aging_of_systemd(template: Template) -> None:
@@ -229,18 +251,18 @@ async def test_it_holds_its_directories_against_the_aging_of_systemd(template: T
 
 def test_a_reader_survives_what_is_done_to_its_file(tmp_path: Path) -> None:
     path = tmp_path / "map"
-    writer = PageMap.create(path, PAGE, 100)
+    writer = page_map_at(path, PAGE, 100)
     with PageMapReader(path) as reader:
         assert reader.in_place
         path.unlink()
         assert not reader.in_place
-    writer.put_back()
+    put_back(writer, path)
     with PageMapReader(path) as reader:
         os.truncate(path, 0)
         with pytest.raises(PageServerError, match="truncated"):
             reader.counters()
     with pytest.raises(OSError, match="Bad address"):
-        writer.put_back()
+        put_back(writer, path)
     writer.close()
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="it is a FIFO, and no file"):

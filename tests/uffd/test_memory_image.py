@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import PageServerError
-from supervisor.uffd.memory_image import GRANULE_BYTES, NO_LAYER, IntervalMap, MemoryImage, data_extents, resolve
+from supervisor.uffd.memory_image import (
+    GRANULE_BYTES,
+    NO_LAYER,
+    IntervalMap,
+    MemoryImage,
+    data_extents,
+    identities,
+    resolve,
+)
 
 PAGE = GRANULE_BYTES
 PAGES = 24
@@ -175,11 +183,11 @@ def test_layers_that_are_not_what_they_were_are_told_apart(tmp_path: Path) -> No
     write_layer(tmp_path / "other", full, 2)
     (tmp_path / "other").rename(path)
     with pytest.raises(PageServerError, match="was replaced by another file"):
-        image.verify()
+        image.verify(identities([path]))
     assert read_image(image) == b"\1" * PAGES * PAGE
     path.unlink()
     with pytest.raises(PageServerError, match="is missing"):
-        image.verify()
+        image.verify(identities([path]))
     image.close()
 
     with pytest.raises(PageServerError, match="cannot be opened"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from supervisor.errors import PageServerError
 from supervisor.uffd import page_map
 from supervisor.uffd.installer import absent_runs
-from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMap, PageMapReader
+from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMapReader
+from tests.harness.page_maps import page_map_at
 
 STATES = st.lists(st.integers(ABSENT, REMOVED), min_size=1, max_size=300).map(bytes)
 
@@ -21,7 +22,7 @@ def test_folding_counts_every_page_once_in_its_cell(
     tmp_path_factory: pytest.TempPathFactory, states: bytes, width: int
 ) -> None:
     path = tmp_path_factory.mktemp("map") / "map"
-    writer = PageMap.create(path, 4096, len(states))
+    writer = page_map_at(path, 4096, len(states))
     writer.pages[:] = states
     with PageMapReader(path) as reader:
         folded = reader.fold(width)
@@ -47,7 +48,7 @@ def test_absent_runs_are_maximal(states: bytes, start: int) -> None:
 
 
 def test_a_million_pages_are_folded(tmp_path: Path) -> None:
-    writer = PageMap.create(tmp_path / "map", 4096, 1 << 20)
+    writer = page_map_at(tmp_path / "map", 4096, 1 << 20)
     writer.mark(0, 1 << 19, ZERO)
     with PageMapReader(tmp_path / "map") as reader:
         folded = reader.fold(2000)
@@ -57,7 +58,7 @@ def test_a_million_pages_are_folded(tmp_path: Path) -> None:
 
 def test_counters_are_read_in_their_units(tmp_path: Path) -> None:
     path = tmp_path / "map"
-    writer = PageMap.create(path, 2 << 20, 8)
+    writer = page_map_at(path, 2 << 20, 8)
     writer.counters[page_map.FAULTS] = 3
     writer.counters[page_map.PREFETCH_NS] = 1_500_000_000
     writer.counters[page_map.FAULT_NS] = 2_000
@@ -79,7 +80,7 @@ def test_counters_are_read_in_their_units(tmp_path: Path) -> None:
 
 def test_foreign_and_torn_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "map"
-    PageMap.create(path, 4096, 100).close()
+    page_map_at(path, 4096, 100).close()
     whole = path.read_bytes()
     for data, reason in (
         (b"", "has 0 bytes"),
@@ -99,5 +100,5 @@ def test_foreign_and_torn_files_are_refused(tmp_path: Path) -> None:
 def test_a_map_that_there_is_no_room_for_leaves_nothing(tmp_path: Path) -> None:
     room = os.statvfs(tmp_path)
     with pytest.raises(OSError, match=r"No space left|File too large"):
-        PageMap.create(tmp_path / "map", 4096, room.f_blocks * room.f_frsize * 2)
+        page_map_at(tmp_path / "map", 4096, room.f_blocks * room.f_frsize * 2)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The page server as a process: it outlives its supervisor's connection, and its forks come and go."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from supervisor.errors import PageServerError
 from supervisor.system import followed_process
 from supervisor.system.isolated_python import isolated_command
+from supervisor.system.unix_sockets import connect
 from supervisor.uffd import handle, page_server
 from supervisor.uffd.handle import Gone, PageServer, PageServerEvent, Policy
 from tests.harness.fork_in_miniature import TIMEOUT
@@ -113,7 +115,7 @@ async def test_sigterm_ends_it_cleanly_and_sigkill_is_told(template: Template) -
     os.kill(server.pid, signal.SIGTERM)
     assert await asyncio.wait_for(server.exited, TIMEOUT) == 0
     assert template.hot_pages.exists()
-    assert not template.control.exists()
+    assert connect(template.control) == errno.ECONNREFUSED
     again = await template.serve()
     await template.fork(again, "two", load=False)
     waiting = asyncio.create_task(again.served("two"))

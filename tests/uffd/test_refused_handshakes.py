@@ -1,6 +1,7 @@
 """Whom a page server does not serve: strangers, garbage for a handshake, and silence."""
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.errors import PageServerError
+from supervisor.system.unix_sockets import connect
 from supervisor.uffd.handle import Policy, Refused
 from tests.harness.page_server_template import MIB, PAGE, PAGES, SIZE, Template
 from tests.harness.unix_http import connected
@@ -95,7 +97,7 @@ async def test_garbage_for_a_handshake_is_refused_and_nobody_else_notices(templa
     assert isinstance(await template.event(lambda event: isinstance(event, Refused)), Refused)
     await good.answer("0")
     assert (await server.status()).forks == ("good",)
-    assert not (template.directory / "bad.uffd").exists()
+    assert connect(template.directory / "bad.uffd") == errno.ECONNREFUSED
 
 
 async def test_silence_and_a_hang_up_are_no_handshake(template: Template) -> None:

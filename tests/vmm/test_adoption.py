@@ -12,6 +12,7 @@ from supervisor.system.processes import start_time_of
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.process import Exit, Process
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.vmm_processes import TIMEOUT, exit_of
 
@@ -21,12 +22,13 @@ ANOTHER_SUPERVISOR = textwrap.dedent(
     from pathlib import Path
     from supervisor.vmm.driver import Vmm
     from supervisor.vmm.hypervisor import Hypervisor
+    from supervisor.vmm.quarters import InDirectory
     from tests.harness.plain_outputs import PLAIN
 
     async def main(name, run_dir, *command):
         vmm = await Vmm.spawn(
-            Hypervisor(name, command, "", ""), instance_id="vm", directory=Path(run_dir),
-            api_socket=Path(run_dir, "vm.sock"), config_file=None, consoles=PLAIN,
+            Hypervisor(name, command, "", ""), instance_id="vm",
+            quarters=InDirectory(Path(run_dir), Path(run_dir, "vm.sock")), config_file=None, consoles=PLAIN,
         )
         print(vmm.pid, vmm.start_time)
         await vmm.disconnect()
@@ -63,8 +65,7 @@ async def test_a_vmm_of_another_supervisor_is_adopted(hypervisor: Hypervisor, ru
     async def adopt(start_time: int) -> Vmm | None:
         return await Vmm.adopt(
             instance_id="vm",
-            directory=run_dir,
-            api_socket=socket,
+            quarters=InDirectory(run_dir, socket),
             pid=pid,
             start_time=start_time,
             consoles=PLAIN,
@@ -87,8 +88,7 @@ async def test_a_pid_that_was_given_to_another_process_is_not_adopted(run_dir: P
     socket = run_dir / "vm.sock"
     adopted = await Vmm.adopt(
         instance_id="vm",
-        directory=run_dir,
-        api_socket=socket,
+        quarters=InDirectory(run_dir, socket),
         pid=os.getpid(),
         start_time=1,
         consoles=PLAIN,
@@ -105,11 +105,6 @@ async def test_a_process_is_adopted_by_a_supervisor_of_many(run_dir: Path) -> No
         for _ in range(1024):
             stack.callback(os.close, os.dup(0))
         own = os.getpid()
-        adopted = Process.adopt(
-            own,
-            start_time_of(own),
-            directory=run_dir,
-            consoles=PLAIN,
-        )
+        adopted = Process.adopt(own, start_time_of(own), InDirectory(run_dir, run_dir / "s"), PLAIN)
         assert adopted is not None
         adopted.disconnect()

@@ -17,6 +17,7 @@ from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
 from supervisor.vmm.inotify import until_listening
 from supervisor.vmm.process import Exit, Process
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.vmm_processes import exit_of, is_gone
 from tests.harness.waiting import until_console_says
@@ -36,8 +37,7 @@ async def spawn(hypervisor: Hypervisor, run_dir: Path) -> AsyncIterator[Spawn]:
         vmm = await Vmm.spawn(
             hypervisor,
             instance_id=name,
-            directory=directory,
-            api_socket=run_dir / f"{name}.sock",
+            quarters=InDirectory(directory, run_dir / f"{name}.sock"),
             config_file=config_file,
             consoles=PLAIN,
         )
@@ -213,8 +213,7 @@ async def test_a_vmm_is_ended_when_what_is_done_meanwhile_fails(hypervisor: Hype
         await Vmm.spawn(
             hypervisor,
             instance_id="vm",
-            directory=run_dir,
-            api_socket=run_dir / "vm.sock",
+            quarters=InDirectory(run_dir, run_dir / "vm.sock"),
             config_file=None,
             consoles=PLAIN,
             meanwhile=meanwhile,
@@ -245,8 +244,7 @@ async def test_a_vmm_is_gone_when_a_spawn_that_is_cancelled_a_second_time_fails(
         Vmm.spawn(
             hypervisor,
             instance_id="vm",
-            directory=run_dir,
-            api_socket=run_dir / "vm.sock",
+            quarters=InDirectory(run_dir, run_dir / "vm.sock"),
             config_file=None,
             consoles=PLAIN,
             meanwhile=meanwhile,
@@ -296,8 +294,8 @@ async def spawned_until_it_listens(
     """Give the socket of a VMM that listens, and whose spawn is cancelled before that is noted."""
     listens = asyncio.Event()
 
-    async def until_listening_and_for_ever(path: Path, created: asyncio.Event) -> int:
-        pid = await until_listening(path, created)
+    async def until_listening_and_for_ever(path: Path, created: asyncio.Event, look: Callable[[Path], int]) -> int:
+        pid = await until_listening(path, created, look)
         listens.set()
         await asyncio.Event().wait()
         return pid
@@ -308,8 +306,7 @@ async def spawned_until_it_listens(
         Vmm.spawn(
             hypervisor,
             instance_id="vm",
-            directory=run_dir,
-            api_socket=path,
+            quarters=InDirectory(run_dir, path),
             config_file=None,
             consoles=PLAIN,
         )
@@ -359,8 +356,7 @@ async def test_a_path_that_is_too_long_is_refused_before_anything_is_started(
     vmm = await Vmm.spawn(
         hypervisor,
         instance_id="vm",
-        directory=run_dir,
-        api_socket=longest,
+        quarters=InDirectory(run_dir, longest),
         config_file=None,
         consoles=PLAIN,
     )
@@ -370,8 +366,7 @@ async def test_a_path_that_is_too_long_is_refused_before_anything_is_started(
         await Vmm.spawn(
             hypervisor,
             instance_id="vm",
-            directory=run_dir,
-            api_socket=longest.with_name(f"{longest.name}x"),
+            quarters=InDirectory(run_dir, longest.with_name(f"{longest.name}x")),
             config_file=None,
             consoles=PLAIN,
         )
@@ -384,8 +379,7 @@ async def test_the_embedded_vmm_imports_nothing_from_its_working_directory(run_d
     vmm = await Vmm.spawn(
         embedded_hypervisor(),
         instance_id="vm",
-        directory=run_dir,
-        api_socket=run_dir / "s",
+        quarters=InDirectory(run_dir, run_dir / "s"),
         config_file=None,
         consoles=PLAIN,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.guests.pagewalker import MIB, PAGE_SIZE, pattern
+from supervisor.runtime.attaching import listener_for
 from supervisor.uffd.handle import PageServer, Policy
 from supervisor.uffd.page_map import ABSENT, REMOVED, ZERO, PageMapReader
 from tests.harness.embedded_balloon import FOR_EVER, MEMORY, PAGES, SEED, ballast, boot, inflate_to, pass_once_more
@@ -97,7 +98,8 @@ async def test_the_real_page_server_answers_with_zeros(start: Start, run_dir: Pa
         stack.push_async_callback(server.stop)
         fork = start()
         fork.log.until("Listening")
-        await server.attach("fork", listen=run_dir / "pages.sock", page_map=run_dir / "map", vmm_pid=fork.pid)
+        with listener_for(run_dir / "pages.sock") as listener:
+            await server.attach("fork", listener=listener, page_map=run_dir / "map", vmm_pid=fork.pid)
         fork.load(state, "Uffd", run_dir / "pages.sock", track=True)
         fork.console.until("pass 1")
         inflate_to(fork, 3)

@@ -13,6 +13,7 @@ from supervisor.vmm import driver
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import Hypervisor, embedded_hypervisor
 from supervisor.vmm.inotify import creations
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 from tests.harness.vmm_processes import TIMEOUT, is_gone
 
@@ -26,8 +27,7 @@ async def spawn_program(hypervisor: Hypervisor, run_dir: Path) -> Vmm:
     return await Vmm.spawn(
         hypervisor,
         instance_id="vm",
-        directory=run_dir,
-        api_socket=run_dir / "s",
+        quarters=InDirectory(run_dir, run_dir / "s"),
         config_file=None,
         consoles=PLAIN,
         name="web-1",
@@ -88,8 +88,7 @@ async def test_a_run_directory_that_is_not_there_is_named(run_dir: Path) -> None
         await Vmm.spawn(
             embedded_hypervisor(),
             instance_id="vm",
-            directory=run_dir,
-            api_socket=run_dir / "gone" / "s",
+            quarters=InDirectory(run_dir, run_dir / "gone" / "s"),
             config_file=None,
             consoles=PLAIN,
         )

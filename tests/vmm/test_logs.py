@@ -12,6 +12,7 @@ from supervisor.embedded.log import LEVELS, open_log
 from supervisor.vmm.driver import Vmm
 from supervisor.vmm.hypervisor import embedded_hypervisor
 from supervisor.vmm.logs import STDERR_LOG, VMM_LOG, begin_logs, last_message
+from supervisor.vmm.quarters import InDirectory
 from tests.harness.plain_outputs import PLAIN
 
 KINDS = ("FIFO", "link", "directory")
@@ -116,8 +117,7 @@ async def test_what_an_earlier_vmm_left_is_removed_beside_the_event_loop(
     vmm = await Vmm.spawn(
         embedded_hypervisor(),
         instance_id="vm",
-        directory=directory,
-        api_socket=socket,
+        quarters=InDirectory(directory, socket),
         config_file=None,
         consoles=PLAIN,
     )

@@ -36,6 +36,7 @@ class Host:
 
     def __init__(self, images: Path, firecracker: Path) -> None:
         self._supervisor: subprocess.Popen[str] | None = None
+        self._options: tuple[str, ...] = ()
         self._seen: dict[str, Any] = {}
         self._consoles: dict[str, str] = {}
         self._steps: list[str] = []
@@ -172,6 +173,14 @@ class Host:
         self._supervisor.wait()
         self._run_supervisor()
 
+    def supervise(self, *options: str) -> None:
+        """End the supervisor, and go on with one that has these options beside those of all."""
+        if self._supervisor is not None:
+            self._supervisor.terminate()
+            self._supervisor.wait()
+        self._options = options
+        self._run_supervisor()
+
     def left(self) -> list[str]:
         """Return what is there of instances: files and VMMs."""
         files = (path for place in (DATA / "instances", DATA / "templates", RUN) for path in place.rglob("*"))
@@ -208,7 +217,7 @@ class Host:
     def _run_supervisor(self) -> None:
         if self._supervisor is not None and self._supervisor.poll() is None:
             return
-        options = (
+        options: tuple[str | Path, ...] = (
             "--data-dir",
             DATA,
             "--run-dir",
@@ -217,6 +226,7 @@ class Host:
             "firecracker",
             "--firecracker",
             self._firecracker,
+            *self._options,
         )
         with LOG.open("ab") as log:
             self._supervisor = subprocess.Popen(
