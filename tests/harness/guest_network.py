@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+from supervisor.guests import pagewalker
 from tests.harness.tap import make_tap
 from tests.harness.unix_http import TIMEOUT
 
@@ -21,10 +22,9 @@ T = TypeVar("T")
 
 TAP: Final = "tap0"
 GATEWAY: Final = "172.16.0.1"
-GUEST: Final = "172.16.0.2"
+GUEST: Final = pagewalker.IP
 GUEST_MAC: Final = "06:00:ac:10:00:09"
 INTERFACE: Final = {"iface_id": "eth0", "guest_mac": GUEST_MAC, "host_dev_name": TAP}
-ECHO_PORT: Final = 7
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -41,7 +41,7 @@ def interfaces(**more: Any) -> dict[str, Any]:
 
 def checksum(packet: bytes) -> int:
     """Return the Internet checksum (RFC 1071), which is 0 where a right one is among the bytes."""
-    words = struct.unpack(f">{(len(packet) + 1) // 2}H", packet + bytes(len(packet) % 2))
+    words: tuple[int, ...] = struct.unpack(f">{(len(packet) + 1) // 2}H", packet + bytes(len(packet) % 2))
     total = sum(words)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -122,7 +122,7 @@ class GuestNetwork:
     def ask(self, question: bytes, guest: str = GUEST) -> bytes:
         """Return what the guest answers to a datagram."""
         with self.opened(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.connect((guest, ECHO_PORT))
+            udp.connect((guest, pagewalker.QUESTIONS_PORT))
             udp.send(question)
             return udp.recv(65536)
 

@@ -1,7 +1,6 @@
 """pagewalker's network interface in a real Firecracker: what it answers, and that each fork says who it is."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -9,12 +8,10 @@ from typing import Any, Final
 import pytest
 
 from supervisor.guests.boot import boot_args
-from supervisor.guests.pagewalker import KERNEL_BASE
+from supervisor.guests.pagewalker import KERNEL_BASE, MAC
 from tests.harness.guest_network import (
     GATEWAY,
-    GUEST,
     INTERFACE,
-    TAP,
     GuestNetwork,
     echo_request,
     guest_network,
@@ -45,9 +42,7 @@ ENDLESS: Final = boot_args(HOT_MIB, passes=0, seed=SEED)
 ONCE: Final = boot_args(HOT_MIB, passes=1, seed=SEED)
 
 
-def test_it_answers_pings_while_it_walks_and_walks_on(
-    firecracker: Path, tmp_path: Path, network: GuestNetwork
-) -> None:
+def test_it_answers_pings_while_it_walks_and_walks_on(firecracker: Path, tmp_path: Path, network: GuestNetwork) -> None:
     with networked(firecracker, tmp_path / "vmm", network, ENDLESS) as vmm:
         vmm.console.take("ready")
         assert all(network.answers_ping() for _ in range(20))
@@ -88,7 +83,9 @@ def test_forks_answer_each_in_its_network_with_one_address_and_ids_of_their_own(
         with contextlib.ExitStack() as stack:
             networks = [stack.enter_context(guest_network()) for _ in range(2)]
             forks = [
-                stack.enter_context(own.within(restored(firecracker, tmp_path / f"fork-{generation}-{number}", mem_file)))
+                stack.enter_context(
+                    own.within(restored(firecracker, tmp_path / f"fork-{generation}-{number}", mem_file))
+                )
                 for number, own in enumerate(networks)
             ]
             for own, fork in zip(networks, forks, strict=True):
@@ -101,10 +98,38 @@ def test_forks_answer_each_in_its_network_with_one_address_and_ids_of_their_own(
             mem_file = forks[0].snapshot()[1]
 
 
+def test_a_fork_of_a_guest_in_the_midst_of_traffic_goes_on(
+    firecracker: Path, tmp_path: Path, network: GuestNetwork
+) -> None:
+    mem_files = []
+    with networked(firecracker, tmp_path / "vmm", network, ENDLESS) as vmm, network.pinger() as pinger:
+        vmm.console.take("ready")
+        pinger.ping(b"")
+        for number in range(8):
+            for sequence in range(1 + number * 5):
+                pinger.socket.send(echo_request(bytes(LARGEST), 7, sequence))
+            mem_files.append(vmm.snapshot(str(number))[1])
+            vmm.resume()
+    for number, mem_file in enumerate(mem_files):
+        folder = tmp_path / f"snapshot-{number}"
+        folder.mkdir()
+        mem_file.rename(folder / "mem")
+        mem_file.with_name(f"state{number}").rename(folder / "state")
+        with (
+            guest_network() as own,
+            own.within(restored(firecracker, tmp_path / f"fork-{number}", folder / "mem")) as fork,
+        ):
+            assert own.answers_ping()
+            fork.console.take("restored")
+            assert fork.console.take("pass 2") == passes(1, 2)
+            assert own.answers_ping()
+
+
 def test_what_comes_while_it_is_paused_is_answered_afterwards(
     firecracker: Path, tmp_path: Path, network: GuestNetwork
 ) -> None:
     with networked(firecracker, tmp_path / "vmm", network, ENDLESS) as vmm, network.pinger() as pinger:
+        vmm.console.take("ready")
         assert pinger.ping(b"before") == b"before"
         vmm.pause()
         pinger.socket.settimeout(SILENCE)
@@ -127,7 +152,8 @@ def test_it_answers_at_the_address_that_it_is_told(firecracker: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "word", ["", "172.16.0.0", "172.16.0.3", "172.16.0.4", "1.2.3", "1.2.3.", "1.2.3.256", "1.2.3.4.5", "1.2.3.5x", "dhcp"]
+    "word",
+    ["", "172.16.0.0", "172.16.0.3", "172.16.0.4", "1.2.3", "1.2.3.", "1.2.3.257", "1.2.3.5.6", "1.2.3.5x", "dhcp"],
 )
 def test_an_address_that_it_cannot_have_is_an_error(
     firecracker: Path, tmp_path: Path, network: GuestNetwork, word: str
@@ -148,11 +174,14 @@ def test_it_has_a_mac_of_its_own_where_the_vm_names_none(
     nameless = {key: value for key, value in INTERFACE.items() if key != "guest_mac"}
     with (
         network.frames() as frames,
-        networked(firecracker, tmp_path / "vmm", network, ONCE, **{"network-interfaces": [nameless]}),
+        networked(firecracker, tmp_path / "vmm", network, ONCE, **{"network-interfaces": [nameless]}) as vmm,
     ):
+        vmm.console.take("done")
         assert network.answers_ping()
         replies = (frame for frame in iter(lambda: frames.recv(65536), b"") if frame[12:14] == b"\x08\x06")
-        assert next(reply[22:28] for reply in replies if reply[20:22] == b"\0\x02") == bytes.fromhex("0600ac100002")
+        assert next(reply[22:28] for reply in replies if reply[20:22] == b"\0\x02") == bytes.fromhex(
+            MAC.replace(":", "")
+        )
 
 
 def test_a_balloon_is_followed_beside_the_network(firecracker: Path, tmp_path: Path, network: GuestNetwork) -> None:
@@ -172,7 +201,14 @@ def test_probes_show_what_can_be_reached(firecracker: Path, tmp_path: Path, netw
         vmm.console.take("done")
         assert network.ask(b"probe 10.77.0.1").endswith(b" asked probe 10.77.0.1\n")
         assert vmm.console.next() == "probe 10.77.0.1 answered"
-        for nowhere in (b"probe 10.78.0.1", b"probe", b"probe ", b"probe 10.77.0", b"probe 10.77.0.1.", b"probe 10.77.0.1 x"):
+        for nowhere in (
+            b"probe 10.78.0.1",
+            b"probe",
+            b"probe ",
+            b"probe 10.77.0",
+            b"probe 10.77.0.1.",
+            b"probe 10.77.0.1 x",
+        ):
             network.ask(nowhere)
         assert vmm.console.are_over(SILENCE)
         network.ask(f"probe {GATEWAY}\n".encode())
@@ -209,8 +245,6 @@ def test_only_its_first_interface_is_its_own(firecracker: Path, tmp_path: Path, 
     second = {"iface_id": "eth1", "host_dev_name": "tap1"}
     with network.entered():
         make_tap("tap1")
-    with networked(
-        firecracker, tmp_path / "vmm", network, ONCE, **{"network-interfaces": [INTERFACE, second]}
-    ) as vmm:
+    with networked(firecracker, tmp_path / "vmm", network, ONCE, **{"network-interfaces": [INTERFACE, second]}) as vmm:
         vmm.console.take("done")
         assert network.answers_ping()
