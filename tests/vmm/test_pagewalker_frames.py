@@ -35,6 +35,8 @@ LARGEST: Final = PAGE_SIZE - 16 - 12 - 1
 """Bytes of the largest frame that is answered: with the virtio header before it, it is a byte shorter than a buffer."""
 PING: Final = echo_request(b"odd", 7)
 WALKS: Final = 2
+BUFFERS: Final = 32
+"""FRAMES of the guest's constants.s."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ DROPPED: Final[dict[str, bytes]] = {
     "no packet": ethernet(b"", IPV4),
     "a byte short of ARP": arp()[:-1],
     "a byte short of ICMP": ipv4(echo_request(b""))[:-1],
-    "another protocol": ethernet(bytes(100), 0x86DD),
+    "IPv4 called IPv6": ethernet(ipv4(PING)[14:], 0x86DD),
     "a fragment": ipv4(PING, fragment=0x2000),
     "a later fragment": ipv4(PING, fragment=1),
     "options": ipv4(PING, version=0x46),
@@ -160,6 +162,12 @@ def test_whoever_asks_for_its_mac_is_told(guest: Guest) -> None:
     (said,) = guest.says_to(arp())
     guest_address, gateway = socket.inet_aton("172.16.0.2"), socket.inet_aton("172.16.0.1")
     assert said == FROM + TO + struct.pack(">HHHHH", ARP, 1, IPV4, 0x0604, REPLY) + TO + guest_address + FROM + gateway
+
+
+def test_what_is_missing_is_not_taken_from_an_earlier_frame_in_its_buffer(guest: Guest) -> None:
+    assert guest.says_to(*[arp(3)] * BUFFERS) == []
+    assert guest.says_to(*[arp()[:-1]] * BUFFERS) == []
+    assert len(guest.says_to(*[arp()] * BUFFERS)) == BUFFERS
 
 
 RIGHT: Final = (arp(), arp(REPLY), ipv4(PING), ipv4(datagram(b"who?"), UDP), ipv4(with_checksum(changed(PING, 0, 0))))
