@@ -25,6 +25,8 @@ from tests.harness.guest_frames import (
     datagram,
     ethernet,
     ipv4,
+    said_to,
+    with_checksum,
 )
 from tests.harness.guest_network import GuestNetwork, Pinger, checksum, echo_request, guest_network, interfaces
 from tests.harness.pagewalker_guest import HOT_MIB, SEED, SILENCE, booted, passes
@@ -49,18 +51,8 @@ class Guest:
     pinger: Pinger
 
     def says_to(self, *sent: bytes) -> list[bytes]:
-        """Return the frames that the guest sends for these; it answers in the order in which they came."""
-        for frame in sent:
-            self.frames.send(frame)
-        self.frames.send(ipv4(echo_request(b"last", 8)))
-        said: list[bytes] = []
-        while True:
-            frame, address = self.frames.recvfrom(65536)
-            if address[2] == socket.PACKET_OUTGOING or frame[6:12] != TO:
-                continue
-            if frame[42:] == b"last":
-                return said
-            said.append(frame)
+        """Return the frames that the guest sends for these."""
+        return said_to(self.frames, *sent)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +72,6 @@ def guest(firecracker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def changed(message: bytes, at: int, byte: int) -> bytes:
     return message[:at] + bytes((byte,)) + message[at + 1 :]
-
-
-def with_checksum(message: bytes) -> bytes:
-    cleared = message[:2] + b"\0\0" + message[4:]
-    return message[:2] + struct.pack(">H", checksum(cleared)) + message[4:]
 
 
 DROPPED: Final[dict[str, bytes]] = {

@@ -67,6 +67,7 @@ def test_it_says_which_clone_it_is(firecracker: Path, tmp_path: Path, network: G
         generation = network.generation()
         assert network.ask(b"who are you?\n") == f"generation {generation} passes 3 asked who are you?\n".encode()
         mem_file = vmm.snapshot()[1]
+    assert len(generation) == 32
     assert any(bytes.fromhex(generation))
     assert bytes.fromhex(generation) in read(mem_file, 0, KERNEL_BASE)
 
@@ -153,7 +154,20 @@ def test_it_answers_at_the_address_that_it_is_told(firecracker: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     "word",
-    ["", "172.16.0.0", "172.16.0.3", "172.16.0.4", "1.2.3", "1.2.3.", "1.2.3.257", "1.2.3.5.6", "1.2.3.5x", "dhcp"],
+    [
+        "",
+        "172.16.0.0",
+        "172.16.0.3",
+        "172.16.0.4",
+        "1.2.5",
+        "1.2.3.",
+        "1.2.3.257",
+        "1.2.3.5.6",
+        "1.2.:.5",
+        "1,2,3,5",
+        "1.2.3.5x",
+        "dhcp",
+    ],
 )
 def test_an_address_that_it_cannot_have_is_an_error(
     firecracker: Path, tmp_path: Path, network: GuestNetwork, word: str
@@ -201,15 +215,7 @@ def test_probes_show_what_can_be_reached(firecracker: Path, tmp_path: Path, netw
         vmm.console.take("done")
         assert network.ask(b"probe 10.77.0.1").endswith(b" asked probe 10.77.0.1\n")
         assert vmm.console.next() == "probe 10.77.0.1 answered"
-        for nowhere in (
-            b"probe 10.78.0.1",
-            b"probe",
-            b"probe ",
-            b"probe 10.77.0",
-            b"probe 10.77.0.1.",
-            b"probe 10.77.0.1 x",
-        ):
-            network.ask(nowhere)
+        network.ask(b"probe 10.78.0.1")
         assert vmm.console.are_over(SILENCE)
         network.ask(f"probe {GATEWAY}\n".encode())
         assert vmm.console.next() == f"probe {GATEWAY} answered"
