@@ -37,6 +37,8 @@ LARGEST: Final = PAGE_SIZE - 16 - 12 - 1
 """Bytes of the largest frame that is answered: with the virtio header before it, it is a byte shorter than a buffer."""
 PING: Final = echo_request(b"odd", 7)
 WALKS: Final = 2
+UNTIMED: Final = [hypothesis.HealthCheck.too_slow]
+"""How long examples take to make says nothing where others use the machine too."""
 BUFFERS: Final = 32
 """FRAMES of the guest's constants.s."""
 
@@ -189,7 +191,7 @@ def test_garbage_changes_nothing_of_its_memory(guest: Guest) -> None:
     before = guest.vmm.snapshot("-before")[1].read_bytes()
     guest.vmm.resume()
 
-    @hypothesis.settings(max_examples=150)
+    @hypothesis.settings(max_examples=150, suppress_health_check=UNTIMED)
     @hypothesis.given(strategies.lists(ANY_FRAME, max_size=20))
     def send(frames: list[bytes]) -> None:
         for frame in frames:
@@ -216,7 +218,7 @@ def test_it_verifies_its_walk_among_garbage(firecracker: Path, tmp_path: Path) -
     ):
         vmm.console.take("ready")
 
-        @hypothesis.settings(max_examples=30)
+        @hypothesis.settings(max_examples=30, suppress_health_check=UNTIMED)
         @hypothesis.given(strategies.lists(strategies.binary(min_size=14, max_size=1514), max_size=20))
         def send(garbage: list[bytes]) -> None:
             for frame in garbage:
