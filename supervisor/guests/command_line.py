@@ -1,4 +1,7 @@
-"""pagewalker's kernel command line, as the guest itself reads it; standard library only."""
+"""pagewalker's kernel command line, as the guest itself reads it; standard library only.
+
+`ip=` is not among the options: only a guest with a network interface reads it, and the simulated CPU has none.
+"""
 
 from typing import NamedTuple
 

@@ -22,9 +22,20 @@ gap; memory above the gap follows at once (`mem_file_offset`).
 - Where there is ballast, the balloon's target is read once per MiB walked as well, and followed at once. A guest that
   is done follows it too.
 
+- Where its VM has a network interface it answers what comes on the first one: once per MiB walked, and at once when it
+  is done. It is at `ip=`, else at `IP`: a host of a /30, whose other host is the gateway. It answers ARP requests, ICMP
+  echo requests, and datagrams to `QUESTIONS_PORT` by a line, `generation <32 hex digits> passes N asked <question>`:
+  the VM generation id's bytes in memory, and the question up to a control character or for 1024 bytes.
+  The question `probe A.B.C.D` has it ask for the gateway's MAC and send that address an echo request, once. A later
+  probe takes its place. Nothing is sent again: whoever asks does that.
+- It drops frames of more than 4067 bytes, fragments, IP with options, wrong checksums (a datagram may have none), IP to
+  another MAC, and datagrams from `QUESTIONS_PORT`. It assumes that checksums and segments are whole, since it takes no
+  feature but VERSION_1 and MAC; that its VMM keeps to the rings; and that an answer finds its way from where the
+  request was sent by: it goes to that MAC.
+
 Console lines, each ended by a newline: `ready`, `pass N`, `balloon <pages>` when the balloon has taken or given back
-what it should and holds so many, `restored`, `done`, `CORRUPT 0x<address>`, the words of an end, and `error: <reason>`
-where the command line cannot be followed.
+what it should and holds so many, `restored`, `done`, `CORRUPT 0x<address>`, `probe A.B.C.D answered`, the words of an
+end, and `error: <reason>` where the command line cannot be followed.
 """
 
 from typing import Final
@@ -54,6 +65,10 @@ DEFAULT_SEED: Final = 1
 DEFAULT_BALLAST_MIB: Final = 0
 DEFAULT_UPPER_MIB: Final = 0
 DEFAULT_END: Final = 0
+IP: Final = "172.16.0.2"
+MAC: Final = "06:00:ac:10:00:02"
+"""What it has where its VM's interface names none."""
+QUESTIONS_PORT: Final = 7
 REBOOT, PANIC, TRIPLE_FAULT, HALT, RESET = range(1, 6)
 LAST_WORDS: Final = {
     REBOOT: "reboot: Restarting system",

@@ -10,7 +10,7 @@
 #   rbp  seed                                r8        GOLDEN
 #   r9   end of the hot set                  r11       passes
 #   r12  passes since boot or restore        r13       walks since boot
-#   r10  the balloon device's registers; 0 where there is no balloon, or no ballast for it
+#   r10  0 where there is no device to look at now and then: no network interface, no balloon, or no ballast for it
 
     .intel_syntax noprefix
     .include "assembly/constants.s"
@@ -24,7 +24,10 @@ _start:
     mov esp, STACK_TOP
     call map_devices
     call read_command_line
-    call check_memory
+    cmp dword ptr [network_device], 0
+    je 1f
+    call take_address
+1:  call check_memory
     call map_upper
     call find_generation_id
     call accept_wakeups
@@ -36,9 +39,11 @@ _start:
     mov r9, [hot_mib]
     shl r9, 20
     add r9, HOT_BASE
-    xor r10d, r10d
-    cmp qword ptr [ballast_mib], 0
+    mov r10, [ballast_mib]
+    test r10, r10
     cmovne r10, [balloon_device]
+    mov [balloon_device], r10
+    or r10, [network_device]
     call fill
     mov esi, offset text_ready
     call print
@@ -54,4 +59,11 @@ _start:
     .include "assembly/generation_id.s"
     .include "assembly/devices.s"
     .include "assembly/printing.s"
+    .include "assembly/virtio.s"
     .include "assembly/data.s"
+
+# Where there is no network interface nothing behind here is touched: it is behind the first page, most of it.
+    .include "assembly/network.s"
+    .include "assembly/frames.s"
+    .include "assembly/probes.s"
+image_end:

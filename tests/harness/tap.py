@@ -18,9 +18,7 @@ IFF_TAP_NO_PI = 0x1002
 def tap(name: str) -> Iterator[str]:
     """Make one that nobody has open; skips where this process may not."""
     try:
-        fd = _opened(name)
-        fcntl.ioctl(fd, TUNSETPERSIST, 1)
-        os.close(fd)
+        make_tap(name)
     except OSError as error:
         pytest.skip(f"a tap device: {error.strerror}")
     try:
@@ -28,6 +26,15 @@ def tap(name: str) -> Iterator[str]:
     finally:
         fd = _opened(name)
         fcntl.ioctl(fd, TUNSETPERSIST, 0)
+        os.close(fd)
+
+
+def make_tap(name: str) -> None:
+    """Make a tap that stays until it is removed, or its network namespace is. Raises OSError."""
+    fd = _opened(name)
+    try:
+        fcntl.ioctl(fd, TUNSETPERSIST, 1)
+    finally:
         os.close(fd)
 
 

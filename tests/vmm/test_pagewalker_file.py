@@ -46,7 +46,7 @@ def test_the_shipped_first_init_is_what_its_source_builds(tmp_path: Path) -> Non
 
 def test_the_elf_is_a_static_x86_64_program_of_a_few_kib_at_kernel_base() -> None:
     elf = kernel_path().read_bytes()
-    assert len(elf) < PAGE_SIZE
+    assert len(elf) < 2 * PAGE_SIZE
     assert elf[:6] == b"\x7fELF\x02\x01"
     kind, machine, _, entry = struct.unpack_from("<HHIQ", elf, 16)
     assert (kind, machine) == (2, 62)

@@ -7,7 +7,8 @@ follow_balloon:
     push rdi
     xor edi, edi
 next_target:
-    mov eax, [r10 + BALLOON_TARGET]
+    mov eax, [balloon_device]
+    mov eax, [rax + BALLOON_TARGET]
     shl rax, 12
     mov rdx, [memory_end]
     mov rcx, rdx
@@ -46,7 +47,8 @@ give_back:
     mov ecx, edi
     sub ecx, QUEUES
     shr ecx, QUEUE_SHIFT
-    mov [r10 + QUEUE_NOTIFY], ecx
+    mov edx, [balloon_device]
+    mov [rdx + QUEUE_NOTIFY], ecx
 3:  pause
     mov cx, [rdi + USED_INDEX]
     cmp cx, [rdi + AVAILABLE_INDEX]
@@ -59,7 +61,8 @@ give_back:
     jae 4f
     mov [removed], rax
 4:  call balloon_pages
-    mov [r10 + BALLOON_ACTUAL], eax
+    mov edx, [balloon_device]
+    mov [rdx + BALLOON_ACTUAL], eax
     jmp next_target
 target_reached:
     test edi, edi
@@ -81,34 +84,22 @@ balloon_pages:
     shr rax, 12
     ret
 
-# Takes the device at edi where it is a balloon. Each queue has to be ready before Firecracker activates the device
-# (Balloon::activate in its devices/virtio/balloon/device.rs), so those that are not used as well. Changes rax and rcx.
-take_device:
-    cmp dword ptr [rdi], VIRTIO_MAGIC
-    jne 9f
-    cmp dword ptr [rdi + DEVICE_ID], BALLOON
-    jne 9f
+# Takes the balloon at edi. Each queue has to be ready before Firecracker activates the device (Balloon::activate in its
+# devices/virtio/balloon/device.rs), so those that are not used as well. Changes rax, rcx and rdx.
+take_balloon:
     mov [balloon_device], edi
-    mov dword ptr [rdi + STATUS], STATUS_ACKNOWLEDGE
-    mov dword ptr [rdi + STATUS], STATUS_DRIVER
-    mov dword ptr [rdi + DRIVER_FEATURES_SEL], 1
-    mov dword ptr [rdi + DRIVER_FEATURES], FEATURE_VERSION_1
-    mov dword ptr [rdi + STATUS], STATUS_FEATURES_OK
+    xor eax, eax
+    call negotiate
     xor ecx, ecx
     mov eax, QUEUES
 1:  mov [rdi + QUEUE_SEL], ecx
     cmp dword ptr [rdi + QUEUE_SIZE_MAX], 0
     je 2f
     mov dword ptr [rax], PFNS
-    mov dword ptr [rdi + QUEUE_SIZE], 1
-    mov [rdi + QUEUE_DESCRIPTORS], eax          # the upper halves of the addresses are zero
-    add eax, AVAILABLE
-    mov [rdi + QUEUE_AVAILABLE], eax
-    add eax, USED - AVAILABLE
-    mov [rdi + QUEUE_USED], eax
+    mov edx, 1
+    call give_queue
     add eax, (1 << QUEUE_SHIFT) - USED
-    mov dword ptr [rdi + QUEUE_READY], 1
     inc ecx
     jmp 1b
 2:  mov dword ptr [rdi + STATUS], STATUS_DRIVER_OK
-9:  ret
+    ret

@@ -1,7 +1,7 @@
 # The options of the command line.
 
-# Sets the options from the words `<name>=<decimal>` of the command line, and takes the balloon among the devices that
-# Firecracker adds to it as `virtio_mmio.device=4K@0x<address>:<interrupt>`; other words are somebody else's.
+# Sets the options from the words `<name>=<decimal>` of the command line, notes where `ip=` is, and takes devices among
+# those that Firecracker adds to it as `virtio_mmio.device=4K@0x<address>:<interrupt>`; other words are somebody else's.
 read_command_line:
     mov edi, [rsi + CMD_LINE_PTR]
 next_word:
@@ -15,6 +15,10 @@ next_word:
 1:  movabs rax, 0x6d5f6f6974726976              # "virtio_m"
     cmp [rdi], rax
     je read_device
+    mov eax, [rdi]
+    and eax, 0xffffff
+    cmp eax, 0x3d7069                           # "ip="
+    je read_ip
     mov ebx, offset options
 next_option:
     xor ecx, ecx
@@ -33,6 +37,11 @@ skip_word:
     cmp byte ptr [rdi], ' '
     ja skip_word
     jmp next_word
+read_ip:                                        # read where there is a network: network.s
+    add rdi, 2
+    lea eax, [rdi + 1]
+    mov [address_text], eax
+    jmp skip_word
 read_value:
     add rdi, rcx
     xor eax, eax

@@ -50,6 +50,8 @@
 
     .set VIRTIO_MAGIC, 0x74726976               # virtio 1.2, 4.2.2: "virt", and offsets in a device's registers
     .set DEVICE_ID, 0x8
+    .set DEVICE_FEATURES, 0x10
+    .set DEVICE_FEATURES_SEL, 0x14
     .set DRIVER_FEATURES, 0x20
     .set DRIVER_FEATURES_SEL, 0x24
     .set QUEUE_SEL, 0x30
@@ -61,7 +63,12 @@
     .set QUEUE_DESCRIPTORS, 0x80
     .set QUEUE_AVAILABLE, 0x90
     .set QUEUE_USED, 0xa0
-    .set BALLOON, 5                             # its DEVICE_ID
+    .set NETWORK, 1                             # a DEVICE_ID
+    .set NETWORK_MAC, 0x100                     # of its configuration (5.1.4)
+    .set FEATURE_MAC, 1 << 5
+    .set RECEIVE_QUEUE, 0
+    .set TRANSMIT_QUEUE, 1
+    .set BALLOON, 5
     .set BALLOON_TARGET, 0x100                  # num_pages and actual of its configuration (5.5.4)
     .set BALLOON_ACTUAL, 0x104
     .set FEATURE_VERSION_1, 1 << (32 - 32)      # in the features' upper half
@@ -71,7 +78,7 @@
     .set STATUS_DRIVER_OK, 0xf
     .set MOST_PFNS, 256                         # page frame numbers at once: MAX_PAGES_IN_DESC of Firecracker's balloon
 
-    .set IDT, KERNEL_BASE + PAGE                # memory behind the file's bytes: zero at boot
+    .set IDT, KERNEL_BASE + 2 * PAGE            # memory behind the file's bytes: zero at boot
     .set NUMBER_END, IDT + PAGE / 2             # digits are put before it; itself it stays zero
     .set STACK_TOP, IDT + PAGE
     .set DEVICE_PAGES, STACK_TOP
@@ -86,4 +93,56 @@
     .set INFLATE, QUEUES
     .set DEFLATE, QUEUES + (1 << QUEUE_SHIFT)
     .set UPPER_PAGES, PFNS + PAGE
-    .set IMAGE_END, UPPER_PAGES + PAGE
+
+    .set FRAMES, 32                             # frames that can come before one is looked at; a power of 2
+    .set FRAME_SIZE, PAGE - 16                  # of a buffer; the zeros that sum() reads behind a packet are in its page
+    .set WRITABLE, 2                            # VIRTQ_DESC_F_WRITE
+    .set DESCRIPTOR_FLAGS, 12
+    .set RECEIVE, UPPER_PAGES + PAGE            # a queue of FRAMES entries, as give_queue wants it
+    .set RECEIVE_AVAILABLE, RECEIVE + 16 * FRAMES
+    .set RECEIVE_USED, RECEIVE_AVAILABLE + (4 + 2 * FRAMES + 7) / 8 * 8
+    .set TRANSMIT, RECEIVE + PAGE / 2           # a queue of one entry
+    .set ANSWER, RECEIVE + PAGE                 # a frame that is not written over the one that it answers
+    .set BUFFERS, ANSWER + PAGE
+    .set IMAGE_END, BUFFERS + FRAMES * PAGE
+
+    .set TO_MAC, 12                             # offsets in a buffer: behind virtio_net_hdr, which is 12 bytes of zeros
+    .set FROM_MAC, 18
+    .set ETHERTYPE, 24
+    .set PACKET, 26
+    .set ETHERTYPE_ARP, 0x0608                  # numbers as they are loaded: packets have the high byte first
+    .set ETHERTYPE_IP, 0x0008
+    .set ARP_OF_ETHERNET_AND_IP, 0x00080100     # RFC 826: hardware 1, protocol 0x800
+    .set ARP_REQUEST, 0x01000406                # address lengths 6 and 4, operation 1
+    .set ARP_REPLY, 0x02000406
+    .set ARP_OPERATION, PACKET + 4              # with the address lengths before it
+    .set ARP_FROM_MAC, PACKET + 8
+    .set ARP_FROM, PACKET + 14
+    .set ARP_TO_MAC, PACKET + 18
+    .set ARP_TO, PACKET + 24
+    .set ARP_SIZE, 28
+    .set IP_SIZE, 20                            # RFC 791: a header without options
+    .set IP_VERSION, PACKET                     # with the header's length and the type of service
+    .set IP_LENGTH, PACKET + 2
+    .set IP_IDENTIFICATION, PACKET + 4          # with the fragment's flags and offset
+    .set IP_FRAGMENT, PACKET + 6
+    .set IP_TTL, PACKET + 8
+    .set IP_PROTOCOL, PACKET + 9
+    .set IP_CHECKSUM, PACKET + 10
+    .set IP_FROM, PACKET + 12
+    .set IP_TO, PACKET + 16
+    .set ICMP, 1
+    .set UDP, 17
+    .set MESSAGE, PACKET + IP_SIZE
+    .set MESSAGE_HEADER, 8                      # bytes, of ICMP echo as of UDP
+    .set ECHO_REPLY, 0                          # RFC 792: type, and code 0
+    .set ECHO_REQUEST, 8
+    .set ICMP_CHECKSUM, MESSAGE + 2
+    .set ICMP_IDENTIFIER, MESSAGE + 4           # with the sequence number
+    .set FROM_PORT, MESSAGE                     # RFC 768
+    .set TO_PORT, MESSAGE + 2
+    .set UDP_LENGTH, MESSAGE + 4
+    .set UDP_CHECKSUM, MESSAGE + 6
+    .set TEXT, MESSAGE + MESSAGE_HEADER
+    .set ECHO_PORT, 0x0700                      # RFC 862
+    .set MOST_ASKED, 1024                       # bytes of a question that its answer repeats: a frame of 1500 holds it

@@ -24,8 +24,12 @@ balloon:                                        # the balloon holds the ballast 
     .quad 0
 removed:                                        # and once held it from here on
     .quad 0
-balloon_device:
+balloon_device:                                 # 0 where none is followed
     .quad 0
+network_device:
+    .quad 0
+address_text:
+    .quad text_address
 upper_end:                                      # of the upper set, which begins at UPPER_BASE
     .quad UPPER_BASE
 no_generation_id:
@@ -83,4 +87,3 @@ text_nothing:
     .byte 0
 digits:
     .ascii "0123456789abcdef"
-image_end:

@@ -20,7 +20,7 @@ map_device:                                     # the 2 MiB around edi, in the f
     ret
 
 # Lets any device's interrupt end the hlt after `done`: Firecracker raises the generation id's when it loads a snapshot,
-# and the balloon's when it gets another target.
+# the balloon's when it gets another target, and a network interface's when frames have come.
 accept_wakeups:
     mov al, 0xff                                # both 8259s silent: each line goes to them as well as to the IOAPIC
     out 0x21, al

@@ -14,6 +14,11 @@ print:
 print_decimal:
     mov ecx, 10
 print_number:
+    call number_text
+    jmp print
+
+# rsi = a text of rax in the base ecx, until the next one.
+number_text:
     mov esi, NUMBER_END
 1:  xor edx, edx
     div rcx
@@ -22,4 +27,4 @@ print_number:
     mov [rsi], dl
     test rax, rax
     jne 1b
-    jmp print
+    ret

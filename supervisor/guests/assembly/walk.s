@@ -13,7 +13,7 @@ next_mib:
     cmp [rbx + 8], r15
     jne restored
     test r10d, r10d
-    jne follow_target
+    jne look_at_devices
 next_pages_of_mib:
     lea rcx, [rdi + MIB]
 next_pages:
@@ -42,7 +42,7 @@ next_ballast_page:
     jne restored
     test r10d, r10d
     je 1f
-    call follow_balloon
+    call follow_devices
 1:  cmp rdi, [balloon]
     jae ballast_walked
     call pattern
@@ -103,7 +103,7 @@ wake:                                           # an interrupt gate: interrupts 
     jne restored
     test r10d, r10d
     je sleep
-    call follow_balloon
+    call follow_devices
     jmp sleep
 restored:                                       # the copy first: a snapshot in mid-print is then noticed as well
     mov r14, [rbx]
@@ -112,8 +112,8 @@ restored:                                       # the copy first: a snapshot in 
     call print
     jmp walk_anew
 
-follow_target:
-    call follow_balloon
+look_at_devices:
+    call follow_devices
     jmp next_pages_of_mib
 
 # A wrong word among the UNROLL pages from rdi, the one whose page should hold rax.
