@@ -42,8 +42,8 @@ from supervisor.snapshots.layers import Layers
 from supervisor.store.inventory import Inventory
 from supervisor.store.layout import Layout
 from supervisor.store.registry import Registry
-from supervisor.telemetry.metrics import Metrics
 from supervisor.store.uids import Uids
+from supervisor.telemetry.metrics import Metrics
 from supervisor.telemetry.sampler import Sampler
 from supervisor.uffd.handle import Policy
 from supervisor.vmm.hypervisor import Hypervisor
