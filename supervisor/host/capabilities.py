@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping
 
-from supervisor.models import HypervisorName
+from supervisor.models import HypervisorName, Jails
 from supervisor.rules.firecracker_versions import TESTED, Fault, faults, notice
 from supervisor.system import oom_score
 from supervisor.vmm.hypervisor import Hypervisor
@@ -14,19 +14,21 @@ API_VERSION = "0.1.0"
 
 
 def describe(
-    version: str, default: HypervisorName, found: Mapping[HypervisorName, Hypervisor | str]
+    version: str, default: HypervisorName, found: Mapping[HypervisorName, Hypervisor | str], jails: Jails
 ) -> dict[str, object]:
     """Return hypeman's Capabilities; `found` has each hypervisor, or why it cannot run here.
 
     A runtime that can run carries its `version`, and the `snapshot_version` that it writes, which is the newest that it
     loads; one that cannot carries the reason as `unavailable_reason`. `known_faults` are those of the version of
     Firecracker that it is, or answers as, with what is done about them; `tested` says whether forktui's tests ran it.
-    The host's `oom_score_adj` is what decides whom the kernel ends first when memory runs out.
+    The host's `oom_score_adj` is what decides whom the kernel ends first when memory runs out. `jails` says what
+    VMMs and page servers may do that are started now.
     """
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return {
         "server": {"version": version, "api_version": API_VERSION},
         "host": {"os": "linux", "arch": architecture, "oom_score_adj": oom_score.scores()._asdict()},
+        "jails": jails.model_dump(mode="json"),
         "features": list(FEATURES),
         "runtimes": [_runtime(name, one) for name, one in sorted(found.items())],
         "default_runtime": {"name": default, "available": isinstance(found.get(default), Hypervisor)},

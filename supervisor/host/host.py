@@ -31,6 +31,7 @@ from supervisor.models import (
     HypervisorName,
     ImageInfo,
     Instance,
+    Jails,
     Level,
     MadeImage,
     Operation,
@@ -79,6 +80,7 @@ class Host:
             self._parts.fan_out.shown,
             self._parts.probes,
             problem if isinstance(problem, str) else None,
+            self._jails,
         )
 
     @classmethod
@@ -249,7 +251,7 @@ class Host:
 
     def capabilities(self) -> dict[str, object]:
         """Return hypeman's Capabilities."""
-        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found)
+        return capabilities.describe(metadata.version("forktui"), self._hypervisor.name, self._found, self._jails())
 
     def console(self, reference: str, *, watch: bool) -> Console:
         """Return an instance's console, to be typed into unless it is only watched."""
@@ -282,6 +284,17 @@ class Host:
         self._tell_of_jails()
         parts.background.spawn(parts.telemetry.run())
         parts.background.spawn(parts.catalog.watch())
+
+    def _jails(self) -> Jails:
+        jails, page_servers = self._parts.jails, self._parts.page_servers
+        # Where there is no Firecracker that is said, and why.
+        unwanted = jails.mode == "off" or isinstance(self._found["firecracker"], str)
+        return Jails(
+            mode=jails.mode,
+            jailed=jails.problem is None,
+            problem=None if unwanted else jails.problem,
+            page_servers=page_servers.confined_by,
+        )
 
     def _tell_of_jails(self) -> None:
         """Say why VMs that start have no jail, or that none starts for that."""

@@ -14,6 +14,7 @@ from supervisor.images.machine_info import machine_info
 from supervisor.models import (
     HostSnapshot,
     Instance,
+    Jails,
     Lineage,
     LineageNode,
     MachineInfo,
@@ -44,6 +45,7 @@ class Queries:
         fan_outs: ShownFanOuts,
         probes: ReadinessProbes,
         firecracker_problem: str | None,
+        jails: Callable[[], Jails],
     ) -> None:
         self._inventory = inventory
         self._telemetry = telemetry
@@ -51,6 +53,7 @@ class Queries:
         self._fan_outs = fan_outs
         self._probes = probes
         self._firecracker_problem = firecracker_problem
+        self._jails = jails
         self._started_at = datetime.now(UTC)
 
     def snapshot(self) -> HostSnapshot:
@@ -65,6 +68,7 @@ class Queries:
                 hypervisor=self._hypervisor.name,
                 hypervisor_version=self._hypervisor.version,
                 firecracker_problem=self._firecracker_problem,
+                jails=self._jails(),
             ),
             instances=tuple(publisher.views()),
             templates=tuple(map(publisher.view_template, self._inventory.templates.values())),

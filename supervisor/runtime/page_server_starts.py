@@ -19,7 +19,7 @@ from supervisor.store.records import TemplateRecord
 from supervisor.system import identity
 from supervisor.system.regular_files import open_regular
 from supervisor.system.sparse_files import created
-from supervisor.uffd.confinement import Wanted
+from supervisor.uffd.confinement import Wanted, confinement_here
 from supervisor.uffd.handle import PageServer, Policy
 
 
@@ -69,6 +69,8 @@ class PageServerStarts:
         self._policy = policy
         self._events = events
         self.users = users
+        self.confined_by = () if users.problem is not None else confinement_here()
+        """What confines those that start now."""
 
     async def start(self, template: TemplateRecord, layers: Sequence[Path], stderr: int) -> PageServer:
         """Start a template's page server; PageServerError where it does not start, or is to be confined and cannot."""

@@ -64,6 +64,11 @@ class PageServers:
         self._starts = PageServerStarts(inventory, policy, self._events, users, report)
 
     @property
+    def confined_by(self) -> tuple[str, ...]:
+        """What confines a page server that starts now; nothing where it is the supervisor's user's."""
+        return self._starts.confined_by
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The page servers that run."""
         return tuple(server.pid for server in self._servers.values())

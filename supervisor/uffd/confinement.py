@@ -72,6 +72,15 @@ def confine(wanted: Wanted, own_directory: int, longest_file: int) -> Confinemen
     return Confinement(wanted.uid, abi, filtered, tuple(lacking))
 
 
+def confinement_here() -> tuple[str, ...]:
+    """Return in words what confines a page server that is to be confined, as far as this kernel has it."""
+    version = 0
+    with contextlib.suppress(OSError):
+        version = landlock.abi()
+    landlocked = (f"Landlock {version}",) if version else ()
+    return ("a uid of its own", "no capabilities", "no_new_privs", *landlocked, "seccomp")
+
+
 def _landlocked(own_directory: int) -> int:
     """Leave within reach what it writes, and what Python reads; what of that is not there need not be."""
     rules = [Rule(own_directory, OWN_FILES)]
