@@ -7,13 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from supervisor.concurrency.tasks import Background
-from supervisor.errors import DependencyMissingError, StorageError
+from supervisor.errors import DependencyMissingError, StorageError, check_descriptors
 from supervisor.jails import roots
 from supervisor.jails.found import Found, find, foreign_uids
 from supervisor.jails.needs import Needs, needs, problem_of
 from supervisor.jails.quarters import OPTIONS, InJail
 from supervisor.models import JailMode
-from supervisor.rules.jail import JailOptions, jailed, limits
+from supervisor.rules.jail import JailOptions, Limits, jailed, limits
 from supervisor.settings import Settings
 from supervisor.snapshots.written_files import Written
 from supervisor.store.inventory import Inventory
@@ -24,7 +24,7 @@ from supervisor.system.cgroup_limits import CgroupLimits, CgroupUsage
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
 from supervisor.system.regular_files import remove_tree
 from supervisor.vmm.hypervisor import Hypervisor
-from supervisor.vmm.jailer import jailer_command, prepare_program
+from supervisor.vmm.jailer import PreparedProgram, jailer_command, prepare_program
 
 OFF = "jails are off: start the supervisor with --jail auto"
 NOT_LOOKED = "nobody has looked yet"
@@ -112,22 +112,7 @@ class Jails:
         directory = self._layout.instance(record.id)
         its = needs(record, directory, boots=boots)
         bounds = limits(self._options, its.memory_bytes, record.vcpus, _sizes(directory, its))
-        try:
-            assert isinstance(self._firecracker, Hypervisor)
-            program = prepare_program(self._layout.jails, self._firecracker)
-            found.cgroups.make(record.id, CgroupLimits(bounds.memory_bytes, bounds.pids, bounds.cpu_weight))
-            try:
-                roots.make_root(self._layout, record.id, uid, self._uids.gid, its, program.vmm)
-            except OSError:
-                found.cgroups.remove(record.id)
-                raise
-        except CgroupsMissingError as error:
-            raise DependencyMissingError(f"{record.name}: {error}") from error
-        except OSError as error:
-            raise StorageError(
-                f"{record.name}: its jail cannot be made: {error.filename or directory}: {error.strerror}; free space "
-                "or make the data directory writable"
-            ) from error
+        program = self._make(record, uid, found, its, bounds)
         command = jailer_command(
             found.jailer,
             program,
@@ -141,6 +126,29 @@ class Jails:
             options=OPTIONS,
         )
         return InJail(self._layout, record.id, self._cgroups, command, found.helper)
+
+    def _make(self, record: InstanceRecord, uid: int, found: Found, its: Needs, bounds: Limits) -> PreparedProgram:
+        """Make the cgroup and the root of a VMM; returns what is started there, which that has a link of."""
+        assert isinstance(self._firecracker, Hypervisor)
+        try:
+            program = prepare_program(self._layout.jails, self._firecracker)
+            found.cgroups.make(record.id, CgroupLimits(bounds.memory_bytes, bounds.pids, bounds.cpu_weight))
+            try:
+                roots.make_root(self._layout, record.id, uid, self._uids.gid, its, program.vmm)
+            except OSError:
+                found.cgroups.remove(record.id)
+                raise
+        except CgroupsMissingError as error:
+            raise DependencyMissingError(f"{record.name}: {error}") from error
+        except OSError as error:
+            what, path = f"{record.name}: its jail cannot be made", error.filename or self._layout.jail(record.id)
+            check_descriptors(error, what)
+            if path == self._firecracker.command[0]:
+                raise DependencyMissingError(f"{what}: {path}: {error.strerror}; put it back") from error
+            raise StorageError(
+                f"{what}: {path}: {error.strerror}; free space or make the data directory writable"
+            ) from error
+        return program
 
     def bring_sockets(self, record: InstanceRecord, pid: int) -> None:
         """Have the vsock device of a VMM that has come to run in a jail reached as that of any other. Blocks."""

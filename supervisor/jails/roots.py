@@ -35,9 +35,12 @@ def make_root(layout: Layout, instance_id: str, uid: int, gid: int, needs: Needs
     """
     set_aside(layout, instance_id)
     directory, root = layout.instance(instance_id), layout.jail_root(instance_id)
-    for path in (layout.jails, root.parent.parent, root.parent, root):
+    for path in (layout.jails, root.parent.parent):
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=_OURS)
+    # Nothing may be there of a VMM before, whose it was.
+    root.parent.mkdir(mode=_OURS)
+    root.mkdir(mode=_OURS)
     for folder in needs.folders:
         make_directories(root, folder, _OURS)
         os.chown(root / folder, uid, gid)
@@ -53,11 +56,14 @@ def make_root(layout: Layout, instance_id: str, uid: int, gid: int, needs: Needs
 
 
 def set_aside(layout: Layout, instance_id: str) -> Path | None:
-    """Take an instance's jail out of the way of the next; returns what is to be removed, None where there was none."""
+    """Take an instance's jail out of the way of the next; returns what is to be removed.
+
+    None where there was none, or it has to stay where it is: the next supervisor removes it.
+    """
     aside = layout.jails / f"{DELETED}{instance_id}-{secrets.token_hex(4)}"
     try:
         layout.jail(instance_id).rename(aside)
-    except FileNotFoundError:
+    except OSError:
         return None
     return aside
 

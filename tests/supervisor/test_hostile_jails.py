@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from supervisor.errors import InvalidStateError, VmmError
+from supervisor.errors import InvalidStateError, StorageError, VmmError
 from supervisor.host.host import Host
 from supervisor.models import CheckpointRequest, CreateRequest, Instance, State
 from supervisor.system.own_cgroups import OwnCgroups
@@ -167,3 +167,17 @@ async def test_what_it_starts_ends_with_it(host: Host, firecracker_home: Home, h
     await host.stop("source")
     await until_true(lambda: one.ended)
     await until_true(lambda: cgroups(firecracker_home) == ())
+
+
+async def test_a_jail_that_cannot_be_made_anew_is_not_used_again(
+    host: Host, firecracker_home: Home, hostile: list[Hostile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile.append(as_its_vmm(firecracker_home, source(host), "os.symlink('/', 'kernel.1')"))
+    with monkeypatch.context() as patch:
+        patch.setattr("supervisor.jails.roots.set_aside", lambda *_: None)
+        await host.stop("source")
+        with pytest.raises(StorageError, match=r"source: its jail cannot be made: .*: File exists; free space"):
+            await host.start("source")
+    assert source(host).state is State.STOPPED
+    await host.start("source")
+    assert cgroups(firecracker_home) == (source(host).id,)

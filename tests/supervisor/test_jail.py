@@ -23,9 +23,18 @@ from supervisor.models import (
 )
 from tests.harness.host_invariants import left_over
 from tests.harness.jails import Identity, cgroups, identity, jail_root, jail_uid, left_of_jails
+from tests.harness.opened_host import opened_host
 from tests.harness.pagewalker_images import write_image
 from tests.harness.refusals import refused
-from tests.harness.supervisor_process import Home, RunningSupervisor, home_at, supervisor, until, walking_source
+from tests.harness.supervisor_process import (
+    PATIENCE,
+    Home,
+    RunningSupervisor,
+    home_at,
+    supervisor,
+    until,
+    walking_source,
+)
 from tests.harness.verified_guests import one_more_pass, standby_source, two_more_passes, until_verified
 from tests.harness.waiting import until as until_true
 from tests.harness.waiting import until_console_says
@@ -306,3 +315,16 @@ async def test_a_file_of_somebody_elses_is_copied_and_stays_as_it_is(jailed: Hom
         assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (other_user, other_user, 0o600)
         await asyncio.to_thread(lambda: None)
         assert source.state is not State.UNKNOWN
+
+
+async def test_without_what_begins_it_in_its_cgroups_a_vmm_comes_there_by_itself(
+    firecracker_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another architecture."""
+    monkeypatch.setattr("supervisor.jails.found.prepare", lambda _: False)
+    async with opened_host(firecracker_home) as host:
+        await host.create(CreateRequest(name="source", image="pagewalker", cmd=("passes=0", "hot_mib=1")))
+        await host.queries.wait("source", State.RUNNING, PATIENCE)
+        check(firecracker_home, host.queries.instance("source"))
+        await host.delete("source")
+    assert cgroups(firecracker_home) == ()
