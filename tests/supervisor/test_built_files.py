@@ -56,7 +56,7 @@ def test_all_files_of_an_image_are_on_the_disk(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "parts",
     [
-        {"kernel": bzimage(gzip.compress(bytes(32 * MIB)), size_behind=False)},
+        {"kernel": bzimage(gzip.compress(bytes(32 * MIB), mtime=0), size_behind=False)},
         {"kernel": vmlinux(), "modules": tar_of([f"m{number}.ko" for number in range(4)], b"\1" * (8 * MIB))},
         {"kernel": vmlinux(), "rootfs": tar_of(["ones"], b"\1" * (32 * MIB))},
     ],
