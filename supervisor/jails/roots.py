@@ -86,15 +86,24 @@ def set_aside(layout: Layout, instance_id: str) -> Path | None:
 
 
 def sweep(layout: Layout, kept: Collection[str]) -> None:
-    """Remove the jails of all instances but those to be kept, and what was set aside, as far as that can be."""
+    """Remove the jails of all instances but those to be kept, as far as that can be."""
     with contextlib.suppress(FileNotFoundError):
         for jail in list(layout.jail("").iterdir()):
-            if jail.name not in kept:
-                set_aside(layout, jail.name)
-    with contextlib.suppress(FileNotFoundError):
-        for aside in list(layout.jails.glob(f"{DELETED}*")):
-            with contextlib.suppress(OSError):
-                remove_tree(aside)
+            aside = None if jail.name in kept else set_aside(layout, jail.name)
+            if aside is not None:
+                remove(aside)
+
+
+def sweep_aside(layout: Layout) -> None:
+    """Remove what an earlier supervisor has set aside; nothing of this one's may be: two do not remove one tree."""
+    for aside in list(layout.jails.glob(f"{DELETED}*")):
+        remove(aside)
+
+
+def remove(aside: Path) -> None:
+    """Remove what was set aside, as far as the file system lets."""
+    with contextlib.suppress(OSError):
+        remove_tree(aside)
 
 
 def bring_sockets(layout: Layout, instance_id: str, pid: int, needs: Needs) -> None:
