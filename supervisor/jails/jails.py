@@ -22,7 +22,6 @@ from supervisor.store.records import InstanceRecord
 from supervisor.store.uids import Uids
 from supervisor.system.cgroup_limits import CgroupLimits, CgroupUsage
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
-from supervisor.system.regular_files import remove_tree
 from supervisor.vmm.hypervisor import Hypervisor
 from supervisor.vmm.jailer import PreparedProgram, jailer_command, prepare_program
 
@@ -64,6 +63,7 @@ class Jails:
 
     def _look(self) -> None:
         settings, layout = self._settings, self._layout
+        roots.sweep_aside(layout)
         if self._options.mode == "off":
             self.problem = OFF
         else:
@@ -179,7 +179,7 @@ class Jails:
         """Have the jail of an instance removed, if it has one: its VMM has ended."""
         aside = roots.set_aside(self._layout, instance_id)
         if aside is not None:
-            self._background.spawn(asyncio.to_thread(_remove, aside))
+            self._background.spawn(asyncio.to_thread(roots.remove, aside))
             if self._cgroups is not None:
                 leaving = self._background.spawn(asyncio.to_thread(_leave, self._cgroups, instance_id))
                 self._leaving[instance_id] = leaving
@@ -196,7 +196,7 @@ class Jails:
             if instance_id not in kept and cgroups is not None:
                 with contextlib.suppress(OSError):
                     cgroups.kill(instance_id)
-                    cgroups.remove(instance_id)
+                _leave(cgroups, instance_id)
         roots.sweep(self._layout, kept)
 
     async def close(self) -> None:
@@ -205,11 +205,6 @@ class Jails:
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._cgroups.leave)
-
-
-def _remove(aside: Path) -> None:
-    with contextlib.suppress(OSError):
-        remove_tree(aside)
 
 
 def _leave(cgroups: OwnCgroups, instance_id: str) -> None:

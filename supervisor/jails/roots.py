@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from supervisor.concurrency.progress import advance
 from supervisor.jails.needs import Needs
 from supervisor.store.layout import DELETED, Layout, partial_record
-from supervisor.system.regular_files import link_opened, make_directories, open_within, remove_tree
+from supervisor.system.regular_files import link_opened, make_directories, name_opened, open_within, remove_tree
 from supervisor.system.sparse_files import copy_opened
 from supervisor.system.unix_sockets import held_socket, listening_pid
 
@@ -23,6 +23,9 @@ UFFD_SOCKET = "uffd.sock"
 LOG = "log"
 PROGRAM = "vmm"
 
+_JAILERS_FOLDERS = ("dev", "dev/net", "run")
+_JAILERS_FILES = 12
+"""Its copy of what it starts, its pid, four devices, two sockets, and what the logs take meanwhile."""
 _OURS = 0o700
 _READABLE = 0o440
 _WRITABLE = 0o600
@@ -53,6 +56,20 @@ def make_root(layout: Layout, instance_id: str, uid: int, gid: int, needs: Needs
     os.link(program, root / PROGRAM, follow_symlinks=False)
     os.mkfifo(root / LOG, _WRITABLE)
     os.chown(root / LOG, uid, gid)
+    _check_room(root)
+
+
+def _check_room(root: Path) -> None:
+    """Raise OSError where the jailer would lack room: that says it to a log that lacks it too, and aborts."""
+    for folder in _JAILERS_FOLDERS:
+        (root / folder).mkdir(mode=_OURS, exist_ok=True)
+    made = [root / f"room.{number}" for number in range(_JAILERS_FILES)]
+    try:
+        for path in made:
+            path.write_bytes(b"\0")
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
 
 
 def set_aside(layout: Layout, instance_id: str) -> Path | None:
@@ -69,15 +86,24 @@ def set_aside(layout: Layout, instance_id: str) -> Path | None:
 
 
 def sweep(layout: Layout, kept: Collection[str]) -> None:
-    """Remove the jails of all instances but those to be kept, and what was set aside, as far as that can be."""
+    """Remove the jails of all instances but those to be kept, as far as that can be."""
     with contextlib.suppress(FileNotFoundError):
         for jail in list(layout.jail("").iterdir()):
-            if jail.name not in kept:
-                set_aside(layout, jail.name)
-    with contextlib.suppress(FileNotFoundError):
-        for aside in list(layout.jails.glob(f"{DELETED}*")):
-            with contextlib.suppress(OSError):
-                remove_tree(aside)
+            aside = None if jail.name in kept else set_aside(layout, jail.name)
+            if aside is not None:
+                remove(aside)
+
+
+def sweep_aside(layout: Layout) -> None:
+    """Remove what an earlier supervisor has set aside; nothing of this one's may be: two do not remove one tree."""
+    for aside in list(layout.jails.glob(f"{DELETED}*")):
+        remove(aside)
+
+
+def remove(aside: Path) -> None:
+    """Remove what was set aside, as far as the file system lets."""
+    with contextlib.suppress(OSError):
+        remove_tree(aside)
 
 
 def bring_sockets(layout: Layout, instance_id: str, pid: int, needs: Needs) -> None:
@@ -152,7 +178,6 @@ def _give(directory: Path, name: str, root: Path, uid: int, gid: int) -> None:
     try:
         os.fchown(fd, uid, gid)
         os.fchmod(fd, _WRITABLE)
-        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
-        os.link(f"/proc/self/fd/{fd}", root / name, src_dir_fd=fd, follow_symlinks=True)
+        name_opened(fd, root / name)
     finally:
         os.close(fd)

@@ -28,7 +28,7 @@ def complete(directory: Path, names: Iterable[str]) -> None:
         try:
             files = {name: stack.enter_context(opened(partial(directory / name))) for name in names}
         except OSError as error:
-            raise _not_kept(directory, error) from error
+            raise not_kept(directory, error) from error
         complete_opened(directory, files)
 
 
@@ -45,7 +45,7 @@ def complete_opened(directory: Path, files: Mapping[str, int]) -> None:
                 raise OSError(errno.ESTALE, f"{name} was replaced by another file meanwhile")
         sync_directory(directory)
     except OSError as error:
-        raise _not_kept(directory, error) from error
+        raise not_kept(directory, error) from error
 
 
 def remove(directory: Path, names: Iterable[str]) -> None:
@@ -102,7 +102,8 @@ def merge(layers: Sequence[Path], target: Path) -> None:
                 copy_range(fds[owner], target_fd, start, end, advance)
 
 
-def _not_kept(directory: Path, error: OSError) -> StorageError:
+def not_kept(directory: Path, error: OSError) -> StorageError:
+    """Return the error of a snapshot that the disk does not take."""
     return StorageError(
         f"{directory}: a snapshot cannot be kept: {error.strerror}; free space or make the data directory writable"
     )

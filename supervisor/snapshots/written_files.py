@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.errors import VmmError
-from supervisor.snapshots.layer_files import MODE, complete_opened, make_way, remove
+from supervisor.snapshots.layer_files import MODE, complete_opened, make_way, not_kept, remove
 from supervisor.snapshots.state_checks import check_state
 from supervisor.store.layout import partial
 from supervisor.store.records import InstanceRecord, SnapshotFiles
-from supervisor.system.regular_files import link_opened, open_regular
+from supervisor.system.regular_files import name_opened, open_regular
 from supervisor.system.sparse_files import allocated
 
 
@@ -70,7 +70,7 @@ def keep(
                 "log, or start the supervisor with --firecracker and another one"
             ) from error
         if written.gid is not None:
-            _bring(written.directory, directory, opened.items(), record.name)
+            _bring(written.directory, directory, opened.items())
         complete_opened(directory, opened)
 
 
@@ -88,11 +88,13 @@ def _take(name: str, fd: int, gid: int) -> None:
         raise ValueError(f"{name} is open for writing yet") from error
 
 
-def _bring(source: Path, directory: Path, opened: Iterable[tuple[str, int]], whose: str) -> None:
+def _bring(source: Path, directory: Path, opened: Iterable[tuple[str, int]]) -> None:
     """Give open files their partial names in an instance's directory, whatever has these names in a jail by now."""
     for name, fd in opened:
-        if not link_opened(fd, partial(directory / name)):
-            raise VmmError(f"{whose}: {name}, which its VMM wrote, cannot be taken out of its jail; ask again")
+        try:
+            name_opened(fd, partial(directory / name))
+        except OSError as error:
+            raise not_kept(directory, error) from error
         remove(source, (name,))
 
 

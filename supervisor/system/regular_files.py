@@ -76,11 +76,16 @@ def make_directories(top: Path, names: PurePosixPath, mode: int = 0o750) -> None
         pass
 
 
+def name_opened(fd: int, target: Path) -> None:
+    """Give an open file another name; raises OSError."""
+    # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
+    os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+
+
 def link_opened(fd: int, target: Path) -> bool:
     """Give an open file another name, if that can be; raises FileExistsError."""
     try:
-        # By linkat(2) with AT_SYMLINK_FOLLOW, for which Python wants a directory too.
-        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+        name_opened(fd, target)
     except FileExistsError:
         raise
     except OSError:

@@ -160,7 +160,7 @@ class ApiClient:
         try:
             await self._request("PUT", "/snapshot/create", body, SNAPSHOT)
         except VmmError as error:
-            if _errno(error) not in STORAGE_ERRNOS:
+            if os_error_in(error.message) not in STORAGE_ERRNOS:
                 raise
             raise StorageError(f"{error.message}; free space, or make the data directory writable") from error
 
@@ -211,7 +211,7 @@ class ApiClient:
         try:
             await self._request("PUT", path, body, seconds)
         except VmmRefusedError as error:
-            if _errno(error) in _HOST_ERRNOS:
+            if os_error_in(error.message) in _HOST_ERRNOS:
                 raise
             raise BadRequestError(f"{error.message.rstrip('.')}; correct vm.json, or the request") from error
 
@@ -264,7 +264,7 @@ def _fault(text: bytes) -> str:
     return one_line(" ".join(message[:FAULT_LENGTH].split()))
 
 
-def _errno(error: VmmError) -> int | None:
-    """Return the number of what a system call has failed with, where the VMM says it."""
-    number = _OS_ERROR.search(error.message)
+def os_error_in(message: str) -> int | None:
+    """Return the number of what a system call has failed with, where a VMM says it."""
+    number = _OS_ERROR.search(message)
     return None if number is None else int(number[1])

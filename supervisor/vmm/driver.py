@@ -13,7 +13,7 @@ from supervisor.consoles.outputs import Holding
 from supervisor.errors import STORAGE_ERRNOS, BadRequestError, StorageError, VmmError
 from supervisor.system.followed_process import EXIT_NOTICE, OfProcess
 from supervisor.system.regular_files import read_regular
-from supervisor.vmm.api_client import ApiClient
+from supervisor.vmm.api_client import ApiClient, os_error_in
 from supervisor.vmm.api_socket import ApiSocket
 from supervisor.vmm.configuration import LARGEST_JSON, requests
 from supervisor.vmm.hypervisor import Hypervisor
@@ -153,7 +153,10 @@ class Vmm(OfProcess[Exit]):
         finally:
             listening.cancel()
         if self.exited.done():
-            raise VmmError(f"{self._name}: the VMM has ended: {self.exited.result().text}")
+            told = f"{self._name}: the VMM has ended: {self.exited.result().text}"
+            if os_error_in(told) in STORAGE_ERRNOS:
+                raise StorageError(f"{told}; free space, or make the data directory writable")
+            raise VmmError(told)
         raise VmmError(f"{self._name}: the VMM does not listen on {self._socket.path} after {LISTEN_TIMEOUT:.0f} s")
 
     async def _boot(self, config_file: Path, metadata: Mapping[str, Any] | None) -> None:

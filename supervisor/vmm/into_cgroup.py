@@ -6,6 +6,7 @@
 import contextlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from supervisor.guests.build import build
 
 MACHINE: Final = "x86_64"
 """The only one that it is built for."""
+KERNEL: Final = (5, 7)
+"""The first that has CLONE_INTO_CGROUP: clone(2)."""
 SOURCE: Final = Path(__file__).with_name("into_cgroup.s")
 PROGRAM: Final = SOURCE.with_suffix(".elf")
 
@@ -23,8 +26,9 @@ Start = Callable[[tuple[str, ...], tuple[int, ...]], "subprocess.Popen[bytes]"]
 
 
 def prepare(program: Path) -> bool:
-    """Make the program, whose own file need not be one to execute; False where there is none. Raises OSError."""
-    if platform.machine() != MACHINE:
+    """Make the program, whose own file need not be one to execute; False where none works here. Raises OSError."""
+    release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    if platform.machine() != MACHINE or release < KERNEL:
         return False
     program.unlink(missing_ok=True)
     program.write_bytes(PROGRAM.read_bytes())

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
+from supervisor.models import HostSnapshot
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
 from supervisor.system.processes import proc_file, status_field
 from tests.harness.supervisor_process import Home
+from tests.harness.waiting import until
 
 
 class Identity(NamedTuple):
@@ -65,6 +67,12 @@ def left_of_jails(home: Home, running: Set[str] = frozenset()) -> Iterator[str]:
         yield from (f"jail {name}" for name in sorted(there - running))
         yield from (f"jail set aside {path}" for path in jails.glob(".deleted-*"))
         yield from (f"cgroup {name}" for name in sorted(set(cgroups(home)) - running))
+
+
+async def until_jails_are_gone(home: Home, host: HostSnapshot) -> None:
+    """Return when no jails are left but of those that run: they go after the end of a VM was told."""
+    running = {one.id for one in host.instances if one.vmm_pid is not None}
+    await until(lambda: not list(left_of_jails(home, running)))
 
 
 def cgroups(home: Home) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from supervisor.models import (
 )
 from supervisor.rules.lifecycle import ALLOWED_FROM
 from tests.harness.host_invariants import broken_at_rest, broken_instance, broken_tree, corrupt_guests
+from tests.harness.jails import until_jails_are_gone
 from tests.harness.supervisor_process import Home, RunningSupervisor, applied, supervisor, until
 
 PATIENCE: Final = 120.0
@@ -120,7 +121,9 @@ class Fuzzer:
                 share = min(left, ROUND * clients)
                 left -= share
                 await asyncio.gather(*self.clients(share, chances))
-                self.broken += broken_at_rest(self.home, await self._snapshot())
+                host = await self._snapshot()
+                await until_jails_are_gone(self.home, host)
+                self.broken += broken_at_rest(self.home, host)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

@@ -5,13 +5,14 @@ from pathlib import Path
 from forktui.client.api import SupervisorClient
 from supervisor.models import HostSnapshot, State
 from tests.harness.host_invariants import broken_at_rest
-from tests.harness.jails import jail_uid
+from tests.harness.jails import jail_uid, until_jails_are_gone
 from tests.harness.supervisor_process import RunningSupervisor, guest, until
 
 
 async def whole(running: RunningSupervisor) -> HostSnapshot:
     """Return the host once it is quiet and every page server is there, after it was found to be whole."""
     host = await until(quiet, running.client)
+    await until_jails_are_gone(running.home, host)
     assert list(broken_at_rest(running.home, host)) == []
     run = running.home.run
     live = {one.id: one for one in host.instances if one.vmm_pid is not None}

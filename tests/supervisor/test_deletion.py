@@ -17,7 +17,9 @@ SHARED = ForkRequest(share_memory=True, target_state="Running")
 def disk_bytes(home: Home) -> int:
     """What the files of instances and templates take that have no name elsewhere, as the built-in kernel has."""
     files = [path.lstat() for folder in ("instances", "templates") for path in (home.data / folder).rglob("*")]
-    names = Counter(status.st_ino for status in files)
+    # What runs in a jail has names there too.
+    linked = [path.lstat() for path in (home.data / "jail" / "firecracker").rglob("*")]
+    names = Counter(status.st_ino for status in (*files, *linked))
     found = {status.st_ino: status for status in files if stat.S_ISREG(status.st_mode)}
     return sum(status.st_blocks * 512 for inode, status in found.items() if status.st_nlink == names[inode])
 

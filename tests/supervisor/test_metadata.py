@@ -189,9 +189,13 @@ async def test_a_fork_that_is_made_where_the_supervisor_is_killed_is_told_or_not
         await running.client.standby("web")
         await running.client.fork("web", wanted)
         await running.client.delete("fork")
-        steps = re.findall(
-            r"supervisor\.concurrency\.progress: fork: (.*)", await asyncio.to_thread(running.log.read_text)
-        )
+    # By another supervisor: the first fork also writes down what its template keeps.
+    before = await asyncio.to_thread(running.log.read_text)
+    async with supervisor(home) as running:
+        await running.client.fork("web", wanted)
+        await running.client.delete("fork")
+        log = (await asyncio.to_thread(running.log.read_text))[len(before) :]
+        steps = re.findall(r"supervisor\.concurrency\.progress: fork: (.*)", log)
     first = steps.index("metadata") + 1
     for number in (first, first + 1):
         async with supervisor(home) as running:

@@ -12,6 +12,7 @@ import psutil
 from forktui.client.api import ApiError, SupervisorUnreachableError
 from supervisor.models import CreateRequest, FanOutRequest, Instance, State
 from supervisor.store.layout import PARTIAL
+from tests.harness.jails import jail_root
 from tests.harness.supervisor_process import Home, RunningSupervisor, find, supervisor, until, until_walking
 from tests.harness.verified_guests import two_more_passes
 from tests.harness.waiting import until as until_true
@@ -29,7 +30,8 @@ class Waiting:
 
 def half_written(home: Home, fork: Instance) -> list[Path]:
     """Return the layers that a VMM has begun to write."""
-    return list((home.data / "instances" / fork.id).glob(f"mem.*{PARTIAL}"))
+    places = (home.data / "instances" / fork.id, jail_root(home, fork.id))
+    return [path for place in places for path in place.glob(f"mem.*{PARTIAL}")]
 
 
 @contextlib.asynccontextmanager
