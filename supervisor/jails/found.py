@@ -11,7 +11,7 @@ from pathlib import Path
 from supervisor.errors import DependencyMissingError
 from supervisor.rules.jail import Limits
 from supervisor.store.layout import Layout
-from supervisor.system.cgroup_limits import CgroupLimits
+from supervisor.system.cgroup_limits import DEFAULT_WEIGHT, CgroupLimits
 from supervisor.system.own_cgroups import OwnCgroups
 from supervisor.system.processes import status_field
 from supervisor.vmm.hypervisor import UNPRIVILEGED_USERFAULTFD, USERFAULTFD_DEVICE, Hypervisor
@@ -42,7 +42,10 @@ def find(layout: Layout, named: Path | None, firecracker: Hypervisor | str, uids
     if problem is not None:
         return problem
     try:
-        jailer, cgroups = find_jailer(named, firecracker), OwnCgroups.open(data_dir)
+        jailer, cgroups = (
+            find_jailer(named, firecracker),
+            OwnCgroups.open(data_dir, weighted=bounds.cpu_weight != DEFAULT_WEIGHT),
+        )
         program, helper = prepare_program(jails, firecracker), jails / "into_cgroup"
         problem = cgroups.problem(CgroupLimits(bounds.memory_bytes, bounds.pids, bounds.cpu_weight))
         problem = problem or trial_problem(jailer, program, jails=jails, uid=uids[-1], gid=uids[0])

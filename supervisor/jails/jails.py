@@ -76,7 +76,7 @@ class Jails:
         if self._cgroups is None and any(record.jail_uid for record in self._inventory.instances.values()):
             # Its processes are found and ended by the record then, and held to nothing.
             with contextlib.suppress(OSError):
-                self._cgroups = OwnCgroups.open(settings.data_dir)
+                self._cgroups = OwnCgroups.open(settings.data_dir, weighted=False)
         recorded = {record.jail_uid for record in self._inventory.instances.values()}
         recorded |= {template.page_server_uid for template in self._inventory.templates.values()}
         self._uids.avoid(foreign_uids(settings.jail_uid_range, recorded))

@@ -46,19 +46,24 @@ def is_of_one_vm(folder: Path) -> bool:
 class OwnCgroups:
     """The cgroups of one data directory's VMs."""
 
-    def __init__(self, name: PurePosixPath, mount: Mount, first: dict[str, Mount]) -> None:
+    def __init__(self, name: PurePosixPath, mount: Mount, first: dict[str, Mount], *, weighted: bool = True) -> None:
         """`first` are the mounts of the first version that have a controller, by its name."""
         self._name = name
         self._mount = mount
         self._unified = mount.folder / name
         self._of_first = first
+        self._controllers = CONTROLLERS if weighted else tuple(name for name in CONTROLLERS if name != "cpu")
         self._places: dict[str, Place] = {}
         self._missing: dict[str, str] = {}
         self._prepare()
 
     @classmethod
-    def open(cls, data_dir: Path) -> Self:
-        """Make what a data directory's cgroups are in; raises CgroupsMissingError."""
+    def open(cls, data_dir: Path, *, weighted: bool = True) -> Self:
+        """Make what a data directory's cgroups are in; raises CgroupsMissingError.
+
+        Only where VMs are to be `weighted` they are groups to the scheduler: however many are in it, a group has the
+        processors that it is given beside its siblings, of which each process outside of any is one.
+        """
         hierarchies = Hierarchies.mounted()
         # The jailer takes the first as well: CgroupHierarchies in Firecracker's src/jailer/src/cgroup.rs.
         mount = hierarchies.mount(2)
@@ -70,7 +75,7 @@ class OwnCgroups:
         first = {name: one for name in CONTROLLERS if (one := hierarchies.mount(1, name)) is not None}
         digest = hashlib.blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
         try:
-            return cls(PurePosixPath(TOP, digest), mount, first)
+            return cls(PurePosixPath(TOP, digest), mount, first, weighted=weighted)
         except CgroupsMissingError:
             raise
         except OSError as error:
@@ -179,14 +184,14 @@ class OwnCgroups:
     def remove(self, instance_id: str) -> bool:
         """Remove a VM's cgroup, if there is one; returns False where something is in it yet. Raises OSError."""
         gone = True
-        for folder in self._folders():
+        for folder in self._every_folder():
             gone &= _removed(folder / instance_id)
         return gone
 
     def instances(self) -> tuple[str, ...]:
         """Return the instances that have a cgroup of this data directory."""
         found: set[str] = set()
-        for folder in self._folders():
+        for folder in self._every_folder():
             with contextlib.suppress(FileNotFoundError):
                 found.update(one.name for one in folder.iterdir() if one.is_dir())
         return tuple(sorted(found))
@@ -198,7 +203,7 @@ class OwnCgroups:
 
     def leave(self) -> None:
         """Remove what the cgroups of this data directory are in, unless one is left; raises OSError."""
-        for folder in self._folders():
+        for folder in self._every_folder():
             if _removed(folder):
                 # Another data directory may have its own beside it.
                 _removed(folder.parent)
@@ -211,6 +216,11 @@ class OwnCgroups:
         """Return what the cgroups are in, that of the second version first."""
         return list(dict.fromkeys((self._unified, *(place.folder for place in self._places.values()))))
 
+    def _every_folder(self) -> list[Path]:
+        """Return the same, and where a supervisor with other options may have had some."""
+        first = (mount.folder / self._name for mount in self._of_first.values())
+        return list(dict.fromkeys((*self._folders(), *first)))
+
     def _prepare(self) -> None:
         """Make what VMs' cgroups are in, and have the second version's controllers reach down to there.
 
@@ -219,7 +229,7 @@ class OwnCgroups:
         self._unified.mkdir(parents=True, exist_ok=True)
         places: dict[str, Place] = {}
         missing: dict[str, str] = {}
-        for name in CONTROLLERS:
+        for name in self._controllers:
             if name in self._of_first:
                 place, reason = Place(self._of_first[name].folder / self._name, 1), None
                 try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from supervisor.system import headroom, own_cgroups
-from supervisor.system.cgroup_limits import CgroupLimits, Setting, settings, shares
+from supervisor.system.cgroup_limits import DEFAULT_WEIGHT, CgroupLimits, Setting, settings, shares
 from supervisor.system.cgroups import Hierarchies, Mount
 from supervisor.system.own_cgroups import CgroupsMissingError, OwnCgroups
 
@@ -309,3 +309,30 @@ def test_settings_of_either_version() -> None:
         Setting("cpu", "cpu.shares", 10),
     ]
     assert [shares(weight) for weight in (1, 100, 10_000)] == [10, 1024, 102_400]
+
+
+def test_unless_they_are_weighted_vms_are_no_groups_to_the_scheduler(tmp_path: Path) -> None:
+    """As one group all of them would have the processors of one process beside the others' processes."""
+    plain = OwnCgroups.open(tmp_path / "another", weighted=False)
+    try:
+        plain.make("one", CgroupLimits(64 * MIB, 10, DEFAULT_WEIGHT))
+        assert plain.problem(CgroupLimits(64 * MIB, 10, DEFAULT_WEIGHT)) is None
+        process = subprocess.Popen(("sleep", "1000"))
+        try:
+            plain.join("one", process.pid)
+            told = Path(f"/proc/{process.pid}/cgroup").read_text()
+            of_cpu = [line for line in told.splitlines() if "cpu" in line.split(":")[1].split(",")]
+            assert not any("forktui" in line for line in of_cpu)
+            assert any("forktui" in line for line in told.splitlines()) is bool(plain._of_first)
+        finally:
+            process.kill()
+            process.wait()
+        # What one that weighted them has left is found and removed all the same.
+        weighted = OwnCgroups.open(tmp_path / "another")
+        weighted.make("two", CgroupLimits(None, None, 50))
+        assert plain.instances() == ("one", "two")
+        assert plain.remove("two")
+        assert weighted.instances() == ("one",)
+    finally:
+        plain.remove("one")
+        plain.leave()
