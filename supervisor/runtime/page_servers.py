@@ -28,7 +28,6 @@ from supervisor.store.inventory import Inventory
 from supervisor.store.records import InstanceRecord, ProcessIdentity, TemplateRecord
 from supervisor.system.oom_kills import out_of_memory
 from supervisor.system.unix_sockets import listener_at, remove_file
-from supervisor.uffd.confinement import Confinement
 from supervisor.uffd.handle import PageServer, Policy, PutBack
 from supervisor.uffd.page_map import PageMapReader
 
@@ -72,16 +71,6 @@ class PageServers:
     def pids(self) -> tuple[int, ...]:
         """The page servers that run."""
         return tuple(server.pid for server in self._servers.values())
-
-    @property
-    def unconfined(self) -> str | None:
-        """Why page servers that start now are the supervisor's user's; None where they are confined."""
-        return self._starts.users.problem
-
-    def confinement(self, template_id: str) -> Confinement | None:
-        """Return how far a template's page server is confined; None where it has none."""
-        server = self._servers.get(template_id)
-        return None if server is None else server.confinement
 
     async def serving(self, template_id: str) -> PageServer:
         """Return the template's page server; one that is started now takes over every fork that runs."""
