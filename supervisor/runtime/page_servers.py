@@ -88,6 +88,9 @@ class PageServers:
             server = await self._logs.begin(template_id, whose, partial(self._starts.start, template, layers))
             try:
                 status = await server.status()
+                if lacking := server.confinement.lacking:
+                    told = f"the page server of {whose} is not confined by all that it is to be: {'; '.join(lacking)}"
+                    self._report("warning", told, template.instance_id)
                 if status.hot_pages_refused:
                     self._report("warning", status.hot_pages_refused, template.instance_id)
                 # On disk before it has a fork: whoever comes after a crash has to find the one that serves.
