@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 from collections.abc import Collection
 from pathlib import Path
 
@@ -122,7 +123,8 @@ class Jails:
             jails=self._layout.jails,
             parent_cgroup=found.cgroups.parent(record.id) if found.helper is None else None,
             file_bytes=bounds.file_bytes,
-            open_files=bounds.open_files,
+            # No more than the supervisor itself may have: the jailer would want CAP_SYS_RESOURCE for that.
+            open_files=min(bounds.open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
             options=OPTIONS,
         )
         return InJail(self._layout, record.id, self._cgroups, command, found.helper)

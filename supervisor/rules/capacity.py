@@ -16,8 +16,9 @@ VMM_TASKS: dict[HypervisorName, int] = {"firecracker": 3, "embedded": 3}
 """Threads of a VMM besides one for each vCPU: Firecracker's main and API threads, and KVM's for large pages."""
 FORK_DISK_BYTES = 64 << 10
 """A fork's directory, record, vm.json and first lines of log; its memory's layers are links."""
-SUPERVISOR_DESCRIPTORS = 4
-"""Of one running fork in the supervisor: pidfd, API connection, page map, and one more while it is made."""
+SUPERVISOR_DESCRIPTORS = 5
+"""Of one running fork in the supervisor: pidfd, API connection, page map, the API's socket where that is in a jail, and
+one more while it is made."""
 PAGE_SERVER_DESCRIPTORS = 5
 """Of one fork in its page server: userfaultfd, pidfd, connection, page map, and a listener while it is made."""
 SIBLING_PERCENTILE = 0.9

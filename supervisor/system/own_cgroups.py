@@ -43,6 +43,11 @@ def is_of_one_vm(folder: Path) -> bool:
     return folder.parent.parent.name == TOP
 
 
+def group_of(data_dir: Path) -> PurePosixPath:
+    """Return what the cgroups of a data directory are in, below the mounts of cgroups."""
+    return PurePosixPath(TOP, hashlib.blake2b(os.fsencode(data_dir), digest_size=8).hexdigest())
+
+
 class OwnCgroups:
     """The cgroups of one data directory's VMs."""
 
@@ -73,9 +78,8 @@ class OwnCgroups:
                 "systemd.unified_cgroup_hierarchy=1"
             )
         first = {name: one for name in CONTROLLERS if (one := hierarchies.mount(1, name)) is not None}
-        digest = hashlib.blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
         try:
-            return cls(PurePosixPath(TOP, digest), mount, first, weighted=weighted)
+            return cls(group_of(data_dir), mount, first, weighted=weighted)
         except CgroupsMissingError:
             raise
         except OSError as error:

@@ -193,6 +193,8 @@ async def test_a_log_is_tailed_and_followed(opened: Opened) -> None:
     """Lines that end later come later; the stream ends with the instance."""
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker", cmd=("passes=1",)))
+    # Or it logs what is asked of it yet.
+    await client.stop("logged")
     path = host.queries.log_file(made.id, "vmm")
     path.write_bytes(b"one\ntwo\r\n\xff\x1b[2J\nunfin")
     assert await client.logs("logged", 2, "vmm") == ["\ufffd\x1b[2J", "unfin"]
@@ -214,6 +216,7 @@ async def test_a_log_stream_has_data_lines_only(opened: Opened) -> None:
     """hypeman's SDK reads each event's data as a JSON string, and an id line would make it resume."""
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker"))
+    await client.stop("logged")
     host.queries.log_file(made.id, "vmm").write_bytes(b'id: 7\n"quoted"\n')
     transport = httpx.AsyncHTTPTransport(uds=str(client.socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
@@ -227,6 +230,7 @@ async def test_followers_are_bounded(opened: Opened, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(streaming, "FOLLOWER_LIMIT", 1)
     host, client = opened
     made = await client.create(CreateRequest(name="logged", image="pagewalker"))
+    await client.stop("logged")
     host.queries.log_file(made.id, "vmm").write_bytes(b"one\n")
     async with contextlib.aclosing(client.follow_log("logged", source="vmm")) as lines:
         await soon(lines)

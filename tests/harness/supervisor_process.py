@@ -16,6 +16,7 @@ from forktui.client.api import SupervisorClient
 from supervisor.consoles.program import MODULE
 from supervisor.models import CreateRequest, Event, Guest, HostSnapshot, Instance, InstanceStatistics, Reset, State
 from supervisor.models import Statistics as StatisticsEvent
+from supervisor.system.own_cgroups import group_of
 
 PATIENCE = 30.0
 """Seconds that a test waits for a condition before it fails."""
@@ -96,22 +97,22 @@ def processes_of(directory: Path) -> list[psutil.Process]:
     """
     assert directory.is_absolute() and len(directory.parts) > 2, f"{directory} is no directory of one test"
     below = re.compile(rf"(?<![\w.-]){re.escape(str(directory))}(?![\w.-])")
+    # Of one in a jail neither its command line nor where it works says whose it is.
+    groups = tuple(f"/{group_of(data_dir)}/" for data_dir in (directory, directory / "data"))
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             told = any(below.search(argument) for argument in process.cmdline())
-            if process.pid != os.getpid() and (told or below.match(process.cwd()) or below.match(_jail_of(process))):
+            if process.pid != os.getpid() and (told or below.match(process.cwd()) or _is_jailed(process, groups)):
                 found.append(process)
     return found
 
 
-def _jail_of(process: psutil.Process) -> str:
-    """Return what a process has as its root, as its file system calls it: in a jail that is no "/"."""
+def _is_jailed(process: psutil.Process, groups: tuple[str, ...]) -> bool:
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process.pid}/mountinfo").read_text().splitlines():
-            if line.split()[4] == "/":
-                return line.split()[3]
-    return ""
+        told = Path(f"/proc/{process.pid}/cgroup").read_text()
+        return any(group in told for group in groups)
+    return False
 
 
 @dataclass

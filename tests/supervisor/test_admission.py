@@ -274,7 +274,7 @@ async def test_a_fan_out_that_does_not_fit_is_refused_with_numbers_and_can_be_fo
         client = running.client
         await standby_source(client, "source", "hot_mib=4")
         # A real limit on the real process: room for ten forks, and for the requests of this test.
-        limit = open_files(running.process.pid) + 40
+        limit = open_files(running.process.pid) + 50
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
         found = await client.fan_out_estimate("source", FanOutRequest(count=50))
         assert found.limiting == "descriptors"
@@ -326,7 +326,7 @@ async def test_a_second_fan_out_is_estimated_beside_what_the_first_has(embedded:
         client = running.client
         await standby_source(client, "source", "hot_mib=4")
         # For nine with what the API opens meanwhile, and not for six more beside those.
-        limit = open_files(running.process.pid) + 48
+        limit = open_files(running.process.pid) + 60
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
         first = await client.fan_out("source", FanOutRequest(count=9, name_prefix="one"))
         # All that they take is open once their page maps were read.
@@ -343,7 +343,7 @@ async def test_of_two_fan_outs_at_once_the_second_is_estimated_beside_what_the_f
     async with supervisor(embedded) as running:
         client = running.client
         await standby_source(client, "source", "hot_mib=4")
-        limit = open_files(running.process.pid) + 48
+        limit = open_files(running.process.pid) + 60
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, 20000))
         outcomes = await asyncio.gather(
             *(client.fan_out("source", FanOutRequest(count=9, name_prefix=prefix)) for prefix in ("one", "two")),

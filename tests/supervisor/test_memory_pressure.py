@@ -134,6 +134,8 @@ async def test_one_that_is_protected_from_outside_keeps_that_and_its_vmms_do_not
 
 
 async def test_when_a_group_is_out_of_memory_a_vmm_ends_that_says_so_and_all_others_go_on(home: Home) -> None:
+    # In jails VMMs are in groups of their own, wherever their supervisor is.
+    home.options = ("--jail", "off")
     with memory_group() as group:
         home.launcher = group.launcher()
         async with supervisor(home) as running:
