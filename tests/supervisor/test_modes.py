@@ -11,7 +11,6 @@ from supervisor.models import CheckpointRequest, ForkRequest
 from supervisor.store.layout import KERNEL
 from tests.harness.supervisor_process import Home, supervisor, walking_source
 
-
 PROGRAM = re.compile(r"data/jail/(program|firecracker)/.*/(firecracker|vmm)")
 
 
