@@ -32,6 +32,8 @@ class Home:
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
+    user: int | None = None
+    """Whose supervisor the launcher makes it, where that is another's."""
     """What begins the command line, as in a cgroup."""
 
     @property
@@ -146,7 +148,7 @@ async def supervisor(home: Home) -> AsyncIterator[RunningSupervisor]:
         )
     try:
         await _until_ready(process, home, log)
-        async with SupervisorClient(home.socket) as client:
+        async with SupervisorClient(home.socket, home.user) as client:
             running = RunningSupervisor(home, process, client, log)
             yield running
             expected = process.returncode is None
