@@ -104,7 +104,11 @@ def jail_facts(subject: Subject) -> list[Fact]:
         return [Fact("jail", own)]
     jails = subject.world.supervisor.jails if subject.world.supervisor else None
     why = f"  {jails.problem}" if jails is not None and jails.problem else ""
-    later = "  started before there were jails" if jails is not None and jails.jailed else why
+    later = (
+        "  started before there were jails, or its machine has no place in one"
+        if jails is not None and jails.jailed
+        else why
+    )
     return [Fact("jail", [("none", "warning"), (later, "muted")])]
 
 

@@ -42,7 +42,7 @@ def world_with(jails: Jails | None, *instances: Instance) -> World:
             {**REAL, "jail_uid": 1879048200},
             "jail uid 1879048200 a root, a user and a cgroup of its own",
         ),
-        (IN_JAILS, REAL, "jail none started before there were jails"),
+        (IN_JAILS, REAL, "jail none started before there were jails, or its machine has no place in one"),
         (IN_NONE, REAL, f"jail none {LACKING}"),
         (OFF, REAL, "jail none"),
         (IN_JAILS, {"hypervisor": "embedded", "vmm_pid": 1}, None),
