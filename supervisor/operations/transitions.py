@@ -99,6 +99,8 @@ class Transitions:
                 f"{record.name}: it cannot boot: its image {record.image} is a snapshot without vm.json; "
                 "make another instance of the image, or put a vm.json into it"
             )
+        # Where the disk did not take that it was stopped, its snapshot is there yet.
+        await self._vmms.sweep(record)
         watch = Stopwatch()
         offset = self._console_end(record.id)
         vmm = await self._vmms.boot(record, watch)

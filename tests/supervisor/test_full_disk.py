@@ -22,6 +22,7 @@ from supervisor.models import (
 )
 from supervisor.snapshots.layers import all_names
 from supervisor.store.records import InstanceRecord
+from tests.harness.jails import until_jails_are_gone
 from tests.harness.refusals import refused
 from tests.harness.small_disk import BLOCK, SmallDisk, small_disk
 from tests.harness.supervisor_process import Home, find, sample, supervisor, until, until_walking
@@ -72,6 +73,7 @@ async def short(
     """
     shortages = (disk.crowded(names) for names in range(ENOUGH))
     for failures, shortage in enumerate(itertools.chain(map(disk.filled, blocks), shortages)):
+        await until_jails_are_gone(home, await client.snapshot())
         there, before = directories(home), [known(one) for one in await client.instances()]
         try:
             with shortage:
@@ -81,6 +83,7 @@ async def short(
             assert (error.code, error.status) == ("storage_failed", 500), error
             assert "No space left on device" in error.message, error
             assert "free space" in error.message, error
+        await until_jails_are_gone(home, await client.snapshot())
         assert directories(home) == there
         assert [known(one) for one in await client.instances()] == before
     raise AssertionError(f"it did not work with room for {ENOUGH} names")
@@ -117,6 +120,7 @@ async def test_every_verb_fails_whole_and_works_when_there_is_space(home: Home, 
         with disk.filled():
             for name in ("flat", "chain", "share", "copy", "one", "two", "source"):
                 await client.delete(name)
+        await until_jails_are_gone(home, await client.snapshot())
         assert directories(home) == set()
 
 
